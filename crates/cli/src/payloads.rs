@@ -1,11 +1,11 @@
 //! Payloads of jobs, one line of JSON each.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
 use batchwright::{Context, Error, ErrorKind, Job};
-use batchwright_jobs::{JobNames, JobType, PayloadError};
+use batchwright_jobs::{JobLines, JobNames, JobType, PayloadError};
 use serde_json::Value;
 
 use super::args::input::InputArgs;
@@ -14,8 +14,6 @@ use super::exit::{About, Refusal};
 
 /// Longer lines are rejected as payloads.
 const MOST_LINE_BYTES: u64 = 64 << 20;
-/// The byte order mark that some programs write at the start of a UTF-8 file.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The jobs of the lines, until a signal. The first faulty line ends them, with an error that names it.
 pub fn open(
@@ -45,8 +43,7 @@ pub fn open(
 
 struct Source {
     name: String,
-    reader: Box<dyn BufRead + Send>,
-    line: u64,
+    lines: JobLines<Box<dyn BufRead + Send>>,
 }
 
 fn source(path: &Path) -> Result<Source, Refusal> {
@@ -59,11 +56,8 @@ fn source(path: &Path) -> Result<Source, Refusal> {
         };
         Box::new(BufReader::new(File::open(path).map_err(|e| refused(&e))?))
     };
-    Ok(Source {
-        name,
-        reader,
-        line: 0,
-    })
+    let lines = JobLines::new(reader, MOST_LINE_BYTES);
+    Ok(Source { name, lines })
 }
 
 /// The lines that are not blank, with their places.
@@ -71,27 +65,16 @@ impl Iterator for Source {
     type Item = Result<(String, Vec<u8>), String>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        loop {
-            let mut line = Vec::new();
-            self.line += 1;
-            let place = format!("{} line {}", self.name, self.line);
-            let mut bounded = (&mut self.reader).take(MOST_LINE_BYTES);
-            match bounded.read_until(b'\n', &mut line) {
-                Err(error) => return Some(Err(format!("{place}: cannot be read: {error}"))),
-                Ok(0) => return None,
-                Ok(bytes) if bytes as u64 == MOST_LINE_BYTES => {
-                    let most = MOST_LINE_BYTES >> 20;
-                    return Some(Err(format!("{place}: longer than {most} MiB")));
-                }
-                Ok(_) if self.line == 1 && line.starts_with(BYTE_ORDER_MARK) => {
-                    line.drain(..BYTE_ORDER_MARK.len());
-                }
-                Ok(_) => {}
-            }
-            if !line.trim_ascii().is_empty() {
-                return Some(Ok((place, line)));
-            }
-        }
+        let line = match self.lines.next_line() {
+            Ok(None) => return None,
+            Ok(Some(line)) => Ok(line.to_vec()),
+            Err(error) => Err(error),
+        };
+        let place = format!("{} line {}", self.name, self.lines.number());
+        Some(match line {
+            Ok(line) => Ok((place, line)),
+            Err(error) => Err(format!("{place}: {error}")),
+        })
     }
 }
 

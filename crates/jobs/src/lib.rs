@@ -28,7 +28,7 @@
 //! | to | use |
 //! |---|---|
 //! | have all types, and add your own | [`JobTypes`], [`JobType`] |
-//! | name the jobs of a file | [`JobNames`] |
+//! | read the lines of a file, and name their jobs | [`JobLines`], [`JobNames`] |
 //! | know why a payload is refused | [`PayloadError`] |
 
 mod articles;
@@ -39,6 +39,7 @@ mod extract_content;
 mod fields;
 mod generate_podcast;
 mod job_type;
+mod lines;
 mod names;
 mod prompts;
 #[cfg(test)]
@@ -52,6 +53,7 @@ mod wav;
 
 pub use fields::PayloadError;
 pub use job_type::JobType;
+pub use lines::JobLines;
 pub use names::JobNames;
 pub use types::JobTypes;
 

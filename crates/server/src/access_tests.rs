@@ -7,9 +7,8 @@ use ureq::Agent;
 use ureq::http::Request;
 
 use crate::Server;
-use crate::router::Route;
-use crate::service::routes;
-use crate::tokens::{Access, Role, new_token};
+use crate::access::{Access, Role, new_token};
+use crate::router::{Route, routes};
 
 #[path = "../../../tests/it/has.rs"]
 mod has;

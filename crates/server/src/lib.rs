@@ -15,29 +15,23 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod access;
 #[cfg(test)]
 mod access_tests;
 mod api;
 mod app;
 mod background;
 mod dashboard;
-mod events;
-mod guard;
 mod http;
 mod observe;
 mod openai;
-mod overview;
 mod problem;
-mod readiness;
 mod records;
 mod router;
 mod server;
-mod service;
-mod settings;
 mod shapes;
-mod tokens;
 mod watcher;
 mod webhooks;
 
+pub use access::{Role, new_token};
 pub use server::{RunningServer, Server, raise_file_limit};
-pub use tokens::{Role, new_token};

@@ -1,53 +1,41 @@
-//! Receives the worker's notifications and passes them on as events, metrics and data of the overview. It is called on
-//! the worker's threads, so it neither reads the queue nor waits.
+//! What the worker does: its notifications, passed on as events, metrics and waits, on its own threads; and the overview,
+//! which is read from the queue and from them.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
+use batchwright::plan::{EffectiveStrategy, ProviderPlan};
 use batchwright::progress::{EndedJob, JobObserver, Metrics, Phase};
-use batchwright::{ProcessId, Progress, ProgressNotifier};
+use batchwright::queue::WorkerLimits;
+use batchwright::{Error, JobQueue, LlmManager, ProcessId, Progress, ProgressNotifier};
 use parking_lot::Mutex;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use crate::events::Events;
+use crate::api::events::Events;
 use crate::openai::waiting::Waiting;
-use crate::shapes::Pace;
+use crate::shapes::{Pace, now, time};
 
 /// Receives notifications of a worker and passes them on.
 pub(crate) struct Observer {
-    events: Arc<Events>,
-    metrics: Metrics,
-    waiting: Arc<Waiting>,
-    /// Jobs that have ended.
-    ended: AtomicU64,
-    slots: AtomicUsize,
-    used: AtomicUsize,
-    seen: Mutex<Seen>,
+    pub events: Arc<Events>,
+    pub metrics: Metrics,
+    pub waiting: Arc<Waiting>,
+    pub seen: Mutex<Seen>,
 }
 
 #[derive(Default)]
-struct Seen {
+pub(crate) struct Seen {
     /// Changed processes that were not reported since.
     changed: HashSet<ProcessId>,
     paces: HashMap<ProcessId, Pace>,
+    /// Slots in use, and how many there are.
+    slots: (usize, usize),
     limited_by: Option<&'static str>,
     trouble: Option<String>,
 }
 
 impl Observer {
-    pub fn new(events: Arc<Events>, metrics: Metrics, waiting: Arc<Waiting>) -> Self {
-        Self {
-            events,
-            metrics,
-            waiting,
-            ended: AtomicU64::new(0),
-            slots: AtomicUsize::new(0),
-            used: AtomicUsize::new(0),
-            seen: Mutex::default(),
-        }
-    }
-
     /// Records that a process has changed that the worker does not report in time.
     pub fn touch(&self, process: ProcessId) {
         self.seen.lock().changed.insert(process);
@@ -63,27 +51,10 @@ impl Observer {
         self.seen.lock().paces.get(&process).copied()
     }
 
-    /// Slots in use, and how many there are.
-    pub fn slots(&self) -> (usize, usize) {
-        let read = |slots: &AtomicUsize| slots.load(Ordering::Relaxed);
-        (read(&self.used), read(&self.slots))
-    }
-
-    /// What limits the worker, while it is busy.
-    pub fn limited_by(&self) -> Option<&'static str> {
-        let seen = self.seen.lock();
-        seen.limited_by.filter(|_| !seen.paces.is_empty())
-    }
-
     /// Why no job makes progress while the worker has jobs: its provider rejects all calls, or is unreachable.
     pub fn trouble(&self) -> Option<String> {
         let seen = self.seen.lock();
         seen.trouble.clone().filter(|_| !seen.paces.is_empty())
-    }
-
-    /// Jobs that have ended since the start.
-    pub fn ended(&self) -> u64 {
-        self.ended.load(Ordering::Relaxed)
     }
 }
 
@@ -116,7 +87,6 @@ impl ProgressNotifier for Observer {
 impl JobObserver for Observer {
     fn on_job_end(&self, job: &EndedJob<'_>) {
         self.metrics.on_job_end(job);
-        self.ended.fetch_add(1, Ordering::Relaxed);
         let (process_id, job_id) = job.ids.unzip();
         let status = if job.error.is_some() {
             "failed"
@@ -135,7 +105,7 @@ impl JobObserver for Observer {
             "provider": job.provider,
             "took_seconds": job.took.as_secs_f64(),
         });
-        self.events.publish_about(process_id, "job", &event);
+        self.events.publish("job", process_id, &event);
         if let Some(process) = process_id {
             self.waiting.ended(process);
         }
@@ -143,11 +113,136 @@ impl JobObserver for Observer {
 
     fn on_slots(&self, used: usize, slots: usize) {
         self.metrics.on_slots(used, slots);
-        self.used.store(used, Ordering::Relaxed);
-        self.slots.store(slots, Ordering::Relaxed);
+        self.seen.lock().slots = (used, slots);
     }
 
     fn on_limit(&self, limited_by: &'static str) {
         self.metrics.on_limit(limited_by);
     }
+}
+
+/// An overview is reused for at least this time,
+const FRESH: Duration = Duration::from_secs(1);
+/// and for this multiple of the time that reading it took, because a long queue is counted job by job.
+const FRESH_TIMES: u32 = 20;
+
+/// Reads the queue and the worker, at most once per second.
+pub(crate) struct Overview {
+    pub queue: JobQueue,
+    pub observer: Arc<Observer>,
+    pub limits: WorkerLimits,
+    pub manager: Option<Mutex<LlmManager>>,
+    /// The stored overview, and when it expires.
+    pub last: Mutex<Option<(Instant, Arc<Value>)>>,
+}
+
+impl Overview {
+    /// Whether a worker can go by the settings as they are now.
+    ///
+    /// # Errors
+    /// Why it cannot, and goes by those before.
+    pub fn check_settings(&self) -> Result<(), Error> {
+        match &self.manager {
+            Some(manager) => manager.lock().refresh(),
+            None => Ok(()),
+        }
+    }
+
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn now(&self) -> Result<Arc<Value>, Error> {
+        let mut last = self.last.lock();
+        if let Some((until, shown)) = &*last
+            && Instant::now() < *until
+        {
+            return Ok(Arc::clone(shown));
+        }
+        let began = Instant::now();
+        let shown = Arc::new(self.look()?);
+        *last = Some((fresh_until(began, Instant::now()), Arc::clone(&shown)));
+        Ok(shown)
+    }
+
+    /// Reads everything again for the next client, because a client has changed it.
+    pub fn forget(&self) {
+        *self.last.lock() = None;
+    }
+
+    /// Passes on the providers that the present settings select; `None` if they are unknown.
+    pub fn look_at_providers<T>(&self, look: impl FnOnce(&ProviderPlan) -> T) -> Option<T> {
+        let mut manager = self.manager.as_ref()?.lock();
+        if let Err(error) = manager.refresh() {
+            log::debug!("the settings cannot be used: {error}");
+        }
+        Some(look(manager.plan()))
+    }
+
+    fn look(&self) -> Result<Value, Error> {
+        let totals = self.queue.totals()?;
+        let manager = self.look_at_providers(|plan| {
+            let first = &plan.first;
+            let provider = json!({
+                "name": first.provider,
+                "model": first.model,
+                "local": first.provider == "local",
+            });
+            let job_types = plan.for_job_types();
+            let skipped = job_types.map_or_else(|_| Vec::new(), |plan| plan.skipped);
+            (provider, strategy(&plan.strategy()), skipped)
+        });
+        let (provider, strategy, skipped) = match manager {
+            Some((provider, strategy, skipped)) => (Some(provider), Some(strategy), skipped),
+            None => (None, None, Vec::new()),
+        };
+        let trouble = self.observer.trouble();
+        let seen = self.observer.seen.lock();
+        let (used, slots) = seen.slots;
+        let rate: f64 = seen.paces.values().map(|pace| pace.rate).sum();
+        let limited_by = seen.limited_by.filter(|_| !seen.paces.is_empty());
+        drop(seen);
+        let jobs = &totals.jobs;
+        let left = (jobs.pending + jobs.in_progress + jobs.at_provider) as f64;
+        let eta = (left > 0.0 && rate > 0.0).then(|| (left / rate).ceil());
+        Ok(json!({
+            "now": time::text(now()),
+            "jobs": {
+                "pending": jobs.pending,
+                "in_progress": jobs.in_progress,
+                "at_provider": jobs.at_provider,
+                "completed": jobs.completed,
+                "failed": jobs.failed,
+                "cancelled": jobs.cancelled,
+            },
+            "eta_seconds": eta,
+            "paused": self.queue.is_paused()?,
+            "waiting_by_priority": self.queue.waiting_by_priority()?,
+            "processes": totals.processes,
+            "processes_open": totals.open,
+            "batches_open": self.queue.batches(None)?.len(),
+            "worker": {
+                "slots": slots,
+                "used": used,
+                "limited_by": limited_by,
+                "trouble": trouble,
+                "calls_in_flight": self.limits.calls_in_flight(),
+                "rate": rate,
+            },
+            "provider": provider,
+            "strategy": strategy,
+            "skipped_providers": skipped,
+        }))
+    }
+}
+
+/// When an overview expires whose reading started at `began` and ended at `read`.
+pub(crate) fn fresh_until(began: Instant, read: Instant) -> Instant {
+    read + FRESH.max((read - began) * FRESH_TIMES)
+}
+
+fn strategy(effective: &EffectiveStrategy) -> Value {
+    json!({
+        "asked": effective.asked,
+        "effective": effective.strategy,
+        "fallback_reason": effective.fallback_reason,
+    })
 }

@@ -95,19 +95,14 @@ impl Problem {
         }
     }
 
-    /// The cause for the log, if the response does not show it.
-    pub fn cause(&self) -> Option<&str> {
-        self.cause.as_deref()
-    }
-
     /// The text for the log: the cause if there is one, because the description only points to it.
     pub fn for_log(&self) -> &str {
-        self.cause().unwrap_or(&self.detail)
+        self.cause.as_deref().unwrap_or(&self.detail)
     }
 
     /// Writes the cause into the log.
     pub fn log(&self, request_id: &str) {
-        if let Some(cause) = self.cause() {
+        if let Some(cause) = &self.cause {
             log::error!("request {request_id} failed: {cause}");
         }
     }
@@ -215,29 +210,9 @@ impl From<io::Error> for Problem {
                 let why = "the server's disk is full: delete files that are no longer needed";
                 Self::new(507, "insufficient_storage", why).header("x-should-retry", "false")
             }
-            None if is_of_the_disk(error.kind()) => Self::storage().because(&error),
-            None => {
-                let why = format!("the server could not do it: {error}");
-                Self::new(500, "internal_error", why).because(&error)
-            }
+            None => Self::storage().because(&error),
         }
     }
-}
-
-/// Whether a file could not be used, and not a connection.
-fn is_of_the_disk(kind: io::ErrorKind) -> bool {
-    use io::ErrorKind::{
-        FileTooLarge, IsADirectory, NotADirectory, NotFound, PermissionDenied, ReadOnlyFilesystem,
-    };
-    matches!(
-        kind,
-        FileTooLarge
-            | ReadOnlyFilesystem
-            | PermissionDenied
-            | NotFound
-            | NotADirectory
-            | IsADirectory
-    )
 }
 
 /// A problem of a body, for its reader.

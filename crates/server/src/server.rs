@@ -21,23 +21,23 @@ use derive_setters::Setters;
 use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-use crate::app::{App, Waiters};
+use crate::access::Guard;
+use crate::access::Tokens;
+use crate::api::config::LiveSettings;
+use crate::api::events::Events;
+use crate::api::health::FolderCheck;
+use crate::app::App;
 use crate::background::{Background, Wake};
-use crate::dashboard::page::Page;
-use crate::events::Events;
-use crate::guard::Guard;
+use crate::dashboard::Page;
 use crate::http::{Limits, Listener};
 use crate::observe::Observer;
+use crate::observe::Overview;
 use crate::openai;
 use crate::openai::storage::Storage;
 use crate::openai::waiting::Waiting;
-use crate::overview::Overview;
-use crate::readiness::DiskCheck;
 use crate::records::Records;
-use crate::settings::LiveSettings;
-use crate::tokens::Tokens;
 use crate::watcher;
-use crate::webhooks::{Deliveries, Receiver};
+use crate::webhooks::{self, Receiver};
 
 /// A queue and its worker over HTTP: the API, the Batch endpoint and the dashboard on one port.
 ///
@@ -59,11 +59,13 @@ pub struct Server {
     token: Option<Secret>,
     /// A file with tokens, which clients send like [the single one](Self::token). It has one line for each token, which
     /// [`new_token`](crate::new_token) makes, with its name, [role](crate::Role) and hash; or it has one token with the
-    /// role `operate`. Only the server's user may have access to the file. Changes apply within 1 second. If the file
-    /// cannot be used then, the tokens stay as they were. Default: none.
+    /// role `operate`. Only the server's user may have access to the file, which is read at the start. Default: none.
     #[setters(generate, into)]
     token_file: Option<PathBuf>,
     hosts: Vec<String>,
+    /// A folder for `server.db` and uploaded files, which one server at a time uses. `/readyz` checks that it can be
+    /// written. Default: the folder of the queue's database.
+    #[setters(generate, into, rename = "data_dir")]
     folder: Option<PathBuf>,
     /// The manager that made the worker. It reports which providers exist and which strategy applies. Default: none, and
     /// the server does not report them.
@@ -130,14 +132,6 @@ impl Server {
         self
     }
 
-    /// A folder for `server.db` and uploaded files, which one server at a time uses. `/readyz` checks that it can be written. Default: the folder of the
-    /// queue's database.
-    pub fn data_dir(mut self, folder: impl AsRef<Path>) -> Self {
-        let folder = folder.as_ref();
-        self.folder = Some(folder.to_owned());
-        self
-    }
-
     /// An address that is told the end of each process and each batch of `/v1` that is created at this server, until it
     /// accepts the message, in up to 6 attempts within a day. The secret signs the messages according to Standard
     /// Webhooks: `whsec_` and the base64 of 24 to 64 random bytes. Default: none.
@@ -179,23 +173,26 @@ impl Server {
     /// folder cannot be used; when the worker cannot be started.
     pub fn start(mut self) -> Result<RunningServer, Error> {
         self.check_token()?;
-        let tokens = Tokens::new(self.token.as_ref(), self.token_file.take())?;
+        let tokens = Tokens::new(self.token.as_ref(), self.token_file.as_deref())?;
         let (lock, folder, records, storage) = self.open_records()?;
         raise_file_limit();
         let listener = listen(self.address)?;
         let address = listener.local_addr();
         let address = address.map_err(|error| failed("the address", &error))?;
         let events = Arc::new(Events::new());
-        let waiting: Arc<Waiting> = Arc::default();
-        let observer = Arc::new(Observer::new(
-            Arc::clone(&events),
-            self.metrics.clone(),
-            Arc::clone(&waiting),
-        ));
+        let waiting = Waiting::new(self.limits.connections);
+        let observer = Arc::new(Observer {
+            events: Arc::clone(&events),
+            metrics: self.metrics.clone(),
+            waiting: Arc::clone(&waiting),
+            seen: Mutex::default(),
+        });
         let settings = self.settings;
         let settings = settings.map(|(watch, store)| LiveSettings::new(watch, store));
         // Before the worker starts: it would buy answers that no client waits for.
-        settle_earlier(&self.queue, &records, &waiting)?;
+        if let Err(error) = openai::settle_abandoned(&self.queue, &records, &waiting) {
+            log::error!("requests of servers that have ended are settled later: {error}");
+        }
         let kinds = kinds(&self.worker, self.manager.is_some());
         let worker = self
             .worker
@@ -203,14 +200,19 @@ impl Server {
             .notifier(observer.clone())
             .observer(observer.clone())
             .start()?;
-        let overview = Overview::new(
-            self.queue.clone(),
-            Arc::clone(&observer),
-            worker.limits(),
-            self.manager,
-        );
+        let overview = Overview {
+            queue: self.queue.clone(),
+            observer: Arc::clone(&observer),
+            limits: worker.limits(),
+            manager: self.manager.map(Mutex::new),
+            last: Mutex::default(),
+        };
         let app = Arc::new(App {
-            disk_check: DiskCheck::new(folder, self.queue.location()),
+            folder: FolderCheck {
+                folder,
+                last: Mutex::default(),
+            },
+            queue_file: Some(PathBuf::from(self.queue.location())).filter(|file| file.is_file()),
             queue: self.queue,
             settings,
             types: self.types,
@@ -225,8 +227,6 @@ impl Server {
             storage,
             waiting,
             batches: Wake::new(),
-            waiters: Waiters::new(self.limits.connections),
-            cancelled_jobs: Mutex::default(),
             counted_until: Mutex::default(),
             page: Page::new(),
             guard: Guard::new(address, tokens, &self.hosts),
@@ -237,7 +237,7 @@ impl Server {
                 webhook: self
                     .webhook
                     .zip(app.records.webhook.clone())
-                    .map(|(receiver, wake)| Deliveries::start(Arc::clone(&app), receiver, wake))
+                    .map(|(receiver, wake)| webhooks::start(Arc::clone(&app), receiver, wake))
                     .transpose()?,
                 listener: Listener::start(listener, app.clone(), self.limits)?,
                 _watcher: watcher::start(Arc::clone(&app))?,
@@ -307,18 +307,6 @@ pub fn raise_file_limit() {
     }
 }
 
-/// Settles what clients of earlier servers no longer wait for.
-fn settle_earlier(queue: &JobQueue, records: &Records, waiting: &Waiting) -> Result<(), Error> {
-    match openai::settle_abandoned(queue, records, waiting) {
-        // On a full disk, the server starts, so that its results can be read. It tries this again while it runs.
-        Err(error) if error.is_storage() && error.kind() == ErrorKind::Transient => {
-            log::error!("requests of servers that have ended are settled later: {error}");
-            Ok(())
-        }
-        settled => settled.map(drop),
-    }
-}
-
 fn failed(what: impl fmt::Display, error: &io::Error) -> Error {
     Error::new(ErrorKind::Invalid, format!("{what}: {error}"))
 }
@@ -377,7 +365,7 @@ pub struct RunningServer {
     _watcher: Background,
     listener: Listener,
     batches: Background,
-    webhook: Option<Deliveries>,
+    webhook: Option<Background>,
     worker: RunningWorker,
     app: Arc<App>,
     grace: Duration,

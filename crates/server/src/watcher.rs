@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batchwright::progress::Timestamp;
-use batchwright::{Error, JobId, ProcessId};
+use batchwright::{Error, ProcessId};
 use serde_json::{Value, json};
 
 use crate::app::App;
@@ -51,16 +51,8 @@ impl Looks {
             if wake.wait(INTERVAL) {
                 continue;
             }
-            if self.app.guard.tokens.refresh() {
-                self.app.events.reconnect();
-            }
-            let looks = [
-                self.settings(),
-                self.cancelled_jobs(),
-                self.processes(),
-                self.overview(),
-            ];
-            self.app.overview.count();
+            self.processes();
+            let looks = [self.settings(), self.overview()];
             for error in looks.into_iter().filter_map(Result::err) {
                 log::debug!("changes could not be published: {error}");
             }
@@ -74,52 +66,33 @@ impl Looks {
         }
     }
 
-    /// Cancels jobs that have returned to the queue since their cancellation was requested.
-    fn cancelled_jobs(&self) -> Result<(), Error> {
-        let app = &self.app;
-        let jobs: Vec<JobId> = app.cancelled_jobs.lock().iter().copied().collect();
-        if jobs.is_empty() {
-            return Ok(());
-        }
-        app.queue.cancel_jobs(&jobs)?;
-        for id in jobs {
-            let job = app.queue.job(id)?;
-            if job.is_none_or(|job| job.status.is_final()) {
-                app.cancelled_jobs.lock().remove(&id);
-            }
-        }
-        Ok(())
-    }
-
-    fn processes(&mut self) -> Result<(), Error> {
+    fn processes(&mut self) {
         let app = Arc::clone(&self.app);
         self.told.retain(|_, at| at.elapsed() < PROCESS_INTERVAL);
-        let mut changed = app.observer.take_changed().into_iter();
-        while let Some(id) = changed.next() {
+        for id in app.observer.take_changed() {
             if self.told.contains_key(&id) {
                 app.observer.touch(id);
                 continue;
             }
-            let known = app.queue.process(id).inspect_err(|_| {
-                // They are looked at again.
+            let Ok(known) = app.queue.process(id) else {
+                // It is looked at again.
                 app.observer.touch(id);
-                changed.by_ref().for_each(|id| app.observer.touch(id));
-            })?;
+                continue;
+            };
             match known {
                 Some(process) if process.info.parent.is_some() => {}
                 Some(process) if process.changed_at < self.began => {}
                 Some(process) => {
                     let shown = shapes::process(&process, app.observer.pace(id));
-                    app.events.publish_about(Some(id), "process", &shown);
+                    app.events.publish("process", Some(id), &shown);
                     self.told.insert(id, Instant::now());
                 }
                 None => {
                     let gone = json!({"process_id": id, "state": "deleted"});
-                    app.events.publish_about(Some(id), "process", &gone);
+                    app.events.publish("process", Some(id), &gone);
                 }
             }
         }
-        Ok(())
     }
 
     fn overview(&mut self) -> Result<(), Error> {
@@ -129,16 +102,12 @@ impl Looks {
         }
         let mut shown = Value::clone(&*self.app.overview.now()?);
         let time = shown["now"].take();
-        if self
-            .overview
-            .as_ref()
-            .is_some_and(|(_, last)| *last == shown)
-        {
+        if matches!(&self.overview, Some((_, last)) if *last == shown) {
             return Ok(());
         }
         self.overview = Some((Instant::now(), shown.clone()));
         shown["now"] = time;
-        self.app.events.publish("overview", &shown);
+        self.app.events.publish("overview", None, &shown);
         Ok(())
     }
 }

@@ -10,6 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use batchwright::{Error, ErrorKind, ProcessId, Secret};
 use hmac::{Hmac, Mac};
 use log::{error, info, warn};
+use rusqlite::{Connection, ToSql};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use ureq::Agent;
@@ -20,7 +21,7 @@ use crate::background::{Background, Wake};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::records::files::{new_id, now};
-use crate::records::webhooks::Webhook;
+use crate::records::{Records, by, rows, run};
 use crate::shapes;
 
 /// Bytes of a secret, according to Standard Webhooks.
@@ -28,7 +29,7 @@ const SECRET_BYTES: std::ops::RangeInclusive<usize> = 24..=64;
 /// How often it looks while something is to be told, and otherwise.
 const LOOK: Duration = Duration::from_millis(500);
 const REST: Duration = Duration::from_secs(30);
-/// Subjects that are checked for their end at once, and messages that are sent at once.
+/// Subjects that are checked for their end at once.
 const AT_ONCE: usize = 500;
 /// How long an attempt may take in all.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -76,9 +77,9 @@ impl Receiver {
         })
     }
 
-    fn send(&self, agent: &Agent, webhook: &Webhook) -> Result<(), String> {
+    fn send(&self, agent: &Agent, webhook: &Message) -> Result<(), String> {
         let timestamp = now();
-        let (message, body) = (&*webhook.message, &*webhook.body);
+        let (message, body) = (&*webhook.id, &*webhook.body);
         let sent = agent
             .post(&self.url)
             .header("content-type", "application/json")
@@ -107,126 +108,156 @@ fn signature(secret: &[u8], message: &str, timestamp: u64, body: &str) -> String
     format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
 }
 
-/// Tells until it is dropped.
-pub(crate) struct Deliveries {
-    wake: Arc<Wake>,
-    agent: Option<Agent>,
-    _thread: Background,
-}
+pub(crate) const TABLE: &str = "
+    CREATE TABLE IF NOT EXISTS webhooks (
+        message TEXT PRIMARY KEY,
+        subject TEXT NOT NULL,    -- the process, or the batch of /v1
+        body TEXT,                -- NULL until that has ended
+        attempts INTEGER NOT NULL,
+        next_at INTEGER NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX IF NOT EXISTS waiting_webhooks ON webhooks (subject) WHERE body IS NULL;
+    CREATE INDEX IF NOT EXISTS due_webhooks ON webhooks (next_at) WHERE body IS NOT NULL;";
 
-impl Deliveries {
-    /// Starts the thread.
+impl Records {
+    /// Has the end of a process or a batch told, if the server has a webhook.
     ///
     /// # Errors
-    /// When the system gives none.
-    pub fn start(app: Arc<App>, receiver: Receiver, wake: Arc<Wake>) -> io::Result<Self> {
-        let config = Agent::config_builder()
-            .http_status_as_error(false)
-            // A redirect is no success.
-            .max_redirects(0)
-            .proxy(None)
-            .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
-            .timeout_global(Some(PATIENCE))
-            .build();
-        let agent: Agent = config.into();
-        let sender = Sender {
-            app,
-            receiver,
-            agent: agent.clone(),
-            wake: Arc::clone(&wake),
-        };
-        Ok(Self {
-            _thread: Background::start("webhook", &wake, move || sender.run())?,
-            wake,
-            agent: Some(agent),
-        })
+    /// When that cannot be written.
+    pub fn tell_end(&self, database: &Connection, subject: &str) -> Result<(), Error> {
+        if self.webhook.is_none() {
+            return Ok(());
+        }
+        let sql = "INSERT INTO webhooks (message, subject, attempts, next_at)
+                   SELECT ?, ?, 0, 0 WHERE NOT EXISTS
+                       (SELECT 1 FROM webhooks WHERE subject = ? AND body IS NULL)";
+        let by = by![new_id("msg_"), subject, subject];
+        run(database, sql, by).map(drop)
     }
-}
 
-impl Drop for Deliveries {
-    fn drop(&mut self) {
-        self.wake.stop();
-        if let Some(agent) = self.agent.take() {
-            agent.shutdown();
+    /// Wakes the thread that sends the messages, if there is one.
+    pub fn wake_sender(&self) {
+        if let Some(wake) = &self.webhook {
+            wake.wake();
         }
     }
 }
 
-struct Sender {
-    app: Arc<App>,
-    receiver: Receiver,
-    agent: Agent,
-    wake: Arc<Wake>,
+/// A message that waits for the end of its subject, or for its next attempt.
+struct Message {
+    /// The same for each attempt.
+    id: String,
+    subject: String,
+    /// The same for each attempt; empty until the subject has ended.
+    body: String,
+    attempts: u32,
 }
 
-impl Sender {
-    fn run(&self) {
+/// Starts the thread that sends messages.
+///
+/// # Errors
+/// When the system gives none.
+pub(crate) fn start(app: Arc<App>, receiver: Receiver, wake: Arc<Wake>) -> io::Result<Background> {
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        // A redirect is no success.
+        .max_redirects(0)
+        .proxy(None)
+        .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
+        .timeout_global(Some(PATIENCE))
+        .build();
+    let agent: Agent = config.into();
+    let stops = Arc::clone(&wake);
+    Background::start("webhook", &wake, move || {
+        let sender = Sender {
+            app: &app,
+            receiver,
+            agent,
+        };
         let mut after = String::new();
-        while !self.wake.is_stopped() {
-            let looked = self.find_ended(&mut after).and_then(|()| self.send_due());
-            let any = looked.and_then(|()| Ok(Webhook::any(&self.app.records.single())?));
-            let any = any.unwrap_or_else(|problem| {
+        while !stops.is_stopped() {
+            let any = sender.round(&mut after, &stops).unwrap_or_else(|problem| {
                 warn!("the webhook is delayed: {}", problem.for_log());
                 true
             });
-            self.wake.wait(if any { LOOK } else { REST });
+            stops.wait(if any { LOOK } else { REST });
         }
-    }
+    })
+}
 
-    /// Writes the messages of what has ended. With many subjects, each takes its turn.
-    fn find_ended(&self, after: &mut String) -> Result<(), Problem> {
-        let waiting = Webhook::waiting(&self.app.records.single(), after, AT_ONCE)?;
+struct Sender<'a> {
+    app: &'a App,
+    receiver: Receiver,
+    agent: Agent,
+}
+
+impl Sender<'_> {
+    /// Writes the messages of what has ended, and sends what is due. Returns whether any message is left.
+    fn round(&self, after: &mut String, stops: &Wake) -> Result<bool, Problem> {
+        // With many subjects, each takes its turn.
+        let sql = "body IS NULL AND subject > ? ORDER BY subject LIMIT 500";
+        let waiting = self.messages(sql, by![*after])?;
         after.clear();
         if let Some(last) = waiting.last().filter(|_| waiting.len() == AT_ONCE) {
             after.clone_from(&last.subject);
         }
         for mut webhook in waiting {
-            if self.wake.is_stopped() {
-                break;
-            }
-            if let Some(body) = message(&self.app, &webhook.subject)? {
+            if let Some(body) = message(self.app, &webhook.subject)? {
                 webhook.body = body.to_string();
-                webhook.update(&self.app.records.single(), 0)?;
+                self.update(&webhook, 0)?;
             }
         }
-        Ok(())
+        let due = self.messages(
+            "body IS NOT NULL AND next_at <= ? ORDER BY next_at LIMIT 500",
+            by![seconds()],
+        )?;
+        for webhook in due {
+            // The others would not be accepted either.
+            if stops.is_stopped() || !self.deliver(webhook)? {
+                break;
+            }
+        }
+        Ok(!self.messages("1 LIMIT 1", &[])?.is_empty())
     }
 
-    /// Sends what is due, up to the first message that is not accepted: the others would not be either.
-    fn send_due(&self) -> Result<(), Problem> {
-        let records = &self.app.records;
-        let longest = AGAIN.iter().max().copied().unwrap_or_default();
-        let now = seconds();
-        let due = Webhook::due(&records.single(), now, now + longest, AT_ONCE)?;
-        for mut webhook in due {
-            let sent = self.receiver.send(&self.agent, &webhook);
-            if self.wake.is_stopped() && sent.is_err() {
-                // It was cut off by the server's own end.
-                break;
+    /// Sends a message. Returns whether it was accepted; otherwise it is sent again later, or given up.
+    fn deliver(&self, mut webhook: Message) -> Result<bool, Problem> {
+        let sent = self.receiver.send(&self.agent, &webhook);
+        let subject = &webhook.subject;
+        webhook.attempts += 1;
+        let tries = webhook.attempts as usize;
+        match (&sent, AGAIN.get(tries - 1)) {
+            (Err(why), Some(wait)) => {
+                warn!("the webhook, end of {subject}, attempt {tries}: {why}");
+                self.update(&webhook, seconds() + wait)?;
+                return Ok(false);
             }
-            let subject = &webhook.subject;
-            let Err(why) = sent else {
-                info!("the webhook was told the end of {subject}");
-                webhook.delete(&records.single())?;
-                continue;
-            };
-            webhook.attempts += 1;
-            let tries = webhook.attempts as usize;
-            match AGAIN.get(tries - 1) {
-                Some(wait) => {
-                    warn!("the webhook, end of {subject}, attempt {tries}: {why}");
-                    webhook.update(&records.single(), seconds() + wait)?;
-                }
-                None => {
-                    error!(
-                        "the webhook is not told the end of {subject} after {tries} attempts: {why}"
-                    );
-                    webhook.delete(&records.single())?;
-                }
+            (Err(why), None) => {
+                error!("the webhook is not told the end of {subject} after {tries} attempts: {why}")
             }
-            break;
+            (Ok(()), _) => info!("the webhook was told the end of {subject}"),
         }
-        Ok(())
+        let sql = "DELETE FROM webhooks WHERE message = ?";
+        run(&self.app.records.single(), sql, by![webhook.id])?;
+        Ok(sent.is_ok())
+    }
+
+    fn messages(&self, which: &str, by: &[&dyn ToSql]) -> Result<Vec<Message>, Error> {
+        let sql = format!("SELECT message, subject, body, attempts FROM webhooks WHERE {which}");
+        rows(&self.app.records.single(), &sql, by, |row| {
+            Ok(Message {
+                id: row.get(0)?,
+                subject: row.get(1)?,
+                body: row.get::<_, Option<String>>(2)?.unwrap_or_default(),
+                attempts: row.get(3)?,
+            })
+        })
+    }
+
+    fn update(&self, webhook: &Message, next_at: i64) -> Result<(), Error> {
+        let sql = "UPDATE webhooks SET body = ?, attempts = ?, next_at = ? WHERE message = ?";
+        let by = by![webhook.body, webhook.attempts, next_at, webhook.id];
+        run(&self.app.records.single(), sql, by).map(drop)
     }
 }
 

@@ -138,7 +138,7 @@ pub struct ServeArgs {
     #[arg(long, value_name = "PORT", default_value_t = Server::DEFAULT_PORT)]
     pub port: u16,
 
-    /// File with the tokens of the clients; changes apply at once
+    /// File with the tokens of the clients, read at the start
     ///
     /// Its lines come from `batchwright token new`; a file with a single word is the only token and has the role
     /// operate. Clients send a token as `Authorization: Bearer TOKEN`, as OpenAI's clients do. Only the server's user

@@ -137,8 +137,7 @@ fn other_machines_need_a_token_that_is_hard_to_guess() {
 #[test]
 fn a_new_token_has_the_role_of_its_line() {
     let (desk, sim) = (Desk::new(), good());
-    desk.plain("token new a/b --role read")
-        .ends(2, "a name has");
+    desk.plain("token new #a --role read").ends(2, "one word");
     desk.plain("token new shop --role admin")
         .ends(2, "read and operate");
     let made = desk.plain("token new shop --role read").expect(0);

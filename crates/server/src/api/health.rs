@@ -1,16 +1,20 @@
 //! Whether the server is up, and its numbers.
 
-use std::time::Instant;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use batchwright::ProcessId;
 use batchwright::provider::Day;
+use batchwright::unstable::open_private;
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::app::App;
 use crate::http::{Call, Response};
-use crate::overview::fresh_until;
+use crate::observe::fresh_until;
 use crate::problem::Problem;
-use crate::readiness::QUEUE;
 use crate::shapes::now;
 
 /// `GET /healthz`: 200 while the queue can be read.
@@ -19,12 +23,59 @@ pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> 
     Ok(Response::json(200, &json!({"status": "ok"})))
 }
 
+/// A check of the folder is reused for this time, because anyone may request it.
+const FRESH: Duration = Duration::from_secs(1);
+/// Number of bytes that must fit into the data folder: about what a few jobs take.
+const PROBE_BYTES: usize = 64 << 10;
+
+/// Checks whether the data folder can be written, at most once per second.
+pub(crate) struct FolderCheck {
+    pub folder: PathBuf,
+    /// When it was checked, and whether it could be.
+    pub last: Mutex<Option<(Instant, bool)>>,
+}
+
+impl FolderCheck {
+    fn can_write(&self) -> bool {
+        let mut last = self.last.lock();
+        if let Some((at, can)) = *last
+            && at.elapsed() < FRESH
+        {
+            return can;
+        }
+        // Free space alone does not show quotas, and that a folder is read-only.
+        let path = self.folder.join("readyz.tmp");
+        let mut options = File::options();
+        let file = open_private(options.create(true).truncate(true).write(true), &path);
+        let written = file.and_then(|mut file| file.write_all(&[0; PROBE_BYTES]));
+        // Also if it is incomplete.
+        let removed = fs::remove_file(&path);
+        let probed = written.and(removed);
+        if let Err(error) = &probed {
+            log::warn!(
+                "{}: the check of the folder failed: {error}",
+                path.display()
+            );
+        }
+        *last = Some((Instant::now(), probed.is_ok()));
+        probed.is_ok()
+    }
+}
+
 /// `GET /readyz`: 200 while the server can work; otherwise 503 with the causes. It needs no token, so it tells no more
 /// than their kind.
 pub(super) fn readyz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
-    let is_lost = check_queue(app).is_err() || app.disk_check.has_lost_queue();
-    let causes = [is_lost.then_some(QUEUE), app.disk_check.cause()];
-    let (codes, details): (Vec<&str>, Vec<&str>) = causes.into_iter().flatten().unzip();
+    // Open connections to a file that was removed do not notice it.
+    let is_lost = app.queue_file.as_ref().is_some_and(|file| !file.is_file());
+    let mut causes = Vec::new();
+    if is_lost || check_queue(app).is_err() {
+        causes.push(("queue", "the queue cannot be read"));
+    }
+    if !app.folder.can_write() {
+        let why = "the data folder is missing or full, or cannot be written";
+        causes.push(("data_folder", why));
+    }
+    let (codes, details): (Vec<&str>, Vec<&str>) = causes.into_iter().unzip();
     if codes.is_empty() {
         return Ok(Response::json(200, &json!({"status": "ok"})));
     }
@@ -36,14 +87,7 @@ pub(super) fn readyz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
 
 fn check_queue(app: &App) -> Result<(), Problem> {
     // One index lookup, whatever the length of the queue.
-    let look = app.queue.process(ProcessId::from_bytes([0; 16]));
-    look.map_err(|error| {
-        if error.is_storage() {
-            Problem::from(error)
-        } else {
-            Problem::new(503, "unavailable", error.message())
-        }
-    })?;
+    app.queue.process(ProcessId::from_bytes([0; 16]))?;
     Ok(())
 }
 

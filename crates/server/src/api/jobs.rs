@@ -1,19 +1,19 @@
-//! Single jobs.
+//! Single jobs, pages of them, and pausing work.
 
 use std::time::{Duration, Instant};
 
-use batchwright::queue::{JobState, JobStatus, PRIORITIES};
+use batchwright::queue::{JobFilter, JobState, JobStatus, PRIORITIES};
 use batchwright::unstable::Optional;
 use batchwright::{Job, JobId, ProcessId};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::types::{LONGEST_NAME, refuse_unknown};
-use super::{lines, once, processes};
+use super::lines::{self, LONGEST_NAME, refuse_unknown};
+use super::{once, processes};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::shapes::ShownJob;
+use crate::shapes::{ShownJob, time};
 
 /// Longest wait for the end of a job.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
@@ -142,27 +142,23 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
             return Err(Problem::invalid(why).param("wait"));
         }
     };
-    if wait.is_zero() {
-        return Ok(shown(&find(app, id)?));
-    }
-    let place = app.waiters.enter();
-    let deadline = match place {
-        Some(_) => Instant::now() + wait,
-        None => Instant::now(),
-    };
-    let waiter = app.waiting.begin(find(app, id)?.process_id);
+    let process = find(app, id)?.process_id;
+    let waiter = (!wait.is_zero()).then(|| app.waiting.begin(process));
+    let waiter = waiter.and_then(Result::ok);
+    let until = Instant::now() + wait;
     loop {
         let job = find(app, id)?;
-        let left = deadline.saturating_duration_since(Instant::now());
-        if job.status.is_final() || left.is_zero() || app.events.is_closed() {
+        let left = until.saturating_duration_since(Instant::now());
+        let ends = job.status.is_final() || left.is_zero() || app.events.is_closed();
+        let Some(waiter) = waiter.as_ref().filter(|_| !ends) else {
             return Ok(shown(&job));
-        }
+        };
         waiter.wait(left.min(LOOK));
     }
 }
 
-/// `POST /api/v1/jobs/{job_id}/cancel`: 200 if the job has ended, also by this request. 202 if it is running: its call
-/// is billed, so the job keeps the result of it, but is not retried.
+/// `POST /api/v1/jobs/{job_id}/cancel`: 200 if the job has ended, also by this request. 202 if it is running, alone in
+/// its process: its call is billed, so the job keeps the result of it, but is not retried.
 pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     call.takes(&[])?;
     let id: JobId = call.param("job_id")?;
@@ -176,7 +172,9 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         // Also the processes for which the job waits.
         app.queue.cancel(job.process_id)?;
     } else if app.queue.cancel_jobs(&[id])? == 0 {
-        app.cancelled_jobs.lock().insert(id);
+        let why = "the job is running, and other jobs are in its process: its result is kept; cancel the process, or \
+                   this job again when it waits";
+        return Err(Problem::conflict(why));
     }
     app.observer.touch(job.process_id);
     let job = find(app, id)?;
@@ -185,4 +183,110 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         response.status = 202;
     }
     Ok(response)
+}
+
+/// `GET /api/v1/jobs`: the jobs of a process, a state and a type, a page at a time.
+pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["process_id", "status", "type", "after", "limit"])?;
+    let (status, at_provider) = status(call)?;
+    let filter = JobFilter {
+        process: call.query::<ProcessId>("process_id")?,
+        status,
+        at_provider,
+        // An empty type selects all jobs.
+        kind: call
+            .query::<String>("type")?
+            .filter(|kind| !kind.is_empty()),
+    };
+    let most = call.limit(100, 1_000)?;
+    let page = app
+        .queue
+        .find(&filter, call.query::<JobId>("after")?, most)?;
+    let found: Vec<Value> = page.jobs.iter().map(brief).collect();
+    Ok(Response::json(
+        200,
+        &json!({"data": found, "next": page.next}),
+    ))
+}
+
+/// A job without its payload and its result.
+fn brief(job: &JobState) -> Value {
+    json!({
+        "job_id": job.job_id,
+        "process_id": job.process_id,
+        "type": job.kind,
+        "model": job.lane,
+        "item_id": job.item_id,
+        "status": job.status,
+        "at_provider": job.at_provider,
+        "attempts": job.attempts,
+        "created_at": time::text(job.created_at),
+        "error": job.error,
+    })
+}
+
+/// The wanted state, and whether the jobs are in a batch at a provider.
+fn status(call: &Call<'_>) -> Result<(Option<JobStatus>, Option<bool>), Problem> {
+    let text = call.query::<String>("status")?.unwrap_or_default();
+    match text.as_str() {
+        "" => Ok((None, None)),
+        "at_provider" => Ok((Some(JobStatus::InProgress), Some(true))),
+        "in_progress" => Ok((Some(JobStatus::InProgress), Some(false))),
+        other => match serde_json::from_value(json!(other)) {
+            Ok(status) => Ok((Some(status), None)),
+            Err(_) => {
+                let why = format!(
+                    "status: write pending, in_progress, at_provider, completed, failed or cancelled, not {other:?}"
+                );
+                Err(Problem::invalid(why).param("status"))
+            }
+        },
+    }
+}
+
+/// `GET /api/v1/jobs/{job_id}/payload`: what the job was asked to do.
+pub(super) fn payload(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
+    let id: JobId = call.param("job_id")?;
+    let job = find(app, id)?;
+    let payload = app.queue.payload(id)?;
+    let answer = json!({"job_id": id, "type": job.kind, "payload": payload});
+    Ok(Response::json(200, &answer))
+}
+
+/// `POST /api/v1/jobs/{job_id}/retry`: requeues a job that failed or was cancelled.
+pub(super) fn retry(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
+    let id: JobId = call.param("job_id")?;
+    let process = find(app, id)?.process_id;
+    let is_retried = app.queue.retry_job(id)?;
+    let job = find(app, id)?;
+    if !is_retried && job.status.is_final() {
+        let why = match job.status {
+            JobStatus::Completed => "the job is completed: its answer was billed".to_owned(),
+            _ => format!(
+                "the job changed meanwhile, or its process was cancelled; to requeue all failed and cancelled jobs of \
+                 that: POST /api/v1/processes/{process}/retry"
+            ),
+        };
+        return Err(Problem::conflict(why));
+    }
+    app.observer.touch(process);
+    Ok(shown(&job))
+}
+
+/// `POST /api/v1/pause`: no worker starts a job until the queue is resumed.
+pub(super) fn pause(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
+    app.queue.pause()?;
+    app.overview.forget();
+    Ok(Response::json(200, &json!({"paused": true})))
+}
+
+/// `POST /api/v1/resume`.
+pub(super) fn resume(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&[])?;
+    app.queue.resume()?;
+    app.overview.forget();
+    Ok(Response::json(200, &json!({"paused": false})))
 }

@@ -1,15 +1,14 @@
-//! A body of JSON lines as jobs, one after the other as they arrive.
+//! A body of JSON lines as jobs, one after the other as they arrive; and the types of jobs that clients can create.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 
 use batchwright::Job;
 use batchwright::client::RequestTask;
 use batchwright::files::PromptSettings;
 use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
-use batchwright_jobs::JobNames;
+use batchwright_jobs::{JobLines, JobNames, PayloadError};
 use serde_json::Value;
 
-use super::types::of_type;
 use crate::app::App;
 use crate::problem::Problem;
 
@@ -17,20 +16,14 @@ use crate::problem::Problem;
 const MOST_LINE_BYTES: u64 = 16 << 20;
 /// Names are remembered of each line.
 const MOST_LINES: u64 = 10_000_000;
-/// The buffer shrinks to this size after a long line.
-const SHORT: usize = 64 << 10;
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// The jobs of a body. The first invalid line ends them.
 pub(super) struct Lines<'a, R> {
     app: &'a App,
     kind: &'a str,
     prompts: PromptSettings,
-    body: BufReader<R>,
-    bytes: u64,
-    line: u64,
+    lines: JobLines<BufReader<R>>,
     names: JobNames,
-    buffer: Vec<u8>,
 }
 
 impl<'a, R: Read> Lines<'a, R> {
@@ -39,71 +32,9 @@ impl<'a, R: Read> Lines<'a, R> {
             app,
             kind,
             prompts: prompt_settings(kind),
-            body: BufReader::with_capacity(64 << 10, body),
-            bytes: 0,
-            line: 0,
+            lines: JobLines::new(BufReader::with_capacity(64 << 10, body), MOST_LINE_BYTES),
             names: JobNames::default(),
-            buffer: Vec::new(),
         }
-    }
-
-    /// Reads the next line. False at the end.
-    fn next_line(&mut self) -> Result<bool, Problem> {
-        self.buffer.clear();
-        self.buffer.shrink_to(SHORT);
-        let mut bounded = (&mut self.body).take(MOST_LINE_BYTES);
-        bounded.read_until(b'\n', &mut self.buffer)?;
-        let length = self.buffer.len();
-        self.line += 1;
-        self.bytes += length as u64;
-        if self.line > MOST_LINES && length > 0 {
-            let why = format!("there are more than {MOST_LINES} lines: send several bodies");
-            return Err(self.at(Problem::too_large(self.app.line_bytes), &why));
-        }
-        if self.bytes > self.app.line_bytes {
-            return Err(Problem::too_large(self.app.line_bytes));
-        }
-        if length as u64 == MOST_LINE_BYTES {
-            let why = format!("a line of more than {} MiB", MOST_LINE_BYTES >> 20);
-            return Err(self.at(Problem::too_large(MOST_LINE_BYTES), &why));
-        }
-        Ok(length > 0)
-    }
-
-    fn at(&self, problem: Problem, why: &str) -> Problem {
-        let named = format!("line {}: {why}; nothing was created", self.line);
-        problem.says(named).line(self.line)
-    }
-
-    fn next_job(&mut self) -> Result<Option<Job>, Problem> {
-        while self.next_line()? {
-            let line = match self.line {
-                1 => self
-                    .buffer
-                    .strip_prefix(BYTE_ORDER_MARK)
-                    .unwrap_or(&self.buffer),
-                _ => &self.buffer,
-            };
-            if line.trim_ascii().is_empty() {
-                continue;
-            }
-            let made = std::str::from_utf8(line)
-                .map_err(|_| Problem::invalid("it is no UTF-8"))
-                .and_then(|line| job(self.app, self.kind, &self.prompts, line));
-            let named = made.and_then(|(job, name)| {
-                let twice =
-                    |name| Problem::invalid(format!("id: {name:?} occurs twice")).param("id");
-                self.names.name(job, name).map_err(twice)
-            });
-            return match named {
-                Ok(job) => Ok(Some(job)),
-                Err(problem) => {
-                    let why = problem.to_string();
-                    Err(self.at(problem, &why))
-                }
-            };
-        }
-        Ok(None)
     }
 }
 
@@ -111,7 +42,32 @@ impl<R: Read> Iterator for Lines<'_, R> {
     type Item = Result<Job, Problem>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_job().transpose()
+        let made = match self.lines.next_line() {
+            Ok(None) => return None,
+            Ok(Some(line)) => std::str::from_utf8(line)
+                .map_err(|_| Problem::invalid("it is no UTF-8"))
+                .and_then(|line| job(self.app, self.kind, &self.prompts, line)),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                Err(Problem::too_large(MOST_LINE_BYTES).says(error.to_string()))
+            }
+            Err(error) => return Some(Err(error.into())),
+        };
+        if self.lines.bytes() > self.app.line_bytes {
+            return Some(Err(Problem::too_large(self.app.line_bytes)));
+        }
+        let number = self.lines.number();
+        let made = made.and_then(|(job, name)| {
+            if number > MOST_LINES {
+                let why = format!("there are more than {MOST_LINES} lines: send several bodies");
+                return Err(Problem::too_large(MOST_LINES).says(why));
+            }
+            let twice = |name| Problem::invalid(format!("id: {name:?} occurs twice")).param("id");
+            self.names.name(job, name).map_err(twice)
+        });
+        Some(made.map_err(|problem| {
+            let why = format!("line {number}: {problem}; nothing was created");
+            problem.says(why).line(number)
+        }))
     }
 }
 
@@ -165,4 +121,40 @@ pub(super) fn job(
         made => made?,
     };
     Ok((job, name))
+}
+
+/// Longest name of an item or a process, in characters.
+pub(super) const LONGEST_NAME: usize = 256;
+
+/// A job of this type, which the worker carries out.
+fn of_type(app: &App, name: &str, payload: Value) -> Result<Job, Problem> {
+    refuse_unknown(app, name)?;
+    let at = |error: PayloadError| {
+        let field = match error.field.as_str() {
+            "" => "payload".to_owned(),
+            field => format!("payload.{field}"),
+        };
+        Problem::invalid(format!("{field}: {}", error.message)).param(field)
+    };
+    match app.types.get(name) {
+        Ok(known) => known.job(payload).map_err(at),
+        Err(_) => Ok(Job::new(name, &payload)?),
+    }
+}
+
+/// The types of jobs that clients can create: those that the worker supports. A name with a dot belongs to an internal
+/// part of a type.
+fn offered(app: &App) -> impl Iterator<Item = &str> {
+    let kinds = app.kinds.iter().map(String::as_str);
+    kinds.filter(|kind| !kind.contains('.'))
+}
+
+/// Rejects a type that the worker does not support, and lists the supported ones.
+pub(super) fn refuse_unknown(app: &App, name: &str) -> Result<(), Problem> {
+    if offered(app).any(|kind| kind == name) {
+        return Ok(());
+    }
+    let known: Vec<&str> = offered(app).collect();
+    let why = format!("type: unknown type; known types: {}", known.join(", "));
+    Err(Problem::invalid(why).param("type"))
 }

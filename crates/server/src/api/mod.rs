@@ -1,19 +1,17 @@
 //! The API of jobs, processes and settings under `/api/v1`, and the endpoints for monitoring: health and metrics.
 
-mod config;
-mod health;
+pub(crate) mod config;
+pub(crate) mod events;
+pub(crate) mod health;
 mod jobs;
 mod lines;
 pub(crate) mod once;
 mod openapi;
 mod processes;
 mod results;
-mod search;
-mod stream;
-mod types;
 
+use crate::access::Access::{Open, Operate, Read};
 use crate::router::Route;
-use crate::tokens::Access::{Open, Operate, Read};
 
 /// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[
@@ -21,11 +19,11 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/readyz", Open, health::readyz),
     Route::get("/metrics", Read, health::metrics),
     Route::post("/api/v1/jobs", Operate, jobs::create),
-    Route::get("/api/v1/jobs", Read, search::list),
+    Route::get("/api/v1/jobs", Read, jobs::list),
     Route::get("/api/v1/jobs/{job_id}", Read, jobs::get),
     Route::post("/api/v1/jobs/{job_id}/cancel", Operate, jobs::cancel),
-    Route::get("/api/v1/jobs/{job_id}/payload", Read, search::payload),
-    Route::post("/api/v1/jobs/{job_id}/retry", Operate, search::retry),
+    Route::get("/api/v1/jobs/{job_id}/payload", Read, jobs::payload),
+    Route::post("/api/v1/jobs/{job_id}/retry", Operate, jobs::retry),
     Route::post("/api/v1/processes", Operate, processes::create),
     Route::get("/api/v1/processes", Read, processes::list),
     Route::get("/api/v1/processes/{process_id}", Read, processes::get),
@@ -51,13 +49,8 @@ pub(crate) const ROUTES: &[Route] = &[
         Operate,
         results::ack,
     ),
-    Route::get(
-        "/api/v1/processes/{process_id}/failures",
-        Read,
-        results::failures,
-    ),
-    Route::post("/api/v1/pause", Operate, search::pause),
-    Route::post("/api/v1/resume", Operate, search::resume),
+    Route::post("/api/v1/pause", Operate, jobs::pause),
+    Route::post("/api/v1/resume", Operate, jobs::resume),
     Route::get("/api/v1/batches", Read, processes::batches),
     Route::get("/api/v1/spent", Read, health::spent),
     Route::get("/api/v1/overview", Read, health::overview),
@@ -65,6 +58,6 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/api/v1/config/{key}", Read, config::get),
     Route::put("/api/v1/config/{key}", Operate, config::put),
     Route::delete("/api/v1/config/{key}", Operate, config::delete),
-    Route::get("/api/v1/events", Read, stream::events),
+    Route::get("/api/v1/events", Read, events::events),
     Route::get("/api/v1/openapi.json", Read, openapi::openapi),
 ];

@@ -7,17 +7,13 @@ use batchwright::queue::{EnqueueError, ProcessBudget, ProcessInfo, ProcessState}
 use batchwright::{Error, ErrorKind, JobQueue, ProcessId, Usd};
 use serde_json::{Value, json};
 
-use super::lines::Lines;
+use super::lines::{LONGEST_NAME, Lines, refuse_unknown};
 use super::once;
-use super::types::{LONGEST_NAME, refuse_unknown};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::BatchRecord;
 use crate::shapes;
-
-/// Maximum number of processes that a filtered request reads.
-const MOST_LOOKED_AT: usize = 20_000;
 
 /// A process that is there.
 pub(super) fn find(app: &App, id: ProcessId) -> Result<ProcessState, Problem> {
@@ -152,31 +148,16 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
             return Err(Problem::invalid(why).param("state"));
         }
     };
-    let mut before = call.query::<u64>("after")?;
-    let (mut found, mut looked_at) = (Vec::new(), 0);
-    let next = 'pages: loop {
-        let page = app
-            .queue
-            .newest_processes(before, finished, most.max(100))?;
-        looked_at += page.len();
-        if page.is_empty() {
-            break None;
-        }
-        for (number, process) in page {
-            before = Some(number);
-            if process.info.parent.is_none() {
-                found.push(shown(app, &process));
-                if found.len() == most {
-                    break 'pages before;
-                }
-            }
-        }
-        if looked_at >= MOST_LOOKED_AT {
-            break before;
-        }
-    };
-    let next = next.map(|next| next.to_string());
-    Ok(Response::json(200, &json!({"data": found, "next": next})))
+    let after = call.query::<u64>("after")?;
+    let page = app.queue.newest_processes(after, finished, most)?;
+    let next = page.last().filter(|_| page.len() == most);
+    let next = next.map(|(number, _)| number.to_string());
+    // Those of jobs of several steps are shown with these.
+    let own = page
+        .iter()
+        .filter(|(_, process)| process.info.parent.is_none());
+    let data: Vec<Value> = own.map(|(_, process)| shown(app, process)).collect();
+    Ok(Response::json(200, &json!({"data": data, "next": next})))
 }
 
 /// `GET /api/v1/processes/{process_id}`.

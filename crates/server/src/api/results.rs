@@ -1,9 +1,8 @@
-//! Outcomes: read, consumed, and why those that failed did so.
+//! Outcomes: read and consumed.
 
-use std::collections::HashMap;
 use std::io::{self, Write};
 
-use batchwright::queue::{DeliveredResult, JobFilter, JobReceipt, JobStatus};
+use batchwright::queue::{DeliveredResult, JobReceipt};
 use batchwright::{Error, JobId, JobQueue, ProcessId};
 use serde::Deserialize;
 use serde_json::json;
@@ -18,12 +17,6 @@ use crate::shapes::{Receipt, result_line};
 const CHUNK: usize = 500;
 /// Maximum number of lines per request.
 pub(super) const MOST_LINES: usize = 1_000_000_000;
-/// Maximum number of failed jobs that are read.
-const MOST_FAILED: u64 = 10_000;
-/// Failed jobs that are read at a time.
-const PAGE: usize = 500;
-/// Jobs that are named of each failure.
-const NAMED: usize = 5;
 
 /// `GET …/{process_id}/results`: a line each, as they are read, each with its receipt, up to the first job that is open:
 /// a client that continues after the last line misses no result.
@@ -47,18 +40,7 @@ pub(super) fn get(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
         }
         Ok(())
     };
-    Ok(Response::stream(lines_type(call), write))
-}
-
-/// The type of a body of JSON lines: generated clients request bytes, because they do not know the other one.
-fn lines_type(call: &Call<'_>) -> &'static str {
-    let bytes = "application/octet-stream";
-    let accepted = call.head.header("accept").unwrap_or_default();
-    if accepted.trim().starts_with(bytes) {
-        bytes
-    } else {
-        "application/jsonl"
-    }
+    Ok(Response::stream("application/jsonl", write))
 }
 
 /// The next outcomes, up to the first open job.
@@ -110,46 +92,4 @@ pub(super) fn ack(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     }
     app.observer.touch(process.process_id);
     Ok(Response::json(200, &json!({"consumed": consumed})))
-}
-
-/// `GET …/{process_id}/failures`: what jobs failed with, the most frequent first.
-pub(super) fn failures(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
-    call.takes(&[])?;
-    let process = processes::find(app, call.param("process_id")?)?;
-    let mut groups: HashMap<(&'static str, String), (u64, Vec<JobId>)> = HashMap::new();
-    let filter = JobFilter {
-        process: Some(process.process_id),
-        status: Some(JobStatus::Failed),
-        at_provider: None,
-        kind: None,
-    };
-    let (mut after, mut seen) = (None, 0);
-    while seen < MOST_FAILED {
-        let page = app.queue.find(&filter, after, PAGE)?;
-        for job in page.jobs {
-            seen += 1;
-            let Some(error) = job.error else { continue };
-            let named = (error.kind().as_str(), error.message().to_owned());
-            let group = groups.entry(named).or_default();
-            group.0 += 1;
-            if group.1.len() < NAMED {
-                group.1.push(job.job_id);
-            }
-        }
-        after = page.next;
-        if after.is_none() {
-            break;
-        }
-    }
-    let mut groups: Vec<_> = groups.into_iter().collect();
-    groups.sort_by(|(a, (more, _)), (b, (less, _))| (less, a).cmp(&(more, b)));
-    let shown = groups.into_iter().map(|((kind, message), (count, jobs))| {
-        json!({"kind": kind, "message": message, "count": count, "job_ids": jobs})
-    });
-    let shown: Vec<_> = shown.collect();
-    let truncated = after.is_some();
-    Ok(Response::json(
-        200,
-        &json!({"data": shown, "truncated": truncated}),
-    ))
 }

@@ -1,21 +1,29 @@
-//! A request as a handler sees it.
+//! A request as a handler sees it, and its response.
 
-use std::io::{ErrorKind, Read};
+use std::borrow::Cow;
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::str::FromStr;
+use std::time::Duration;
 
 use batchwright::ProcessId;
 use batchwright::unstable::UniqueJson;
 use http_net::RequestHead;
+use parking_lot::{Condvar, Mutex};
 use percent_encoding::percent_decode_str;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::permits::SMALL;
 use crate::problem::Problem;
 
 /// Maximum size of a JSON body in bytes: far above any job.
 const JSON_BYTES: u64 = 8 << 20;
+/// Bodies up to this length need no permit.
+const SMALL: u64 = 1 << 20;
+/// Permits, and how long a request waits for one.
+const PERMITS: usize = 4;
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest `x-request-id` of a client that is used, in bytes.
 const LONGEST_REQUEST_ID: usize = 128;
 
@@ -34,7 +42,7 @@ pub(crate) struct Head {
     pub has_body: bool,
     /// Its length, if reported.
     pub(super) length: Option<u64>,
-    /// True if the target is a path, or a URL with a path.
+    /// True if the target is a path.
     pub has_path: bool,
     /// The `x-request-id` of the response: the client's, or a new one.
     pub request_id: String,
@@ -42,25 +50,18 @@ pub(crate) struct Head {
 
 impl Head {
     pub(super) fn of(head: &RequestHead<'_>) -> Self {
-        let (host, target) = in_origin_form(head.target());
+        let target = head.target();
         let (path, parameters) = target.split_once('?').unwrap_or((target, ""));
         let headers = head.headers();
-        let mut headers: Vec<(String, String)> = headers
-            .map(|(name, value)| {
-                let value = String::from_utf8_lossy(value).into_owned();
-                (name.to_ascii_lowercase(), value)
-            })
-            .collect();
-        // The host of the target is the one that counts (RFC 9112, section 3.2.2).
-        if let Some(host) = host {
-            headers.retain(|(name, _)| name != "host");
-            headers.push(("host".to_owned(), host.to_owned()));
-        }
+        let headers = headers.map(|(name, value)| {
+            let value = String::from_utf8_lossy(value).into_owned();
+            (name.to_ascii_lowercase(), value)
+        });
         let this = Self {
             method: head.method_str().to_owned(),
             path: path.to_owned(),
             query: query(parameters),
-            headers,
+            headers: headers.collect(),
             length: head.content_length(),
             has_path: path.starts_with('/'),
             has_body: head.content_length() != Some(0)
@@ -94,15 +95,14 @@ impl Head {
     /// # Errors
     /// 417 when it expects something else, which nobody here knows of.
     pub(super) fn waits_to_be_asked(&self) -> Result<bool, Problem> {
-        let mut waits = false;
-        for expected in self.all("expect") {
-            if !expected.eq_ignore_ascii_case("100-continue") {
-                let why = format!("only 100-continue is supported, not {expected:?}");
-                return Err(Problem::new(417, "expectation_failed", why));
+        let known = |expected: &str| expected.eq_ignore_ascii_case("100-continue");
+        match self.all("expect").find(|expected| !known(expected)) {
+            None => Ok(self.header("expect").is_some()),
+            Some(other) => {
+                let why = format!("only 100-continue is supported, not {other:?}");
+                Err(Problem::new(417, "expectation_failed", why))
             }
-            waits = true;
         }
-        Ok(waits)
     }
 }
 
@@ -111,11 +111,48 @@ pub(crate) trait Incoming: Read {
     /// Takes the permit that a large body needs, unless it has it; waits for a while.
     ///
     /// # Errors
-    /// 503 when there is none in time, 499 when the client is gone before there is.
+    /// 503 when there is none in time.
     fn take_permit(&mut self) -> Result<(), Problem>;
 
     /// Nothing of the body is in memory any more.
     fn release(&mut self);
+}
+
+/// Permits for large JSON bodies, which are in memory as a whole with what is parsed from them: only a few at once.
+#[derive(Default)]
+pub(super) struct Permits {
+    taken: Mutex<usize>,
+    freed: Condvar,
+}
+
+impl Permits {
+    /// Takes a permit; waits for one.
+    ///
+    /// # Errors
+    /// 503 when none is free in time.
+    pub fn take(&self) -> Result<Permit<'_>, Problem> {
+        let mut taken = self.taken.lock();
+        let full = |taken: &mut usize| *taken == PERMITS;
+        let waited = self.freed.wait_while_for(&mut taken, full, PATIENCE);
+        if waited.timed_out() {
+            let why = format!(
+                "{PERMITS} other requests with large bodies are being received: send this one again later"
+            );
+            return Err(Problem::new(503, "busy", why).header("retry-after", "2"));
+        }
+        *taken += 1;
+        Ok(Permit(self))
+    }
+}
+
+/// A permit, returned when it is dropped.
+pub(super) struct Permit<'p>(&'p Permits);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        *self.0.taken.lock() -= 1;
+        self.0.freed.notify_one();
+    }
 }
 
 /// A request that a handler processes.
@@ -306,27 +343,72 @@ fn query(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The host in a request's target, if it has one, and its path with the query. Clients of a proxy send whole URLs, and
-/// some proxies pass them on.
-fn in_origin_form(target: &str) -> (Option<&str>, &str) {
-    let lower = target.get(..8).unwrap_or(target).to_ascii_lowercase();
-    let scheme = ["http://", "https://"]
-        .into_iter()
-        .find(|scheme| lower.starts_with(scheme));
-    let Some(scheme) = scheme else {
-        return (None, target);
-    };
-    let rest = &target[scheme.len()..];
-    match rest.find(['/', '?']) {
-        Some(at) if rest[at..].starts_with('/') => (Some(&rest[..at]), &rest[at..]),
-        Some(at) => (Some(&rest[..at]), "/"),
-        None => (Some(rest), "/"),
-    }
-}
-
 /// Decodes `%` followed by two hex digits as a byte.
 pub(crate) fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub status: u16,
+    pub headers: Vec<(&'static str, String)>,
+    pub body: Body,
+}
+
+type Writes = dyn FnOnce(&mut dyn Write) -> io::Result<()> + Send;
+
+/// The body of a response.
+#[derive(derive_more::Debug)]
+pub(crate) enum Body {
+    #[debug("Full({} bytes)", _0.len())]
+    Full(Cow<'static, [u8]>),
+    /// Written while it is generated; each flush sends the written part. An error ends the connection, so that a client
+    /// does not take a part for the complete response.
+    #[debug("Stream")]
+    Stream(Box<Writes>),
+}
+
+impl Response {
+    /// An answer in JSON.
+    pub fn json(status: u16, value: &(impl Serialize + ?Sized)) -> Self {
+        let mut body = serde_json::to_vec(value).expect("what is answered has a form in JSON");
+        // So that the prompt of a shell begins on a new line.
+        body.push(b'\n');
+        Self::full(status, "application/json", body)
+    }
+
+    /// An answer that is there as a whole.
+    pub fn full(status: u16, kind: &'static str, body: impl Into<Cow<'static, [u8]>>) -> Self {
+        Self {
+            status,
+            headers: vec![("content-type", kind.to_owned())],
+            body: Body::Full(body.into()),
+        }
+    }
+
+    /// A response that is written while it is generated.
+    pub fn stream(
+        kind: &'static str,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        Self {
+            status: 200,
+            headers: vec![("content-type", kind.to_owned())],
+            body: Body::Stream(Box::new(write)),
+        }
+    }
+
+    /// With one header more.
+    pub fn header(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.headers.push((name, value.into()));
+        self
+    }
+
+    /// True where this header is there already.
+    pub fn has(&self, name: &str) -> bool {
+        self.headers.iter().any(|(n, _)| *n == name)
+    }
 }
 
 #[cfg(test)]

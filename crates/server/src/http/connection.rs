@@ -1,6 +1,6 @@
 //! One connection: receives requests one after another, checks and answers each, and closes slow connections.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::mem;
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,9 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http_net::{HttpError, ServerConn, ServerEvent};
 
-use super::call::{is_gone, new_request_id};
-use super::permits::{Permit, Permits};
-use super::shared::{Answer, Limits, Open, Shared};
+use super::call::{Permit, Permits, new_request_id};
+use super::listener::{Answer, Limits, Open, Shared};
 use super::{Body, Call, Head, Incoming, Response};
 use crate::problem::Problem;
 
@@ -39,7 +38,7 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         body_ended: true,
         is_head: false,
         waits_for_us: false,
-        body: (Vec::new(), 0),
+        body: Cursor::default(),
         permits: &shared.permits,
         permit: None,
         request: String::new(),
@@ -64,8 +63,8 @@ struct Wire<'s> {
     is_head: bool,
     /// True if the client waits for `100 Continue` before it sends its body.
     waits_for_us: bool,
-    /// Received bytes of the body, and how many of them were read.
-    body: (Vec<u8>, usize),
+    /// Received bytes of the body.
+    body: Cursor<Vec<u8>>,
     permits: &'s Permits,
     /// The permit for the body of the present request, if it is large.
     permit: Option<Permit<'s>>,
@@ -82,12 +81,8 @@ impl Wire<'_> {
             if shared.stopping.load(Ordering::SeqCst) {
                 return Ok(());
             }
-            let head = match self.head() {
-                Ok(Some(head)) => head,
-                Ok(None) => return Ok(()),
-                Err(Refused::Http(error)) => return self.refuse(&error),
-                Err(Refused::Late) => return self.late(),
-                Err(Refused::Io(error)) => return Err(error),
+            let Some(head) = self.head()? else {
+                return Ok(());
             };
             *self.open.idle.lock() = false;
             let path = head.path.clone();
@@ -121,8 +116,9 @@ impl Wire<'_> {
         }
     }
 
-    /// The next request; `None` if the client has finished.
-    fn head(&mut self) -> Result<Option<Head>, Refused> {
+    /// The next request; `None` if the client has finished, its head does not arrive in time, or is no HTTP, which is
+    /// answered.
+    fn head(&mut self) -> io::Result<Option<Head>> {
         let mut deadline = Instant::now() + self.limits.idle;
         let mut begun = false;
         if self.http.requests_served() == 0 {
@@ -130,11 +126,18 @@ impl Wire<'_> {
             deadline = Instant::now() + self.limits.head;
         }
         loop {
-            match self.http.poll().map_err(Refused::Http)? {
+            let event = match self.http.poll() {
+                Ok(event) => event,
+                Err(error) => {
+                    self.refuse(&error)?;
+                    return Ok(None);
+                }
+            };
+            match event {
                 ServerEvent::Request(head) => {
                     let head = Head::of(&head);
                     self.body_ended = !head.has_body;
-                    self.body = (Vec::new(), 0);
+                    self.body = Cursor::default();
                     return Ok(Some(head));
                 }
                 ServerEvent::Closed => return Ok(None),
@@ -150,9 +153,8 @@ impl Wire<'_> {
                     let left = deadline.saturating_duration_since(Instant::now());
                     match self.fill(left) {
                         Ok(()) => {}
-                        Err(error) if is_timeout(&error) && begun => return Err(Refused::Late),
                         Err(error) if is_timeout(&error) => return Ok(None),
-                        Err(error) => return Err(Refused::Io(error)),
+                        Err(error) => return Err(error),
                     }
                 }
                 _ => return Ok(None),
@@ -222,10 +224,8 @@ impl Wire<'_> {
             .header("date", httpdate::fmt_http_date(SystemTime::now()))
             .header("x-request-id", &self.request_id);
         head = match &response.body {
-            Body::Empty => head,
             Body::Full(bytes) => head.body(bytes.clone()),
-            Body::Stream(Some(length), _) => head.content_length(*length),
-            Body::Stream(None, _) => head.chunked(),
+            Body::Stream(_) => head.chunked(),
         };
         self.out.clear();
         self.http.respond(&head, &mut self.out).map_err(|error| {
@@ -237,9 +237,9 @@ impl Wire<'_> {
     fn send(&mut self, response: Response) -> io::Result<()> {
         self.respond(&response)?;
         match response.body {
-            Body::Empty | Body::Full(_) => {}
+            Body::Full(_) => {}
             _ if self.is_head => self.end_body()?,
-            Body::Stream(_, write) => {
+            Body::Stream(write) => {
                 self.send_out()?;
                 let mut outgoing = Outgoing {
                     wire: self,
@@ -305,10 +305,7 @@ impl Wire<'_> {
         loop {
             match self.http.poll() {
                 Ok(ServerEvent::Body(part)) => {
-                    let (bytes, taken) = &mut self.body;
-                    bytes.clear();
-                    bytes.extend_from_slice(part);
-                    *taken = 0;
+                    self.body = Cursor::new(part.to_vec());
                     return Ok(true);
                 }
                 Ok(ServerEvent::NeedInput) => {
@@ -347,22 +344,12 @@ impl Wire<'_> {
         self.request_id = new_request_id();
         self.send(problem.response("/"))
     }
-
-    /// Answers a head that takes too long. An incomplete head is not a request, so this response is written by hand.
-    fn late(&mut self) -> io::Result<()> {
-        let late = format!(
-            "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\nx-request-id: {}\r\n\r\n",
-            new_request_id()
-        );
-        self.write_all(late.as_bytes())
-    }
 }
 
 impl Incoming for Wire<'_> {
     fn take_permit(&mut self) -> Result<(), Problem> {
         if self.permit.is_none() {
-            let client = self.stream;
-            self.permit = Some(self.permits.take(|| is_gone(client))?);
+            self.permit = Some(self.permits.take()?);
             self.until = Some(Instant::now() + self.limits.whole);
         }
         Ok(())
@@ -376,15 +363,15 @@ impl Incoming for Wire<'_> {
 /// The body of the present request.
 impl Read for Wire<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        while self.body.1 == self.body.0.len() && !self.body_ended {
+        loop {
+            let read = self.body.read(buffer)?;
+            if read > 0 || self.body_ended {
+                return Ok(read);
+            }
             let received = self.receive();
             self.body_ended = !matches!(received, Ok(true));
             received?;
         }
-        let (bytes, taken) = &mut self.body;
-        let read = (&bytes[*taken..]).read(buffer)?;
-        *taken += read;
-        Ok(read)
     }
 }
 
@@ -428,14 +415,6 @@ fn misuse(error: HttpError) -> io::Error {
 
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
-}
-
-enum Refused {
-    /// The input is not HTTP.
-    Http(HttpError),
-    /// The rest of a head did not arrive in time.
-    Late,
-    Io(io::Error),
 }
 
 /// Default headers of every response for browsers: it is not displayed as a page, not cached, and not readable by other

@@ -5,13 +5,8 @@
 mod call;
 mod connection;
 mod listener;
-mod permits;
-mod response;
-mod shared;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use call::{Call, Head, Incoming, decoded, is_visible};
-pub(crate) use listener::Listener;
-pub(crate) use response::{Body, Response};
-pub(crate) use shared::{Answer, Limits, Service};
+pub(crate) use call::{Body, Call, Head, Incoming, Response, decoded, is_visible};
+pub(crate) use listener::{Answer, Limits, Listener, Service};

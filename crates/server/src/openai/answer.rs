@@ -6,6 +6,7 @@ use batchwright::client::{RawJson, ToolCall};
 use batchwright::queue::JobResult;
 use batchwright::{Error, ErrorKind, FinishReason, JobId, Outcome, Response as Answer, Usage};
 use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use super::EMBEDDINGS;
@@ -26,26 +27,12 @@ fn tool_calls(calls: &[ToolCall]) -> Value {
     calls.collect()
 }
 
-/// The answers to the parts of a request, in their order, and how to write them.
-#[derive(Default)]
-pub(super) struct Answers {
-    pub parts: Vec<Result<Answer, Error>>,
-    /// Whether vectors are written as base64.
-    pub as_base64: bool,
-}
-
-impl Answers {
-    pub fn add(&mut self, outcome: Result<Outcome, Error>) {
-        self.parts.push(outcome.and_then(|outcome| outcome.result));
-    }
-}
-
-/// The outcome of a job that calls a model.
-pub(super) fn outcome(result: &JobResult) -> Result<Outcome, Error> {
+/// What a job that calls a model came to.
+pub(super) fn outcome(result: &JobResult) -> Result<Answer, Error> {
     if let Some(line) = &result.result
         && let Ok(outcome) = serde_json::from_str::<Outcome>(line.get())
     {
-        return Ok(outcome);
+        return outcome.result;
     }
     let error = result.error.clone();
     Err(error.unwrap_or_else(|| {
@@ -129,8 +116,12 @@ fn audio(reply: &RawJson) -> Option<Value> {
 }
 
 /// A completion with the only part as its choice.
-fn completion(id: String, created: u64, model: &str, given: &Answers) -> Option<Value> {
-    let result = given.parts.first()?;
+fn completion(
+    id: String,
+    created: u64,
+    model: &str,
+    result: &Result<Answer, Error>,
+) -> Option<Value> {
     let choice = choice(result)?;
     let answer = result.as_ref().ok();
     let mut completion = json!({
@@ -139,7 +130,7 @@ fn completion(id: String, created: u64, model: &str, given: &Answers) -> Option<
         "created": created,
         "model": answer.and_then(|answer| answer.model.as_deref()).unwrap_or(model),
         "choices": [choice],
-        "usage": usage(used(result).into_iter()),
+        "usage": usage(used(result)),
         "system_fingerprint": null,
     });
     if let Some(answer) = answer {
@@ -160,6 +151,8 @@ fn completion(id: String, created: u64, model: &str, given: &Answers) -> Option<
 pub(super) enum Reply {
     Json(Value),
     Vectors(Vectors),
+    /// Of a line of several texts, as its job has written it.
+    Written(Box<RawValue>),
 }
 
 /// The vectors of several texts.
@@ -185,7 +178,7 @@ enum Numbers {
     Packed(String),
 }
 
-/// The reply to a request of which this has come, one for each of its parts. A completion has an id.
+/// The reply to a request of which this has come, one for each of its parts; a completion has one part, and an id.
 ///
 /// # Errors
 /// The failure that it is instead.
@@ -194,19 +187,19 @@ pub(super) fn reply(
     id: String,
     created: u64,
     model: &str,
-    given: Answers,
+    mut given: Vec<Result<Answer, Error>>,
+    as_base64: bool,
 ) -> Result<Reply, Error> {
     if endpoint == EMBEDDINGS {
-        let answers = given.parts.into_iter().collect::<Result<Vec<_>, _>>()?;
-        return Ok(Reply::Vectors(vectors(model, answers, given.as_base64)));
+        let answers = given.into_iter().collect::<Result<Vec<_>, _>>()?;
+        return Ok(Reply::Vectors(vectors(model, answers, as_base64)));
     }
-    let made = completion(id, created, model, &given);
-    made.map(Reply::Json).ok_or_else(|| {
-        let mut failed = given.parts.into_iter().filter_map(Result::err);
-        let failed = failed.find(|error| error.refusal().is_none());
-        let unread = || Error::new(ErrorKind::Malformed, "the answer cannot be read");
-        failed.unwrap_or_else(unread)
-    })
+    let unread = || Error::new(ErrorKind::Malformed, "the answer cannot be read");
+    let given = given.pop().ok_or_else(unread)?;
+    match completion(id, created, model, &given) {
+        Some(made) => Ok(Reply::Json(made)),
+        None => Err(given.err().unwrap_or_else(unread)),
+    }
 }
 
 /// The usage of a request, also of a failed one.
@@ -217,13 +210,9 @@ pub(super) fn used(result: &Result<Answer, Error>) -> Option<Usage> {
     }
 }
 
-/// What several requests used; null where nobody said so.
-pub(super) fn usage(all: impl Iterator<Item = Usage>) -> Value {
-    let sum = all.reduce(|mut sum, more| {
-        sum += more;
-        sum
-    });
-    let Some(sum) = sum else {
+/// What a request used; null where nobody said so.
+pub(super) fn usage(used: Option<Usage>) -> Value {
+    let Some(sum) = used else {
         return Value::Null;
     };
     json!({
@@ -244,7 +233,7 @@ pub(super) fn usage(all: impl Iterator<Item = Usage>) -> Value {
 }
 
 /// The vectors of several texts, in their order.
-fn vectors(model: &str, answers: Vec<Answer>, as_base64: bool) -> Vectors {
+pub(super) fn vectors(model: &str, answers: Vec<Answer>, as_base64: bool) -> Vectors {
     let used = answers.iter().filter_map(|answer| answer.usage);
     let tokens: u64 = used.map(|usage| usage.input_tokens).sum();
     let named = answers.iter().find_map(|answer| answer.model.as_deref());
@@ -323,11 +312,7 @@ mod tests {
             reasoning_tokens: 3,
             ..Usage::default()
         });
-        let given = Answers {
-            parts: vec![Ok(answer)],
-            ..Answers::default()
-        };
-        let made = completion("chatcmpl-1".to_owned(), 9, "m", &given).unwrap();
+        let made = completion("chatcmpl-1".to_owned(), 9, "m", &Ok(answer)).unwrap();
         let message = json!({
             "role": "assistant", "content": "hi", "refusal": null,
             "annotations": [{"type": "url_citation"}], "reasoning_content": "hm",

@@ -1,21 +1,21 @@
-//! Requests whose client waits at the connection: jobs of a high priority that are never part of a batch.
+//! `/v1/chat/completions` and `/v1/embeddings`: requests whose client waits at the connection. Each is a job of a high
+//! priority that is never part of a batch; each text of embeddings is one, and the worker sends many with one call.
 //!
 //! If the client disconnects, the jobs of a request with an idempotency key go on, and the next request with the key gets
-//! their answer. So does the automatic retry of OpenAI's clients. Otherwise calls that have not started are cancelled; calls in flight finish, and their answers are
+//! their answer. Otherwise calls that have not started are cancelled; calls in flight finish, and their answers are
 //! discarded.
 
-use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
 
-use batchwright::queue::{JobResult, ProcessInfo};
+use batchwright::queue::JobResult;
 use batchwright::unstable::Optional;
 use batchwright::{Error, ErrorKind, Job, JobQueue, ProcessId, Request};
+use serde_json::{Map, Value, json};
 
-use super::EMBEDDINGS;
-use super::answer::{self, Answers, Reply};
-use super::parts::Parts;
+use super::answer::{self, Reply};
+use super::parts::{MOST_BYTES, Parts};
 use super::waiting::{Waiter, Waiting};
+use super::{CHAT, EMBEDDINGS};
 use crate::api::once;
 use crate::app::App;
 use crate::http::{Call, Response};
@@ -40,7 +40,7 @@ const KEPT: u64 = 24 * 3600;
 /// # Errors
 /// When the parts cannot be enqueued, too many clients wait already, the client disconnects, the key was sent before with
 /// another request, or the server stops or their provider fails all along before they were begun.
-pub(super) fn answered(
+fn answered(
     app: &App,
     call: &mut Call<'_>,
     endpoint: &str,
@@ -50,9 +50,6 @@ pub(super) fn answered(
     if app.events.is_closed() {
         return Err(stopping());
     }
-    let Some(_place) = app.waiters.enter() else {
-        return Err(app.waiters.full());
-    };
     let key = once::named(app, call)?;
     let mut like = match endpoint {
         EMBEDDINGS => Request::embedding(""),
@@ -62,30 +59,20 @@ pub(super) fn answered(
     let jobs = parts.requests.into_iter().map(Job::from);
     let jobs: Vec<Job> = jobs.map(|job| job.direct().priority(PRIORITY)).collect();
     let count = jobs.len();
-    let request = hash_of(&jobs, parts.as_base64);
-    let retry = Retry::of(call, &request);
-    let joined = retry.as_ref().filter(|_| key.is_none());
-    let joined = joined.and_then(|retry| retry.join(&app.waiting));
-    let is_joined = joined.is_some();
-    let begin = || app.waiting.begin(key.unwrap_or_else(ProcessId::new));
-    let mut waiter = joined.unwrap_or_else(begin);
-    let process = waiter.process;
+    let process = key.unwrap_or_else(ProcessId::new);
+    let waiter = app.waiting.begin(process)?;
+    // Before the jobs: what is left of them after a crash is found by it.
+    let kept_until = key.map_or(0, |_| now() + KEPT);
+    DirectCalls::insert(&app.records, process, kept_until)?;
     let is_replayed = match key {
-        Some(_) => begin_once(app, call, process, &request, jobs)?,
-        None if is_joined => false,
+        Some(_) => begin_once(app, process, parts.as_base64, jobs)?,
         None => {
-            // Before the jobs: what is left of them after a crash is found by it.
-            DirectCalls::insert(&app.records, process, 0)?;
-            queue(app, call).enqueue(process, jobs)?;
+            app.queue.enqueue(process, jobs)?;
             false
         }
     };
     call.body.release();
-    let may_be_answered = key.is_some() || is_joined;
-    if let Err(problem) = wait(app, call, &waiter, &like, (key.is_some(), may_be_answered)) {
-        if key.is_none() && problem.status == 499 {
-            waiter.left = retry.map(|retry| retry.request);
-        }
+    if let Err(problem) = wait(app, call, &waiter, &like, key.is_some()) {
         drop(waiter);
         app.batches.wake();
         return Err(problem);
@@ -96,17 +83,11 @@ pub(super) fn answered(
     if results.len() != count {
         return Err(deleted());
     }
-    let mut answers = Answers {
-        as_base64: parts.as_base64,
-        ..Answers::default()
-    };
-    for result in &results {
-        answers.add(answer::outcome(result));
-    }
+    let answers = results.iter().map(answer::outcome).collect();
     let id = id_of(answer::COMPLETION, process);
     let created = u64::try_from(created.0 / 1000).unwrap_or_default();
     let model = parts.model.unwrap_or_default();
-    let reply = answer::reply(endpoint, id, created, &model, answers);
+    let reply = answer::reply(endpoint, id, created, &model, answers, parts.as_base64);
     if key.is_none() {
         // The answer is delivered in any case; the tidying thread tries again.
         let discarded = app.queue.delete(process);
@@ -121,66 +102,24 @@ pub(super) fn answered(
     Ok(once::replayed(response, is_replayed))
 }
 
-/// The queue for a request, whose process is named after it.
-fn queue(app: &App, call: &Call<'_>) -> JobQueue {
-    let head = &call.head;
-    let name = format!("{} {} {}", head.method, head.path, head.request_id);
-    app.queue.described(ProcessInfo::new().name(name))
-}
-
-/// What tells a request from others: its jobs, and how vectors are written.
-fn hash_of(jobs: &[Job], as_base64: bool) -> String {
-    let hashes = jobs.iter().map(|job| job.clone().into_parts().request_hash);
-    let hashes: Vec<String> = hashes.map(Option::unwrap_or_default).collect();
-    once::hash(&[&[as_base64.into()], hashes.concat().as_bytes()])
-}
-
-/// A request of one of OpenAI's clients, which may send it again by itself.
-struct Retry {
-    /// What tells it from others, also of those with another token.
-    request: String,
-    /// How many attempts there were.
-    count: u64,
-}
-
-impl Retry {
-    fn of(call: &Call<'_>, request: &str) -> Option<Self> {
-        let count = call.head.header("x-stainless-retry-count")?.parse().ok()?;
-        let token = call.head.header("authorization").unwrap_or_default();
-        let path = call.head.path.as_bytes();
-        let request = once::hash(&[path, request.as_bytes(), token.as_bytes()]);
-        Some(Self { request, count })
-    }
-
-    /// Goes on with the attempt that the client has left. It may not have been noticed yet that the client did.
-    fn join(&self, waiting: &Arc<Waiting>) -> Option<Waiter> {
-        if self.count == 0 {
-            return None;
-        }
-        waiting.join(&self.request).or_else(|| {
-            thread::sleep(2 * LOOK);
-            waiting.join(&self.request)
-        })
-    }
-}
-
 /// Enqueues the jobs of a request with a key, unless an earlier one did. Then those that failed are tried again. Returns
 /// whether there was one.
 fn begin_once(
     app: &App,
-    call: &Call<'_>,
     process: ProcessId,
-    request: &str,
+    as_base64: bool,
     jobs: Vec<Job>,
 ) -> Result<bool, Problem> {
-    DirectCalls::insert(&app.records, process, now() + KEPT)?;
+    let hashes = jobs.iter().map(|job| job.clone().into_parts().request_hash);
+    let hashes: String = hashes.map(Option::unwrap_or_default).collect();
+    let request = once::hash(&[&[as_base64.into()], hashes.as_bytes()]);
     let known = app.queue.process(process)?;
     let jobs = jobs.into_iter().map(Ok);
-    once::enqueue(&queue(app, call), process, request, jobs)?;
-    let has_failed = |known: &batchwright::queue::ProcessState| {
-        known.is_finished() && known.counts.completed < known.counts.total
-    };
-    if known.as_ref().is_some_and(has_failed) {
+    once::enqueue(&app.queue, process, &request, jobs)?;
+    if known
+        .as_ref()
+        .is_some_and(|known| known.is_finished() && known.counts.completed < known.counts.total)
+    {
         app.queue.retry_failed(process)?;
     }
     Ok(known.is_some())
@@ -190,28 +129,28 @@ fn begin_once(
 ///
 /// # Errors
 /// When the client is gone, the server stops before they have, or they were cancelled because they would not be answered
-/// soon. `told`: an earlier request may have been answered.
+/// soon.
 fn wait(
     app: &App,
     call: &Call<'_>,
     waiter: &Waiter,
     like: &Request,
-    (has_key, mut told): (bool, bool),
+    has_key: bool,
 ) -> Result<(), Problem> {
-    let mut asked = Instant::now();
-    let (mut stuck, mut given_up) = (None, None);
+    // An earlier request with the key may have been answered.
+    let (mut asked, mut told) = (Instant::now(), has_key);
+    let mut stuck = None;
     loop {
         if call.is_gone() {
             let why = "the client has disconnected";
             return Err(Problem::new(499, "client_closed_request", why));
         }
         let stops = app.events.is_closed();
-        if told || stops || asked.elapsed() >= app.waiters.pause(ASK) {
+        if told || stops || asked.elapsed() >= app.waiting.pause(ASK) {
             asked = Instant::now();
             let state = app.queue.process(waiter.process)?.ok_or_else(deleted)?;
             if state.is_finished() {
-                let given_up = given_up.filter(|_| state.counts.cancelled > 0);
-                return given_up.map_or(Ok(()), Err);
+                return Ok(());
             }
             let idle = state.counts.in_progress == 0;
             // While one of its jobs probes the provider, the time goes on.
@@ -226,12 +165,14 @@ fn wait(
                 Some((since, why)) if idle && since.elapsed() >= PATIENCE => Some(why.clone()),
                 _ => None,
             };
-            if why.is_some() {
-                given_up = why;
-                app.queue.cancel(waiter.process)?;
+            // One that was begun meanwhile is answered.
+            if let Some(why) = why
+                && app.queue.cancel(waiter.process)? > 0
+            {
+                return Err(why);
             }
         }
-        told = waiter.wait(app.waiters.pause(LOOK));
+        told = waiter.wait(app.waiting.pause(LOOK));
     }
 }
 
@@ -306,6 +247,63 @@ fn refused(error: &Error) -> Response {
         .set(wait, |response, wait| response.header("retry-after", wait))
 }
 
+/// `POST /v1/chat/completions`.
+pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let mut body = call.object(MOST_BYTES)?;
+    let is_streamed = takes_stream(&mut body)?;
+    let options = body.remove("stream_options").unwrap_or_default();
+    let with_usage = options["include_usage"] == true;
+    let parts = Parts::of(CHAT, body)?;
+    answered(app, call, CHAT, parts, |reply| match reply {
+        Reply::Json(completion) if is_streamed => {
+            let events = events(completion, with_usage);
+            Response::full(200, "text/event-stream", events.into_bytes())
+        }
+        reply => Response::json(200, reply),
+    })
+}
+
+/// `POST /v1/embeddings`.
+pub(super) fn embeddings(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let body = call.object(MOST_BYTES)?;
+    let parts = Parts::of(EMBEDDINGS, body)?;
+    answered(app, call, EMBEDDINGS, parts, |vectors| {
+        Response::json(200, vectors)
+    })
+}
+
+/// Takes the field `stream`; false if it is missing.
+fn takes_stream(body: &mut Map<String, Value>) -> Result<bool, Problem> {
+    match body.remove("stream") {
+        None | Some(Value::Null) => Ok(false),
+        Some(Value::Bool(flag)) => Ok(flag),
+        Some(_) => Err(Problem::invalid("stream is true or false").param("stream")),
+    }
+}
+
+/// A completion as a stream of one chunk.
+fn events(completion: &Value, with_usage: bool) -> String {
+    let mut chunk = completion.clone();
+    chunk["object"] = "chat.completion.chunk".into();
+    for choice in chunk["choices"].as_array_mut().into_iter().flatten() {
+        let mut delta = choice["message"].take();
+        let calls = delta.get_mut("tool_calls").and_then(Value::as_array_mut);
+        for (number, call) in calls.into_iter().flatten().enumerate() {
+            call["index"] = number.into();
+        }
+        *choice = json!({
+            "index": choice["index"], "delta": delta, "logprobs": choice["logprobs"],
+            "finish_reason": choice["finish_reason"],
+        });
+    }
+    if let Some(fields) = chunk.as_object_mut()
+        && !with_usage
+    {
+        fields.remove("usage");
+    }
+    format!("data: {chunk}\n\ndata: [DONE]\n\n")
+}
+
 #[cfg(test)]
 mod tests {
     use batchwright::queue::Durability;
@@ -327,9 +325,9 @@ mod tests {
         let cancelled = |process| queue.process(process).unwrap().unwrap().cancelled;
         let first = asked(&open());
         let starts = open();
-        let waiting = Arc::new(Waiting::default());
+        let waiting = Waiting::new(9);
         let second = asked(&starts);
-        let waits = waiting.begin(second);
+        let waits = waiting.begin(second).unwrap();
         assert!(settle_abandoned(&queue, &starts, &waiting).unwrap());
         assert_eq!((cancelled(first), cancelled(second)), (true, false));
         assert!(!settle_abandoned(&queue, &starts, &waiting).unwrap());
@@ -337,5 +335,41 @@ mod tests {
         drop(waits);
         assert!(settle_abandoned(&queue, &starts, &waiting).unwrap());
         assert!(cancelled(second));
+    }
+}
+
+#[cfg(test)]
+mod stream_tests {
+    use super::*;
+
+    #[test]
+    fn a_completion_is_one_chunk_and_the_end() {
+        let call =
+            json!({"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}});
+        let message =
+            json!({"role": "assistant", "content": "hi", "refusal": null, "tool_calls": [call]});
+        let completion = json!({
+            "id": "chatcmpl-1", "object": "chat.completion", "created": 9, "model": "m",
+            "choices": [{"index": 0, "message": message, "logprobs": null, "finish_reason": "tool_calls"}],
+            "usage": {"total_tokens": 3}, "system_fingerprint": null,
+        });
+        let chunk = |with_usage| {
+            let events = events(&completion, with_usage);
+            let chunk = events.strip_prefix("data: ").unwrap();
+            let chunk = chunk.strip_suffix("\n\ndata: [DONE]\n\n").unwrap();
+            serde_json::from_str::<Value>(chunk).unwrap()
+        };
+        let mut call = call;
+        call["index"] = 0.into();
+        let delta =
+            json!({"role": "assistant", "content": "hi", "refusal": null, "tool_calls": [call]});
+        let mut expected = json!({
+            "id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 9, "model": "m",
+            "choices": [{"index": 0, "delta": delta, "logprobs": null, "finish_reason": "tool_calls"}],
+            "system_fingerprint": null,
+        });
+        assert_eq!(chunk(false), expected);
+        expected["usage"] = json!({"total_tokens": 3});
+        assert_eq!(chunk(true), expected);
     }
 }

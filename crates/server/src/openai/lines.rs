@@ -1,10 +1,11 @@
 //! The input of a batch: lines of requests, each checked, one at a time in memory.
 
 use std::collections::HashSet;
-use std::io::{self, BufRead, BufReader, Read};
+use std::io::{self, BufReader, Read};
 
+use batchwright::Job;
 use batchwright::files::PromptSettings;
-use batchwright::{Job, Request};
+use batchwright_jobs::JobLines;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -12,11 +13,11 @@ use sha2::{Digest, Sha256};
 
 use super::parts::{self, Parts};
 use super::{EMBEDDINGS, of_batches, settings};
-use crate::problem::Problem;
 use crate::records::batches::BatchFault;
 
-/// Most bytes of a line.
+/// Most bytes of a line, and the fault of a longer one, behind which nothing is read.
 const MOST: u64 = 32 << 20;
+const TOO_LONG: &str = "line_too_long";
 /// More faults than these help nobody.
 const MOST_FAULTS: usize = 50;
 
@@ -25,37 +26,10 @@ const MOST_REQUESTS: u64 = 10_000_000;
 
 /// What a line asks for.
 #[derive(Debug)]
-pub(super) enum Asked {
-    One(Box<Request>),
-    /// Vectors of several texts.
-    Several {
-        id: String,
-        model: Option<String>,
-        body: Map<String, Value>,
-    },
-}
-
-impl Asked {
-    pub fn id(&self) -> &str {
-        match self {
-            Self::One(request) => request.id.as_deref().unwrap_or_default(),
-            Self::Several { id, .. } => id,
-        }
-    }
-
-    pub fn model(&self) -> Option<&str> {
-        match self {
-            Self::One(request) => request.model.as_deref(),
-            Self::Several { model, .. } => model.as_deref(),
-        }
-    }
-
-    pub fn into_job(self, endpoint: &str) -> Job {
-        match self {
-            Self::One(request) => Job::from(request.with_unchecked(true)),
-            Self::Several { id, body, .. } => parts::job(&id, endpoint, body),
-        }
-    }
+pub(super) struct Asked {
+    pub id: String,
+    pub model: Option<String>,
+    pub job: Job,
 }
 
 /// Why a line is no request.
@@ -67,136 +41,26 @@ pub(super) enum BadLine {
 
 /// The requests of an input, in their order.
 pub(super) struct Lines<'e, R> {
-    reader: BufReader<R>,
+    lines: JobLines<BufReader<R>>,
     endpoint: &'e str,
     settings: PromptSettings,
-    number: u64,
-    line: Vec<u8>,
 }
 
 impl<'e, R: Read> Lines<'e, R> {
     pub fn new(reader: R, endpoint: &'e str) -> Self {
         Self {
-            reader: BufReader::with_capacity(256 << 10, reader),
+            lines: JobLines::new(BufReader::with_capacity(256 << 10, reader), MOST),
             endpoint,
             settings: settings(endpoint),
-            number: 0,
-            line: Vec::new(),
         }
     }
 
-    fn next_line(&mut self) -> Result<Option<Asked>, BadLine> {
-        loop {
-            self.line.clear();
-            let mut bounded = (&mut self.reader).take(MOST + 1);
-            let read = bounded.read_until(b'\n', &mut self.line);
-            if read.map_err(BadLine::Unreadable)? == 0 {
-                return Ok(None);
-            }
-            self.number += 1;
-            if self.line.len() as u64 > MOST {
-                skip_line(&mut self.reader).map_err(BadLine::Unreadable)?;
-                let why = format!("This line is longer than {MOST} bytes.");
-                return Err(self.fault("line_too_long", why, None));
-            }
-            let line = match self.number {
-                1 => self
-                    .line
-                    .strip_prefix(b"\xef\xbb\xbf")
-                    .unwrap_or(&self.line),
-                _ => &self.line,
-            };
-            if !line.trim_ascii().is_empty() {
-                return self.request(line).map(Some);
-            }
+    /// With the line that was read last.
+    fn at(&self, fault: BatchFault) -> BatchFault {
+        BatchFault {
+            line: Some(self.lines.number()),
+            ..fault
         }
-    }
-
-    fn request(&self, line: &[u8]) -> Result<Asked, BadLine> {
-        let invalid = || {
-            let why = "This line is not parseable as valid JSON.".to_owned();
-            self.fault("invalid_json_line", why, None)
-        };
-        let text = std::str::from_utf8(line).map_err(|_| invalid())?;
-        let said: Said<'_> = serde_json::from_str(text).map_err(|_| invalid())?;
-        let missing = |name: &str| {
-            let why = format!("Missing required parameter: '{name}'.");
-            self.fault("missing_required_parameter", why, Some(name))
-        };
-        let string = |json: Option<&RawValue>, name: &str| match json {
-            None => Err(missing(name)),
-            Some(json) => serde_json::from_str::<String>(json.get()).map_err(|_| {
-                let why = format!("Invalid type for '{name}': expected a string.");
-                self.fault("invalid_type", why, Some(name))
-            }),
-        };
-        let id = string(said.custom_id, "custom_id")?;
-        if id.is_empty() {
-            return Err(missing("custom_id"));
-        }
-        if string(said.method, "method")? != "POST" {
-            let why = "Invalid method: only POST is supported.".to_owned();
-            return Err(self.fault("invalid_method", why, Some("method")));
-        }
-        if of_batches(&string(said.url, "url")?) != Some(self.endpoint) {
-            let why = format!(
-                "The URL provided for this request does not match the batch endpoint, {}.",
-                self.endpoint
-            );
-            return Err(self.fault("invalid_url", why, Some("url")));
-        }
-        let body = match said.body {
-            None => return Err(missing("body")),
-            Some(body) if !body.get().starts_with('{') => {
-                let why = "Invalid type for 'body': expected an object.".to_owned();
-                return Err(self.fault("invalid_type", why, Some("body")));
-            }
-            Some(body) => body.get(),
-        };
-        let invalid = |why: String| self.fault("invalid_request", why, Some("body"));
-        let read = self.settings.request(text);
-        let several = match &read {
-            Ok(request) if !self.is_packed(request) => None,
-            _ => self.several(id, body),
-        };
-        match several {
-            Some(several) => several.map_err(|problem| invalid(problem.to_string())),
-            None => {
-                let request = read.map_err(|error| invalid(error.message().to_owned()))?;
-                parts::refuse_functions(&request)
-                    .map_err(|problem| invalid(problem.to_string()))?;
-                Ok(Asked::One(Box::new(request)))
-            }
-        }
-    }
-
-    /// Whether packed vectors are wanted: providers are asked for plain ones, whatever is made of them.
-    fn is_packed(&self, request: &Request) -> bool {
-        let format = request.extra.get("encoding_format");
-        self.endpoint == EMBEDDINGS && format.is_some_and(|format| format == "base64")
-    }
-
-    /// The texts of a body whose vectors are several, or are to be packed; `None` if it is neither.
-    fn several(&self, id: String, body: &str) -> Option<Result<Asked, Problem>> {
-        if self.endpoint != EMBEDDINGS {
-            return None;
-        }
-        let body: Map<String, Value> = serde_json::from_str(body).ok()?;
-        let is_list = body.get("input").is_some_and(Value::is_array);
-        (is_list || body.contains_key("encoding_format")).then(|| {
-            let parts = Parts::of(self.endpoint, body.clone())?;
-            let model = parts.model;
-            Ok(Asked::Several { id, model, body })
-        })
-    }
-
-    fn fault(&self, code: &str, message: String, param: Option<&str>) -> BadLine {
-        BadLine::Fault(BatchFault {
-            code: code.to_owned(),
-            line: Some(self.number),
-            message,
-            param: param.map(str::to_owned),
-        })
     }
 }
 
@@ -204,8 +68,88 @@ impl<R: Read> Iterator for Lines<'_, R> {
     type Item = Result<Asked, BadLine>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.next_line().transpose()
+        let read = match self.lines.next_line() {
+            Ok(None) => return None,
+            Ok(Some(line)) => request(self.endpoint, &self.settings, line),
+            Err(error) if error.kind() == io::ErrorKind::FileTooLarge => {
+                let why = format!("This line is {error}.");
+                Err(BatchFault::new(TOO_LONG, why, None))
+            }
+            Err(error) => return Some(Err(BadLine::Unreadable(error))),
+        };
+        Some(read.map_err(|fault| BadLine::Fault(self.at(fault))))
     }
+}
+
+fn request(endpoint: &str, settings: &PromptSettings, line: &[u8]) -> Result<Asked, BatchFault> {
+    let invalid = || {
+        let why = "This line is not parseable as valid JSON.".to_owned();
+        BatchFault::new("invalid_json_line", why, None)
+    };
+    let text = std::str::from_utf8(line).map_err(|_| invalid())?;
+    let said: Said<'_> = serde_json::from_str(text).map_err(|_| invalid())?;
+    let missing = |name: &str| {
+        let why = format!("Missing required parameter: '{name}'.");
+        BatchFault::new("missing_required_parameter", why, Some(name))
+    };
+    let string = |json: Option<&RawValue>, name: &str| match json {
+        None => Err(missing(name)),
+        Some(json) => serde_json::from_str::<String>(json.get()).map_err(|_| {
+            let why = format!("Invalid type for '{name}': expected a string.");
+            BatchFault::new("invalid_type", why, Some(name))
+        }),
+    };
+    let id = string(said.custom_id, "custom_id")?;
+    if id.is_empty() {
+        return Err(missing("custom_id"));
+    }
+    if string(said.method, "method")? != "POST" {
+        let why = "Invalid method: only POST is supported.".to_owned();
+        return Err(BatchFault::new("invalid_method", why, Some("method")));
+    }
+    if of_batches(&string(said.url, "url")?) != Some(endpoint) {
+        let why = format!(
+            "The URL provided for this request does not match the batch endpoint, {}.",
+            endpoint
+        );
+        return Err(BatchFault::new("invalid_url", why, Some("url")));
+    }
+    let body = match said.body {
+        None => return Err(missing("body")),
+        Some(body) if !body.get().starts_with('{') => {
+            let why = "Invalid type for 'body': expected an object.".to_owned();
+            return Err(BatchFault::new("invalid_type", why, Some("body")));
+        }
+        Some(body) => body.get(),
+    };
+    let invalid = |why: String| BatchFault::new("invalid_request", why, Some("body"));
+    if let Some(body) = texts(endpoint, body) {
+        let parts = Parts::of(endpoint, body.clone());
+        let model = parts.map_err(|problem| invalid(problem.to_string()))?.model;
+        let job = parts::job(&id, &body);
+        return Ok(Asked { id, model, job });
+    }
+    let request = settings.request(text);
+    let request = request.map_err(|error| invalid(error.message().to_owned()))?;
+    parts::refuse_functions(&request).map_err(|problem| invalid(problem.to_string()))?;
+    let model = request.model.clone();
+    let job = Job::from(request.with_unchecked(true));
+    Ok(Asked { id, model, job })
+}
+
+/// The body of a line whose vectors are several, or are to be packed: providers are asked for plain ones.
+fn texts(endpoint: &str, body: &str) -> Option<Map<String, Value>> {
+    if endpoint != EMBEDDINGS {
+        return None;
+    }
+    let body: Map<String, Value> = serde_json::from_str(body).ok()?;
+    let is_list = match body.get("input") {
+        Some(Value::Array(list)) => !list.first().is_some_and(Value::is_number),
+        _ => false,
+    };
+    let format = body.get("encoding_format");
+    let is_packed = format.is_some_and(|format| format == "base64");
+    (is_list || is_packed).then_some(body)
 }
 
 /// What is looked at here; the rest is the library's to judge.
@@ -219,21 +163,6 @@ struct Said<'l> {
     url: Option<&'l RawValue>,
     #[serde(borrow)]
     body: Option<&'l RawValue>,
-}
-
-fn skip_line(reader: &mut impl BufRead) -> io::Result<()> {
-    loop {
-        let bytes = reader.fill_buf()?;
-        let end = bytes.iter().position(|byte| *byte == b'\n');
-        let (taken, done) = match end {
-            Some(at) => (at + 1, true),
-            None => (bytes.len(), bytes.is_empty()),
-        };
-        reader.consume(taken);
-        if done {
-            return Ok(());
-        }
-    }
 }
 
 /// What the check of an input has shown.
@@ -267,40 +196,40 @@ pub(super) fn check(
                 let why = format!(
                     "A batch may have at most {MOST_REQUESTS} requests; put the others into another batch."
                 );
-                lines.fault("too_many_requests", why, None)
+                BadLine::Fault(lines.at(BatchFault::new("too_many_requests", why, None)))
             }
             Ok(asked) => {
                 checked.requests += 1;
                 if checked.requests == 1 {
-                    checked.model = asked.model().map(str::to_owned);
+                    checked.model.clone_from(&asked.model);
                 }
-                let id = asked.id();
+                let id = &asked.id;
                 let digest = Sha256::digest(id);
                 let key = std::array::from_fn(|n| digest[n]);
                 if seen.insert(key) {
                     continue;
                 }
                 let why = format!("The custom_id '{id}' is used by an earlier line, too.");
-                lines.fault("duplicate_custom_id", why, Some("custom_id"))
+                let fault = BatchFault::new("duplicate_custom_id", why, Some("custom_id"));
+                BadLine::Fault(lines.at(fault))
             }
             Err(fault) => fault,
         };
-        match fault {
-            BadLine::Fault(fault) => checked.faults.push(fault),
+        let fault = match fault {
+            BadLine::Fault(fault) => fault,
             BadLine::Unreadable(error) => return Err(error),
-        }
-        if checked.faults.len() >= MOST_FAULTS || checked.requests == MOST_REQUESTS {
+        };
+        let is_last = fault.code == TOO_LONG || checked.requests == MOST_REQUESTS;
+        checked.faults.push(fault);
+        if checked.faults.len() >= MOST_FAULTS || is_last {
             return Ok(checked);
         }
     }
     if checked.requests == 0 && checked.faults.is_empty() {
-        checked.faults.push(BatchFault {
-            code: "empty_file".to_owned(),
-            line: None,
-            message: "The input file is empty. Please ensure that the batch contains at least one request."
-                .to_owned(),
-            param: None,
-        });
+        let why =
+            "The input file is empty. Please ensure that the batch contains at least one request.";
+        let fault = BatchFault::new("empty_file", why, None);
+        checked.faults.push(fault);
     }
     Ok(checked)
 }

@@ -4,11 +4,9 @@
 
 mod answer;
 mod batches;
-mod chat;
 mod direct;
 mod files;
 mod lines;
-mod models;
 mod multipart;
 mod parts;
 mod progress;
@@ -19,16 +17,19 @@ pub(crate) mod waiting;
 use batchwright::Error;
 use batchwright::client::RequestTask;
 use batchwright::files::PromptSettings;
+use batchwright::provider::ProviderStatus;
+use serde_json::{Value, json};
 
 pub(crate) use direct::settle_abandoned;
 pub(crate) use parts::{KIND as LINE_KIND, handler as line_handler};
 pub(crate) use progress::start as start_progress;
 
+use crate::access::Access::{Operate, Read};
 use crate::app::App;
+use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
-use crate::tokens::Access::{Operate, Read};
 
 const CHAT: &str = "/v1/chat/completions";
 const EMBEDDINGS: &str = "/v1/embeddings";
@@ -61,10 +62,10 @@ pub(crate) const ROUTES: &[Route] = &[
     Route::get("/v1/batches", Read, batches::list),
     Route::get("/v1/batches/{batch_id}", Read, batches::get),
     Route::post("/v1/batches/{batch_id}/cancel", Operate, batches::cancel),
-    Route::post("/v1/chat/completions", Operate, chat::create),
-    Route::post("/v1/embeddings", Operate, chat::embeddings),
-    Route::get("/v1/models", Read, models::list),
-    Route::get("/v1/models/{model}", Read, models::get),
+    Route::post("/v1/chat/completions", Operate, direct::create),
+    Route::post("/v1/embeddings", Operate, direct::embeddings),
+    Route::get("/v1/models", Read, models_page),
+    Route::get("/v1/models/{model}", Read, model),
 ];
 
 impl App {
@@ -77,29 +78,65 @@ impl App {
     }
 }
 
-/// The first part of the path behind `/v1/`, and what to use instead of what OpenAI has there.
-const INSTEAD: [(&str, &str); 7] = [
-    ("completions", "/v1/chat/completions"),
-    ("conversations", "/v1/chat/completions"),
-    ("edits", "/v1/chat/completions"),
-    ("engines", "/v1/models"),
-    ("organization", "/api/v1, which has the server's own"),
-    ("responses", "/v1/chat/completions"),
-    ("uploads", "/v1/files"),
-];
-
 /// The endpoints of this server.
 const OFFERED: &str = "chat/completions, embeddings, batches, files and models";
 
 /// Why a path below `/v1/` does not exist. The status is 404: OpenAI's clients, and others, repeat a request after 501, as
 /// after every status from 500 on.
 pub(crate) fn unknown(method: &str, path: &str) -> Problem {
-    let first = path.split('/').nth(2).unwrap_or_default();
-    let other = INSTEAD.iter().find(|(name, _)| *name == first);
-    let why = match other {
-        Some((_, instead)) => format!("this server does not offer {path}; use {instead}"),
-        None => format!("unknown request URL: {method} {path}"),
-    };
-    let why = format!("{why}. The endpoints here are /v1/… {OFFERED}");
+    let why =
+        format!("unknown request URL: {method} {path}. The endpoints here are /v1/… {OFFERED}");
     Problem::new(404, "unknown_url", why)
+}
+
+/// `GET /v1/models`.
+fn models_page(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
+    let models: Vec<Value> = models(app).iter().map(described_model).collect();
+    Ok(Response::json(
+        200,
+        &json!({"object": "list", "data": models}),
+    ))
+}
+
+/// `GET /v1/models/{model}`; names with a slash in them are sent as `%2F`.
+fn model(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    let name: String = call.param("model")?;
+    let models = models(app);
+    let found = models.iter().find(|(model, _)| *model == name);
+    found
+        .map(|model| Response::json(200, &described_model(model)))
+        .ok_or_else(|| {
+            let why = format!(
+                "The model '{name}' is not configured here; GET /v1/models lists those that are"
+            );
+            Problem::new(404, "model_not_found", why).param("model")
+        })
+}
+
+fn described_model((model, provider): &(String, &'static str)) -> Value {
+    json!({"id": model, "object": "model", "created": 0, "owned_by": provider})
+}
+
+/// Each with its provider, those that are asked first before others.
+fn models(app: &App) -> Vec<(String, &'static str)> {
+    let models = app.overview.look_at_providers(|choice| {
+        let mut models: Vec<(String, &'static str)> = Vec::new();
+        for provider in std::iter::once(&choice.first).chain(&choice.fallbacks) {
+            for model in provider.model.iter().chain(served(provider)) {
+                if models.iter().all(|(known, _)| known != model) {
+                    models.push((model.clone(), provider.provider));
+                }
+            }
+        }
+        models
+    });
+    models.unwrap_or_default()
+}
+
+fn served(provider: &ProviderStatus) -> impl Iterator<Item = &String> {
+    provider
+        .servers
+        .first()
+        .into_iter()
+        .flat_map(|server| &server.models)
 }

@@ -2,8 +2,7 @@
 //!
 //! Strict: input that is not such a form is rejected. Browsers, curl and OpenAI's clients write valid forms.
 
-use std::io::{self, Read};
-use std::ops::Range;
+use std::io::{self, BufRead, BufReader, Read};
 
 use crate::problem::Problem;
 
@@ -15,14 +14,15 @@ const MOST_PARTS: usize = 64;
 const MOST_BOUNDARY: usize = 70;
 const CHUNK: usize = 64 << 10;
 
-/// A form that is being read.
+/// A form that is being read, a line of it at a time.
 pub(super) struct Multipart<R> {
-    body: R,
-    /// What ends a part: a line end, two hyphens and the boundary.
+    body: BufReader<R>,
+    /// What ends a part, on a line of its own: two hyphens and the boundary.
     delimiter: Vec<u8>,
-    buffer: Box<[u8]>,
-    /// What of the buffer has come and was not taken.
-    unread: Range<usize>,
+    /// What has come of a part, and how much of it was taken.
+    ready: (Vec<u8>, usize),
+    /// The end of a line, which belongs to the part unless a delimiter follows; or the first half of one.
+    held: Vec<u8>,
     parts: usize,
     state: State,
 }
@@ -33,7 +33,7 @@ enum State {
     Begin,
     /// Within a part.
     Part,
-    /// At what follows a delimiter.
+    /// Behind a delimiter.
     Between,
     End,
 }
@@ -56,14 +56,12 @@ impl<R: Read> Multipart<R> {
                 "send the file as multipart/form-data, with a boundary of at most 70 characters";
             Problem::unsupported_media_type(why)
         })?;
-        let mut buffer = vec![0; CHUNK + MOST_HEADERS].into_boxed_slice();
-        // The first delimiter has no line end before it.
-        buffer[..2].copy_from_slice(b"\r\n");
         Ok(Self {
-            body,
-            delimiter: [b"\r\n--", boundary.as_bytes()].concat(),
-            buffer,
-            unread: 0..2,
+            body: BufReader::with_capacity(CHUNK, body),
+            delimiter: [b"--", boundary.as_bytes()].concat(),
+            ready: (Vec::new(), 0),
+            // The first delimiter has no line end before it.
+            held: b"\r\n".to_vec(),
             parts: 0,
             state: State::Begin,
         })
@@ -74,23 +72,11 @@ impl<R: Read> Multipart<R> {
     /// # Errors
     /// When this is no form, or it cannot be read.
     pub fn next_part(&mut self) -> Result<Option<Part>, Problem> {
-        match self.state {
-            State::End => return Ok(None),
-            State::Begin | State::Part => {
-                io::copy(self, &mut io::sink())?;
-            }
-            State::Between => {}
+        if matches!(self.state, State::Begin | State::Part) {
+            io::copy(self, &mut io::sink())?;
         }
-        self.need(2)?;
-        match &self.unread()[..2] {
-            b"--" => {
-                // What stands behind the form is nobody's.
-                io::copy(&mut self.body, &mut io::sink())?;
-                self.state = State::End;
-                return Ok(None);
-            }
-            b"\r\n" => self.unread.start += 2,
-            _ => return Err(broken("a boundary is followed by something else")),
+        if self.state == State::End {
+            return Ok(None);
         }
         self.parts += 1;
         if self.parts > MOST_PARTS {
@@ -132,56 +118,50 @@ impl<R: Read> Multipart<R> {
 
     /// A line of the headers, without its end.
     fn line(&mut self, left: &mut usize) -> Result<String, Problem> {
-        let mut looked = 0;
-        loop {
-            let unread = &self.buffer[self.unread.clone()];
-            if let Some(at) = find(&unread[looked..], b"\r\n") {
-                let end = looked + at;
-                let line = std::str::from_utf8(&unread[..end]).map(str::to_owned);
-                *left = left
-                    .checked_sub(end)
-                    .ok_or_else(|| broken("the headers of a part are too long"))?;
-                self.unread.start += end + 2;
-                return line.map_err(|_| broken("a header of a part is not UTF-8"));
-            }
-            if unread.len() > *left {
-                return Err(broken("the headers of a part are too long"));
-            }
-            looked = unread.len().saturating_sub(1);
-            if !self.fill()? {
-                return Err(broken("it ends within the headers of a part"));
-            }
-        }
+        let mut line = Vec::new();
+        let mut bounded = (&mut self.body).take(*left as u64);
+        *left -= bounded.read_until(b'\n', &mut line)?;
+        let line = line.strip_suffix(b"\r\n");
+        let line = line.ok_or_else(|| broken("the headers of a part are too long or cut off"))?;
+        String::from_utf8(line.to_vec()).map_err(|_| broken("a header of a part is not UTF-8"))
     }
 
-    /// Waits for this many bytes that were not taken.
-    fn need(&mut self, bytes: usize) -> Result<(), Problem> {
-        while self.unread.len() < bytes {
-            if !self.fill()? {
-                return Err(broken("it ends early"));
-            }
-        }
-        Ok(())
-    }
-
-    fn unread(&self) -> &[u8] {
-        &self.buffer[self.unread.clone()]
-    }
-
-    /// Reads more; false at the end of the body. There is room: headers are bounded, and of a part all but what may be
-    /// a delimiter is taken first.
+    /// Reads more of a part; false at its end.
     fn fill(&mut self) -> io::Result<bool> {
-        let kept = self.unread.len();
-        self.buffer.copy_within(self.unread.clone(), 0);
-        self.unread = 0..kept;
-        let read = loop {
-            match self.body.read(&mut self.buffer[kept..]) {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                read => break read?,
+        let (line, taken) = &mut self.ready;
+        *taken = 0;
+        loop {
+            line.clear();
+            line.append(&mut self.held);
+            let follows_line = line == b"\r\n";
+            let mut bounded = (&mut self.body).take(CHUNK as u64);
+            if bounded.read_until(b'\n', line)? == 0 {
+                return Err(broken("it ends within a part").into());
             }
-        };
-        self.unread.end += read;
-        Ok(read > 0)
+            let ends = line.get(2..).filter(|_| follows_line);
+            if let Some(rest) = ends.and_then(|line| line.strip_prefix(&*self.delimiter)) {
+                self.state = match rest {
+                    b"\r\n" => State::Between,
+                    [b'-', b'-', ..] => State::End,
+                    _ => return Err(broken("a boundary is followed by something else").into()),
+                };
+                line.clear();
+                if self.state == State::End {
+                    // What stands behind the form is nobody's.
+                    io::copy(&mut self.body, &mut io::sink())?;
+                }
+                return Ok(false);
+            }
+            if self.state == State::Begin {
+                return Err(broken("there is data before the first boundary").into());
+            }
+            let held = [&b"\r\n"[..], b"\r"];
+            let held = held.into_iter().find(|end| line.ends_with(end));
+            self.held = line.split_off(line.len() - held.map_or(0, <[u8]>::len));
+            if !line.is_empty() {
+                return Ok(true);
+            }
+        }
     }
 }
 
@@ -191,56 +171,14 @@ impl<R: Read> Read for Multipart<R> {
         if out.is_empty() || matches!(self.state, State::Between | State::End) {
             return Ok(0);
         }
-        loop {
-            let unread = &self.buffer[self.unread.clone()];
-            let found = find(unread, &self.delimiter);
-            // The beginning of a delimiter may be the end of what has come.
-            let plain = match found {
-                Some(at) => at,
-                None => unread.len() - begun(unread, &self.delimiter),
-            };
-            if plain > 0 {
-                if self.state == State::Begin {
-                    let why = "there is data before the first boundary";
-                    return Err(broken(why).into());
-                }
-                let n = plain.min(out.len());
-                out[..n].copy_from_slice(&unread[..n]);
-                self.unread.start += n;
-                return Ok(n);
-            }
-            if found.is_some() {
-                self.unread.start += self.delimiter.len();
-                self.state = State::Between;
-                return Ok(0);
-            }
-            if !self.fill()? {
-                return Err(broken("it ends within a part").into());
-            }
+        if self.ready.1 == self.ready.0.len() && !self.fill()? {
+            return Ok(0);
         }
+        let (line, taken) = &mut self.ready;
+        let read = (&line[*taken..]).read(out)?;
+        *taken += read;
+        Ok(read)
     }
-}
-
-/// How many bytes at the end may be the beginning of the delimiter.
-fn begun(bytes: &[u8], delimiter: &[u8]) -> usize {
-    let most = bytes.len().min(delimiter.len() - 1);
-    (1..=most)
-        .rev()
-        .find(|n| bytes[bytes.len() - n..] == delimiter[..*n])
-        .unwrap_or(0)
-}
-
-/// Where something is. All that is looked for here begins with a carriage return, which JSON lines hardly have.
-fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
-    let mut from = 0;
-    while let Some(at) = bytes[from..].iter().position(|byte| *byte == what[0]) {
-        let at = from + at;
-        if bytes[at..].starts_with(what) {
-            return Some(at);
-        }
-        from = at + 1;
-    }
-    None
 }
 
 fn boundary(content_type: &str) -> Option<&str> {
@@ -294,19 +232,11 @@ fn disposition(value: &str) -> Option<Part> {
 
 /// A quoted text and what follows it. Browsers write `%22` for a quote, others `\"`.
 fn quoted_text(text: &str) -> Option<(String, &str)> {
-    let mut value = String::new();
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '"' => return Some((value.replace("%22", "\""), &text[at + 1..])),
-            '\\' => match chars.next()?.1 {
-                escaped @ ('"' | '\\') => value.push(escaped),
-                other => value.extend(['\\', other]),
-            },
-            c => value.push(c),
-        }
-    }
-    None
+    let quotes = text.match_indices('"').map(|(at, _)| at);
+    let mut quotes = quotes.filter(|at| !text[..*at].ends_with('\\'));
+    let end = quotes.next()?;
+    let value = text[..end].replace("\\\"", "\"").replace("%22", "\"");
+    Some((value, &text[end + 1..]))
 }
 
 fn broken(why: &str) -> Problem {

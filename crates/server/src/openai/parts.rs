@@ -2,16 +2,13 @@
 //! several parts is one job that creates its parts as child jobs and ends when all of them have: they are enqueued once
 //! and billed once, whatever crashes in between.
 
-use std::fmt::Write;
-
 use batchwright::queue::{Children, JobResult};
-use batchwright::{Error, ErrorKind, Handler, Job, Outcome, Request, RunningJob, Usage};
+use batchwright::{Error, ErrorKind, Handler, Job, Request, RunningJob};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::to_raw_value;
 use serde_json::{Map, Value, json};
 
-use super::answer::{self, Answers};
+use super::answer::{self, Vectors};
 use super::{CHAT, EMBEDDINGS, settings};
 use crate::problem::Problem;
 
@@ -19,14 +16,10 @@ use crate::problem::Problem;
 pub(crate) const KIND: &str = "batch_line";
 /// Most texts of one request, as at OpenAI.
 const MOST_TEXTS: usize = 2048;
-/// Lists of more texts take turns, so that the vectors of only one are in memory,
-const MANY_TEXTS: usize = 100;
-/// as do those of a payload of more bytes than this.
-const LONG: usize = 64 << 10;
 /// Most bytes of a request; pictures are inside.
 pub(super) const MOST_BYTES: u64 = 32 << 20;
-/// Most values in the bodies of its jobs: one takes up to a kilobyte of memory.
-const MOST_VALUES: u64 = 384 << 10;
+/// Most bytes of the other fields of a list of texts, together for all texts: each becomes a job with all of them.
+const MOST_REPEATED: usize = 1 << 20;
 
 /// What a body asks for.
 pub(super) struct Parts {
@@ -124,7 +117,7 @@ fn vectors(mut body: Map<String, Value>) -> Result<(Vec<Request>, bool), Problem
         return Err(Problem::invalid(why).param("input"));
     }
     if texts.len() > 1 {
-        check_bulk(&body, texts.len(), "input")?;
+        check_bulk(&body, texts.len())?;
     }
     let requests = texts.into_iter().map(|text| {
         let mut body = body.clone();
@@ -134,20 +127,17 @@ fn vectors(mut body: Map<String, Value>) -> Result<(Vec<Request>, bool), Problem
     Ok((requests.collect::<Result<_, _>>()?, as_base64))
 }
 
-/// Refuses a request that stands for many jobs, each with all of this body, if they take too much together: a few bytes
-/// must not take all memory.
-fn check_bulk(body: &Map<String, Value>, jobs: usize, param: &'static str) -> Result<(), Problem> {
-    let json = serde_json::to_vec(body).unwrap_or_default();
-    let (bytes, jobs) = (json.len() as u64, jobs as u64);
-    let values = json.iter().filter(|byte| b"{[,".contains(byte)).count() as u64;
-    if bytes * jobs <= MOST_BYTES && values * jobs <= MOST_VALUES {
+/// Refuses a list of texts whose other fields take too much together: a few bytes must not take all memory.
+fn check_bulk(body: &Map<String, Value>, texts: usize) -> Result<(), Problem> {
+    let bytes = serde_json::to_vec(body).unwrap_or_default().len();
+    if bytes * texts <= MOST_REPEATED {
         return Ok(());
     }
     let why = format!(
-        "{jobs} requests with these {bytes} bytes each are more than one may stand for, which are {MOST_BYTES} bytes, or \
-         less where they have many fields: ask for fewer at a time"
+        "the {bytes} bytes of the other fields are repeated for each of {texts} texts, and may be {MOST_REPEATED} in all: \
+         ask for fewer texts at a time"
     );
-    Err(Problem::invalid(why).param(param))
+    Err(Problem::invalid(why).param("input"))
 }
 
 /// The request that a body is.
@@ -160,137 +150,49 @@ fn request(endpoint: &str, body: Map<String, Value>) -> Result<Request, Problem>
     })
 }
 
-/// The payload of a line that stands for several requests.
-#[derive(Serialize, Deserialize)]
-struct Payload {
-    endpoint: String,
-    body: Map<String, Value>,
-}
-
-/// The result of one, with the result line of each part.
-#[derive(Deserialize)]
-struct Done<'d> {
-    #[serde(borrow)]
-    parts: Vec<&'d RawValue>,
-    as_base64: bool,
-}
-
-/// What a failed line keeps in its error: why a part of it failed, and what all of them used. Vectors are of no use to it,
-/// and thousands of them are more than a store takes.
-#[derive(Serialize, Deserialize)]
-struct Failed {
-    error: Error,
-    used: Option<Usage>,
-}
-
-/// The failure of a line with a failed part.
-fn failed(results: &[JobResult]) -> Option<Error> {
-    let at = results.iter().position(|part| !part.is_success())?;
-    let error = answer::outcome(&results[at]).and_then(|outcome| outcome.result);
-    let used = results.iter().filter_map(|part| {
-        let outcome = answer::outcome(part).and_then(|outcome| outcome.result);
-        answer::used(&outcome)
-    });
-    let failed = Failed {
-        error: error.err()?.with_raw(""),
-        used: used.reduce(|mut all, more| {
-            all += more;
-            all
-        }),
-    };
-    let why = format!("part {} of {} has failed", at + 1, results.len());
-    let failed = serde_json::to_string(&failed).unwrap_or_default();
-    // To its caller nothing would help but another request.
-    Some(Error::new(ErrorKind::Invalid, why).with_raw(&failed))
-}
-
-/// Puts the results of all parts together. Vectors are long: what a part has come to goes as its line is written.
-///
-/// # Errors
-/// When a part has failed.
-fn done(results: Vec<JobResult>, as_base64: bool) -> Result<Box<RawValue>, Error> {
-    if let Some(error) = failed(&results) {
-        return Err(error);
-    }
-    let mut text = String::from("{\"parts\":[");
-    for (n, result) in results.into_iter().enumerate() {
-        if n > 0 {
-            text.push(',');
-        }
-        text.push_str(&result.line());
-    }
-    let _ = write!(text, "],\"as_base64\":{as_base64}}}");
-    RawValue::from_string(text)
-        .map_err(|error| Error::new(ErrorKind::Malformed, format!("a part is not JSON: {error}")))
-}
-
 /// The job of a line that stands for several requests.
-pub(super) fn job(id: &str, endpoint: &str, body: Map<String, Value>) -> Job {
-    let payload = Payload {
-        endpoint: endpoint.to_owned(),
-        body,
-    };
-    Job::raw(KIND, to_raw_value(&payload).expect("it was JSON")).item_id(id)
+pub(super) fn job(id: &str, body: &Map<String, Value>) -> Job {
+    Job::raw(KIND, to_raw_value(body).expect("it was JSON")).item_id(id)
 }
 
-/// Carries out such jobs.
+/// Carries out such jobs: the result of one is the body of its reply. They take turns, because vectors are long.
 pub(crate) fn handler() -> Handler {
     let turn = Mutex::new(());
     Handler::with_children(move |job: &RunningJob, children: &Children, _| {
-        let payload: Payload = job.parse()?;
-        let body = &payload.body;
-        let as_base64 = body
-            .get("encoding_format")
-            .is_some_and(|format| format == "base64");
-        let texts = body
-            .get("input")
-            .and_then(Value::as_array)
-            .map_or(0, Vec::len);
-        let is_long = texts > MANY_TEXTS || job.payload.get().len() > LONG;
-        let _turn = is_long.then(|| turn.lock());
-        let parts = || {
-            let parts = Parts::of(&payload.endpoint, payload.body);
-            let parts =
-                parts.map_err(|problem| Error::new(ErrorKind::Invalid, problem.to_string()))?;
-            // A batch of the provider for each line would be the slowest way.
-            let jobs = parts.requests.into_iter();
-            Ok(jobs.map(|part| Job::from(part).direct()).collect())
-        };
-        match children.gather("parts", parts)? {
+        let _turn = turn.lock();
+        let parts = Parts::of(EMBEDDINGS, job.parse()?);
+        let parts = parts.map_err(|problem| Error::new(ErrorKind::Invalid, problem.to_string()))?;
+        let (model, as_base64) = (parts.model.unwrap_or_default(), parts.as_base64);
+        // A batch of the provider for each line would be the slowest way.
+        let jobs = parts
+            .requests
+            .into_iter()
+            .map(|part| Job::from(part).direct());
+        match children.gather("parts", || Ok(jobs.collect()))? {
             None => Ok(None),
-            Some(results) => done(results, as_base64).map(Some),
+            Some(results) => done(&results, &model, as_base64).map(Some),
         }
     })
 }
 
-/// The answers to the requests of a batch's job, in their order.
-pub(super) fn answers(result: &JobResult) -> Answers {
-    if result.kind == KIND
-        && let Some(done) = &result.result
-        && let Ok(done) = serde_json::from_str::<Done<'_>>(done.get())
-    {
-        let mut answers = Answers {
-            as_base64: done.as_base64,
-            ..Answers::default()
-        };
-        for line in done.parts {
-            let why = |error| format!("the answer cannot be read: {error}");
-            let read = serde_json::from_str::<Outcome>(line.get());
-            answers.add(read.map_err(|error| Error::new(ErrorKind::Malformed, why(error))));
+/// Puts the vectors of all parts together.
+///
+/// # Errors
+/// The failure of the first part that failed: to its caller nothing would help but another request.
+fn done(results: &[JobResult], model: &str, as_base64: bool) -> Result<Vectors, Error> {
+    let answers = results.iter().map(answer::outcome);
+    match answers.collect::<Result<Vec<_>, _>>() {
+        Ok(answers) => Ok(answer::vectors(model, answers, as_base64)),
+        Err(error) => {
+            let raw = serde_json::to_string(&error.with_raw("")).unwrap_or_default();
+            Err(Error::new(ErrorKind::Invalid, "a text of the line has failed").with_raw(&raw))
         }
-        return answers;
     }
-    let mut answers = Answers::default();
-    let failed = result.error.as_ref().filter(|_| result.kind == KIND);
-    match failed.and_then(|error| serde_json::from_str::<Failed>(error.raw()?).ok()) {
-        Some(Failed { error, used: None }) => answers.add(Err(error)),
-        Some(Failed {
-            error,
-            used: Some(used),
-        }) => answers.add(Err(error.with_usage(used))),
-        None => answers.add(answer::outcome(result)),
-    }
-    answers
+}
+
+/// What such a job failed with.
+pub(super) fn failure(error: &Error) -> Option<Error> {
+    serde_json::from_str(error.raw()?).ok()
 }
 
 #[cfg(test)]
@@ -311,7 +213,6 @@ mod tests {
                 .map_err(|problem| problem.to_string())
         };
         assert_eq!(ask(MOST_TEXTS, &json!(512)), Ok(MOST_TEXTS));
-        // Many empty maps take a hundred times what they are written with.
         let maps = json!(vec![json!({"": 0}); 400]);
         assert!(serde_json::to_vec(&maps).expect("JSON").len() < 4 << 10);
         assert_eq!(ask(100, &maps), Ok(100));

@@ -86,7 +86,7 @@ impl Rounds<'_> {
                 Err(problem) => {
                     warn!("{} is delayed: {}", batch.id, problem.for_log());
                     self.failed.insert(batch.id.clone(), now + AGAIN);
-                    let fault = fault("delayed", problem.to_string());
+                    let fault = BatchFault::new("delayed", problem.to_string(), None);
                     let told = self.change(&batch.id, |batch| batch.faults = vec![fault.clone()]);
                     if let Err(error) = told {
                         warn!("{}: {error}", batch.id);
@@ -198,18 +198,18 @@ impl Rounds<'_> {
         let input = FileRecord::get(&app.records.single(), &batch.input_file)?;
         let Some(input) = input else {
             let why = format!("The file {} no longer exists.", batch.input_file);
-            return self.fail(batch, vec![fault("file_not_found", why)]);
+            return self.fail(batch, vec![BatchFault::new("file_not_found", why, None)]);
         };
-        let (file, _) = app.storage.read(&input.id)?;
+        let file = app.storage.read(&input.id)?;
         let checked = check(file, &batch.endpoint, &stopped)?;
         if !checked.faults.is_empty() {
             return self.fail(batch, checked.faults);
         }
-        let (file, _) = app.storage.read(&input.id)?;
+        let file = app.storage.read(&input.id)?;
         let lines = Lines::new(file, &batch.endpoint);
         let jobs = lines.map(|line| match line {
             _ if stopped() => Err(Problem::new(503, "stopping", "the server stops")),
-            Ok(asked) => Ok(asked.into_job(&batch.endpoint)),
+            Ok(asked) => Ok(asked.job),
             Err(BadLine::Unreadable(error)) => Err(error.into()),
             Err(BadLine::Fault(fault)) => Err(Problem::conflict(fault.message)),
         });
@@ -237,7 +237,10 @@ impl Rounds<'_> {
                     EnqueueError::Source(problem) => problem,
                     // A line that the database cannot store, now or later.
                     EnqueueError::Queue(error) if error.status() == Some(413) => {
-                        return self.fail(batch, vec![fault("too_large", error.message().into())]);
+                        return self.fail(
+                            batch,
+                            vec![BatchFault::new("too_large", error.message(), None)],
+                        );
                     }
                     EnqueueError::Queue(error) => error.into(),
                 });
@@ -401,7 +404,7 @@ fn ended(batch: &mut BatchRecord, files: &ResultFiles<'_>) {
             batch.total - files.lines,
             batch.total
         );
-        batch.faults = vec![fault("results_missing", why)];
+        batch.faults = vec![BatchFault::new("results_missing", why, None)];
         batch.enter(BatchState::Failed);
     } else if batch.has_been(BatchState::Cancelling) {
         batch.enter(BatchState::Cancelled);
@@ -409,14 +412,5 @@ fn ended(batch: &mut BatchRecord, files: &ResultFiles<'_>) {
         batch.state = BatchState::Expired;
     } else {
         batch.enter(BatchState::Completed);
-    }
-}
-
-fn fault(code: &str, message: String) -> BatchFault {
-    BatchFault {
-        code: code.to_owned(),
-        line: None,
-        message,
-        param: None,
     }
 }

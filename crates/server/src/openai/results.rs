@@ -4,9 +4,9 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, BufRead, BufReader};
 
-use batchwright::Usage;
 use batchwright::queue::{JobResult, JobStatus};
-use serde::Serialize;
+use batchwright::{Error, Usage};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::Reply;
@@ -203,13 +203,9 @@ impl<'s> ResultFiles<'s> {
             };
             return Made::Cancelled(json!({"code": self.cancelled, "message": why}));
         }
-        let answers = parts::answers(result);
-        let used: Vec<Usage> = answers.parts.iter().filter_map(answer::used).collect();
-        for used in &used {
-            totals.usage += *used;
-        }
-        let id = answer::id_of(answer::COMPLETION, result.job_id);
-        match answer::reply(&self.endpoint, id, now(), &self.model, answers) {
+        let (made, used) = self.reply(result);
+        totals.usage += used.unwrap_or_default();
+        match made {
             Ok(body) => {
                 totals.completed += 1;
                 Made::Answered(200, body)
@@ -217,13 +213,36 @@ impl<'s> ResultFiles<'s> {
             Err(error) => {
                 totals.failed += 1;
                 let (status, mut body) = answer::failure(&error);
-                if !used.is_empty() {
+                if used.is_some() {
                     // So that what was paid for is still known when the file is read back.
-                    body["usage"] = answer::usage(used.into_iter());
+                    body["usage"] = answer::usage(used);
                 }
                 Made::Answered(status, Reply::Json(body))
             }
         }
+    }
+
+    /// The reply to a request, or what it failed with; and what it used.
+    fn reply(&self, result: &JobResult) -> (Result<Reply, Error>, Option<Usage>) {
+        if result.kind == parts::KIND {
+            if let Some(body) = &result.result {
+                #[derive(Deserialize)]
+                struct Said {
+                    usage: Value,
+                }
+                let said = serde_json::from_str::<Said>(body.get()).ok();
+                let used = said.map(|said| usage_of(&said.usage));
+                return (Ok(Reply::Written(body.clone())), used);
+            }
+            if let Some(error) = result.error.as_ref().and_then(parts::failure) {
+                return (Err(error), None);
+            }
+        }
+        let outcome = answer::outcome(result);
+        let used = answer::used(&outcome);
+        let id = answer::id_of(answer::COMPLETION, result.job_id);
+        let made = answer::reply(&self.endpoint, id, now(), &self.model, vec![outcome], false);
+        (made, used)
     }
 
     /// Ends the files; empty ones go.

@@ -69,7 +69,7 @@ fn results(first: u8, ends: &str) -> Vec<JobResult> {
 /// The ids in a file.
 fn lines(storage: &Storage, id: &str) -> Vec<String> {
     let mut text = String::new();
-    if let Ok((mut file, _)) = storage.read(id) {
+    if let Ok(mut file) = storage.read(id) {
         file.read_to_string(&mut text).unwrap();
     }
     let line = |line: &str| {

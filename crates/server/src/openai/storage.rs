@@ -1,7 +1,7 @@
 //! The files of the Batch endpoint, on the disk: bounded all together.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use batchwright::unstable::{make_private_folder, open_private};
@@ -112,14 +112,12 @@ impl Storage {
         })
     }
 
-    /// Opens a file that is there. Returns how long it is, too.
+    /// Opens a file that is there.
     ///
     /// # Errors
     /// When it cannot be.
-    pub fn read(&self, id: &str) -> io::Result<(Box<dyn Read + Send>, u64)> {
-        let file = File::open(self.folder.join(id))?;
-        let length = file.metadata()?.len();
-        Ok((Box::new(file), length))
+    pub fn read(&self, id: &str) -> io::Result<File> {
+        File::open(self.folder.join(id))
     }
 
     /// Opens a file to add to, which is made if it is not there.
@@ -279,17 +277,12 @@ impl GrowingFile<'_> {
         if bytes.is_empty() {
             return Ok(());
         }
-        let before = self.bytes;
-        let written = self
-            .file
-            .write_all(bytes)
-            .and_then(|()| self.file.sync_data());
-        self.bytes = match &written {
-            Ok(()) => before + bytes.len() as u64,
-            Err(_) => self.file.metadata().map_or(before, |file| file.len()),
-        };
-        let missing = (before + bytes.len() as u64).saturating_sub(self.bytes);
+        let written = self.file.write_all(bytes);
+        let written = written.and_then(|()| self.file.sync_data());
+        let now = self.file.metadata().map_or(self.bytes, |file| file.len());
+        let missing = (self.bytes + bytes.len() as u64).saturating_sub(now);
         self.storage.give_back(missing);
+        self.bytes = now;
         written
     }
 }

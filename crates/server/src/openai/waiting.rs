@@ -1,73 +1,78 @@
-//! Requests that wait for the end of a process: the worker's notifications wake them, so they need not poll. Also the
-//! processes whose client has disconnected and may retry.
+//! Requests that wait for the end of a process: the worker's notifications wake them, so they need not poll. Their number
+//! is limited, so that other requests still get connections.
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use batchwright::ProcessId;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
-/// How long a process is kept for a retry after its client has disconnected. OpenAI's clients wait at most 8 seconds
-/// before they retry.
-const KEPT: Duration = Duration::from_secs(15);
+use crate::problem::Problem;
 
-/// Requests that wait for a process, and processes whose client has disconnected.
-#[derive(Default)]
-pub(crate) struct Waiting(Mutex<Now>);
+/// When a request that found no place may be sent again, in seconds.
+const RETRY_AFTER: &str = "5";
 
-#[derive(Default)]
-struct Now {
-    /// Several requests with the same key wait for one process.
-    waiters: HashMap<ProcessId, Vec<Sender<()>>>,
-    /// The request of each process that was left, and until when it is kept.
-    left: HashMap<ProcessId, (String, Instant)>,
+/// The requests that wait now. Several with the same key wait for one process.
+pub(crate) struct Waiting {
+    now: Mutex<HashMap<ProcessId, Vec<Sender<()>>>>,
+    connections: usize,
 }
 
 impl Waiting {
-    /// Begins to wait for a process: before its jobs are enqueued, so that no end is missed.
-    pub fn begin(self: &Arc<Self>, process: ProcessId) -> Waiter {
-        self.enter(&mut self.0.lock(), process)
+    /// Half of this number of connections may wait.
+    pub fn new(connections: usize) -> Arc<Self> {
+        Arc::new(Self {
+            now: Mutex::default(),
+            connections,
+        })
     }
 
-    fn enter(self: &Arc<Self>, now: &mut Now, process: ProcessId) -> Waiter {
+    /// Begins to wait for a process: before its jobs are enqueued, so that no end is missed.
+    ///
+    /// # Errors
+    /// 503 when too many wait; it names the limit and its flag.
+    pub fn begin(self: &Arc<Self>, process: ProcessId) -> Result<Waiter, Problem> {
+        let mut now = self.now.lock();
+        let most = (self.connections / 2).max(1);
+        if now.values().map(Vec::len).sum::<usize>() >= most {
+            let why = format!(
+                "{most} requests wait for their answers, which is the limit: half of --max-connections ({}). Send this one \
+                 again later, raise the limit, or use a batch",
+                self.connections
+            );
+            let problem = Problem::new(503, "too_many_waiting", why);
+            return Err(problem.header("retry-after", RETRY_AFTER));
+        }
         let (told, heard) = bounded(1);
-        now.waiters.entry(process).or_default().push(told.clone());
-        Waiter {
+        now.entry(process).or_default().push(told.clone());
+        Ok(Waiter {
             waiting: Arc::clone(self),
             process,
             told,
             heard,
-            left: None,
-        }
-    }
-
-    /// Goes on with an equal request that its client has left, so that the retry of one client never joins a request
-    /// for which another one waits.
-    pub fn join(self: &Arc<Self>, request: &str) -> Option<Waiter> {
-        let mut now = self.0.lock();
-        let mut left = now.left.iter();
-        let (process, _) =
-            left.find(|(_, (left, until))| left == request && Instant::now() < *until)?;
-        let process = *process;
-        now.left.remove(&process);
-        Some(self.enter(&mut now, process))
+        })
     }
 
     /// A job of a process has ended.
     pub fn ended(&self, process: ProcessId) {
-        for told in self.0.lock().waiters.get(&process).into_iter().flatten() {
+        for told in self.now.lock().get(&process).into_iter().flatten() {
             // Full: a message is waiting already.
             let _ = told.try_send(());
         }
     }
 
-    /// True while a client waits, or may retry.
+    /// The interval at which a waiting request polls for changes that are not signalled. `alone` is the interval of a
+    /// single one; it grows with their number, so that hundreds of them do not keep a processor busy.
+    pub fn pause(&self, alone: Duration) -> Duration {
+        let more = self.now.lock().len() / 250;
+        alone * (1 + u32::try_from(more).unwrap_or(u32::MAX - 1))
+    }
+
+    /// True while a client waits.
     pub fn has(&self, process: ProcessId) -> bool {
-        let mut now = self.0.lock();
-        now.left.retain(|_, (_, until)| Instant::now() < *until);
-        now.waiters.contains_key(&process) || now.left.contains_key(&process)
+        self.now.lock().contains_key(&process)
     }
 }
 
@@ -77,8 +82,6 @@ pub(crate) struct Waiter {
     pub process: ProcessId,
     told: Sender<()>,
     heard: Receiver<()>,
-    /// The request, if its client has disconnected and may retry.
-    pub left: Option<String>,
 }
 
 impl Waiter {
@@ -90,16 +93,12 @@ impl Waiter {
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        let mut now = self.waiting.0.lock();
-        if let Some(its) = now.waiters.get_mut(&self.process) {
+        let mut now = self.waiting.now.lock();
+        if let Some(its) = now.get_mut(&self.process) {
             its.retain(|told| !told.same_channel(&self.told));
             if its.is_empty() {
-                now.waiters.remove(&self.process);
+                now.remove(&self.process);
             }
-        }
-        if let Some(request) = self.left.take() {
-            let until = Instant::now() + KEPT;
-            now.left.insert(self.process, (request, until));
         }
     }
 }

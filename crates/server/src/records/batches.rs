@@ -8,9 +8,8 @@ use rusqlite::{Connection, Row, ToSql};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::Records;
-use super::database::{by, rows, run};
 use super::files::{now, signed};
+use super::{Records, by, rows, run};
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS batches (
@@ -57,6 +56,18 @@ pub(crate) struct BatchFault {
     pub line: Option<u64>,
     pub message: String,
     pub param: Option<String>,
+}
+
+impl BatchFault {
+    /// A fault of no line.
+    pub fn new(code: &str, message: impl Into<String>, param: Option<&str>) -> Self {
+        Self {
+            code: code.to_owned(),
+            line: None,
+            message: message.into(),
+            param: param.map(str::to_owned),
+        }
+    }
 }
 
 /// The numbers of requests by outcome, once the results are in files.

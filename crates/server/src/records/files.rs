@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use batchwright::{Error, ProcessId};
 use rusqlite::{Connection, Row};
 
-use super::database::{by, first, rows, run};
+use super::{by, rows, run};
 
 pub(super) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS files (
@@ -16,13 +16,8 @@ pub(super) const TABLE: &str = "
         bytes INTEGER NOT NULL,
         created_at INTEGER NOT NULL,
         expires_at INTEGER,
-        request TEXT, -- the hash of an upload with an idempotency key
-        deleted_at INTEGER -- those that are gone are known for a while, so that lists go on behind them
-    );
-    CREATE INDEX IF NOT EXISTS deleted_files ON files (deleted_at) WHERE deleted_at IS NOT NULL;";
-
-/// How long the id of a deleted file can still be used to continue a list.
-const KNOWN_SECONDS: u64 = 24 * 3600;
+        request TEXT -- the hash of an upload with an idempotency key
+    );";
 
 const COLUMNS: &str = "id, purpose, filename, bytes, created_at, expires_at, request";
 
@@ -36,16 +31,6 @@ pub(crate) struct FileRecord {
     pub created_at: u64,
     pub expires_at: Option<u64>,
     pub request: Option<String>,
-}
-
-/// Which files are listed.
-#[derive(Debug, Default)]
-pub(crate) struct FileQuery<'q> {
-    pub purpose: Option<&'q str>,
-    /// Those after this one.
-    pub after: Option<&'q str>,
-    /// Oldest first.
-    pub ascending: bool,
 }
 
 /// A new id: a prefix for its type, and 128 random bits.
@@ -101,50 +86,34 @@ impl FileRecord {
     }
 
     pub fn get(database: &Connection, id: &str) -> Result<Option<Self>, Error> {
-        let sql = format!("SELECT {COLUMNS} FROM files WHERE id = ? AND deleted_at IS NULL");
-        first(database, &sql, by![id], Self::of)
-    }
-
-    /// True also of a file that was there a while ago.
-    pub fn is_known(database: &Connection, id: &str) -> Result<bool, Error> {
-        let found = first(
-            database,
-            "SELECT 1 FROM files WHERE id = ?",
-            by![id],
-            |_| Ok(()),
-        )?;
-        Ok(found.is_some())
+        let sql = format!("SELECT {COLUMNS} FROM files WHERE id = ?");
+        Ok(rows(database, &sql, by![id], Self::of)?.pop())
     }
 
     /// Takes it off the lists.
     pub fn delete(database: &Connection, id: &str) -> Result<(), Error> {
-        let now = now();
-        let sql = "UPDATE files SET deleted_at = ? WHERE id = ? AND deleted_at IS NULL";
-        run(database, sql, by![signed(now), id])?;
-        let sql = "DELETE FROM files WHERE deleted_at <= ?";
-        let before = signed(now.saturating_sub(KNOWN_SECONDS));
-        run(database, sql, by![before]).map(drop)
+        run(database, "DELETE FROM files WHERE id = ?", by![id]).map(drop)
     }
 
-    /// Up to `most` files.
+    /// Up to `most` files of a purpose, after a file, oldest or newest first.
     pub fn list(
         database: &Connection,
-        query: &FileQuery<'_>,
+        purpose: Option<&str>,
+        after: Option<&str>,
+        ascending: bool,
         most: usize,
     ) -> Result<Vec<Self>, Error> {
-        let (than, order) = if query.ascending {
+        let (than, order) = if ascending {
             (">", "ASC")
         } else {
             ("<", "DESC")
         };
         let sql = format!(
             "SELECT {COLUMNS} FROM files
-             WHERE deleted_at IS NULL
-               AND (? IS NULL OR purpose = ?)
+             WHERE (? IS NULL OR purpose = ?)
                AND (? IS NULL OR number {than} (SELECT number FROM files WHERE id = ?))
              ORDER BY number {order} LIMIT ?"
         );
-        let (purpose, after) = (query.purpose, query.after);
         let most = signed(most as u64);
         let by = by![purpose, purpose, after, after, most];
         rows(database, &sql, by, Self::of)
@@ -152,9 +121,7 @@ impl FileRecord {
 
     /// Expired files.
     pub fn expired(database: &Connection, now: u64) -> Result<Vec<Self>, Error> {
-        let sql = format!(
-            "SELECT {COLUMNS} FROM files WHERE expires_at <= ? AND deleted_at IS NULL LIMIT 1000"
-        );
+        let sql = format!("SELECT {COLUMNS} FROM files WHERE expires_at <= ? LIMIT 1000");
         rows(database, &sql, by![signed(now)], Self::of)
     }
 }

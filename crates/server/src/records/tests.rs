@@ -13,22 +13,22 @@ fn a_file_that_cannot_be_used_is_named_with_a_remedy() {
     };
     type Spoil<'s> = (&'s str, &'s dyn Fn(&Path));
     let spoils: [Spoil<'_>; 6] = [
-        ("is damaged (", &|path| {
+        ("not a database", &|path| {
             let mut bytes = fs::read(path).unwrap();
             bytes[..100].fill(b'x');
             fs::write(path, bytes).unwrap();
         }),
-        ("is damaged (", &|path| {
+        ("malformed", &|path| {
             let bytes = fs::read(path).unwrap();
             fs::write(path, &bytes[..5_000]).unwrap();
         }),
-        ("has version 99", &|path| set_version(path, 99)),
-        ("has version 0", &|path| set_version(path, 0)),
-        ("cannot be opened for writing (", &|path| {
+        ("it has version 99", &|path| set_version(path, 99)),
+        ("it has version 0", &|path| set_version(path, 0)),
+        ("cannot be used: ", &|path| {
             fs::remove_file(path).unwrap();
             fs::create_dir(path).unwrap();
         }),
-        ("cannot be opened for writing (", &|path| {
+        ("cannot be used: ", &|path| {
             fs::create_dir(path.with_extension("db-wal")).unwrap();
         }),
     ];
@@ -43,4 +43,18 @@ fn a_file_that_cannot_be_used_is_named_with_a_remedy() {
             assert!(text.contains(part), "{text}");
         }
     }
+}
+
+/// On a full disk, the file is opened as it is.
+#[test]
+fn opening_it_again_writes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("server.db");
+    let open = || Records::open(&path, Durability::Full).unwrap();
+    let _first = open();
+    let written = || fs::read(path.with_extension("db-wal")).unwrap();
+    let before = written();
+    assert!(!before.is_empty());
+    let _second = open();
+    assert!(before == written());
 }

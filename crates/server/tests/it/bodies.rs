@@ -68,16 +68,14 @@ fn an_object_is_asked_for_and_each_of_its_keys_once() {
 
 /// Clients that believe they talk to a proxy send whole URLs.
 #[test]
-fn a_target_may_be_a_whole_url_of_this_server() {
+fn a_target_is_a_path() {
     let desk = Desk::new();
     let address = desk.server().address();
     let job = shout("hi").to_string();
     for (target, status) in [
-        (format!("http://{address}/api/v1/jobs"), "201"),
-        (format!("HTTP://{address}/api/v1/jobs?x=1"), "400"),
-        (format!("http://{address}"), "405"),
+        ("/api/v1/jobs".to_owned(), "201"),
+        (format!("http://{address}/api/v1/jobs"), "421"),
         ("http://evil.example/api/v1/jobs".to_owned(), "421"),
-        (format!("http://evil.example@{address}/api/v1/jobs"), "400"),
         ("evil.example:443".to_owned(), "400"),
     ] {
         let answer = talk(&desk, &format!("POST {target}"), job.len(), job.as_bytes());

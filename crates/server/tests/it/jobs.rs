@@ -127,21 +127,27 @@ fn a_running_job_is_cancelled_when_its_call_has_ended() {
         let job = json!({"type": "completion", "payload": {"prompt": "hi"}, "process_id": process});
         desk.made("/api/v1/jobs", &job)
     };
-    let (alone, first) = (prompt(None), prompt(None));
-    let second = prompt(Some(&first["process_id"]));
+    let jobs = [(); 3].map(|()| prompt(None));
     assert!(desk.sim.wait_until(|sim| sim.in_flight == 3, PATIENCE));
-    for job in [&alone, &first, &second] {
-        let asked = desk.post(&format!("{}/cancel", place(job)), &json!({}));
-        assert_eq!(asked.is(202).json()["status"], "in_progress");
+    let cancel = |job: &Value| desk.post(&format!("{}/cancel", place(job)), &json!({}));
+    for job in &jobs {
+        assert_eq!(cancel(job).is(202).json()["status"], "in_progress");
     }
     desk.sim.release();
-    let ends = [&alone, &first, &second].map(|job| {
-        let ended = ended(&desk, &text(job, "job_id"));
+    let ends = jobs.map(|job| {
+        let ended = ended(&desk, &text(&job, "job_id"));
         text(&ended, "status")
     });
     let of = |status| ends.iter().filter(|end| **end == status).count();
     assert_eq!((of("completed"), of("cancelled")), (1, 2), "{ends:?}");
     assert_eq!(desk.sim.stats().calls, 3, "no job was tried again");
+    // One of several that runs goes on.
+    desk.sim.hold();
+    let first = prompt(None);
+    let second = prompt(Some(&first["process_id"]));
+    assert!(desk.sim.wait_until(|sim| sim.in_flight == 2, PATIENCE));
+    assert!(cancel(&second).is(409).text.contains("cancel the process"));
+    desk.sim.release();
 }
 
 #[test]

@@ -105,13 +105,6 @@ fn a_part_that_fails_fails_its_line_and_no_other() {
     assert_eq!(errors[0]["response"]["status_code"], 400);
     let bad = of(&errors, "bad");
     assert_eq!(bad["error"]["type"], "invalid_request_error");
-    // The other part was paid for.
-    let used = |body: &Value| body["usage"]["total_tokens"].as_u64().unwrap();
-    assert!(used(bad) > 0, "{bad}");
-    assert_eq!(
-        done["usage"]["total_tokens"],
-        used(bad) + used(of(&output, "good"))
-    );
 }
 
 #[test]

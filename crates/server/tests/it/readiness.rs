@@ -69,7 +69,7 @@ fn a_full_disk_is_a_cause_until_there_is_room() {
     let filler = folder.path().join("filler");
     let mut file = fs::File::create(&filler).unwrap();
     while file.write_all(&[b'x'; 4096]).is_ok() {}
-    until_causes(&desk, &json!(["disk_full"]));
+    until_causes(&desk, &json!(["data_folder"]));
     drop(file);
     fs::remove_file(filler).unwrap();
     until_causes(&desk, &json!([]));

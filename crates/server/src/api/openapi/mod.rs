@@ -29,8 +29,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::api::lines::LONGEST_NAME;
     use crate::api::results::MOST_LINES;
-    use crate::api::types::LONGEST_NAME;
 
     #[test]
     fn the_document_has_every_route_and_no_other() {

@@ -38,7 +38,7 @@ fn large_bodies_take_turns_and_small_ones_pass_by() {
                 server.release.send(()).unwrap();
             }
             for client in clients {
-                is(&client.join().unwrap(), "204");
+                is(&client.join().unwrap(), "202");
             }
         });
         while server.held.try_recv().is_ok() {}
@@ -70,7 +70,7 @@ fn an_answer_does_not_wait_for_chunks_that_nobody_wants() {
     let head = "POST /ignore HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
     let mut pauses = server.sends(format!("{head}2\r\nhi\r\n"));
     let answer = rest(&mut pauses);
-    is(&answer, "204");
+    is(&answer, "202");
     assert!(answer.contains("connection: close"), "{answer}");
     let up = "GET /up HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     let ends = format!("{head}2\r\nhi\r\n0\r\n\r\n{up}");
@@ -84,7 +84,7 @@ const LONG: usize = 900 << 10;
 #[test]
 fn an_answer_is_read_behind_a_body_that_nobody_wanted() {
     let server = serve(Limits::default());
-    for (path, expected) in [("/refused", "401"), ("/less", "413"), ("/ignore", "204")] {
+    for (path, expected) in [("/refused", "401"), ("/less", "413"), ("/ignore", "202")] {
         for make in [request, chunked] {
             let answer = rest(&mut server.sends(&make(path, LONG)));
             is(&answer, expected);

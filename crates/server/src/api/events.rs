@@ -1,19 +1,25 @@
-//! Numbered events. The last ones are kept, so that a client can continue after a lost connection.
+//! Numbered events, as they happen (server-sent events). The last ones are kept, so that a client can continue after a lost
+//! connection.
 
 use std::collections::VecDeque;
+use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use batchwright::ProcessId;
-use parking_lot::{Condvar, Mutex, MutexGuard};
+use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
+
+use super::processes;
+use crate::app::App;
+use crate::http::{Call, Response};
+use crate::problem::Problem;
 
 /// Something that happened.
 #[derive(Debug)]
 pub(crate) struct Event {
-    /// Counted from 1 for each start of the server.
+    /// Counted from the microsecond of the server's start, so that numbers of an earlier start are older.
     pub number: u64,
     /// The event's name.
     pub name: &'static str,
@@ -26,13 +32,9 @@ pub(crate) struct Event {
 /// The events of this server since it began.
 #[derive(Default)]
 pub(crate) struct Events {
-    /// Distinguishes the events of this start of the server from those of earlier starts.
-    boot: String,
     kept: Mutex<Kept>,
     came: Condvar,
     listeners: AtomicUsize,
-    /// Increases when listeners must connect again, because their tokens may have changed.
-    round: AtomicUsize,
 }
 
 /// A registered listener; dropping it unregisters the client.
@@ -53,12 +55,6 @@ struct Kept {
 
 /// Maximum number of stored events.
 const MOST: usize = 1_000;
-/// Maximum number of events that are passed on at once.
-const MOST_AT_ONCE: usize = 256;
-/// Each event wakes all listeners. After that, each sleeps this long per listener and takes all further events at once,
-/// so that a thousand of them do not keep a processor busy.
-const SLEEP: Duration = Duration::from_micros(250);
-
 /// The result of reading events.
 #[derive(Debug)]
 pub(crate) enum Next {
@@ -74,34 +70,14 @@ pub(crate) enum Next {
 
 impl Events {
     pub fn new() -> Self {
-        Self {
-            boot: ProcessId::new().to_string().replace('-', ""),
-            ..Self::default()
-        }
+        let events = Self::default();
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        events.kept.lock().last = since.map_or(0, |since| since.as_micros() as u64);
+        events
     }
 
-    /// Lets all listeners connect again, so that their tokens are checked. Each notices it with its next event or comment.
-    pub fn reconnect(&self) {
-        self.round.fetch_add(1, Ordering::SeqCst);
-    }
-
-    /// Differs after [`reconnect`](Self::reconnect).
-    pub fn round(&self) -> usize {
-        self.round.load(Ordering::SeqCst)
-    }
-
-    /// Sends an event to all listeners.
-    pub fn publish(&self, name: &'static str, data: &impl Serialize) {
-        self.publish_about(None, name, data);
-    }
-
-    /// Sends an event about a process.
-    pub fn publish_about(
-        &self,
-        about: Option<ProcessId>,
-        name: &'static str,
-        data: &impl Serialize,
-    ) {
+    /// Sends an event to all listeners; it may be about a process.
+    pub fn publish(&self, name: &'static str, about: Option<ProcessId>, data: &impl Serialize) {
         let data = serde_json::to_string(data).expect("an event has a form in JSON");
         let mut kept = self.kept.lock();
         kept.last += 1;
@@ -116,11 +92,6 @@ impl Events {
             kept.events.pop_front();
         }
         self.came.notify_all();
-    }
-
-    /// The id of this start of the server.
-    pub fn boot(&self) -> &str {
-        &self.boot
     }
 
     /// Registers a listener.
@@ -153,13 +124,9 @@ impl Events {
             let new = kept.events.iter().skip(skipped);
             let some: Vec<_> = new
                 .filter(|event| process.is_none() || event.about == process)
-                .take(MOST_AT_ONCE)
                 .cloned()
                 .collect();
-            *at = match some.last() {
-                Some(last) if some.len() == MOST_AT_ONCE => last.number,
-                _ => kept.last,
-            };
+            *at = kept.last;
             if !some.is_empty() {
                 return Next::Events(some);
             }
@@ -168,11 +135,6 @@ impl Events {
             }
             if self.came.wait_until(&mut kept, deadline).timed_out() {
                 return Next::Nothing;
-            }
-            let listeners = u32::try_from(self.listeners()).unwrap_or(u32::MAX);
-            let sleep = SLEEP.saturating_mul(listeners.saturating_sub(1));
-            if !sleep.is_zero() && !kept.closed {
-                MutexGuard::unlocked(&mut kept, || thread::sleep(sleep));
             }
         }
     }
@@ -189,6 +151,53 @@ impl Events {
     }
 }
 
+/// A comment is sent after so much silence: by that both sides see that the other is there.
+const HEARTBEAT: Duration = Duration::from_secs(15);
+const ALIVE: &[u8] = b": here\n\n";
+
+/// `GET /api/v1/events`: those that follow on `Last-Event-ID`, or those from now on; of all, or of a process.
+pub(super) fn events(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
+    call.takes(&["last_event_id", "process_id"])?;
+    let process = call.query("process_id")?;
+    if let Some(process) = process {
+        processes::find(app, process)?;
+    }
+    let named = call.query::<String>("last_event_id")?;
+    let named = call
+        .head
+        .header("last-event-id")
+        .map(str::to_owned)
+        .or(named);
+    let events = Arc::clone(&app.events);
+    let listening = events.listen();
+    // Later events are not missed, however late the stream begins.
+    let now = events.last();
+    // What is no number lies behind all.
+    let from = named.filter(|id| !id.is_empty());
+    let from = from.map_or(now, |id| id.parse().unwrap_or(u64::MAX));
+    let write = move |out: &mut dyn Write| {
+        let _listening = listening;
+        let mut at = from;
+        out.write_all(b"retry: 1000\n\n")?;
+        loop {
+            out.flush()?;
+            match events.after(&mut at, process, HEARTBEAT) {
+                Next::Events(some) => {
+                    for event in some {
+                        let (number, name, data) = (event.number, event.name, &event.data);
+                        write!(out, "id: {number}\nevent: {name}\ndata: {data}\n\n")?;
+                    }
+                }
+                Next::Nothing => out.write_all(ALIVE)?,
+                // Events were missed: the client reads the present state again.
+                Next::Lost => write!(out, "id: {at}\nevent: reset\ndata: {{}}\n\n")?,
+                Next::Closed => return Ok(()),
+            }
+        }
+    };
+    Ok(Response::stream("text/event-stream", write))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,7 +206,7 @@ mod tests {
     fn each_event_comes_once_and_a_gap_is_told() {
         let events = Events::new();
         for n in 0..MOST as u64 + 10 {
-            events.publish("n", &n);
+            events.publish("n", None, &n);
         }
         let last = events.last();
         let after = |at: &mut u64| events.after(at, None, Duration::ZERO);
