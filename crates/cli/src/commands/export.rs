@@ -97,11 +97,8 @@ fn show(args: &ExportArgs, report: &ExportReport) -> Exit {
         "columns": report.columns,
         "columns_left_out": report.left_out,
         "replaced_lines": report.replaced,
-        "ids_in_several_files": report.in_several_files,
         "torn_files": report.torn,
         "cut_cells": report.cut_cells,
-        "items_without_row": report.without_row,
-        "superseded_rows": report.superseded,
     });
     stdout::json(&facts, Exit::Success)
 }
@@ -125,37 +122,21 @@ fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
             "lines skipped, because later lines have the same id",
         ),
         (
-            report.in_several_files,
-            "ids are in several files: the last file is used",
-        ),
-        (
             report.cut_cells,
             "cells exceed the 32,767 characters of .xlsx: they are truncated",
-        ),
-        (
-            report.superseded,
-            "answers are outdated (`--columns all` marks them): run again to update them",
         ),
         (
             report.left_out,
             "more columns of the input or the answers: --columns all",
         ),
         (
-            report.without_row,
-            "items have no input columns (`run --keep all` keeps them)",
-        ),
-        (
             report.torn.len() as u64,
             "files end with an incomplete line, which was skipped",
         ),
     ]);
-    let by_property =
-        "the answers are JSON objects: --json-schema object makes a column of each property";
-    let by_property = report.could_be_columns.then(|| by_property.to_owned());
-    let details = details.into_iter().chain(by_property);
     [first]
         .into_iter()
-        .chain(details.map(|line| format!("  {line}")))
+        .chain(details.iter().map(|line| format!("  {line}")))
         .collect()
 }
 

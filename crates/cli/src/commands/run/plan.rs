@@ -76,34 +76,12 @@ fn plan_line(plan: &RunPlan) -> String {
             "; {rows} made from its request. To match results with rows, add a column id or --id-column NAME"
         ));
     }
-<<<<<<< HEAD
-    if plan.foreign > 0 {
-        let results = number_of(
-            plan.foreign,
-            "result of another item, which stays",
-            "results of other items, which stay",
-        );
-        line.push_str(&format!("; the output also has {results}"));
-        if plan.without_id > 0 {
-            line.push_str(CHANGED_WITHOUT_IDS);
-        }
-    }
-    if plan.restored > 0 {
-        let (one, many) = ("answer is taken back", "answers are taken back");
-        line.push_str(&format!("; {}", number_of(plan.restored, one, many)));
-    }
-=======
     let earlier = counts([
         (plan.foreign, "results of other items stay in the output"),
         (plan.restored, "answers are taken back"),
-        (
-            plan.superseded + plan.under_way_superseded,
-            "earlier answers are superseded",
-        ),
     ]);
-    earlier
-        .iter()
-        .for_each(|text| line.push_str(&format!("; {text}")));
->>>>>>> origin/r67-h6
+    for text in earlier {
+        line.push_str(&format!("; {text}"));
+    }
     line
 }
