@@ -83,7 +83,8 @@ impl ClaimPlan {
             claimed.known_wait = self.awaits_batch()?;
         }
         if may_end && !claimed.known_wait {
-            claimed.has_chores = Some(self.store.maintain(self.wall)?);
+            claimed.has_chores =
+                Some(self.store.maintain(self.wall)? || self.store.others_work(&self.processes)?);
         }
         Ok(claimed)
     }

@@ -1,45 +1,105 @@
-//! The counters of processes. The changes of one transaction are added up here and written to the rows of the processes
-//! before it commits.
+//! The counters of processes, and what was spent on each model on each day. The changes of one transaction are added up here
+//! and written before it commits. What was spent outlives jobs and processes.
 
 use std::collections::BTreeMap;
 
-use crate::base::Charge;
-use crate::base::brief::beginning;
-use crate::queue::job::Spent;
+use const_format::formatcp;
+use rusqlite::types::Value;
 
-use super::rows::{HELD, bounded, process_of};
+use crate::base::brief::beginning;
+use crate::base::{Charge, Day, Error, Timestamp, Usd};
+use crate::queue::job::{DaySpent, ProcessState, Spent};
+
+use super::Store;
+use super::budgets::MOST;
+use super::rows::{
+    self, CANCELLING, DELETING, HELD, PROCESS_CELLS, PROCESS_COLUMNS, bounded, process_of,
+};
+use super::statements::{Fault, Row, Statements, all, by};
 
 /// The changes of one transaction to the jobs of a process.
 #[derive(Default)]
 pub(super) struct Change {
     /// By status; held jobs count as pending.
-    pub(super) counts: [i64; 7],
-    pub(super) total: i64,
-    pub(super) consumed: i64,
-    pub(super) input_tokens: i64,
-    pub(super) output_tokens: i64,
+    counts: [i64; 7],
+    total: i64,
+    consumed: i64,
+    input_tokens: i64,
+    output_tokens: i64,
     /// In picodollars.
-    pub(super) cost: i64,
-    pub(super) unpriced: i64,
+    cost: i64,
+    unpriced: i64,
     /// What calls of unknown outcome may have cost, in picodollars.
-    pub(super) lost: i64,
+    lost: i64,
 }
 
 impl Change {
-    /// Whether it adds tokens, or calls of unknown cost.
-    pub(super) fn has_usage(&self) -> bool {
-        (self.input_tokens, self.output_tokens, self.unpriced) != (0, 0, 0)
+    /// What it takes of a budget, in picodollars.
+    fn used(&self) -> i64 {
+        self.cost.saturating_add(self.lost)
+    }
+
+    /// Its part that also counts for the oldest ancestor of the process.
+    fn usage(&self) -> Option<Self> {
+        let usage = (self.input_tokens, self.output_tokens, self.unpriced);
+        let has_any = usage != (0, 0, 0) || self.used() > 0;
+        has_any.then_some(Self {
+            counts: [0; 7],
+            total: 0,
+            consumed: 0,
+            ..*self
+        })
+    }
+
+    /// Adds it to the counters of a process.
+    fn add(&self, tx: &mut dyn Statements, no: i64, now: Timestamp) -> Result<(), Fault> {
+        const ADD: &str = formatcp!(
+            "UPDATE #processes SET total = total + ?, pending = pending + ?,
+               in_progress = in_progress + ?, at_provider = at_provider + ?,
+               completed = completed + ?, failed = failed + ?,
+               cancelled_jobs = cancelled_jobs + ?, consumed = consumed + ?,
+               input_tokens = LEAST(input_tokens + ?, {MOST_COUNTED}),
+               output_tokens = LEAST(output_tokens + ?, {MOST_COUNTED}),
+               cost_picos = LEAST(cost_picos + ?, {MOST_COUNTED}), unpriced = unpriced + ?,
+               budget_used = LEAST(budget_used + ?, {MOST}), changed_at = GREATEST(changed_at, ?)
+             WHERE no = ?"
+        );
+        let [
+            pending,
+            _,
+            in_progress,
+            at_provider,
+            completed,
+            failed,
+            cancelled,
+        ] = self.counts;
+        let values = [
+            [self.total, pending, in_progress, at_provider, completed],
+            [
+                failed,
+                cancelled,
+                self.consumed,
+                self.input_tokens,
+                self.output_tokens,
+            ],
+            [self.cost, self.unpriced, self.used(), now.0, no],
+        ];
+        let values = values.as_flattened().iter().copied().map(Value::from);
+        tx.defer(ADD, values.collect())
     }
 }
 
 /// What one transaction adds to what was spent on a model.
 #[derive(Default)]
-pub(super) struct SpentMore {
-    pub(super) calls: i64,
-    pub(super) tokens: i64,
+struct SpentMore {
+    calls: i64,
+    tokens: i64,
     /// In picodollars.
-    pub(super) cost: i64,
+    cost: i64,
 }
+
+/// The limit of a stored sum: two such numbers can be added.
+const MOST_COUNTED: i64 = i64::MAX / 2;
 
 /// Longer names of models, in bytes, are cut.
 const LONGEST_MODEL: usize = 250;
@@ -49,7 +109,7 @@ const LONGEST_MODEL: usize = 250;
 pub(super) struct CounterChanges {
     pub(super) processes: BTreeMap<i64, Change>,
     /// By model.
-    pub(super) spent: BTreeMap<String, SpentMore>,
+    spent: BTreeMap<String, SpentMore>,
 }
 
 impl CounterChanges {
@@ -67,6 +127,7 @@ impl CounterChanges {
 
     pub(super) fn moved_many(&mut self, process: i64, from: i64, to: i64, jobs: i64) {
         let change = self.processes.entry(process).or_default();
+        let place = |status| if status == HELD { 0 } else { status as usize };
         change.counts[place(from)] -= jobs;
         change.counts[place(to)] += jobs;
     }
@@ -108,15 +169,90 @@ impl CounterChanges {
     pub(super) fn consumed(&mut self, job: i64) {
         self.processes.entry(process_of(job)).or_default().consumed += 1;
     }
-}
 
-fn place(status: i64) -> usize {
-    match status {
-        HELD => 0,
-        other => usize::try_from(other).unwrap_or(0),
+    /// Writes the changes to the rows of the processes, and locks them. Returns the changed processes as they are now,
+    /// without those that are being deleted, and whether one of them starts nothing, because it is cancelled or deleted.
+    pub(super) fn write(
+        &self,
+        tx: &mut dyn Statements,
+        now: Timestamp,
+    ) -> Result<(Vec<ProcessState>, bool), Fault> {
+        const CHANGED: &str = formatcp!(
+            "SELECT {PROCESS_COLUMNS}, no, chore, root FROM #processes WHERE no IN :list ORDER BY no"
+        );
+        let (mut states, mut is_stopped) = (Vec::new(), false);
+        if self.processes.is_empty() {
+            return Ok((states, is_stopped));
+        }
+        for (no, change) in &self.processes {
+            change.add(tx, *no, now)?;
+        }
+        let day = i64::from(Day::of(now).number());
+        for (model, more) in &self.spent {
+            let values = by![day, model.clone(), more.calls, more.tokens, more.cost];
+            tx.defer(SPEND, values)?;
+        }
+        let numbers: Vec<i64> = self.processes.keys().copied().collect();
+        let mut roots = Vec::new();
+        for mut row in tx.rows(CHANGED, by![all(&numbers)])? {
+            let (no, chore): (i64, i64) = (row.at(PROCESS_CELLS)?, row.at(PROCESS_CELLS + 1)?);
+            let root: Option<i64> = row.at(PROCESS_CELLS + 2)?;
+            is_stopped |= chore >= CANCELLING;
+            let change = self.processes.get(&no);
+            if let (Some(root), Some(usage)) = (root, change.and_then(Change::usage)) {
+                // It has a lower number, and was not locked before: a deadlock makes the server repeat one of the two.
+                usage.add(tx, root, now)?;
+                roots.push(root);
+            }
+            if chore != DELETING {
+                states.push(rows::process(&mut row)?);
+            }
+        }
+        if !roots.is_empty() {
+            // Workers learn from them what the budgets have left.
+            for mut row in tx.rows(CHANGED, by![all(&roots)])? {
+                if row.at::<i64>(PROCESS_CELLS + 1)? != DELETING {
+                    states.push(rows::process(&mut row)?);
+                }
+            }
+        }
+        Ok((states, is_stopped))
     }
 }
 
 fn bounded_sum(sum: i64, more: u64) -> i64 {
-    sum.saturating_add(bounded(more)).min(i64::MAX / 2)
+    sum.saturating_add(bounded(more)).min(MOST_COUNTED)
+}
+
+const SPEND: &str = formatcp!(
+    "INSERT INTO #spent (day, model, calls, tokens, cost_picos) VALUES (?, ?, ?, ?, ?) ON DUPLICATE KEY UPDATE
+       calls = LEAST(#spent.calls + VALUES(calls), {MOST_COUNTED}),
+       tokens = LEAST(#spent.tokens + VALUES(tokens), {MOST_COUNTED}),
+       cost_picos = LEAST(#spent.cost_picos + VALUES(cost_picos), {MOST_COUNTED})"
+);
+
+impl Store {
+    /// What was spent from this day on, by day and model, in order; `None`: ever. The store adds it in the transactions that
+    /// add the usage of jobs to their processes, and keeps it when jobs and processes are gone.
+    pub(crate) fn spent_since(&self, day: Option<Day>) -> Result<Vec<DaySpent>, Error> {
+        let find = "SELECT day, model, calls, tokens, cost_picos FROM #spent WHERE day >= ? ORDER BY day, model";
+        let first = day.map_or(i64::MIN, |day| i64::from(day.number()));
+        self.read(|tx| {
+            tx.rows(find, by![first])?
+                .into_iter()
+                .map(day_spent)
+                .collect()
+        })
+    }
+}
+
+fn day_spent(mut row: Row) -> Result<DaySpent, Fault> {
+    let day = i32::try_from(row.at::<i64>(0)?);
+    Ok(DaySpent {
+        day: Day(day.map_err(|_| Fault::Odd("a day that does not exist"))?),
+        model: row.at(1)?,
+        calls: row.at(2)?,
+        tokens: row.at(3)?,
+        cost_usd: Usd::from_picos(row.at(4)?),
+    })
 }

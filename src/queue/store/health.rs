@@ -1,4 +1,7 @@
-//! Findings of a health check.
+//! Health checks: findings, and those of the tables that both databases have.
+
+use super::rows::{AT_PROVIDER, COMPLETED, DELETING, HELD, IN_PROGRESS};
+use super::statements::{Fault, Queries as _, Statements, id_of};
 
 /// One finding of a health check.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -37,4 +40,58 @@ pub enum Severity {
     Warning,
     /// The queue cannot be used, or its contents cannot be trusted.
     Bad,
+}
+
+/// Whether tables have the schema version of this program. `what` names the tables.
+pub(super) fn schema(found: i64, known: i64, what: &str) -> HealthFinding {
+    let seen = format!("version {found}");
+    if found == known {
+        return HealthFinding::new("schema", Severity::Good, seen, None);
+    }
+    let advice = format!(
+        "a newer batchwright has upgraded the {what}: update this one, and restart workers"
+    );
+    HealthFinding::new("schema", Severity::Bad, seen, Some(&advice))
+}
+
+/// Counts all jobs by state, and compares that with the counters of their processes. Held jobs count as pending. The
+/// counters of jobs that are being deleted do not decrease.
+pub(super) fn counters(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
+    let counted = format!(
+        "SELECT id DIV 4294967296 AS no, COUNT(*) AS stored, CAST(SUM(status <= {HELD}) AS SIGNED) AS pending,
+           CAST(SUM(status = {IN_PROGRESS}) AS SIGNED) AS in_progress,
+           CAST(SUM(status = {AT_PROVIDER}) AS SIGNED) AS at_provider,
+           CAST(SUM(status >= {COMPLETED}) AS SIGNED) AS ended
+         FROM #jobs FORCE INDEX (by_status) GROUP BY id DIV 4294967296"
+    );
+    let recount = format!(
+        "WITH counted AS ({counted})
+         SELECT p.id FROM #processes p LEFT JOIN counted c ON c.no = p.no
+         WHERE p.chore <> {DELETING} AND (
+           IFNULL(c.stored, 0) <> p.total - p.consumed OR IFNULL(c.pending, 0) <> p.pending
+           OR IFNULL(c.in_progress, 0) <> p.in_progress OR IFNULL(c.at_provider, 0) <> p.at_provider
+           OR IFNULL(c.ended, 0) <> p.completed + p.failed + p.cancelled_jobs - p.consumed
+           OR p.total <> p.pending + p.in_progress + p.at_provider + p.completed + p.failed + p.cancelled_jobs)
+         UNION ALL SELECT NULL FROM counted WHERE no NOT IN (SELECT no FROM #processes)"
+    );
+    let mut found = Vec::new();
+    for id in tx.column::<Option<Vec<u8>>>(&recount, Vec::new())? {
+        let seen = match id {
+            Some(id) => format!("those of process {} differ from its jobs", id_of(&id)?),
+            None => "jobs without a process".to_owned(),
+        };
+        let advice = "this is a bug in batchwright: please report it. Results can still be fetched: \
+                      batchwright results ID";
+        found.push(HealthFinding::new(
+            "counters",
+            Severity::Bad,
+            seen,
+            Some(advice),
+        ));
+    }
+    if found.is_empty() {
+        let seen = "those of all processes agree with their jobs".to_owned();
+        found.push(HealthFinding::new("counters", Severity::Good, seen, None));
+    }
+    Ok(found)
 }

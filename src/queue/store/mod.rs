@@ -1,20 +1,34 @@
 //! The store of jobs, in an SQLite file or on a server of MySQL or MariaDB.
 //!
 //! A store knows states and times, not the meaning of a job. Each method is one transaction or a few short ones. Once
-//! it returns `Ok`, its change survives a crash of the OS process. The statements are written once, in [`sql`]; what
-//! differs between the two databases is in their folders.
+//! it returns `Ok`, its change survives a crash of the OS process. The statements are written once, in
+//! MySQL's SQL, and `#jobs` is replaced by the name of the table of jobs. A file of SQLite [translates](sqlite) the few
+//! words in which SQLite differs. What differs more is in the folders of the two databases.
+//!
+//! Transactions lock rows in one order: a worker, batches, jobs by key, processes by number. SQLite locks the whole
+//! database instead.
 
+mod batches;
+mod budgets;
+mod chores;
+mod claim;
 mod claims;
 mod counters;
-mod group_commit;
+mod find;
 mod health;
+mod insert;
+mod lineage;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
+mod processes;
+mod results;
 mod rows;
-mod sql;
+mod settle;
 pub(crate) mod sqlite;
+mod statements;
 #[cfg(test)]
 mod tests;
+mod waiting;
 mod workers;
 
 use std::collections::HashMap;
@@ -23,7 +37,7 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
-use crate::base::{Clock, Error, JobId, Timestamp};
+use crate::base::{Clock, Error, JobId, ProcessId, Timestamp};
 
 pub use super::job::JobReceipt;
 pub use claims::JobSummary;
@@ -32,17 +46,16 @@ pub(crate) use claims::{BatchFill, BatchNo, StoredBatch, WaitingJobs};
 pub use claims::{
     ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, JobBudget, JobLane, Settlement, WorkerId,
 };
-pub(crate) use group_commit::Part;
-use group_commit::{GroupCommit, Insert, Inserted};
 pub use health::{HealthFinding, Severity};
+pub(crate) use insert::Part;
+use insert::{GroupCommit, Insert, Inserted};
 #[cfg(feature = "mysql")]
 use mysql::{Mysql, MysqlOptions};
-use rows::job_id;
-pub use sql::results::DeliveredResult;
-use sql::statements::{Fault, Statements};
-use sql::{Again, KnownLanes, chores};
+pub use results::DeliveredResult;
+use rows::{job_id, small};
 pub(crate) use sqlite::ConsumerLock;
 use sqlite::{Saved, Sqlite, SqliteOptions};
+use statements::{Fault, Queries as _, Statements, by, list};
 use workers::Registry;
 
 /// A job fails after this number of worker crashes.
@@ -118,7 +131,8 @@ pub struct Store {
     folder: PathBuf,
     /// A part of every job id, to recognize ids of other databases.
     salt: u16,
-    lanes: KnownLanes,
+    /// Lanes by number. Numbers are never reused, so cached lanes stay valid.
+    lanes: Mutex<HashMap<i64, Arc<JobLane>>>,
     inserts: GroupCommit,
     /// Number of jobs per transaction of a chore.
     chunk: i64,
@@ -135,19 +149,23 @@ pub struct Store {
     pub(crate) unwritable: Mutex<Option<Box<Unwritable>>>,
 }
 
+/// Maximum number of cached lanes, because hosts may create any number of them.
+const MOST_LANES: usize = 10_000;
+
+/// Whether a transaction may be repeated if its outcome is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// Fences make a repetition harmless.
+    Harmless,
+    /// A repetition would apply it twice.
+    Doubtful,
+}
+
 /// The two databases.
 enum Db {
     Sqlite(Box<Sqlite>),
     #[cfg(feature = "mysql")]
     Mysql(Mysql),
-}
-
-/// What a store is called, and how it writes.
-struct Setup {
-    location: String,
-    folder: PathBuf,
-    chunk: i64,
-    workers: Arc<Registry>,
 }
 
 impl Store {
@@ -157,8 +175,7 @@ impl Store {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the folder cannot be written, is on a network file system,
     /// or if the file is not a queue, is damaged or was written by a newer version; the message says what to do.
     pub fn open(path: impl AsRef<Path>, options: SqliteOptions) -> Result<Self, Error> {
-        let chunk = options.chunk;
-        Self::in_file(sqlite::open(path.as_ref(), options)?, chunk)
+        Self::in_file(sqlite::open(path.as_ref(), options)?)
     }
 
     /// A database in memory, which exists as long as this store: for tests. No other program can open it. Only inputs
@@ -167,19 +184,14 @@ impl Store {
     /// # Errors
     /// When the linked SQLite was built without in-memory databases.
     pub fn in_memory(options: SqliteOptions) -> Result<Self, Error> {
-        let chunk = options.chunk;
-        Self::in_file(sqlite::open_in_memory(options)?, chunk)
+        Self::in_file(sqlite::open_in_memory(options)?)
     }
 
-    fn in_file(db: Sqlite, chunk: i64) -> Result<Self, Error> {
-        let setup = Setup {
-            location: db.path.to_string_lossy().into_owned(),
-            folder: db.beside(".batches"),
-            chunk,
-            workers: Arc::default(),
-        };
-        let (id, salt) = db.identity()?;
-        Ok(Self::new(Db::Sqlite(Box::new(db)), (id, salt), setup))
+    fn in_file(db: Sqlite) -> Result<Self, Error> {
+        let location = db.path.to_string_lossy().into_owned();
+        let (folder, identity) = (db.beside(".batches"), db.identity()?);
+        let db = Db::Sqlite(Box::new(db));
+        Ok(Self::new(db, identity, location, folder, Arc::default()))
     }
 
     /// Opens a database on a server of MySQL 8 or MariaDB 10.6 and newer, for workers on any number of machines, and
@@ -191,21 +203,35 @@ impl Store {
     /// be reached. Messages never contain the password.
     #[cfg(feature = "mysql")]
     pub fn on_server(options: MysqlOptions) -> Result<Self, Error> {
-        let (db, identity, setup) = mysql::open(options)?;
-        Ok(Self::new(Db::Mysql(db), identity, setup))
+        let workers = Arc::default();
+        let (db, identity, folder) = mysql::open(options, Arc::clone(&workers))?;
+        let location = db.database.location.clone();
+        Ok(Self::new(
+            Db::Mysql(db),
+            identity,
+            location,
+            folder,
+            workers,
+        ))
     }
 
-    fn new(db: Db, (id, salt): (String, i64), setup: Setup) -> Self {
+    fn new(
+        db: Db,
+        (id, salt): (String, i64),
+        location: String,
+        folder: PathBuf,
+        workers: Arc<Registry>,
+    ) -> Self {
         Self {
             db,
             id,
-            location: setup.location,
-            folder: setup.folder,
+            location,
+            folder,
             salt: u16::try_from(salt & 0xfff).unwrap_or(0),
-            lanes: Mutex::new(HashMap::new()),
+            lanes: Mutex::default(),
             inserts: GroupCommit::default(),
-            chunk: setup.chunk,
-            workers: setup.workers,
+            chunk: 1_000,
+            workers,
             wakes: Wakes::default(),
             #[cfg(feature = "redis")]
             hub: None,
@@ -286,7 +312,7 @@ impl Store {
         }
     }
 
-    /// Checks the store's health. [`Severity::Bad`] means that counters or claims are wrong.
+    /// Checks the store's health. [`Severity::Bad`] means that the contents cannot be trusted.
     pub(crate) fn check(&self) -> Result<Vec<HealthFinding>, Error> {
         self.read_moment(|tx| {
             let mut found = match &self.db {
@@ -294,22 +320,40 @@ impl Store {
                 #[cfg(feature = "mysql")]
                 Db::Mysql(_) => mysql::look_at_health(tx)?,
             };
-            found.extend(sql::health::look(tx)?);
+            found.extend(health::counters(tx)?);
             Ok(found)
         })
     }
 
-    /// Performs one short piece of maintenance, if there is any: continues an interrupted chore, or frees disk space.
+    /// Performs one short piece of maintenance, if there is any: continues an interrupted chore.
     /// Returns true if more is left.
     pub(crate) fn maintain(&self, now: Timestamp) -> Result<bool, Error> {
         match &self.db {
             Db::Sqlite(db) => {
                 db.copy_log()?;
-                Ok(chores::resume(self, now)? || db.tidy()?)
+                self.resume_chore(now)
             }
             #[cfg(feature = "mysql")]
-            Db::Mysql(db) => Ok(chores::resume(self, now)? || self.await_silent(db)?),
+            Db::Mysql(_) => self.resume_chore(now),
         }
+    }
+
+    /// Whether a worker of another OS process has jobs of these processes, or of any if the list is empty, in a store that
+    /// machines share. A worker that ends when no job is left waits until that one has ended them, or has died, and they
+    /// are taken over.
+    pub(crate) fn others_work(&self, processes: &[ProcessId]) -> Result<bool, Error> {
+        if !self.is_shared() {
+            return Ok(false);
+        }
+        let own = list(&self.workers.numbers());
+        self.read(|tx| {
+            let of = lineage::scope(tx, "j.id DIV 4294967296", processes)?;
+            let has_jobs = format!(
+                "SELECT 1 FROM #workers w WHERE (w.no IN {own}) IS NOT TRUE
+                   AND EXISTS (SELECT 1 FROM #jobs j WHERE j.worker = w.no {of}) LIMIT 1"
+            );
+            tx.exists(&has_jobs, Vec::new())
+        })
     }
 
     /// Runs queries. Each sees what was committed before it started.
@@ -360,6 +404,7 @@ impl Store {
         saved: Saved,
         mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
     ) -> Result<T, Error> {
+        #[cfg(test)]
         self.check_writable()?;
         match &self.db {
             Db::Sqlite(db) => db.write(saved, |mut conn| work(&mut conn)),
@@ -377,12 +422,8 @@ impl Store {
         let mut all = |tx: &mut dyn Statements, inserts: &[Insert]| -> Result<Vec<_>, Fault> {
             inserts.iter().map(|insert| add(tx, insert)).collect()
         };
+        #[cfg(test)]
         self.check_writable()?;
-        #[cfg(feature = "mysql")]
-        if let Db::Mysql(db) = &self.db {
-            // Before other inserts share its transaction.
-            insert.jobs.iter().try_for_each(|job| db.check_fits(job))?;
-        }
         let lock = || match &self.db {
             Db::Sqlite(db) => Some(db.writer.lock()),
             #[cfg(feature = "mysql")]
@@ -403,27 +444,73 @@ impl Store {
         })
     }
 
-    /// Fails where a test wants it to.
-    fn check_writable(&self) -> Result<(), Error> {
-        #[cfg(test)]
-        if let Some(error) = self.unwritable.lock().as_mut().and_then(|why| why()) {
-            return Err(error);
+    /// Maximum number of bytes of a job or result.
+    fn most_value(&self) -> usize {
+        match &self.db {
+            Db::Sqlite(_) => usize::MAX,
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => db.database.most_value(),
+        }
+    }
+
+    /// Fails if a worker is not registered, because its jobs would never return to the queue. Its row stays locked until the
+    /// transaction ends.
+    fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
+        if tx.rows(&worker.keeping(), Vec::new())?.is_empty() {
+            self.enlist_again(tx, worker)?;
         }
         Ok(())
     }
 
-    /// Called before each of many short transactions. A test may abort after some of them.
-    fn next_chunk(&self) -> Result<(), Error> {
-        #[cfg(test)]
-        if self
-            .chunks_left
-            .fetch_sub(1, std::sync::atomic::Ordering::Relaxed)
-            <= 0
-        {
-            let kind = crate::base::error::ErrorKind::Transient;
-            return Err(Error::new(kind, "abandoned by the test"));
+    /// The number of a lane, which is created if it does not exist.
+    fn lane_no(&self, tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault> {
+        match &self.db {
+            Db::Sqlite(_) => sqlite::lane_no(tx, lane),
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => Ok(db.lane_no(lane)?),
+        }
+    }
+
+    /// Creates a lane before a transaction that others would wait for.
+    fn make_lane(&self, _lane: &JobLane) -> Result<(), Error> {
+        #[cfg(feature = "mysql")]
+        if let Db::Mysql(db) = &self.db {
+            db.lane_no(_lane)?;
         }
         Ok(())
+    }
+
+    /// A lane by its number.
+    fn lane(&self, tx: &mut dyn Statements, no: i64) -> Result<Arc<JobLane>, Fault> {
+        if let Some(lane) = self.lanes.lock().get(&no) {
+            return Ok(lane.clone());
+        }
+        let found = tx.first("SELECT kind, name, step FROM #lanes WHERE no = ?", by![no])?;
+        let mut row = found.ok_or(Fault::Odd("a job of an unknown lane"))?;
+        let lane = Arc::new(JobLane {
+            kind: row.at(0)?,
+            name: row.at(1)?,
+            step: small(row.at(2)?),
+        });
+        let mut lanes = self.lanes.lock();
+        if lanes.len() >= MOST_LANES {
+            lanes.clear();
+        }
+        lanes.insert(no, lane.clone());
+        Ok(lane)
+    }
+
+    /// The number of the same lane at another step.
+    fn at_step(&self, tx: &mut dyn Statements, no: i64, step: u8) -> Result<i64, Fault> {
+        let lane = self.lane(tx, no)?;
+        if lane.step == step {
+            return Ok(no);
+        }
+        let other = JobLane {
+            step,
+            ..JobLane::clone(&lane)
+        };
+        self.lane_no(tx, &other)
     }
 
     fn job_id(&self, key: i64, created_at: Timestamp) -> JobId {

@@ -7,7 +7,7 @@ use crate::queue::budget::ProcessBudget;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
 
-use super::sql::row::{Fault, Row, id_of};
+use super::statements::{Fault, Row, id_of};
 
 pub(super) const PENDING: i64 = 0;
 /// Cannot be claimed until its process is sealed; shown as pending.
@@ -81,8 +81,8 @@ pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending,
      completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_picos, unpriced, \
      created_at, changed_at, info, budget_limit, budget_used, budget_held, budget_needed, closed";
 
-/// Index of the first column in [`PROCESS_COLUMNS`] that [`process_budget`] reads.
-const BUDGET_COLUMNS: usize = 18;
+/// Number of [`PROCESS_COLUMNS`].
+pub(super) const PROCESS_CELLS: usize = 23;
 
 pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
     let process_id = id_of(&row.at::<Vec<u8>>(0)?)?;
@@ -124,7 +124,7 @@ pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
         created_at,
         changed_at,
         info,
-        budget: process_budget(row, BUDGET_COLUMNS)?,
+        budget: process_budget(row, PROCESS_CELLS - 5)?,
     })
 }
 

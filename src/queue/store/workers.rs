@@ -1,29 +1,23 @@
 //! Workers: which of them are alive, what they claim, and how the jobs and batches of one that has ended are returned.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::PathBuf;
-#[cfg(feature = "mysql")]
-use std::time::Duration;
-use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::base::host::host;
 use crate::base::{Error, ErrorKind, LockedFile, Timestamp};
-use crate::queue::job::ProcessState;
 
 use super::counters::CounterChanges;
+use super::lineage::{Standing, lock};
 #[cfg(feature = "mysql")]
 use super::mysql;
 use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};
-use super::sql::lineage::lock;
 #[cfg(feature = "mysql")]
-use super::sql::statements::Dialect;
-use super::sql::statements::{Fault, RESULTS, Statements, by, error_text};
-use super::sql::{Again, claim, settle};
-use super::{ClaimReply, ClaimRequest, Db, MAX_CRASHES, Settlement, Store, WorkerId, Workers};
+use super::statements::Dialect;
+use super::statements::{Fault, RESULTS, Statements, by, error_text};
+use super::{Again, ClaimReply, Db, MAX_CRASHES, Store, WorkerId, Workers};
 
 /// The workers of a store.
 #[derive(Default)]
@@ -33,13 +27,11 @@ pub(super) struct Registry {
 
 /// A worker of this store.
 #[derive(Default)]
-struct Registered {
+pub(super) struct Registered {
     /// Number of jobs that it has claimed.
-    given: u64,
-    /// Since when its claims have found no job.
-    idle_since: Option<Instant>,
+    pub(super) given: u64,
     /// A claim that may have been committed, although the reply was lost.
-    attempt: Option<ClaimReply>,
+    pub(super) attempt: Option<ClaimReply>,
     /// Its locked file, with which it shows other OS processes that it is alive.
     sign: Option<(LockedFile, PathBuf)>,
 }
@@ -50,28 +42,17 @@ impl Registry {
     }
 
     /// The numbers of all workers.
-    #[cfg(feature = "mysql")]
     pub(super) fn numbers(&self) -> Vec<i64> {
         self.workers.lock().keys().copied().collect()
     }
 
-    /// How long the claims of a worker have found no job.
-    #[cfg(feature = "mysql")]
-    pub(super) fn idle_for(&self) -> Option<Duration> {
-        let workers = self.workers.lock();
-        let since = workers.values().filter_map(|worker| worker.idle_since);
-        since.map(|since| since.elapsed()).max()
-    }
-
     /// Reads or changes a worker if it belongs to this store.
-    fn look<T>(&self, worker: i64, look: impl FnOnce(&mut Registered) -> T) -> Option<T> {
+    pub(super) fn look<T>(
+        &self,
+        worker: i64,
+        look: impl FnOnce(&mut Registered) -> T,
+    ) -> Option<T> {
         self.workers.lock().get_mut(&worker).map(look)
-    }
-
-    /// Simulates a power failure.
-    #[cfg(all(test, feature = "mysql"))]
-    pub(super) fn forget_all(&self) {
-        self.workers.lock().clear();
     }
 }
 
@@ -120,34 +101,29 @@ impl Store {
         Ok(WorkerId(no))
     }
 
-    /// A worker has no row. It is registered again if its lease has ended while it could not reach the database; others
-    /// have its former jobs.
+    /// A worker has no row, because others took over its jobs. If its lease has ended while it could not reach a server, it is
+    /// registered again.
     ///
     /// # Errors
     /// When its jobs would never return to the queue.
     pub(super) fn enlist_again(
         &self,
         _tx: &mut dyn Statements,
-        _worker: WorkerId,
+        worker: WorkerId,
     ) -> Result<(), Fault> {
         match &self.db {
-            Db::Sqlite(_) => {
-                let why = "the worker is no longer registered: other workers took over its jobs. Start it again";
-                Err(Error::new(ErrorKind::Invalid, why).into())
-            }
             #[cfg(feature = "mysql")]
-            Db::Mysql(_) if !self.workers.has(_worker.0) => {
-                let why =
-                    "the worker is not registered: it has ended, or belongs to another OS process";
-                Err(Error::new(ErrorKind::Invalid, why).into())
-            }
-            #[cfg(feature = "mysql")]
-            Db::Mysql(db) => {
+            Db::Mysql(db) if self.workers.has(worker.0) => {
                 log::warn!(
                     "the database could not be reached for longer than a lease, and other workers took over the jobs of this \
                      one; it continues with new jobs"
                 );
-                db.enlist(_tx, Some(_worker.0)).map(drop)
+                db.enlist(_tx, Some(worker.0)).map(drop)
+            }
+            _ => {
+                let why = "the worker is not registered (any more): it has ended, or other workers took over its jobs. \
+                           Start it again";
+                Err(Error::new(ErrorKind::Invalid, why).into())
             }
         }
     }
@@ -165,45 +141,6 @@ impl Store {
             self.wake_workers();
         }
         Ok(())
-    }
-
-    /// Claims due jobs for a worker: highest priority first, then oldest first, then by key if they came due together.
-    /// One of every 8 jobs that a worker claims is the oldest due job of any priority. A job whose worker crashed
-    /// [twice](super::SUSPECT_CRASHES) is claimed by itself, and while it is next, no job after it is claimed. Fails if
-    /// the worker is not registered.
-    pub fn claim(
-        &self,
-        worker: WorkerId,
-        wanted: ClaimRequest<'_>,
-        now: Timestamp,
-    ) -> Result<ClaimReply, Error> {
-        let known = self
-            .workers
-            .look(worker.0, |worker| (worker.given, worker.attempt.take()));
-        let (given, mut attempt) = known.ok_or_else(|| worker.unknown())?;
-        let claimed = claim::claim(self, worker, given, wanted, now, &mut attempt);
-        self.workers.look(worker.0, |worker| match &claimed {
-            Ok(claimed) => {
-                let since = worker.idle_since.unwrap_or_else(Instant::now);
-                worker.idle_since = claimed.jobs.is_empty().then_some(since);
-                worker.given += claimed.jobs.len() as u64;
-            }
-            // It is unknown whether the jobs were claimed: if they were, the next claim has them.
-            Err(_) => worker.attempt = attempt,
-        });
-        claimed
-    }
-
-    /// Records ends of jobs that run or are in a batch, in one transaction. A success counts while its job has not
-    /// ended; any other end counts only if its claim is the last one. An end that does not count is not an error.
-    /// Returns the changed processes in their new state.
-    pub fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
-        let ends = match &self.db {
-            Db::Sqlite(_) => Cow::Borrowed(ends),
-            #[cfg(feature = "mysql")]
-            Db::Mysql(db) => db.fitting(ends),
-        };
-        settle::settle(self, &ends, now)
     }
 
     /// The registered workers.
@@ -329,37 +266,26 @@ fn give_back(
     )?;
     let mut held = Vec::with_capacity(rows.len());
     for mut row in rows {
-        held.push((row.at::<i64>(0)?, row.at::<i64>(1)?));
+        held.push((row.at::<i64>(0)?, row.at::<i64>(1)? + i64::from(died)));
     }
     let standing = lock(tx, held.iter().map(|(id, _)| process_of(*id)))?;
     let mut changes = CounterChanges::default();
-    let mut by_status: [Vec<i64>; 3] = Default::default();
     let mut errors = Vec::new();
     for (id, crashes) in &held {
-        let crashes = crashes + i64::from(died);
         let process = standing.get(&process_of(*id));
-        let (at, status) = if process.is_none_or(|process| process.stops_trying()) {
-            (0, CANCELLED)
-        } else if died && small(crashes) >= MAX_CRASHES {
+        let status = if process.is_none_or(Standing::stops_trying) {
+            CANCELLED
+        } else if died && small(*crashes) >= MAX_CRASHES {
             let why = format!("its worker died while it ran, for the {MAX_CRASHES}th time");
             let error = Error::new(ErrorKind::Crashed, why);
             errors.push(by![*id, error_text(&error)?, None::<String>]);
-            (1, FAILED)
+            FAILED
         } else {
-            (2, PENDING)
+            PENDING
         };
-        by_status[at].push(*id);
+        let back = "UPDATE #jobs SET status = ?, worker = NULL, crashes = ?, lost = GREATEST(lost, ?) WHERE id = ?";
+        tx.defer(back, by![status, *crashes, i64::from(died), *id])?;
         changes.moved(*id, IN_PROGRESS, status);
-    }
-    for (status, jobs) in [CANCELLED, FAILED, PENDING].into_iter().zip(by_status) {
-        if !jobs.is_empty() {
-            let update = format!(
-                "UPDATE #jobs SET status = {status}, worker = NULL, crashes = crashes + {died}, lost = GREATEST(lost, {died})
-                 WHERE id IN :list",
-                died = i64::from(died),
-            );
-            tx.run_in(&update, &jobs)?;
-        }
     }
     tx.insert_rows(RESULTS, &mut errors.into_iter())?;
     if died {

@@ -1,6 +1,6 @@
-//! Leases: a worker, or a server, counts as alive as long as a thread of its store renews its lease.
+//! Workers and their leases: a worker counts as alive as long as a thread of its store renews its lease.
 //!
-//! A lease is a row with an end time by the clock of the database. A lock of a session would be lost with a short
+//! A lease is the end time in a worker's row, by the clock of the database. A lock of a session would be lost with a short
 //! interruption of its connection; a lease is not. Fences reject late writes of an expired owner.
 
 use std::sync::Arc;
@@ -9,22 +9,26 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::base::Error;
+use crate::base::host::host;
+use crate::base::{Error, ErrorKind};
+use crate::queue::store::rows::{NO_CHORE, count};
+use crate::queue::store::statements::{Fault, Statements, by, list};
+use crate::queue::store::workers::{ListedWorker, Registry};
+use crate::queue::store::{WorkerId, Workers};
 
-use crate::queue::store::workers::Registry;
+use super::open::VERSION;
+use super::writer::CLOCK;
+use super::{Database, Mysql};
 
-use super::Database;
-use super::writer::{CLOCK, Fault, Statements as _, Tx, by, list};
-
-/// The longest lease of another process, in leases of this one.
-const LONGEST: u32 = 4;
-
+/// Times are those since the store was opened.
 #[derive(Default)]
 struct State {
     thread: Option<JoinHandle<()>>,
     ends: bool,
-    /// Since when a renewal has been running.
-    renews_since: Option<Instant>,
+    /// When the leases were last renewed.
+    renewed_at: Option<Duration>,
+    /// Since when they have been renewed in time.
+    steady_since: Duration,
 }
 
 /// State that the thread and the store share.
@@ -32,6 +36,7 @@ pub(super) struct Shared {
     database: Arc<Database>,
     workers: Arc<Registry>,
     pub(super) lease: Duration,
+    began: Instant,
     state: Mutex<State>,
     changed: Condvar,
 }
@@ -45,18 +50,10 @@ impl Heartbeat {
             database,
             workers,
             lease,
+            began: Instant::now(),
             state: Mutex::default(),
             changed: Condvar::new(),
         }))
-    }
-
-    /// Whether an expired lease means that its owner is dead. After a lost connection, or a renewal that was hindered,
-    /// leases may have expired because nobody could renew them, so living owners first get time to do so.
-    pub(super) fn can_tell(&self) -> bool {
-        let shared = &self.0;
-        let since = shared.state.lock().renews_since;
-        !since.is_some_and(|since| shared.is_slow(since))
-            && shared.database.steady_for() >= shared.lease / 3 * 2
     }
 
     /// Ends the thread.
@@ -75,6 +72,10 @@ impl Heartbeat {
     /// Starts the thread, if it does not run yet.
     pub(in crate::queue::store) fn start(&self) -> Result<(), Error> {
         let mut state = self.0.state.lock();
+        if state.renewed_at.is_none() {
+            state.steady_since = self.0.now();
+            state.renewed_at = Some(state.steady_since);
+        }
         #[cfg(test)]
         if self.0.database.wire.is_some() {
             return Ok(());
@@ -84,7 +85,7 @@ impl Heartbeat {
             let thread = std::thread::Builder::new().name("bw-leases".to_owned());
             let thread = thread.spawn(move || shared.run()).map_err(|error| {
                 let why = format!("no thread can be started: {error}");
-                Error::new(crate::base::error::ErrorKind::Transient, why)
+                Error::new(ErrorKind::Transient, why)
             })?;
             state.thread = Some(thread);
         }
@@ -98,10 +99,8 @@ impl Drop for Heartbeat {
         // Other workers do not have to wait for the leases of workers that ended with their store.
         let workers = self.0.workers.numbers();
         if !workers.is_empty() {
-            let end = format!(
-                "UPDATE #workers SET lease_until = 0 WHERE no IN {}",
-                list(workers)
-            );
+            let end = "UPDATE #workers SET lease_until = 0 WHERE no IN ";
+            let end = format!("{end}{}", list(&workers));
             let _ = self.0.database.read(|tx| tx.run(&end, Vec::new()));
         }
     }
@@ -109,14 +108,21 @@ impl Drop for Heartbeat {
 
 impl Shared {
     /// The end of a lease that begins now, as an SQL expression.
-    pub(super) fn until(&self) -> String {
+    fn until(&self) -> String {
         format!("{CLOCK} + {}", self.lease.as_millis())
+    }
+
+    fn now(&self) -> Duration {
+        #[cfg(test)]
+        if let Some(wire) = &self.database.wire {
+            return wire.now();
+        }
+        self.began.elapsed()
     }
 
     fn run(&self) {
         let interval = self.lease / 3;
-        let mut wait = interval;
-        let mut is_told = false;
+        let (mut wait, mut is_told) = (interval, false);
         loop {
             {
                 let mut state = self.state.lock();
@@ -126,56 +132,128 @@ impl Shared {
                 if state.ends {
                     return;
                 }
-                state.renews_since = Some(Instant::now());
             }
-            let renewed = self.renew();
-            {
-                let mut state = self.state.lock();
-                let since = state.renews_since.take();
-                if renewed.is_err() || since.is_some_and(|since| self.is_slow(since)) {
-                    self.database.unsteady();
-                }
-            }
-            match renewed {
+            match self.renew() {
                 Ok(()) => (wait, is_told) = (interval, false),
                 Err(error) => {
                     if !is_told {
                         log::warn!("the leases of this process could not be renewed: {error}");
-                        is_told = true;
                     }
-                    wait = (interval / 5).min(Duration::from_secs(1));
+                    (wait, is_told) = ((interval / 5).min(Duration::from_secs(1)), true);
                 }
             }
         }
     }
 
-    /// Whether a renewal takes so long that other owners may be unable to renew their leases: writes can be blocked, for
-    /// example by a backup, while reads work. A renewal begins at the latest a third of a lease after the block. It is
-    /// found to be slow before the first lease expires, which is at the earliest another third later.
-    fn is_slow(&self, since: Instant) -> bool {
-        since.elapsed() >= self.lease / 4
-    }
-
     pub(super) fn renew(&self) -> Result<(), Error> {
-        let workers = self.workers.numbers();
-        let until = self.until();
+        let renew = format!(
+            "UPDATE #workers SET lease_until = {} WHERE no IN {}",
+            self.until(),
+            list(&self.workers.numbers())
+        );
         self.database.aside(|tx| {
             self.database.offset.read(tx)?;
-            for no in &workers {
-                let renew = format!("UPDATE #workers SET lease_until = {until} WHERE no = ?");
-                tx.run(&renew, by![*no])?;
-            }
-            self.cut_long_leases(tx)
-        })
+            tx.run(&renew, Vec::new()).map(drop)
+        })?;
+        let (now, mut state) = (self.now(), self.state.lock());
+        if !self.is_recent(&state, now) {
+            state.steady_since = now;
+        }
+        state.renewed_at = Some(now);
+        Ok(())
     }
 
-    /// Cuts leases that end later than any owner can have written: the clock of the database was set back, and the leases
-    /// of dead owners would last for as long as the clock was ahead. Living owners renew theirs as usual. Other processes
-    /// may have longer leases, so only those of more than [`LONGEST`] are cut.
-    fn cut_long_leases(&self, tx: &mut Tx<'_>) -> Result<(), Fault> {
-        let longest = format!("{CLOCK} + {}", (self.lease * LONGEST).as_millis());
-        let cut =
-            format!("UPDATE #workers SET lease_until = {longest} WHERE lease_until > {longest}");
-        tx.run(&cut, Vec::new()).map(drop)
+    /// Whether the last renewal was in time. Any other owner that renews at the same intervals has a lease that lasts longer.
+    fn is_recent(&self, state: &State, now: Duration) -> bool {
+        let renewed_at = state.renewed_at.unwrap_or_default();
+        now.saturating_sub(renewed_at) < self.lease / 2
+    }
+
+    /// Whether an expired lease means that its owner is dead. While this store cannot renew its own leases, because the
+    /// database cannot be reached or a backup blocks writes, living owners cannot either; they get time to do so afterwards.
+    pub(super) fn can_tell(&self) -> bool {
+        let (now, state) = (self.now(), self.state.lock());
+        let steady_for = now.saturating_sub(state.steady_since);
+        self.is_recent(&state, now) && steady_for >= self.lease / 3 * 2
+    }
+}
+
+impl Mysql {
+    /// Adds the row of a worker, with its former number if it had one.
+    pub(in crate::queue::store) fn enlist(
+        &self,
+        tx: &mut dyn Statements,
+        no: Option<i64>,
+    ) -> Result<u64, Fault> {
+        let enlist = format!(
+            "INSERT INTO #workers (no, pid, host, lease_until) VALUES (?, ?, ?, {})",
+            self.heartbeat.0.until()
+        );
+        // Cut to the size of the column.
+        let host: String = host().chars().take(255).collect();
+        tx.run(&enlist, by![no, std::process::id(), host])
+    }
+
+    /// Lists the quotas that a worker uses.
+    pub(in crate::queue::store) fn list_quotas(
+        &self,
+        worker: WorkerId,
+        quotas: &[u64],
+    ) -> Result<(), Error> {
+        let keys: Vec<String> = quotas.iter().map(u64::to_string).collect();
+        let (keys, list) = (
+            keys.join(" "),
+            "UPDATE #workers SET quotas = ? WHERE no = ?",
+        );
+        self.database
+            .aside(|tx| tx.run(list, by![keys.clone(), worker.0]).map(drop))
+    }
+
+    /// All workers, and what a worker looks at every second, with one statement. A worker of this store never counts as
+    /// dead: its lease is renewed as soon as the database can be reached.
+    pub(in crate::queue::store) fn look(
+        &self,
+        workers: &Registry,
+    ) -> Result<(Vec<ListedWorker>, Workers), Error> {
+        let look = format!(
+            "SELECT no, pid, host, lease_until = 0, lease_until <= {CLOCK}, quotas, ({VERSION}),
+               EXISTS(SELECT 1 FROM #processes WHERE chore > {NO_CHORE})
+             FROM #workers ORDER BY no"
+        );
+        let (mut all, mut found, mut is_late) = (Vec::new(), Workers::default(), false);
+        self.database.read(|tx| {
+            all.clear();
+            for mut row in tx.rows(&look, Vec::new())? {
+                let no = row.at(0)?;
+                let (has_ended, is_over): (bool, bool) = (row.at(3)?, row.at(4)?);
+                let is_own = workers.has(no);
+                is_late |= is_own && is_over && !has_ended;
+                (found.version, found.has_chores) = (count(row.at(6)?), row.at(7)?);
+                let quotas: String = row.at::<Option<_>>(5)?.unwrap_or_default();
+                let quotas = quotas.split(' ').filter_map(|number| number.parse().ok());
+                let worker = ListedWorker {
+                    no,
+                    pid: row.at(1)?,
+                    host: row.at(2)?,
+                    is_dead: is_over && !is_own,
+                    quotas: quotas.collect(),
+                    sign: None,
+                };
+                all.push((worker, has_ended));
+            }
+            Ok(())
+        })?;
+        let shared = &self.heartbeat.0;
+        if is_late {
+            // The lease of another living owner can have expired too: the machines were suspended, or the clock of the
+            // database was set forward.
+            shared.state.lock().steady_since = shared.now();
+        }
+        let can_tell = shared.can_tell();
+        let all = all.into_iter().map(|(mut worker, has_ended)| {
+            worker.is_dead &= has_ended || can_tell;
+            worker
+        });
+        Ok((all.collect(), found))
     }
 }

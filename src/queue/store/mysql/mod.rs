@@ -5,11 +5,9 @@
 //! deadlock and one transaction is repeated ([`writer`]). Long operations are decided in one short transaction and
 //! applied in many.
 
-mod inspect;
 mod lease;
 mod open;
 mod pool;
-mod workers;
 mod writer;
 
 #[cfg(test)]
@@ -20,23 +18,23 @@ pub(crate) mod wire;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::base::{Clock, Error, SystemClock, Time, Timestamp};
-use crate::queue::job::Job;
 
 use super::JobLane;
-use super::sql::MOST_LANES;
-pub(super) use inspect::look_at_health;
+use super::MOST_LANES;
+use super::health::{self, HealthFinding, Severity};
 use lease::Heartbeat;
 pub use open::MysqlOptions;
-use open::VERSION;
 pub(super) use open::open;
+use open::{SCHEMA_VERSION, VERSION};
 use pool::Pool;
 pub(super) use writer::CLOCK;
-use writer::{Fault, Queries as _, Statements as _, Tx, by, too_large};
+use writer::{Fault, Queries as _, Statements, Tx, by};
 
 /// The server, and the names of the tables.
 pub(super) struct Database {
@@ -44,7 +42,7 @@ pub(super) struct Database {
     /// The name of the table of jobs, which is the prefix of the other names.
     tables: String,
     /// The address without a credential.
-    location: String,
+    pub(super) location: String,
     /// The difference between the clocks of server and machine.
     offset: Offset,
     /// Set only in a simulation.
@@ -57,29 +55,6 @@ pub(crate) struct Mysql {
     pub(super) database: Arc<Database>,
     pub(super) heartbeat: Heartbeat,
     lane_numbers: Mutex<HashMap<JobLane, i64>>,
-    /// Whether maintenance first waits for other workers to renew their leases; false in a simulation of time.
-    #[cfg(test)]
-    awaits_others: bool,
-}
-
-impl Database {
-    /// Leases could not be renewed in time.
-    fn unsteady(&self) {
-        #[cfg(test)]
-        if let Some(wire) = &self.wire {
-            return wire.unsteady();
-        }
-        self.pool.unsteady();
-    }
-
-    /// Time since the last lost connection or late renewal.
-    fn steady_for(&self) -> std::time::Duration {
-        #[cfg(test)]
-        if let Some(wire) = &self.wire {
-            return wire.steady_for();
-        }
-        self.pool.steady_for()
-    }
 }
 
 impl Mysql {
@@ -113,16 +88,6 @@ impl Mysql {
         }
         known.insert(lane.clone(), no);
         Ok(no)
-    }
-
-    /// Rejects a job that is too large for the server.
-    pub(super) fn check_fits(&self, job: &Job) -> Result<(), Error> {
-        let (bytes, most) = (job.payload.get().len(), self.database.most_value());
-        if bytes <= most {
-            return Ok(());
-        }
-        let name = job.item_id.as_deref().map(|id| format!("the job {id:?}"));
-        Err(too_large(name.as_deref().unwrap_or("a job"), bytes, most))
     }
 
     /// A number that changes with each transaction that has written.
@@ -178,5 +143,89 @@ impl Clock for ServerClock {
 
     fn wall(&self) -> Timestamp {
         Timestamp(millis(self.now()) + self.0.offset.0.load(Ordering::Relaxed))
+    }
+}
+
+// Health checks of the server and of the tables.
+
+/// Tolerated difference of clocks.
+const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
+/// Required packet size: a job with its files, or a result, is one packet.
+const LEAST_PACKET: u64 = 16 << 20;
+
+/// Checks the server and the version of the tables.
+pub(super) fn look_at_health(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
+    let mut found = server(tx)?;
+    let version = "SELECT value FROM #schema WHERE name = 'version'";
+    let version = tx.one(version, Vec::new())?.unwrap_or(0);
+    found.push(health::schema(version, SCHEMA_VERSION, "tables"));
+    Ok(found)
+}
+
+fn server(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
+    let sql = format!("SELECT VERSION(), @@max_allowed_packet, @@sql_mode, {CLOCK}");
+    let found = tx.first(&sql, Vec::new())?;
+    let mut row = found.ok_or(Fault::Odd("no variables"))?;
+    let (version, packet): (String, u64) = (row.at(0)?, row.at(1)?);
+    let mode: String = row.at(2)?;
+    // Tests may replace the clock of a queue.
+    let now = Timestamp::from(SystemTime::now());
+    let clock = Timestamp(row.at(3)?);
+    let apart = clock.since(now).max(now.since(clock));
+    Ok(vec![
+        HealthFinding::new("server", Severity::Good, version, None),
+        settings(packet, &mode),
+        distance(apart),
+    ])
+}
+
+/// Settings of the server and of this session that do not suit the queue.
+fn settings(packet: u64, mode: &str) -> HealthFinding {
+    const WHAT: &str = "server settings";
+    if !mode.contains("STRICT_ALL_TABLES") {
+        let seen = format!("the session has the sql_mode {mode:?}, not the one that it asked for");
+        let advice = "a proxy between batchwright and the server shares sessions: configure it to keep a session per client";
+        return HealthFinding::new(WHAT, Severity::Bad, seen, Some(advice));
+    }
+    if packet < LEAST_PACKET {
+        let seen = format!(
+            "max_allowed_packet is {} MiB: larger jobs and results are rejected",
+            packet >> 20
+        );
+        let advice =
+            "a job travels with its files; in the settings of the server: max_allowed_packet = 64M";
+        return HealthFinding::new(WHAT, Severity::Warning, seen, Some(advice));
+    }
+    HealthFinding::new(WHAT, Severity::Good, "suit the queue".to_owned(), None)
+}
+
+/// Due times of jobs and leases are compared with the clock of the server.
+fn distance(apart: Duration) -> HealthFinding {
+    const WHAT: &str = "server clock";
+    if apart <= CLOCK_TOLERANCE {
+        let seen = format!("within {} s of this machine", CLOCK_TOLERANCE.as_secs());
+        return HealthFinding::new(WHAT, Severity::Good, seen, None);
+    }
+    let seen = format!(
+        "the clock of the server differs from that of this machine by {}",
+        humantime::format_duration(Duration::from_secs(apart.as_secs()))
+    );
+    let advice = "synchronize both with NTP: jobs come due by the clock of the server, but dates in logs and ages of jobs are \
+                  wrong";
+    HealthFinding::new(WHAT, Severity::Warning, seen, Some(advice))
+}
+
+#[cfg(test)]
+mod health_tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_suit_the_queue_is_found() {
+        let strict = "STRICT_ALL_TABLES,NO_ZERO_DATE";
+        assert_eq!(settings(64 << 20, strict).verdict, Severity::Good);
+        assert_eq!(settings(1 << 20, strict).verdict, Severity::Warning);
+        assert_eq!(settings(64 << 20, "").verdict, Severity::Bad);
+        assert_eq!(distance(Duration::from_secs(1)).verdict, Severity::Good);
+        assert_eq!(distance(Duration::from_secs(9)).verdict, Severity::Warning);
     }
 }

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 
 use crate::base::{Error, ErrorKind, Secret, password};
-use crate::queue::store::Setup;
+use crate::queue::store::workers::Registry;
 
 use super::lease::Heartbeat;
 use super::pool::{Pool, SILENCE, place};
@@ -63,13 +63,10 @@ pub struct MysqlOptions {
     #[setters(generate)]
     connections: usize,
     pub(super) lease: Duration,
-    pub(super) chunk: i64,
     /// Set only in a simulation.
     #[cfg(test)]
     #[debug(skip)]
     pub(super) wire: Option<Arc<super::wire::Wire>>,
-    #[cfg(test)]
-    pub(super) awaits_others: bool,
 }
 
 impl MysqlOptions {
@@ -96,17 +93,13 @@ impl MysqlOptions {
             folder: None,
             connections: 16,
             lease: Duration::from_secs(15),
-            chunk: 1_000,
             #[cfg(test)]
             wire: None,
-            #[cfg(test)]
-            awaits_others: true,
         }
     }
 
     /// How long a worker counts as alive that cannot reach the database. Leases are renewed three times in this period.
-    /// Default: 15 seconds; minimum: 1. Processes that share a queue cut each other's leases to four times their own, in
-    /// case the clock of the database was set back.
+    /// Default: 15 seconds; minimum: 1.
     pub fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease.max(Duration::from_secs(1));
         self
@@ -256,40 +249,29 @@ pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
     Ok(database)
 }
 
-/// Opens the database. Returns also its id, and the part of it that each job id contains.
+/// Opens the database. Returns also its id, the part of it that each job id contains, and the folder for batches.
 pub(in crate::queue::store) fn open(
     options: MysqlOptions,
-) -> Result<(Mysql, (String, i64), Setup), Error> {
+    workers: Arc<Registry>,
+) -> Result<(Mysql, (String, i64), PathBuf), Error> {
     let database = connect(&options)?;
     let (id, salt): (String, i64) = database.read(|tx| {
-        let mut of = |name: &str| -> Result<String, Fault> {
-            let found = tx.one(
-                "SELECT value FROM #meta WHERE name = ?",
-                by![name.to_owned()],
-            )?;
-            found.ok_or(Fault::Odd("no identity"))
-        };
-        let salt = of("salt")?;
-        let salt = salt
-            .parse()
-            .map_err(|_| Fault::Odd("a salt of another type"))?;
-        Ok((of("id")?, salt))
+        let find =
+            "SELECT i.value, CAST(s.value AS SIGNED) FROM #meta i JOIN #meta s ON s.name = 'salt'
+             WHERE i.name = 'id'";
+        let mut row = tx
+            .first(find, Vec::new())?
+            .ok_or(Fault::Odd("no identity"))?;
+        Ok((row.at(0)?, row.at(1)?))
     })?;
     let folder = options.folder.unwrap_or_else(env::temp_dir);
-    let setup = Setup {
-        location: database.location.clone(),
-        folder: folder.join(format!("batchwright-{id}.batches")),
-        chunk: options.chunk,
-        workers: Arc::default(),
-    };
+    let folder = folder.join(format!("batchwright-{id}.batches"));
     let db = Mysql {
-        heartbeat: Heartbeat::new(database.clone(), setup.workers.clone(), options.lease),
+        heartbeat: Heartbeat::new(database.clone(), workers, options.lease),
         database,
         lane_numbers: Mutex::default(),
-        #[cfg(test)]
-        awaits_others: options.awaits_others,
     };
-    Ok((db, (id, salt), setup))
+    Ok((db, (id, salt), folder))
 }
 
 /// Rejects servers that cannot skip locked rows.
@@ -336,76 +318,37 @@ impl Database {
     }
 }
 
-/// How long this process waits while another one creates the tables, in seconds.
-const CREATION_WAIT: u32 = 120;
-
-/// Creates the tables under a lock. The server commits each such statement separately. After a crash, the next process
-/// passes over those that were completed.
+/// Creates the tables, unless they exist. Their version is written last.
 fn create_tables(database: &Database) -> Result<(), Error> {
-    let told = |tx: &mut Tx<'_>| -> Result<i64, Fault> {
+    let version = |tx: &mut Tx<'_>| -> Result<Option<i64>, Fault> {
+        let find = "SELECT value FROM #schema WHERE name = 'version'";
+        tx.one(find, Vec::new())
+    };
+    let found = database.read(|tx| {
         let there = tx.exists(
             "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?",
             by![format!("{}_schema", database.tables)],
         )?;
-        if !there {
-            return Ok(0);
+        if let Some(found) = if there { version(tx)? } else { None } {
+            return Ok(found);
         }
-        let found = tx.one(
-            "SELECT value FROM #schema WHERE name = 'version'",
-            Vec::new(),
-        )?;
-        Ok(found.unwrap_or(0))
+        for statement in SCHEMA.split(";\n").filter(|one| !one.trim().is_empty()) {
+            tx.run(statement, Vec::new())?;
+        }
+        let done = "INSERT IGNORE INTO #schema (name, value) VALUES ('version', ?)";
+        tx.run(done, by![SCHEMA_VERSION])?;
+        Ok(version(tx)?.unwrap_or(0))
+    })?;
+    let (age, advice) = match found {
+        SCHEMA_VERSION => return Ok(()),
+        newer if newer > SCHEMA_VERSION => ("a newer version", "Update batchwright"),
+        _ => ("a version before the first release", "Use that version"),
     };
-    // Whether the tables exist and have this version.
-    let are_there = |found: i64| {
-        let (age, advice) = match found {
-            0 => return Ok(false),
-            SCHEMA_VERSION => return Ok(true),
-            newer if newer > SCHEMA_VERSION => ("a newer version", "Update batchwright"),
-            _ => ("a version before the first release", "Use that version"),
-        };
-        Err(Fault::from(invalid(format!(
-            "{} was written by {age} of batchwright (schema {found}, this one knows {SCHEMA_VERSION}). {advice}, or name \
-             other tables",
-            database.location
-        ))))
-    };
-    database.read(|tx| {
-        if are_there(told(tx)?)? {
-            return Ok(());
-        }
-        let lock = format!("batchwright.{}", database.tables);
-        let got: Option<i64> = tx
-            .one("SELECT GET_LOCK(CONCAT(LEFT(MD5(DATABASE()), 16), ?), ?)", by![lock.clone(), CREATION_WAIT])?
-            .flatten();
-        if got != Some(1) {
-            let why = format!("{}: another program is creating the tables; retrying", database.location);
-            return Err(Error::new(ErrorKind::Transient, why).with_storage().into());
-        }
-        let done = (|| {
-            tx.run(
-                "CREATE TABLE IF NOT EXISTS #schema (name VARCHAR(32) NOT NULL PRIMARY KEY, value BIGINT NOT NULL)
-                 ENGINE=InnoDB",
-                Vec::new(),
-            )?;
-            // Another process may have created them first, in a newer version.
-            if are_there(told(tx)?)? {
-                return Ok(());
-            }
-            for statement in SCHEMA.split(";\n").filter(|one| !one.trim().is_empty()) {
-                match tx.run(statement, Vec::new()) {
-                    // The statement was completed by a process that crashed later.
-                    Err(Fault::Mysql(mysql::Error::MySqlError(error)))
-                        if matches!(error.code, 1050 | 1062) => {}
-                    other => drop(other?),
-                }
-            }
-            let done = "INSERT INTO #schema (name, value) VALUES ('version', ?)";
-            tx.run(done, by![SCHEMA_VERSION]).map(drop)
-        })();
-        let _ = tx.run("SELECT RELEASE_LOCK(CONCAT(LEFT(MD5(DATABASE()), 16), ?))", by![lock.clone()]);
-        done
-    })
+    Err(invalid(format!(
+        "{} was written by {age} of batchwright (schema {found}, this one knows {SCHEMA_VERSION}). {advice}, or name \
+         other tables",
+        database.location
+    )))
 }
 
 #[cfg(test)]

@@ -20,8 +20,6 @@ struct State {
     /// Idle connections since a time; the last used one at the end.
     idle: Vec<(Conn, Instant)>,
     lent: usize,
-    /// Time of the last lost connection or late renewal.
-    steady_since: Instant,
     /// The server of the last connection.
     server: usize,
 }
@@ -51,7 +49,6 @@ impl Pool {
             state: Mutex::new(State {
                 idle: Vec::new(),
                 lent: 0,
-                steady_since: Instant::now(),
                 server: 0,
             }),
             returned: Condvar::new(),
@@ -108,19 +105,8 @@ impl Pool {
 
     /// A connection was lost, so the others are probably lost too.
     pub(super) fn lost(&self) {
-        self.unsteady();
         let idle = std::mem::take(&mut self.state.lock().idle);
         drop(idle);
-    }
-
-    /// Leases could not be renewed in time.
-    pub(super) fn unsteady(&self) {
-        self.state.lock().steady_since = Instant::now();
-    }
-
-    /// Time since the last lost connection or late renewal.
-    pub(super) fn steady_for(&self) -> Duration {
-        self.state.lock().steady_since.elapsed()
     }
 }
 

@@ -1,25 +1,31 @@
 -- Statements end with a semicolon at the end of a line. #name stands for a table: #jobs for the prefix itself, others
--- for the prefix, an underscore and the name.
+-- for the prefix, an underscore and the name. After a crash, or if several processes create them at once, each statement
+-- passes over what exists.
 
-CREATE TABLE #meta (
+CREATE TABLE IF NOT EXISTS #schema (
+  name VARCHAR(32) NOT NULL PRIMARY KEY,
+  value BIGINT NOT NULL
+) ENGINE=InnoDB;
+
+CREATE TABLE IF NOT EXISTS #meta (
   name VARCHAR(32) NOT NULL PRIMARY KEY,
   value VARCHAR(64) NOT NULL
 ) ENGINE=InnoDB;
 
 -- A salt in every job id, so that an id of another database is not taken for one of ours.
-INSERT INTO #meta VALUES ('salt', FLOOR(RAND() * 4096)), ('id', REPLACE(UUID(), '-', ''));
+INSERT IGNORE INTO #meta VALUES ('salt', FLOOR(RAND() * 4096)), ('id', REPLACE(UUID(), '-', ''));
 
 -- Their sum tells whether anybody has written. Many rows, so that writers do not wait for each other.
-CREATE TABLE #versions (
+CREATE TABLE IF NOT EXISTS #versions (
   slot INT NOT NULL PRIMARY KEY,
   version BIGINT NOT NULL
 ) ENGINE=InnoDB;
-INSERT INTO #versions (slot, version)
+INSERT IGNORE INTO #versions (slot, version)
   WITH RECURSIVE slots (slot) AS (SELECT 0 UNION ALL SELECT slot + 1 FROM slots WHERE slot < 63)
   SELECT slot, 0 FROM slots;
 
 -- A process has a row as long as it has jobs. Its counters change in the transaction that changes its jobs.
-CREATE TABLE #processes (
+CREATE TABLE IF NOT EXISTS #processes (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   id BINARY(16) NOT NULL,
   parent BIGINT,
@@ -59,7 +65,7 @@ CREATE TABLE #processes (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- The hash is that of the other three: they may be longer than an index takes, and differ in trailing blanks alone.
-CREATE TABLE #lanes (
+CREATE TABLE IF NOT EXISTS #lanes (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   hash BINARY(32) NOT NULL,
   kind LONGTEXT NOT NULL,
@@ -70,7 +76,7 @@ CREATE TABLE #lanes (
 
 -- A worker lives until its lease ends, by the clock of the database; 0 says that it has died. The quotas are the limits that
 -- it uses, as numbers with spaces between; what limits it at the moment is a word.
-CREATE TABLE #workers (
+CREATE TABLE IF NOT EXISTS #workers (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   pid BIGINT NOT NULL,
   host VARCHAR(255) NOT NULL,
@@ -81,7 +87,7 @@ CREATE TABLE #workers (
 
 -- Small rows: what is long is written once, to the tables below. The id is the number of the process times 2^32 plus
 -- that of the job in it, so the jobs of a process are one range of keys.
-CREATE TABLE #jobs (
+CREATE TABLE IF NOT EXISTS #jobs (
   id BIGINT NOT NULL PRIMARY KEY,
   lane BIGINT NOT NULL,
   priority INT NOT NULL,
@@ -104,26 +110,26 @@ CREATE TABLE #jobs (
   KEY in_batch (batch, id)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE #payloads (
+CREATE TABLE IF NOT EXISTS #payloads (
   job BIGINT NOT NULL PRIMARY KEY,
   item_id LONGTEXT,
   request_hash LONGTEXT,
   body LONGTEXT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE #results (
+CREATE TABLE IF NOT EXISTS #results (
   job BIGINT NOT NULL PRIMARY KEY,
   error LONGTEXT,
   body LONGTEXT
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
-CREATE TABLE #histories (
+CREATE TABLE IF NOT EXISTS #histories (
   job BIGINT NOT NULL PRIMARY KEY,
   body LONGTEXT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- What was spent on calls. The rows stay when jobs and processes are gone.
-CREATE TABLE #spent (
+CREATE TABLE IF NOT EXISTS #spent (
   day INT NOT NULL,                        -- since 1970, of UTC
   model VARCHAR(250) NOT NULL,             -- empty if unknown
   calls BIGINT NOT NULL,
@@ -133,12 +139,12 @@ CREATE TABLE #spent (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- It has a row while the queue is paused.
-CREATE TABLE #pauses (
+CREATE TABLE IF NOT EXISTS #pauses (
   no BIGINT NOT NULL PRIMARY KEY
 ) ENGINE=InnoDB;
 
 -- Requests whose jobs are inserted once: known for a day, also when their processes are gone.
-CREATE TABLE #requests (
+CREATE TABLE IF NOT EXISTS #requests (
   process BINARY(16) NOT NULL PRIMARY KEY,
   request VARCHAR(255) NOT NULL,           -- its hash
   sent_at BIGINT NOT NULL,
@@ -146,7 +152,7 @@ CREATE TABLE #requests (
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- A row of work that was handed to a provider as one. It outlives its process, whose number is never given to another.
-CREATE TABLE #batches (
+CREATE TABLE IF NOT EXISTS #batches (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
   process BIGINT NOT NULL,
   lane BIGINT NOT NULL,

@@ -70,7 +70,7 @@ impl Drop for Tables {
 fn database(address: String) -> TestDatabase {
     let tables = Tables::new(address);
     TestDatabase::new(move || {
-        let options = tables.options().chunk(2).connections(8);
+        let options = tables.options().connections(8);
         Store::on_server(options.lease(Duration::from_secs(1))).unwrap()
     })
 }
@@ -111,10 +111,7 @@ fn seeded_lives_and_deaths_keep_every_promise() {
     let Some(address) = address() else { return };
     crate::queue::simulation::run_seeds(2_500, || {
         let tables = Tables::new(address.clone());
-        Box::new(move || {
-            let options = tables.options().awaits_no_others();
-            Arc::new(Store::on_server(options).unwrap())
-        })
+        Box::new(move || Arc::new(tables.open()))
     });
 }
 

@@ -30,7 +30,6 @@ pub(crate) enum Gets {
 pub(crate) struct Wire {
     /// Milliseconds by the clock of the server.
     now: AtomicI64,
-    lost_at: AtomicI64,
     gets: AtomicU8,
 }
 
@@ -60,20 +59,12 @@ impl Wire {
     }
 
     fn lose(&self) -> Fault {
-        self.unsteady();
         let error = Error::new(ErrorKind::Transient, "the connection was lost");
         Fault::Refused(error.with_storage())
     }
 
-    pub(super) fn unsteady(&self) {
-        let now = self.now.load(Ordering::SeqCst);
-        self.lost_at.store(now, Ordering::SeqCst);
-    }
-
-    /// Time since the last lost message or late renewal.
-    pub(super) fn steady_for(&self) -> Duration {
-        let steady = self.now.load(Ordering::SeqCst) - self.lost_at.load(Ordering::SeqCst);
-        Duration::from_millis(u64::try_from(steady).unwrap_or(0))
+    pub(super) fn now(&self) -> Duration {
+        Duration::from_millis(self.now.load(Ordering::SeqCst).unsigned_abs())
     }
 }
 
@@ -83,28 +74,11 @@ impl MysqlOptions {
         self.wire = Some(wire);
         self
     }
-
-    /// Maintenance waits for no other workers, in a simulation of time.
-    pub(super) fn awaits_no_others(mut self) -> Self {
-        self.awaits_others = false;
-        self
-    }
-
-    /// Number of jobs per transaction of a chore.
-    pub(super) fn chunk(mut self, jobs: i64) -> Self {
-        self.chunk = jobs;
-        self
-    }
 }
 
 impl Store {
     /// Renews the leases. In a simulation no thread does that.
     pub(crate) fn renew_leases(&self) -> Result<(), Error> {
         self.mysql().heartbeat.0.renew()
-    }
-
-    /// Forgets its workers as after a power failure: their leases do not end early.
-    pub(crate) fn die(&self) {
-        self.workers.forget_all();
     }
 }

@@ -11,8 +11,9 @@ use super::Database;
 
 mod tx;
 
-pub(super) use crate::queue::store::sql::Again;
-pub(super) use crate::queue::store::sql::statements::{Fault, Queries, Statements, by, list};
+pub(super) use crate::queue::store::Again;
+use crate::queue::store::settle::too_large;
+pub(super) use crate::queue::store::statements::{Fault, Queries, Statements, by};
 pub(in crate::queue::store) use tx::Tx;
 
 /// How to handle a failure.
@@ -137,15 +138,6 @@ fn explain(location: &str, error: &mysql::Error) -> Error {
 
 /// Bytes of a statement next to the value that makes it large.
 const AROUND: usize = 4 << 10;
-
-/// The error for something that the server would not accept. The request is its cause, not the store.
-pub(super) fn too_large(what: &str, bytes: usize, most: usize) -> Error {
-    let why = format!(
-        "{what} has {bytes} bytes, and the database server accepts less than {most} at once (max_allowed_packet); send \
-         less, or ask for a higher max_allowed_packet"
-    );
-    Error::new(ErrorKind::Invalid, why).with_status(413)
-}
 
 /// The error for a commit that was sent and got no reply.
 fn in_doubt(location: &str, error: impl Display) -> Error {
@@ -332,7 +324,7 @@ impl Database {
     }
 
     /// Maximum number of bytes of a job or result, for which a statement has room.
-    pub(super) fn most_value(&self) -> usize {
+    pub(in crate::queue::store) fn most_value(&self) -> usize {
         self.pool.most_bytes().saturating_sub(AROUND)
     }
 

@@ -7,13 +7,13 @@ mod movable;
 mod open;
 mod readers;
 mod signs;
-mod tidy;
 mod translate;
 mod writer;
 
 #[cfg(test)]
 mod tests;
 
+use std::fs;
 use std::path::PathBuf;
 
 use derive_setters::Setters;
@@ -23,9 +23,10 @@ use rusqlite::Connection;
 use crate::base::Error;
 
 use super::JobLane;
+use super::health::{self, HealthFinding, Severity};
 use super::rows::count;
-use super::sql::statements::{Fault, Queries as _, Statements, by};
-use open::Identity;
+use super::statements::{Fault, Queries as _, Statements, by};
+use open::{Identity, SCHEMA_VERSION};
 pub(super) use open::{open, open_in_memory};
 use readers::Readers;
 pub(crate) use signs::ConsumerLock;
@@ -45,6 +46,9 @@ pub enum Durability {
     Full,
 }
 
+/// A log of this size is copied into the database.
+const WORTH_COPYING: u64 = 2 << 20;
+
 /// How a database of jobs is opened.
 #[derive(Debug, Clone, Setters)]
 #[setters(generate = false)]
@@ -54,7 +58,6 @@ pub struct SqliteOptions {
     durability: Durability,
     makes_file: bool,
     only_looks: bool,
-    pub(super) chunk: i64,
 }
 
 impl Default for SqliteOptions {
@@ -63,7 +66,6 @@ impl Default for SqliteOptions {
             durability: Durability::Normal,
             makes_file: true,
             only_looks: false,
-            chunk: 1_000,
         }
     }
 }
@@ -92,8 +94,8 @@ pub(crate) struct Sqlite {
     durability: Durability,
     /// Whether it is the store of a run, which users move.
     is_movable: bool,
-    /// The key of the record that this OS process uses the store of a run.
-    held: Option<String>,
+    /// Whether it has the record that an OS process uses the store of a run.
+    holds: bool,
     readers: Readers,
     watcher: Mutex<Connection>,
     /// Copies the log into the database.
@@ -136,6 +138,62 @@ impl Sqlite {
             .map(count)
             .map_err(|error| Fault::from(error).in_file(&self.path))
     }
+
+    fn log_size(&self) -> u64 {
+        fs::metadata(self.beside("-wal")).map_or(0, |meta| meta.len())
+    }
+
+    /// Copies the write-ahead log into the database concurrently with writes, so that no transaction has to wait for
+    /// it. The log restarts only after all of it was copied, which does not happen during constant writes; but the rest
+    /// is short by then.
+    pub(super) fn copy_log(&self) -> Result<(), Error> {
+        if self.log_size() < WORTH_COPYING {
+            return Ok(());
+        }
+        let Some(copier) = self.copier.try_lock() else {
+            return Ok(());
+        };
+        let copy = |conn: &Connection| -> Result<(i64, i64), Fault> {
+            let mut copy = conn.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
+            Ok(copy.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?)
+        };
+        let copied = copy(&copier).and_then(|(pages, copied)| {
+            if copied < pages {
+                copy(&self.writer.lock().conn)
+            } else {
+                Ok((pages, copied))
+            }
+        });
+        copied.map(drop).map_err(|fault| fault.in_file(&self.path))
+    }
+
+    pub(super) fn look_at_health(
+        &self,
+        tx: &mut dyn Statements,
+    ) -> Result<Vec<HealthFinding>, Fault> {
+        self.still_there()?;
+        let version = tx.one("PRAGMA user_version", Vec::new())?.unwrap_or(0);
+        Ok(vec![
+            integrity(tx)?,
+            health::schema(version, SCHEMA_VERSION, "file"),
+        ])
+    }
+}
+
+fn integrity(tx: &mut dyn Statements) -> Result<HealthFinding, Fault> {
+    let said: Vec<String> = tx.column("PRAGMA quick_check(5)", Vec::new())?;
+    let said = said.join("; ");
+    if said == "ok" {
+        return Ok(HealthFinding::new("integrity", Severity::Good, said, None));
+    }
+    let advice = "stop all workers, copy the file with its -wal and -shm beside it, then rescue what \
+                  can be read: sqlite3 FILE .recover | sqlite3 rescued.db";
+    Ok(HealthFinding::new(
+        "integrity",
+        Severity::Bad,
+        said,
+        Some(advice),
+    ))
 }
 
 /// The number of a lane, which is created if it does not exist.
@@ -158,7 +216,7 @@ impl Drop for Sqlite {
         self.put_log_away();
         if self.file.is_none() {
             for folder in [".batches", ".workers"] {
-                let _ = std::fs::remove_dir_all(self.beside(folder));
+                let _ = fs::remove_dir_all(self.beside(folder));
             }
         }
     }

@@ -7,22 +7,16 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, params};
-use uuid::Uuid;
+use rusqlite::{Connection, OpenFlags};
 
 use crate::base::host::host;
 use crate::base::{Error, ErrorKind};
 
 use super::Sqlite;
 use super::signs::is_gone;
-use crate::queue::store::sql::statements::Fault;
-
-/// Maximum time for copying the log while others read.
-const PATIENCE: Duration = Duration::from_secs(10);
+use crate::queue::store::statements::Fault;
 
 /// Whether a path is that of a run's store.
 pub(super) fn is_of_a_run(path: &Path) -> bool {
@@ -59,27 +53,33 @@ pub(super) fn keep_log(conn: &Connection, yes: bool) -> Result<(), rusqlite::Err
 }
 
 impl Sqlite {
-    /// Records that this OS process uses the store of a run, before it writes anything else.
+    /// Records that this OS process uses the store of a run, before it writes anything else; unless another living one has
+    /// recorded that.
     ///
     /// # Errors
     /// When that cannot be written to the database itself.
     pub(super) fn hold(&mut self) -> Result<(), Fault> {
-        let key = format!("held {} {}", Uuid::now_v7(), host());
         let conn = &self.writer.get_mut().conn;
-        let insert = "INSERT INTO meta VALUES (?1, ?2)";
-        conn.execute(insert, params![key, std::process::id()])?;
-        self.held = Some(key);
-        let start = Instant::now();
-        // It fails at once while another connection copies the log.
-        while !checkpoint(conn, "FULL")? {
-            if start.elapsed() > PATIENCE {
-                let why = format!(
-                    "{}: other processes read it all the time, so its log cannot be copied into it: end them",
-                    self.path.display()
-                );
-                return Err(Error::new(ErrorKind::Transient, why).with_storage().into());
-            }
-            thread::sleep(Duration::from_millis(20));
+        let read = "SELECT max(value) FROM meta WHERE key = 'held'";
+        let held: Option<String> = conn.query_row(read, [], |row| row.get(0))?;
+        let lives = |held: &str| {
+            let pid = held
+                .split_once(' ')
+                .and_then(|(pid, host)| Some((pid.parse().ok()?, host)));
+            pid.is_some_and(|(pid, host)| !is_gone(pid, host))
+        };
+        if held.as_deref().is_some_and(lives) {
+            return Ok(());
+        }
+        let own = format!("{} {}", std::process::id(), host());
+        conn.execute("REPLACE INTO meta VALUES ('held', ?1)", [own])?;
+        self.holds = true;
+        if !checkpoint(conn, "FULL")? {
+            let why = format!(
+                "{}: another process reads it all the time, so its log cannot be copied into it: end that",
+                self.path.display()
+            );
+            return Err(Error::new(ErrorKind::Transient, why).with_storage().into());
         }
         Ok(())
     }
@@ -90,9 +90,9 @@ impl Sqlite {
             return;
         }
         let conn = &self.writer.get_mut().conn;
-        if let Some(own) = self.held.take() {
-            let ended = end_use(conn, &own).and_then(|()| is_in_use(conn));
-            if !matches!(ended, Ok(false)) || !checkpoint(conn, "TRUNCATE").unwrap_or(false) {
+        if self.holds {
+            let ended = conn.execute("DELETE FROM meta WHERE key = 'held'", []);
+            if ended.is_err() || !checkpoint(conn, "TRUNCATE").unwrap_or(false) {
                 return;
             }
         }
@@ -100,22 +100,6 @@ impl Sqlite {
             let _ = keep_log(conn, false);
         }
     }
-}
-
-/// Removes the records of this use and of killed processes.
-fn end_use(conn: &Connection, own: &str) -> Result<(), rusqlite::Error> {
-    let mut read = conn.prepare("SELECT key, value FROM meta WHERE key GLOB 'held *'")?;
-    let uses = read.query_map([], |row| {
-        Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?))
-    })?;
-    let uses: Vec<(String, i64)> = uses.collect::<Result<_, _>>()?;
-    for (key, pid) in uses {
-        let host = key.splitn(3, ' ').nth(2).unwrap_or_default();
-        if key == own || is_gone(pid, host) {
-            conn.execute("DELETE FROM meta WHERE key = ?1", [&key])?;
-        }
-    }
-    Ok(())
 }
 
 /// Copies the log into the database. Returns whether all of it was copied.
@@ -128,7 +112,7 @@ fn checkpoint(conn: &Connection, mode: &str) -> Result<bool, rusqlite::Error> {
 }
 
 fn is_in_use(conn: &Connection) -> Result<bool, rusqlite::Error> {
-    let ask = "SELECT EXISTS (SELECT 1 FROM meta WHERE key GLOB 'held *')";
+    let ask = "SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'held')";
     conn.query_row(ask, [], |row| row.get(0))
 }
 

@@ -1,6 +1,6 @@
 //! Opening: which files are accepted or rejected, and the creation of new ones.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::base::sqlite_header::sqlite_header;
 use crate::base::{Error, ErrorKind, private};
-use crate::queue::store::sql::statements::Fault;
+use crate::queue::store::statements::Fault;
 
 use super::readers::Readers;
 use super::writer::{Writer, be_patient};
@@ -86,7 +86,7 @@ pub(in crate::queue::store) fn open(path: &Path, options: SqliteOptions) -> Resu
     }
     let name = path.clone().into_os_string();
     let only_looks = options.only_looks;
-    let mut store = connect(path, &name, false, is_movable, options)?;
+    let mut store = connect(path, name, false, options)?;
     if is_movable && !only_looks {
         store.hold().map_err(|fault| fault.in_file(&store.path))?;
     }
@@ -99,16 +99,16 @@ pub(in crate::queue::store) fn open_in_memory(options: SqliteOptions) -> Result<
     let name = format!("batchwright-{}", uuid::Uuid::now_v7());
     let uri = format!("file:/{name}?vfs=memdb");
     let beside = std::env::temp_dir().join(name);
-    connect(beside, uri.as_ref(), true, false, options)
+    connect(beside, uri.into(), true, options)
 }
 
 /// How connections to one database are opened.
 struct Connector {
     path: PathBuf,
     name: OsString,
-    /// Flags of a connection that writes; a connection that reads has others in addition.
-    write: OpenFlags,
-    common: OpenFlags,
+    /// Flags of all connections.
+    flags: OpenFlags,
+    makes_file: bool,
     is_movable: bool,
     /// `None` in memory.
     file: Option<Identity>,
@@ -119,8 +119,19 @@ impl Connector {
         fault.into().in_file(&self.path)
     }
 
+    fn connect(&self, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
+        let mut conn = Connection::open_with_flags(&self.name, self.flags | flags)?;
+        common(&mut conn)?;
+        Ok(conn)
+    }
+
+    /// A connection that writes.
     fn writer(&self) -> Result<Connection, rusqlite::Error> {
-        Connection::open_with_flags(&self.name, self.write)
+        let mut write = OpenFlags::SQLITE_OPEN_READ_WRITE;
+        write.set(OpenFlags::SQLITE_OPEN_CREATE, self.makes_file);
+        let conn = self.connect(write)?;
+        movable::keep_log(&conn, self.is_movable)?;
+        Ok(conn)
     }
 
     fn reader(&self) -> Result<Connection, Error> {
@@ -129,49 +140,41 @@ impl Connector {
         if let Some(file) = &self.file {
             file.still_there(&self.path)?;
         }
-        let open = || -> Result<Connection, rusqlite::Error> {
-            let read = self.common | OpenFlags::SQLITE_OPEN_READ_ONLY;
-            let mut conn = Connection::open_with_flags(&self.name, read)?;
-            common(&mut conn)?;
-            conn.pragma_update(None, "cache_size", -2_048)?;
-            Ok(conn)
-        };
-        open().map_err(|error| self.fail(error))
+        let conn = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY);
+        let conn = conn.map_err(|error| self.fail(error))?;
+        let set = conn.pragma_update(None, "cache_size", -2_048);
+        set.map_err(|error| self.fail(error))?;
+        Ok(conn)
     }
 
     /// The connection that copies the log into the database.
     fn copier(&self) -> Result<Connection, rusqlite::Error> {
         let mut conn = self.writer()?;
-        common(&mut conn)?;
         be_patient(&mut conn, false)?;
         conn.pragma_update(None, "synchronous", "NORMAL")?;
-        movable::keep_log(&conn, self.is_movable)?;
         Ok(conn)
     }
 }
 
 fn connect(
     path: PathBuf,
-    name: &OsStr,
+    name: OsString,
     in_memory: bool,
-    is_movable: bool,
     options: SqliteOptions,
 ) -> Result<Sqlite, Error> {
+    let is_movable = movable::is_of_a_run(&path);
     let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_URI, in_memory);
-    let mut write = flags | OpenFlags::SQLITE_OPEN_READ_WRITE;
-    write.set(OpenFlags::SQLITE_OPEN_CREATE, options.makes_file);
     let mut connector = Connector {
         path: path.clone(),
-        name: name.to_owned(),
-        write,
-        common: flags,
+        name,
+        flags,
+        makes_file: options.makes_file,
         is_movable,
         file: None,
     };
     let begin = |connector: &Connector| -> Result<_, Fault> {
         let mut conn = connector.writer()?;
-        movable::keep_log(&conn, is_movable)?;
         set_up(&mut conn, &path, in_memory)?;
         Ok(conn)
     };
@@ -192,7 +195,7 @@ fn connect(
         file,
         durability: options.durability,
         is_movable,
-        held: None,
+        holds: false,
         path,
     })
 }
@@ -260,7 +263,6 @@ fn common(conn: &mut Connection) -> Result<(), rusqlite::Error> {
 }
 
 fn set_up(conn: &mut Connection, path: &Path, in_memory: bool) -> Result<(), Fault> {
-    common(conn)?;
     if conn.is_readonly("main")? {
         return Err(invalid(format!(
             "{} can only be read. The file and its folder must be writable for this user",
@@ -270,9 +272,8 @@ fn set_up(conn: &mut Connection, path: &Path, in_memory: bool) -> Result<(), Fau
     }
     refuse_foreign_files(conn, path)?;
     if number(conn, "user_version")? < SCHEMA_VERSION {
-        // The first written page fixes both.
+        // The first written page fixes it.
         conn.pragma_update(None, "page_size", 4_096)?;
-        conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
     if in_memory {
         return create(conn, path);

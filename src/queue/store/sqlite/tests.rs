@@ -11,17 +11,17 @@ use crate::base::{ErrorKind, ProcessId, Timestamp};
 use super::*;
 use crate::queue::job::Job;
 use crate::queue::store::Store;
-use crate::queue::store::sql::budgets::CLOSED;
-use crate::queue::store::sql::statements::Dialect;
-use crate::queue::store::sql::{candidates, results};
+use crate::queue::store::budgets::CLOSED;
+use crate::queue::store::statements::Dialect;
 use crate::queue::store::tests::{TestDatabase, random_operations, suite};
+use crate::queue::store::{claim, results};
 
 const T: Timestamp = Timestamp(1_763_000_000_000);
 
 fn database(durability: Durability) -> TestDatabase {
     let dir = TempDir::new().unwrap();
     TestDatabase::new(move || {
-        let options = SqliteOptions::default().durability(durability).chunk(2);
+        let options = SqliteOptions::default().durability(durability);
         Store::open(path(&dir), options).unwrap()
     })
 }
@@ -61,11 +61,7 @@ fn a_missing_folder_is_made_and_the_file_is_ours() {
     drop(open(&deep).unwrap());
     drop(open(&deep).unwrap());
     let conn = Connection::open(&deep).unwrap();
-    for (pragma, value) in [
-        ("application_id", 0x6277_6a71),
-        ("auto_vacuum", 2),
-        ("page_size", 4_096),
-    ] {
+    for (pragma, value) in [("application_id", 0x6277_6a71), ("page_size", 4_096)] {
         let found = conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
         assert_eq!(found, Ok(value), "{pragma}");
     }
@@ -220,24 +216,6 @@ fn who_takes_results_leaves_no_traces_for_others_to_read() {
     }
 }
 
-#[test]
-fn room_is_given_back() {
-    let dir = TempDir::new().unwrap();
-    let store = open(&path(&dir)).unwrap();
-    let process = ProcessId::new();
-    let payload = serde_json::value::to_raw_value(&"x".repeat(8_000)).unwrap();
-    store
-        .insert(process, vec![Job::raw("k", payload); 1_000], true, T)
-        .unwrap();
-    store.delete(process, T).unwrap();
-    while store.maintain(T).unwrap() {}
-    let pages: i64 = store
-        .sqlite()
-        .read(|conn| Ok(conn.query_row("PRAGMA page_count", [], |row| row.get(0))?))
-        .unwrap();
-    assert!(pages < 1_400, "{pages} pages are left");
-}
-
 /// With numbers in place of the parameters.
 fn bound(sql: &str) -> String {
     let sql = (1..9).fold(sql.to_owned(), |sql, n| {
@@ -252,11 +230,11 @@ fn hot_statements_use_their_indexes() {
     let store = open(&path(&dir)).unwrap();
     let cases = [
         (
-            candidates::groups(Dialect::Sqlite, ""),
+            claim::groups(Dialect::Sqlite, ""),
             "USING COVERING INDEX jobs_to_claim ((lane,priority)>(?,?))",
         ),
         (
-            bound(&translate::kept(&candidates::heads_in_sqlite(""))),
+            bound(&translate::kept(&claim::heads(""))),
             "USING INDEX jobs_to_claim (lane=? AND priority=? AND visible_at>?)",
         ),
         (

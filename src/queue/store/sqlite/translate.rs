@@ -7,13 +7,12 @@ use std::rc::Rc;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use crate::queue::store::sql::statements::{
-    Dialect, Fault, InsertOf, LIST, Query, Row, Statements,
-};
+use crate::queue::store::statements::{Dialect, Fault, InsertOf, LIST, Query, Row, Statements};
 
 /// MySQL's words, and SQLite's. A transaction locks the whole database, so row locks are dropped.
-const WORDS: [(&str, &str); 16] = [
+const WORDS: [(&str, &str); 17] = [
     ("#", ""),
+    (LIST, "(SELECT value FROM json_each(?))"),
     (" FOR UPDATE SKIP LOCKED", ""),
     (" FOR UPDATE", ""),
     (" LOCK IN SHARE MODE", ""),
@@ -60,13 +59,6 @@ pub(super) fn kept(sql: &str) -> Rc<str> {
     })
 }
 
-/// Binds the numbers of a [`LIST`] as one JSON text, so that the statement stays the same.
-fn listing(sql: &str, numbers: &[i64]) -> (String, Vec<Value>) {
-    let sql = sql.replace(LIST, "(SELECT value FROM json_each(?))");
-    let numbers = serde_json::to_string(numbers).unwrap_or_default();
-    (sql, vec![Value::Text(numbers)])
-}
-
 impl Statements for &Connection {
     fn dialect(&self) -> Dialect {
         Dialect::Sqlite
@@ -107,23 +99,9 @@ impl Statements for &Connection {
         Ok(())
     }
 
-    fn rows_in(&mut self, sql: &str, list: &[i64]) -> Result<Vec<Row>, Fault> {
-        let (sql, by) = listing(sql, list);
-        self.rows(&sql, by)
-    }
-
-    fn run_in(&mut self, sql: &str, list: &[i64]) -> Result<u64, Fault> {
-        let (sql, by) = listing(sql, list);
-        self.run(&sql, by)
-    }
-
-    fn rows_of_all(&mut self, queries: &[Query<'_>]) -> Result<Vec<Vec<Row>>, Fault> {
-        let all = queries.iter().map(|query| match query {
-            Query::Of(sql) => self.rows(sql, Vec::new()),
-            Query::In(_, []) => Ok(Vec::new()),
-            Query::In(sql, list) => self.rows_in(sql, list),
-        });
-        all.collect()
+    fn rows_of_all(&mut self, queries: Vec<Query<'_>>) -> Result<Vec<Vec<Row>>, Fault> {
+        let queries = queries.into_iter();
+        queries.map(|(sql, by)| self.rows(sql, by)).collect()
     }
 
     fn insert_rows(

@@ -10,7 +10,7 @@ use parking_lot::FairMutexGuard;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use crate::base::{Error, ErrorKind};
-use crate::queue::store::sql::statements::Fault;
+use crate::queue::store::statements::Fault;
 
 use super::{Durability, Sqlite};
 

@@ -89,9 +89,7 @@ pub(super) fn a_retry_takes_each_job_once_and_only_if_it_had_failed_before_it_be
     let before = fail(2);
     let again = |jobs: &[(i64, i64)]| {
         let no = rows::process_of(before[0].0);
-        let done = store.write(Again::Harmless, |tx| {
-            sql::chores::requeue(store, tx, no, jobs, T)
-        });
+        let done = store.write(Again::Harmless, |tx| store.requeue(tx, no, jobs, T));
         done.unwrap()
     };
     assert_eq!(again(&before[..1]), 1);

@@ -57,6 +57,20 @@ impl Store {
         self.claim(worker, wanted, now)
     }
 
+    /// Fails where a test wants it to.
+    pub(super) fn check_writable(&self) -> Result<(), Error> {
+        let failure = self.unwritable.lock().as_mut().and_then(|why| why());
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Called before each of many short transactions. A test may abort after some of them.
+    pub(super) fn next_chunk(&self) -> Result<(), Error> {
+        match self.chunks_left.fetch_sub(1, Ordering::Relaxed) {
+            ..=0 => Err(Error::new(ErrorKind::Transient, "abandoned by the test")),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn sqlite(&self) -> &Sqlite {
         match &self.db {
             Db::Sqlite(db) => db,
@@ -74,14 +88,6 @@ impl Store {
     }
 }
 
-impl SqliteOptions {
-    /// Number of jobs per transaction of a chore.
-    pub(crate) fn chunk(mut self, jobs: i64) -> Self {
-        self.chunk = jobs;
-        self
-    }
-}
-
 /// A new and empty database of a store under test.
 pub(super) struct TestDatabase {
     open: Box<dyn Fn() -> Arc<Store>>,
@@ -95,7 +101,11 @@ impl TestDatabase {
     /// workers with it. Chores take two jobs at a time.
     pub(super) fn new(open: impl Fn() -> Store + 'static) -> Self {
         Self {
-            open: Box::new(move || Arc::new(open())),
+            open: Box::new(move || {
+                let mut store = open();
+                store.chunk = 2;
+                Arc::new(store)
+            }),
             latest: Mutex::default(),
         }
     }

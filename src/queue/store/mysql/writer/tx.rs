@@ -6,9 +6,7 @@ use mysql::prelude::Queryable;
 use rusqlite::types::Value;
 
 use crate::llm::hash::hex;
-use crate::queue::store::sql::statements::{
-    Dialect, InsertOf, Queries as _, Query, Row, Statements, with_list,
-};
+use crate::queue::store::statements::{Dialect, InsertOf, LIST, Query, Row, Statements};
 
 use super::{Database, Fault};
 
@@ -58,6 +56,26 @@ fn literal(value: Value) -> String {
         Value::Text(text) => format!("CONVERT(X'{}' USING utf8mb4)", hex(text.as_bytes())),
         Value::Blob(bytes) => format!("X'{}'", hex(&bytes)),
     }
+}
+
+/// A statement with its values in its text.
+fn with_values(sql: &str, by: Vec<Value>) -> String {
+    let mut text = String::with_capacity(sql.len() + size(&by));
+    let mut rest = sql;
+    for value in by {
+        let Some(at) = rest.find(['?', ':']) else {
+            break;
+        };
+        text += &rest[..at];
+        let is_list = rest[at..].starts_with(LIST);
+        rest = &rest[at + if is_list { LIST.len() } else { 1 }..];
+        text += &match value {
+            Value::Text(numbers) if is_list && numbers == "[]" => "(NULL)".to_owned(),
+            Value::Text(numbers) if is_list => numbers.replace('[', "(").replace(']', ")"),
+            value => literal(value),
+        };
+    }
+    text + rest
 }
 
 fn cell(value: mysql::Value) -> Result<Value, Fault> {
@@ -148,41 +166,37 @@ impl Tx<'_> {
     }
 }
 
+/// Whether a statement is sent as text: without bound values, or with a list.
+fn is_text(sql: &str, by: &[Value]) -> bool {
+    by.is_empty() || sql.contains(LIST)
+}
+
 impl Statements for Tx<'_> {
     fn dialect(&self) -> Dialect {
         Dialect::Mysql
     }
 
-    /// A query with bound values is prepared, and a query without any is sent as text.
     fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Row>, Fault> {
-        if by.is_empty() {
-            let [rows] = self.rows_of([Query::Of(sql)])?;
-            return Ok(rows);
+        if is_text(sql, &by) {
+            let rows = self.rows_of_all(vec![(sql, by)])?.pop();
+            return Ok(rows.unwrap_or_default());
         }
         self.exec(sql, by)?.into_iter().map(row).collect()
     }
 
     fn run(&mut self, sql: &str, by: Vec<Value>) -> Result<u64, Fault> {
-        if by.is_empty() {
-            let found = self.send(&[sql])?.1;
-            self.wrote |= found > 0;
-            return Ok(found);
-        }
-        self.exec(sql, by)?;
-        let found = self.conn.affected_rows();
+        let found = if is_text(sql, &by) {
+            self.send(&[&with_values(sql, by)])?.1
+        } else {
+            self.exec(sql, by)?;
+            self.conn.affected_rows()
+        };
         self.wrote |= found > 0;
         Ok(found)
     }
 
-    /// The values become a part of the text.
     fn defer(&mut self, sql: &str, by: Vec<Value>) -> Result<(), Fault> {
-        let mut pieces = sql.split('?');
-        let mut text = pieces.next().unwrap_or_default().to_owned();
-        for (piece, value) in pieces.zip(by) {
-            text += &literal(value);
-            text += piece;
-        }
-        self.defer_text(&text)
+        self.defer_text(&with_values(sql, by))
     }
 
     fn each(
@@ -199,26 +213,8 @@ impl Statements for Tx<'_> {
         Ok(())
     }
 
-    fn rows_in(&mut self, sql: &str, list: &[i64]) -> Result<Vec<Row>, Fault> {
-        self.rows(&with_list(sql, list.iter().copied()), Vec::new())
-    }
-
-    fn run_in(&mut self, sql: &str, list: &[i64]) -> Result<u64, Fault> {
-        self.run(&with_list(sql, list.iter().copied()), Vec::new())
-    }
-
-    fn defer_in(&mut self, sql: &str, list: &[i64]) -> Result<(), Fault> {
-        if list.is_empty() {
-            return Ok(());
-        }
-        self.defer_text(&with_list(sql, list.iter().copied()))
-    }
-
-    fn rows_of_all(&mut self, queries: &[Query<'_>]) -> Result<Vec<Vec<Row>>, Fault> {
-        let texts = queries.iter().map(|query| match query {
-            Query::Of(sql) => (*sql).to_owned(),
-            Query::In(sql, list) => with_list(sql, list.iter().copied()),
-        });
+    fn rows_of_all(&mut self, queries: Vec<Query<'_>>) -> Result<Vec<Vec<Row>>, Fault> {
+        let texts = queries.into_iter().map(|(sql, by)| with_values(sql, by));
         let texts: Vec<String> = texts.collect();
         let texts: Vec<&str> = texts.iter().map(|text| &**text).collect();
         Ok(self.send(&texts)?.0)

@@ -6,15 +6,14 @@ use std::time::Duration;
 
 use const_format::formatcp;
 
+use super::counters::CounterChanges;
+use super::rows::{CANCELLED, DELETING, HELD, NO_CHORE, PENDING, key_of, process_of};
+use super::{Again, Store, WaitingJobs};
 use crate::base::{Error, JobId, ProcessId, Timestamp};
-use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::rows::{CANCELLED, DELETING, HELD, NO_CHORE, PENDING, key_of, process_of};
-use crate::queue::store::{Store, WaitingJobs};
 
-use super::Again;
 use super::budgets::{CLOSED, not_closed};
-use super::lineage::{self, in_scope, lock};
-use super::statements::{Fault, Queries as _, Statements, by, id_of};
+use super::lineage::{PROCESS, lock, scope};
+use super::statements::{Fault, Queries as _, Statements, all, by, id_of};
 
 /// Waiting jobs of one process and lane.
 #[derive(Default)]
@@ -54,18 +53,14 @@ impl Store {
     ) -> Result<Vec<WaitingJobs>, Error> {
         self.read_moment(|tx| {
         let mut groups: HashMap<(i64, i64), Group> = HashMap::new();
-        let scope = in_scope(lineage::scope(tx, processes)?.as_ref());
+        let scope = scope(tx, PROCESS, processes)?;
         if tx.exists(IS_PAUSED, Vec::new())? {
             return Ok(Vec::new());
         }
         let closed = tx.rows(CLOSED, Vec::new())?;
         let scope = scope + &not_closed(tx, closed)?;
-        let lanes = tx.rows("SELECT no, kind FROM #lanes WHERE step = 0", Vec::new())?;
-        for mut row in lanes {
-            if row.at::<String>(1)? != kind {
-                continue;
-            }
-            let lane: i64 = row.at(0)?;
+        let of_kind = "SELECT no FROM #lanes WHERE kind = ? AND step = 0";
+        for lane in tx.column::<i64>(of_kind, by![kind.to_owned()])? {
             let sql = format!(
                 "SELECT priority, visible_at, id FROM #jobs FORCE INDEX (to_claim)
                  WHERE status = {PENDING} AND lane = {lane} {scope}"
@@ -122,7 +117,7 @@ fn cancel_chunk(
     );
     let keys: Vec<i64> = wanted.keys().copied().collect();
     let mut found = Vec::new();
-    for mut row in tx.rows_in(sql, &keys)? {
+    for mut row in tx.rows(sql, by![all(&keys)])? {
         let (id, created_at) = (row.at(0)?, Timestamp(row.at(1)?));
         // The rest of the id must match too, because it may belong to another database.
         if wanted.get(&id) == Some(&store.job_id(id, created_at)) {
@@ -137,7 +132,7 @@ fn cancel_chunk(
     let mut changes = CounterChanges::default();
     if !found.is_empty() {
         let cancel = formatcp!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
-        tx.run_in(cancel, &found)?;
+        tx.run(cancel, by![all(&found)])?;
     }
     for id in &found {
         changes.moved(*id, PENDING, CANCELLED);

@@ -1,17 +1,24 @@
-//! Adding jobs: claimable immediately, or held until their process is sealed.
+//! Adding jobs: claimable immediately, or held until their process is sealed. Inserts of several threads share a commit: one
+//! thread performs the inserts that the others submitted while it waited for the write lock.
 
-use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
-use crate::queue::info::ProcessInfo;
-use crate::queue::job::Job;
-use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::group_commit::{Insert, Inserted, Part};
-use crate::queue::store::rows::{
+use std::collections::{HashMap, VecDeque};
+use std::mem;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::counters::CounterChanges;
+use super::rows::{
     DELETING, HELD, MOST_JOBS, MOST_PROCESSES, PENDING, RELEASING, bounded, key, process_of,
 };
-use crate::queue::store::{JobLane, Store};
+use super::{JobLane, Store};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
+use crate::queue::budget::ProcessBudget;
+use crate::queue::info::ProcessInfo;
+use crate::queue::job::Job;
 
 use super::budgets::MOST;
 use super::lineage::{self, Standing, lock_one};
+use super::settle::too_large;
 use super::statements::{Fault, Queries as _, Statements, by, stored};
 
 /// A process to which jobs are added, by its number.
@@ -49,12 +56,14 @@ impl Store {
             return Ok(Vec::new());
         }
         // Done before the transaction, because others wait for that.
-        let mut last: Option<&Job> = None;
-        for job in &jobs {
-            if last.is_none_or(|last| last.kind != job.kind || last.lane != job.lane) {
-                self.make_lane(&first_lane(job))?;
-            }
-            last = Some(job);
+        let most = self.most_value();
+        if let Some(job) = jobs.iter().find(|job| job.payload.get().len() > most) {
+            let name = job.item_id.as_deref().map(|id| format!("the job {id:?}"));
+            let name = name.as_deref().unwrap_or("a job");
+            return Err(too_large(name, job.payload.get().len(), most));
+        }
+        for same in jobs.chunk_by(has_lane_of) {
+            self.make_lane(&first_lane(&same[0]))?;
         }
         let insert = Insert {
             process,
@@ -130,14 +139,9 @@ fn add_rows(
     status: i64,
 ) -> Result<Vec<JobId>, Fault> {
     let mut lanes = Vec::with_capacity(added.len());
-    let mut last: Option<(&Job, i64)> = None;
-    for job in added {
-        let lane = match last {
-            Some((like, lane)) if like.kind == job.kind && like.lane == job.lane => lane,
-            _ => store.lane_no(tx, &first_lane(job))?,
-        };
-        last = Some((job, lane));
-        lanes.push(lane);
+    for same in added.chunk_by(has_lane_of) {
+        let lane = store.lane_no(tx, &first_lane(&same[0]))?;
+        lanes.extend(same.iter().map(|_| lane));
     }
     let keys = (target.total..).map(|seq| key(*no, seq));
     let keyed = keys.clone().zip(added);
@@ -204,6 +208,10 @@ fn there(tx: &mut dyn Statements, insert: &Insert, part: &Part) -> Result<usize,
 
 /// How long a request is known.
 const REQUEST_KNOWN_MILLIS: i64 = 24 * 60 * 60 * 1000;
+
+fn has_lane_of(job: &Job, other: &Job) -> bool {
+    job.kind == other.kind && job.lane == other.lane
+}
 
 /// The lane of a job at the first step.
 fn first_lane(job: &Job) -> JobLane {
@@ -272,5 +280,125 @@ fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Resu
             }
             Ok((no, Standing::default()))
         }
+    }
+}
+
+// Several inserts in one transaction.
+
+/// Which part of a request the jobs of an insert are.
+#[derive(Debug, Clone)]
+pub(crate) struct Part {
+    /// The hash of the request.
+    pub request: String,
+    /// The number of the first job.
+    pub first: u64,
+}
+
+pub(super) struct Insert {
+    pub process: ProcessId,
+    /// Jobs that are added once, however often they are inserted.
+    pub part: Option<Part>,
+    /// The description of the process, as stored.
+    pub info: Option<String>,
+    /// The job that waits for these jobs.
+    pub parent: Option<JobId>,
+    /// The budget of the process, if these jobs create it.
+    pub budget: Option<ProcessBudget>,
+    pub jobs: Vec<Job>,
+    pub sealed: bool,
+    pub now: Timestamp,
+}
+
+pub(super) type Inserted = Result<Vec<JobId>, Error>;
+
+#[derive(Default)]
+struct Queue {
+    /// The number of the next insert.
+    next: u64,
+    waiting: VecDeque<(u64, Insert)>,
+    /// Inserts that another thread has performed.
+    done: HashMap<u64, Inserted>,
+    /// A thread performs inserts.
+    is_busy: bool,
+}
+
+/// Maximum number of jobs in one transaction, unless a single insert has more.
+const MOST_TOGETHER: usize = 1_000;
+
+#[derive(Default)]
+pub(super) struct GroupCommit {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+}
+
+/// The inserts that are being performed. If that panics, each unanswered one gets an error.
+struct Group<'a> {
+    commit: &'a GroupCommit,
+    numbers: Vec<u64>,
+    results: Vec<Inserted>,
+}
+
+impl Drop for Group<'_> {
+    fn drop(&mut self) {
+        let lost = || Error::new(ErrorKind::Panic, "the insert was abandoned by a panic");
+        let mut results = mem::take(&mut self.results).into_iter();
+        let mut queue = self.commit.queue.lock();
+        for number in &self.numbers {
+            let result = results.next().unwrap_or_else(|| Err(lost()));
+            queue.done.insert(*number, result);
+        }
+        queue.is_busy = false;
+        self.commit.changed.notify_all();
+    }
+}
+
+impl GroupCommit {
+    /// Performs an insert together with those of other threads. `all` is called without a lock held, and returns one
+    /// reply per insert.
+    pub(super) fn run<L>(
+        &self,
+        insert: Insert,
+        lock: impl Fn() -> L,
+        mut all: impl FnMut(L, Vec<Insert>) -> Vec<Inserted>,
+    ) -> Inserted {
+        let mut queue = self.queue.lock();
+        let own = queue.next;
+        queue.next += 1;
+        queue.waiting.push_back((own, insert));
+        loop {
+            if let Some(result) = queue.done.remove(&own) {
+                return result;
+            }
+            if queue.is_busy {
+                self.changed.wait(&mut queue);
+                continue;
+            }
+            queue.is_busy = true;
+            drop(queue);
+            // Other threads can add inserts until the database is locked.
+            let lock = lock();
+            let (numbers, inserts) = self.take();
+            let mut group = Group {
+                commit: self,
+                numbers,
+                results: Vec::new(),
+            };
+            group.results = all(lock, inserts);
+            drop(group);
+            queue = self.queue.lock();
+        }
+    }
+
+    fn take(&self) -> (Vec<u64>, Vec<Insert>) {
+        let mut queue = self.queue.lock();
+        let mut jobs = 0;
+        let fits = |(_, insert): &(u64, Insert)| {
+            let is_first = jobs == 0;
+            jobs += insert.jobs.len();
+            is_first || jobs <= MOST_TOGETHER
+        };
+        let fitting = queue.waiting.iter().map(fits).take_while(|fits| *fits);
+        let count = fitting.count();
+        queue.waiting.drain(..count).unzip()
     }
 }

@@ -1,30 +1,26 @@
-//! Adding jobs and describing processes, and reading processes and jobs.
+//! Reading and describing processes.
 
 use std::collections::HashSet;
 
 use const_format::formatcp;
 use rusqlite::types::Value;
 
-use crate::base::{Day, Error, JobId, ProcessId, Timestamp, Usd};
+use super::rows::{self, DELETING, PENDING, PROCESS_CELLS, PROCESS_COLUMNS, bounded, count, small};
+use super::{Again, Store};
+use crate::base::{Error, ProcessId, Timestamp, Usd};
 use crate::queue::info::ProcessInfo;
-use crate::queue::job::{DaySpent, JobCounts, JobState, ProcessState, QueueTotals};
-use crate::queue::store::rows::{
-    self, AT_PROVIDER, DELETING, MOST_JOBS, PENDING, PROCESS_COLUMNS, bounded, count, key, key_of,
-    shown, small,
-};
-use crate::queue::store::{JobSummary, Store};
+use crate::queue::job::{JobCounts, ProcessState, QueueTotals};
 
 use super::insert::written;
 use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, stored};
-use super::{Again, find, spent};
 
 /// The number of jobs of several processes by state. Sums may exceed an integer.
-const SUMS: &str = "IFNULL(SUM(total + 0e0), 0), IFNULL(SUM(pending + 0e0), 0), \
+pub(super) const SUMS: &str = "IFNULL(SUM(total + 0e0), 0), IFNULL(SUM(pending + 0e0), 0), \
      IFNULL(SUM(in_progress + 0e0), 0), IFNULL(SUM(at_provider + 0e0), 0), IFNULL(SUM(completed + 0e0), 0), \
      IFNULL(SUM(failed + 0e0), 0), IFNULL(SUM(cancelled_jobs + 0e0), 0), IFNULL(SUM(consumed + 0e0), 0)";
 
 /// The counts that [`SUMS`] has read, from this column on.
-fn sums(row: &mut Row, first: usize) -> Result<JobCounts, Fault> {
+pub(super) fn sums(row: &mut Row, first: usize) -> Result<JobCounts, Fault> {
     let mut sum = |at: usize| -> Result<u64, Fault> { Ok(row.at::<f64>(first + at)? as u64) };
     Ok(JobCounts {
         total: sum(0)?,
@@ -35,20 +31,6 @@ fn sums(row: &mut Row, first: usize) -> Result<JobCounts, Fault> {
         failed: sum(5)?,
         cancelled: sum(6)?,
         consumed: sum(7)?,
-    })
-}
-
-fn select_processes(
-    store: &Store,
-    which: &str,
-    by: Vec<Value>,
-) -> Result<Vec<ProcessState>, Error> {
-    store.read(|tx| {
-        let mut processes = Vec::new();
-        each_process(tx, which, by.clone(), &mut |process| {
-            processes.push(process)
-        })?;
-        Ok(processes)
     })
 }
 
@@ -66,10 +48,12 @@ fn each_process(
 }
 
 impl Store {
-    /// What was spent from this day on, by day and model, in order; `None`: ever. The store adds it in the transactions that
-    /// add the usage of jobs to their processes, and keeps it when jobs and processes are gone.
-    pub(crate) fn spent_since(&self, day: Option<Day>) -> Result<Vec<DaySpent>, Error> {
-        self.read(|tx| spent::since(tx, day))
+    fn select_processes(&self, which: &str, by: Vec<Value>) -> Result<Vec<ProcessState>, Error> {
+        self.read(|tx| {
+            let mut found = Vec::new();
+            each_process(tx, which, by.clone(), &mut |process| found.push(process))?;
+            Ok(found)
+        })
     }
 
     /// Replaces the description of a process. Returns false if the process does not exist.
@@ -86,12 +70,14 @@ impl Store {
 
     /// A process, if it exists.
     pub fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
-        Ok(select_processes(self, "AND id = ?", by![stored(process)])?.pop())
+        Ok(self
+            .select_processes("AND id = ?", by![stored(process)])?
+            .pop())
     }
 
     /// Every process, oldest first.
     pub fn processes(&self) -> Result<Vec<ProcessState>, Error> {
-        select_processes(self, "ORDER BY no", Vec::new())
+        self.select_processes("ORDER BY no", Vec::new())
     }
 
     /// Calls back for every process whose jobs, seal or cancellation has changed at this time or later, perhaps for
@@ -134,15 +120,14 @@ impl Store {
             Some(false) => "AND (sealed <> total OR completed + failed + cancelled_jobs <> total)",
         };
         let sql = format!(
-            "SELECT no, {PROCESS_COLUMNS} FROM #processes WHERE no < ? AND chore <> {DELETING} {state}
+            "SELECT {PROCESS_COLUMNS}, no FROM #processes WHERE no < ? AND chore <> {DELETING} {state}
              ORDER BY no DESC LIMIT ?"
         );
         self.read(|tx| {
             let rows = tx.rows(&sql, by![before, limit(most)])?;
-            let newest = rows.into_iter().map(|mut row| {
-                let no = row.at(0)?;
-                Ok((count(no), rows::process(&mut row.behind(1))?))
-            });
+            let newest = rows
+                .into_iter()
+                .map(|mut row| Ok((count(row.at(PROCESS_CELLS)?), rows::process(&mut row)?)));
             newest.collect()
         })
     }
@@ -167,65 +152,6 @@ impl Store {
                 cost_usd: (unpriced == 0 || cost > 0).then_some(Usd::from_picos(cost)),
                 unpriced,
             })
-        })
-    }
-
-    /// A job, if it exists. With an outcome it contains the receipt that acknowledges it; before that, the states of
-    /// its child jobs, if any.
-    pub fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
-        let id = key_of(job);
-        let sql = formatcp!(
-            "SELECT j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes,
-               j.visible_at, b.item_id, r.error, r.body, h.body, j.claim, children.*
-             FROM (SELECT {SUMS} FROM #processes WHERE parent = ? AND chore <> {DELETING}) children
-               CROSS JOIN #jobs j CROSS JOIN #processes p ON p.no = j.id DIV 4294967296
-               CROSS JOIN #payloads b ON b.job = j.id LEFT JOIN #results r ON r.job = j.id
-               LEFT JOIN #histories h ON h.job = j.id AND j.has_history <> 0
-             WHERE j.id = ? AND p.chore <> {DELETING}"
-        );
-        // One statement reads a consistent state. Clients poll states often, and a transaction would add four
-        // statements.
-        self.read(|tx| {
-            let Some(mut row) = tx.first(sql, by![id, id])? else {
-                return Ok(None);
-            };
-            let children = sums(&mut row, 13)?;
-            let state = find::job_state(self, tx, &mut row, id, children)?;
-            // The rest of the id must match too, because it may belong to another database.
-            Ok((state.job_id == job).then_some(state))
-        })
-    }
-
-    /// Up to `most` stored jobs of a process, in the order in which they were enqueued, after `after`.
-    pub(crate) fn items(
-        &self,
-        process: ProcessId,
-        after: Option<JobId>,
-        most: usize,
-    ) -> Result<Vec<JobSummary>, Error> {
-        self.read(|tx| {
-            let Some(no) = tx.process_no(process)? else {
-                return Ok(Vec::new());
-            };
-            let before = key(no, 0) - 1;
-            let start = after.map_or(before, |job| key_of(job).max(before));
-            let rows = tx.rows(
-                "SELECT j.id, j.created_at, j.status, p.item_id, p.request_hash
-                 FROM #jobs j FORCE INDEX (PRIMARY) CROSS JOIN #payloads p ON p.job = j.id
-                 WHERE j.id > ? AND j.id <= ? ORDER BY j.id LIMIT ?",
-                by![start, key(no, MOST_JOBS - 1), limit(most)],
-            )?;
-            let items = rows.into_iter().map(|mut row| {
-                let status: i64 = row.at(2)?;
-                Ok(JobSummary {
-                    job_id: self.job_id(row.at(0)?, Timestamp(row.at(1)?)),
-                    item_id: row.at(3)?,
-                    request_hash: row.at(4)?,
-                    status: shown(status),
-                    at_provider: status == AT_PROVIDER,
-                })
-            });
-            items.collect()
         })
     }
 

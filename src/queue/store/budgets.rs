@@ -4,18 +4,17 @@ use std::collections::BTreeMap;
 
 use const_format::formatcp;
 
+use super::counters::CounterChanges;
+use super::rows::{CANCELLING, DELETING, NO_CHORE, bounded, count, key, process_budget};
+use super::{Again, BatchNo, JobBudget, Store, WorkerId};
 use crate::base::{Error, ErrorKind, ProcessId, Usd};
 use crate::queue::budget::ProcessBudget;
-use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::rows::{
-    CANCELLING, DELETING, NO_CHORE, bounded, count, key, process_budget,
-};
-use crate::queue::store::{BatchNo, JobBudget, Store, WorkerId};
 
-use super::Again;
+use super::batches::owned;
 use super::lineage::BELOW;
-use super::owned::owned;
-use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, list, stored};
+use super::statements::{
+    Fault, Queries as _, Row, Statements, all, by, id_of, limit, list, stored,
+};
 
 /// The limit of sums, so that three of them can be added.
 pub(super) const MOST: i64 = i64::MAX / 4;
@@ -50,14 +49,14 @@ pub(crate) fn not_closed(tx: &mut dyn Statements, closed: Vec<Row>) -> Result<St
     if closed.is_empty() {
         return Ok(String::new());
     }
-    closed.extend(tx.column_in::<i64>(BELOW, &closed)?);
-    Ok(format!(" AND id DIV 4294967296 NOT IN {}", list(closed)))
+    closed.extend(tx.column::<i64>(BELOW, by![all(&closed)])?);
+    Ok(format!(" AND id DIV 4294967296 NOT IN {}", list(&closed)))
 }
 
 impl CounterChanges {
     /// The jobs of a worker that died: each may have had a call in flight, and counts as the mean of the calls up to now, or
     /// as the most that a call can cost.
-    pub(in crate::queue::store) fn lost_with_worker(
+    pub(super) fn lost_with_worker(
         &mut self,
         tx: &mut dyn Statements,
         jobs: &BTreeMap<i64, i64>,
@@ -66,7 +65,7 @@ impl CounterChanges {
         let find =
             "SELECT p.no, p.cost_picos, p.completed + p.failed, b.budget_most FROM #processes p
              CROSS JOIN #processes b ON b.no = IFNULL(p.root, p.no) WHERE p.no IN :list";
-        for mut row in tx.rows_in(find, &numbers)? {
+        for mut row in tx.rows(find, by![all(&numbers)])? {
             let (no, cost): (i64, i64) = (row.at(0)?, row.at(1)?);
             let (ended, most): (i64, i64) = (row.at(2)?, row.at(3)?);
             let mean = if ended > 0 { cost / ended } else { most };
@@ -90,44 +89,31 @@ fn hold(tx: &mut dyn Statements, process: i64, more: i64) -> Result<(), Fault> {
     Ok(())
 }
 
-/// Releases what an ended batch holds. `left`: jobs that the provider may have billed without a result; they count with their
-/// part.
+/// Releases a part of what a batch holds, or, when it ends, the rest. `left`: jobs that the provider may have billed without a
+/// result; they count with their part.
 pub(super) fn release(
     tx: &mut dyn Statements,
     batch: BatchNo,
     process: i64,
     left: usize,
-    changes: &mut CounterChanges,
-) -> Result<(), Fault> {
+    ends: bool,
+) -> Result<u64, Fault> {
     let held = "SELECT held, held_jobs FROM #batches WHERE no = ?";
     let Some(mut row) = tx.first(held, by![batch.0])? else {
-        return Ok(());
+        return Ok(0);
     };
     let (held, jobs): (i64, i64) = (row.at(0)?, row.at(1)?);
     if held == 0 {
-        return Ok(());
+        return Ok(0);
     }
-    let left = i64::try_from(left).unwrap_or(i64::MAX).min(jobs);
+    let left = limit(left).min(jobs);
     // Rounded up.
     let part = count(held).div_ceil(count(jobs).max(1));
     let lost = bounded(part.saturating_mul(count(left))).min(held);
-    changes.lost(key(process, 0), count(lost));
     let gone = "UPDATE #batches SET held = held - ?, held_jobs = held_jobs - ? WHERE no = ?";
     tx.run(gone, by![lost, left, batch.0])?;
-    hold(tx, process, -lost)
-}
-
-/// Gives the rest back when the batch ends.
-pub(super) fn release_rest(
-    tx: &mut dyn Statements,
-    batch: BatchNo,
-    process: i64,
-) -> Result<(), Fault> {
-    let held = "SELECT held FROM #batches WHERE no = ?";
-    match tx.one::<i64>(held, by![batch.0])? {
-        Some(held) if held > 0 => hold(tx, process, -held),
-        _ => Ok(()),
-    }
+    hold(tx, process, if ends { -held } else { -lost })?;
+    Ok(count(lost))
 }
 
 fn refuse(why: String) -> Fault {
@@ -185,11 +171,11 @@ impl Store {
         amounts: &[u64],
     ) -> Result<usize, Error> {
         self.write(Again::Harmless, |tx| {
-            let of = owned(tx, worker, batch)?;
+            let (process, _) = owned(tx, worker, batch)?;
             let held = "SELECT held FROM #batches WHERE no = ?";
             let own: i64 = tx.one(held, by![batch.0])?.unwrap_or(0);
             let find = "SELECT IFNULL(root, no) FROM #processes WHERE no = ?";
-            let root: Option<i64> = tx.one(find, by![of.process])?;
+            let root: Option<i64> = tx.one(find, by![process])?;
             let find = "SELECT no, budget_limit, budget_used, budget_held FROM #processes
                  WHERE no = ? AND budget_limit IS NOT NULL FOR UPDATE";
             let Some(mut row) = tx.first(find, by![root])? else {

@@ -6,15 +6,15 @@ use std::sync::Arc;
 use const_format::formatcp;
 use serde_json::value::RawValue;
 
-use crate::base::{Error, JobId, ProcessId, Timestamp};
+use super::counters::CounterChanges;
+use super::rows::{self, COMPLETED, MOST_JOBS, key, key_of, process_of, shown};
+use super::{Again, ConsumerLock, Db, JobLane, JobReceipt, Store};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::job::JobResult;
-use crate::queue::store::counters::CounterChanges;
-use crate::queue::store::rows::{self, COMPLETED, MOST_JOBS, key, key_of, process_of, shown};
-use crate::queue::store::{ConsumerLock, Db, JobLane, JobReceipt, Store};
 
-use super::Again;
-use super::lineage::{self, lock};
-use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, limit};
+use super::chores::delete_rows;
+use super::lineage::{delete_below, lock};
+use super::statements::{Dialect, Fault, Queries as _, Row, Statements, all, by, id_of, limit};
 
 /// An outcome that was read, with the receipt that acknowledges it once it is saved.
 #[derive(Debug)]
@@ -64,13 +64,22 @@ impl Store {
         // All of them in one transaction, because the caller has saved all of them or none.
         self.write(Again::Harmless, |tx| {
             deleted = 0;
-            lineage::are_hosts(tx, jobs.iter().map(|job| process_of(*job)))?;
+            // A parent job collects those of its children.
+            let numbers: BTreeSet<i64> = jobs.iter().map(|job| process_of(*job)).collect();
+            let numbers: Vec<i64> = numbers.into_iter().collect();
+            let child =
+                "SELECT id FROM #processes WHERE no IN :list AND parent IS NOT NULL LIMIT 1";
+            if let Some(id) = tx.one::<Vec<u8>>(child, by![all(&numbers)])? {
+                let id = id_of(&id)?;
+                let why = format!("a job waits for the results of process {id} and collects them");
+                return Err(Error::new(ErrorKind::Invalid, why).into());
+            }
             let sql = formatcp!(
                 "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
              WHERE id IN :list AND status >= {COMPLETED} ORDER BY id FOR UPDATE"
             );
             let mut gone = Vec::new();
-            for mut row in tx.rows_in(sql, &jobs)? {
+            for mut row in tx.rows(sql, by![all(&jobs)])? {
                 let (id, claim): (i64, i64) = (row.at(0)?, row.at(1)?);
                 if claims.contains(&(id, claim)) {
                     gone.push(id);
@@ -80,15 +89,8 @@ impl Store {
                 return Ok(());
             }
             lock(tx, gone.iter().map(|job| process_of(*job)))?;
-            lineage::delete_below(tx, &gone)?;
-            for rows in [
-                "#payloads WHERE job IN :list",
-                "#results WHERE job IN :list",
-                "#histories WHERE job IN :list",
-                "#jobs WHERE id IN :list",
-            ] {
-                tx.run_in(&format!("DELETE FROM {rows}"), &gone)?;
-            }
+            delete_below(tx, &gone)?;
+            delete_rows(tx, &gone)?;
             let mut changes = CounterChanges::default();
             for job in &gone {
                 changes.consumed(*job);
@@ -96,8 +98,7 @@ impl Store {
             changes.write(tx, now)?;
             let empty =
                 "DELETE FROM #processes WHERE no IN :list AND consumed = total AND sealed = total";
-            let numbers: Vec<i64> = changes.processes.keys().copied().collect();
-            tx.run_in(empty, &numbers)?;
+            tx.run(empty, by![all(&numbers)])?;
             deleted = gone.len() as u64;
             Ok(())
         })?;
@@ -172,7 +173,7 @@ fn outcomes(
            p.item_id, p.request_hash, r.error, r.body
          FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id LEFT JOIN #results r ON r.job = j.id
          WHERE j.id IN :list ORDER BY j.id";
-    tx.rows_in(read, &ids)
+    tx.rows(read, by![all(&ids)])
 }
 
 fn delivery(

@@ -1,0 +1,388 @@
+//! Batches: their rows, their owners, and the jobs that move into them, are in them, and return from them.
+
+use std::collections::HashSet;
+
+use const_format::formatcp;
+
+use super::counters::CounterChanges;
+use super::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, count, key};
+use super::{Again, BatchFill, BatchNo, ClaimedJob, JobLane, Store, StoredBatch, WorkerId};
+use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
+
+use super::budgets::{self, BUDGET, job_budget};
+use super::claim::{WHOLE, read_claimed};
+use super::lineage::{Standing, lock, scope};
+use super::statements::{Fault, Queries as _, Row, Statements, all, by, id_of, limit};
+
+/// Locks a batch of this worker until the transaction ends. Returns the numbers of its process and lane.
+pub(super) fn owned(
+    tx: &mut dyn Statements,
+    worker: WorkerId,
+    batch: BatchNo,
+) -> Result<(i64, i64), Fault> {
+    let find = "SELECT process, lane FROM #batches WHERE no = ? AND worker = ? FOR UPDATE";
+    let Some(mut row) = tx.first(find, by![batch.0, worker.0])? else {
+        let why = format!(
+            "batch {} is not this worker's: it was closed, or others took the worker for dead",
+            batch.0
+        );
+        return Err(Error::new(ErrorKind::Invalid, why).with_claim_lost().into());
+    };
+    Ok((row.at(0)?, row.at(1)?))
+}
+
+impl Store {
+    /// Creates an empty batch that belongs to the worker. Fails if the worker is not registered or the process does not
+    /// exist.
+    pub(crate) fn open_batch(
+        &self,
+        worker: WorkerId,
+        process: ProcessId,
+        lane: &JobLane,
+        record: &str,
+        now: Timestamp,
+    ) -> Result<BatchNo, Error> {
+        self.make_lane(lane)?;
+        self.write(Again::Doubtful, |tx| {
+            self.check_worker(tx, worker)?;
+            let Some(no) = tx.process_no(process)? else {
+                let why = format!("the process {process} of the batch does not exist");
+                return Err(Error::new(ErrorKind::Invalid, why).into());
+            };
+            let lane = self.lane_no(tx, lane)?;
+            tx.run(
+                "INSERT INTO #batches (process, lane, worker, record, created_at) VALUES (?, ?, ?, ?, ?)",
+                by![no, lane, worker.0, record.to_owned(), now.0],
+            )?;
+            Ok(BatchNo(tx.last_id()))
+        })
+    }
+
+    /// Moves due jobs of the batch's process and lane into it, by ascending key after `after`, in one transaction: at
+    /// most this number of jobs and this number of payload bytes, but at least one job if the batch is empty and a job
+    /// is due. So the batch is full if and only if a position to continue from is returned. Cancelled jobs are not
+    /// moved. The number of each claim increases.
+    ///
+    /// If the batch does not belong to this worker (any more), this fails with an error [that says
+    /// so](crate::Error::with_claim_lost), like all methods with a worker and a batch. After any other failure the
+    /// batch still belongs to the worker.
+    ///
+    /// The jobs are found without locks; only moving them is a transaction.
+    pub(crate) fn fill_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: u64,
+        now: Timestamp,
+    ) -> Result<BatchFill, Error> {
+        let mut load = BatchFill::default();
+        let mut found = Vec::new();
+        self.read(|tx| {
+            let (process, lane) = owned(tx, worker, batch)?;
+            (load, found) = (BatchFill::default(), Vec::new());
+            let any = "SELECT 1 FROM #jobs WHERE batch = ? LIMIT 1";
+            let (mut has_any, mut left) = (tx.exists(any, by![batch.0])?, bytes);
+            let find = formatcp!(
+                "SELECT j.id, OCTET_LENGTH(p.body) FROM #jobs j FORCE INDEX (PRIMARY) CROSS JOIN #payloads p ON p.job = j.id
+                 WHERE j.id > ? AND j.id <= ? AND j.status = {PENDING} AND j.lane = ? AND j.visible_at <= ?
+                 ORDER BY j.id LIMIT ?"
+            );
+            let before = key(process, 0) - 1;
+            let (start, end) = (after.unwrap_or(before).max(before), key(process, MOST_JOBS - 1));
+            // One more, to know whether more exist.
+            let few = limit(most.saturating_add(1));
+            for mut row in tx.rows(find, by![start, end, lane, now.0, few])? {
+                let (id, size): (i64, u64) = (row.at(0)?, row.at(1)?);
+                if found.len() >= most || has_any && size > left {
+                    load.next = Some(id - 1);
+                    break;
+                }
+                (left, has_any) = (left.saturating_sub(size), true);
+                found.push(id);
+            }
+            Ok(())
+        })?;
+        self.write(Again::Doubtful, |tx| {
+            let (process, lane) = owned(tx, worker, batch)?;
+            // Those that were not claimed since they were found.
+            let lock_free = formatcp!(
+                "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
+                 WHERE id IN :list AND status = {PENDING} AND lane = ? AND visible_at <= ?
+                 ORDER BY id FOR UPDATE SKIP LOCKED"
+            );
+            let free: Vec<i64> = tx.column(lock_free, by![all(&found), lane, now.0])?;
+            let standing = lock(tx, [process])?;
+            if standing.get(&process).is_none_or(Standing::stops_trying) {
+                return Ok(BatchFill::default());
+            }
+            if !free.is_empty() {
+                let put = formatcp!(
+                    "UPDATE #jobs SET status = {AT_PROVIDER}, batch = ?, claim = claim + 1 WHERE id IN :list"
+                );
+                tx.run(put, by![batch.0, all(&free)])?;
+                let mut changes = CounterChanges::default();
+                changes.moved_many(process, PENDING, AT_PROVIDER, limit(free.len()));
+                changes.write(tx, now)?;
+            }
+            Ok(BatchFill {
+                jobs: free.len() as u64,
+                ..load
+            })
+        })
+    }
+
+    /// Up to `most` jobs of a batch, by ascending key after `after`, with about `bytes` bytes of payload at most; at
+    /// least one if there is any. Their receipts settle them.
+    pub(crate) fn batch_jobs(
+        &self,
+        batch: BatchNo,
+        after: Option<i64>,
+        most: usize,
+        bytes: usize,
+    ) -> Result<Vec<ClaimedJob>, Error> {
+        self.read_batch(batch, |tx, _| {
+            let (mut ids, mut size) = (Vec::new(), 0_usize);
+            let rows = tx.rows(
+                "SELECT j.id, OCTET_LENGTH(p.body) FROM #jobs j FORCE INDEX (in_batch) CROSS JOIN #payloads p ON p.job = j.id
+                 WHERE j.batch = ? AND j.id > ? ORDER BY j.id LIMIT ?",
+                by![batch.0, after.unwrap_or(-1), limit(most)],
+            )?;
+            for mut row in rows {
+                size = size.saturating_add(row.at(1)?);
+                if size > bytes && !ids.is_empty() {
+                    break;
+                }
+                ids.push(row.at(0)?);
+            }
+            Ok(ids)
+        })
+    }
+
+    /// The jobs with these [numbers](crate::queue::JobReceipt::number) that are in a batch, in the order of the
+    /// numbers.
+    pub(crate) fn batch_jobs_by(
+        &self,
+        batch: BatchNo,
+        numbers: &[u32],
+    ) -> Result<Vec<ClaimedJob>, Error> {
+        self.read_batch(batch, |tx, process| {
+            let wanted = numbers
+                .iter()
+                .map(|number| key(process, i64::from(*number)));
+            let mut wanted: Vec<i64> = wanted.collect();
+            let find = "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN :list AND batch = ?";
+            let found: Vec<i64> = tx.column(find, by![all(&wanted), batch.0])?;
+            let found: HashSet<i64> = found.into_iter().collect();
+            wanted.retain(|id| found.contains(id));
+            Ok(wanted)
+        })
+    }
+
+    /// Reads jobs of a batch in one snapshot; none if its process no longer exists.
+    fn read_batch(
+        &self,
+        batch: BatchNo,
+        which: impl Fn(&mut dyn Statements, i64) -> Result<Vec<i64>, Fault>,
+    ) -> Result<Vec<ClaimedJob>, Error> {
+        self.read_moment(|tx| {
+            let find = formatcp!(
+                "SELECT p.no, p.id, a.lane, {BUDGET} FROM #batches a JOIN #processes p ON p.no = a.process
+                   JOIN #processes b ON b.no = IFNULL(p.root, p.no)
+                 WHERE a.no = ? AND p.chore <> {DELETING}"
+            );
+            let Some(mut row) = tx.first(find, by![batch.0])? else {
+                return Ok(Vec::new());
+            };
+            let (no, process) = (row.at(0)?, id_of(&row.at::<Vec<u8>>(1)?)?);
+            let lane = self.lane(tx, row.at(2)?)?;
+            let budget = job_budget(&mut row, 3)?;
+            let ids = which(tx, no)?;
+            let rows = tx.rows(WHOLE, by![all(&ids)])?;
+            let of = |_| Some((process, budget, lane.clone()));
+            let mut found = read_claimed(self, tx, rows, of)?;
+            Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+        })
+    }
+
+    /// Replaces a batch's record.
+    pub(crate) fn save_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        record: &str,
+    ) -> Result<(), Error> {
+        self.write(Again::Harmless, |tx| {
+            owned(tx, worker, batch)?;
+            let set = "UPDATE #batches SET record = ? WHERE no = ?";
+            tx.run(set, by![record.to_owned(), batch.0]).map(drop)
+        })
+    }
+
+    /// Returns the jobs of a batch with keys above `after` to the queue as untried. Jobs of a cancelled process are
+    /// cancelled instead. Uses short transactions; after a failure, call it again. Returns the number of jobs.
+    pub(crate) fn give_back(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        self.empty_batch(worker, batch, after, false, now)
+    }
+
+    /// Returns the remaining jobs of a batch to the queue, and deletes the batch. Their part of what it
+    /// [holds](super::Store::hold_batch) counts as spent; the rest is released.
+    pub(crate) fn close_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        now: Timestamp,
+    ) -> Result<(), Error> {
+        self.empty_batch(worker, batch, None, true, now).map(drop)
+    }
+
+    /// Returns jobs of a batch to the queue; with `close`, deletes the batch together with the last of them. Without it,
+    /// nothing was billed for them.
+    fn empty_batch(
+        &self,
+        worker: WorkerId,
+        batch: BatchNo,
+        after: Option<i64>,
+        close: bool,
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let mut back = 0;
+        loop {
+            #[cfg(test)]
+            self.next_chunk()?;
+            let (ids, waits) = self.write(Again::Doubtful, |tx| {
+                let (process, _) = owned(tx, worker, batch)?;
+                let (ids, waits) = self.unload(tx, batch, process, after)?;
+                let is_last = limit(ids.len()) < self.chunk;
+                let lost = if close {
+                    budgets::release(tx, batch, process, ids.len(), is_last)?
+                } else {
+                    0
+                };
+                if !ids.is_empty() {
+                    let status = if waits { PENDING } else { CANCELLED };
+                    let put = "UPDATE #jobs SET status = ?, batch = NULL WHERE id IN :list";
+                    tx.run(put, by![status, all(&ids)])?;
+                    let mut changes = CounterChanges::default();
+                    changes.moved_many(process, AT_PROVIDER, status, limit(ids.len()));
+                    changes.lost(key(process, 0), lost);
+                    changes.write(tx, now)?;
+                }
+                if close && is_last {
+                    tx.run("DELETE FROM #batches WHERE no = ?", by![batch.0])?;
+                }
+                Ok((ids, waits))
+            })?;
+            if waits && !ids.is_empty() {
+                self.wake_workers();
+            }
+            back += ids.len() as u64;
+            if limit(ids.len()) < self.chunk {
+                return Ok(back);
+            }
+        }
+    }
+
+    /// Locks a chunk of the jobs of a batch. Returns whether they wait again. Those of a deleted process are deleted with it.
+    fn unload(
+        &self,
+        tx: &mut dyn Statements,
+        batch: BatchNo,
+        process: i64,
+        after: Option<i64>,
+    ) -> Result<(Vec<i64>, bool), Fault> {
+        let find = "SELECT id FROM #jobs FORCE INDEX (in_batch) WHERE batch = ? AND id > ?
+             ORDER BY id LIMIT ? FOR UPDATE";
+        let ids = tx.column(find, by![batch.0, after.unwrap_or(-1), self.chunk])?;
+        Ok(match lock(tx, [process])?.get(&process) {
+            Some(standing) if standing.chore != DELETING => (ids, !standing.is_cancelled),
+            _ => (Vec::new(), false),
+        })
+    }
+
+    /// Leaves a batch without an owner, so that another worker can take it over.
+    pub(crate) fn leave_batch(&self, worker: WorkerId, batch: BatchNo) -> Result<(), Error> {
+        self.write(Again::Harmless, |tx| {
+            let leave = "UPDATE #batches SET worker = NULL WHERE no = ? AND worker = ?";
+            tx.run(leave, by![batch.0, worker.0]).map(drop)
+        })
+    }
+
+    /// The batches of a process and of its descendants, oldest first. Without a process: all batches, including those
+    /// whose process no longer exists.
+    pub(crate) fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
+        self.read_moment(|tx| {
+            let scope = scope(tx, "p.no", process.as_slice())?;
+            self.select_batches(tx, &format!("WHERE 1 = 1 {scope}"))
+        })
+    }
+
+    /// Assigns batches without an owner to a worker if `mine` accepts them: those of these processes, or of all
+    /// processes if the list is empty, then including batches whose process no longer exists. Oldest first. The
+    /// callback runs outside of the transaction; batches that another worker took in the meantime are left out.
+    pub(crate) fn adopt_batches(
+        &self,
+        worker: WorkerId,
+        mine: &mut dyn FnMut(&StoredBatch) -> bool,
+        processes: &[ProcessId],
+    ) -> Result<Vec<StoredBatch>, Error> {
+        let mut free = self.read_moment(|tx| {
+            let scope = scope(tx, "p.no", processes)?;
+            self.select_batches(tx, &format!("WHERE b.worker IS NULL {scope}"))
+        })?;
+        free.retain(mine);
+        if free.is_empty() {
+            return Ok(Vec::new());
+        }
+        // A batch that had no owner and now has this worker was adopted by an earlier attempt whose reply was lost.
+        self.write(Again::Harmless, |tx| {
+            self.check_worker(tx, worker)?;
+            let mut taken = Vec::new();
+            for batch in &free {
+                let take = "UPDATE #batches SET worker = ? WHERE no = ? AND (worker IS NULL OR worker = ?)";
+                if tx.run(take, by![worker.0, batch.no.0, worker.0])? == 1 {
+                    taken.extend(self.select_batches(tx, &format!("WHERE b.no = {}", batch.no.0))?);
+                }
+            }
+            Ok(taken)
+        })
+    }
+
+    /// A batch without a process is one whose process no longer exists or is being deleted.
+    fn select_batches(
+        &self,
+        tx: &mut dyn Statements,
+        which: &str,
+    ) -> Result<Vec<StoredBatch>, Fault> {
+        let sql = format!(
+            "SELECT b.no, p.id, b.lane, b.worker, IFNULL(p.cancelled, 9223372036854775807), b.record, b.created_at,
+               CASE WHEN p.no IS NULL THEN 0 ELSE (SELECT COUNT(*) FROM #jobs j WHERE j.batch = b.no) END
+             FROM #batches b LEFT JOIN #processes p ON p.no = b.process AND p.chore <> {DELETING}
+             {which} ORDER BY b.no"
+        );
+        let rows = tx.rows(&sql, Vec::new())?.into_iter();
+        let read = |mut row: Row| -> Result<StoredBatch, Fault> {
+            let process: Option<Vec<u8>> = row.at(1)?;
+            let stopped_at: i64 = row.at(4)?;
+            Ok(StoredBatch {
+                no: BatchNo(row.at(0)?),
+                process_id: process.map(|id| id_of(&id)).transpose()?,
+                lane: self.lane(tx, row.at(2)?)?,
+                worker: row.at::<Option<i64>>(3)?.map(WorkerId),
+                is_stopped: stopped_at != 0,
+                stopped_at: (stopped_at != 0).then_some(Timestamp(stopped_at)),
+                record: row.at(5)?,
+                created_at: Timestamp(row.at(6)?),
+                jobs: count(row.at(7)?),
+            })
+        };
+        rows.map(read).collect()
+    }
+}

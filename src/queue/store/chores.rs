@@ -1,0 +1,359 @@
+//! Chores: changes to all jobs of a process. One short transaction stores the decision and many apply it; after a
+//! crash, any program continues. The states of the jobs tell which of them are left.
+
+use std::collections::BTreeMap;
+
+use const_format::formatcp;
+use rusqlite::types::Value;
+
+use super::counters::CounterChanges;
+use super::rows::{
+    CANCELLED, CANCELLING, DELETING, FAILED, HELD, MOST_JOBS, NO_CHORE, PENDING, RELEASING, count,
+    key, key_of, process_of,
+};
+use super::{Again, Store};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
+
+use super::lineage::{Standing, lock, lock_one};
+use super::statements::{Fault, Queries as _, Statements, all, by, id_of};
+
+/// Number of transactions with which a worker continues a chore at once.
+const STEPS: u32 = 20;
+
+impl Store {
+    /// Continues the first interrupted chore for a while. False if none is left.
+    pub(super) fn resume_chore(&self, now: Timestamp) -> Result<bool, Error> {
+        let find = formatcp!(
+            "SELECT no FROM #processes FORCE INDEX (by_chore)
+             WHERE chore <> {NO_CHORE} AND chore > {NO_CHORE} LIMIT 1"
+        );
+        let Some(no) = self.read(|tx| tx.one(find, Vec::new()))? else {
+            return Ok(false);
+        };
+        let mut from = Some(key(no, 0));
+        for _ in 0..STEPS {
+            if let Some(first) = from {
+                from = self.step(no, first, now)?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Makes all added jobs claimable. The decision is one transaction, and short transactions apply it; if the OS
+    /// process crashes, [`maintain`](Self::maintain) continues. Fails if the process does not exist, because its jobs
+    /// have been deleted.
+    pub(crate) fn seal(&self, id: ProcessId, now: Timestamp) -> Result<(), Error> {
+        let sealed = self.decide(id, RELEASING, now, |tx, no, standing| {
+            if standing.chore == NO_CHORE && standing.sealed == standing.total {
+                return Ok(false);
+            }
+            let seal = formatcp!(
+                "UPDATE #processes SET chore = {RELEASING}, sealed = total, changed_at = GREATEST(changed_at, ?)
+                 WHERE no = ?"
+            );
+            tx.run(seal, by![now.0, no])?;
+            Ok(true)
+        })?;
+        let why =
+            || format!("the process {id} does not exist: nothing was enqueued, or it was deleted");
+        let missing = || Error::new(ErrorKind::Invalid, why());
+        sealed.map(drop).ok_or_else(missing)
+    }
+
+    /// Cancels the waiting jobs. Running jobs, and jobs at a provider, finish without retries, and no job can be added.
+    /// Returns the number of waiting jobs. The decision is one transaction, and short transactions apply it; the same
+    /// applies to [`retry_failed`](Self::retry_failed) and [`delete`](Self::delete). The three methods also
+    /// succeed if the process does not exist.
+    pub(crate) fn cancel(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        let cancelled = self.decide(id, CANCELLING, now, |tx, no, _| {
+            // No job can be added any more, so the existing jobs count as sealed. The time shows whether missing results
+            // were known by then.
+            let cancel = formatcp!(
+                "UPDATE #processes SET cancelled = ?, sealed = total, chore = {CANCELLING} WHERE no = ?"
+            );
+            tx.run(cancel, by![now.0.max(1), no])?;
+            cancel_all(tx, "root = ?", by![no], now)?;
+            Ok(true)
+        })?;
+        Ok(cancelled.map_or(0, |(_, standing)| count(standing.pending)))
+    }
+
+    /// Deletes a process with its jobs and results; later ends of its jobs are ignored. Returns the number of deleted
+    /// jobs.
+    pub(crate) fn delete(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        let deleted = self.decide(id, DELETING, now, |tx, no, _| {
+            delete_all(tx, "no = ?", by![no])?;
+            delete_all(tx, "root = ?", by![no])?;
+            Ok(true)
+        })?;
+        Ok(deleted.map_or(0, |(_, standing)| count(standing.total - standing.consumed)))
+    }
+
+    /// Requeues failed and cancelled jobs with their full number of retries, at the first step of the route and without
+    /// a history. Each is requeued once, by rising key, and only if it had ended so before this began. Returns their
+    /// number. After a crash, what is left can still be requeued.
+    pub(crate) fn retry_failed(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
+        let opened = self.decide(id, NO_CHORE, now, |tx, no, _| {
+            let open = "UPDATE #processes SET cancelled = 0, changed_at = GREATEST(changed_at, ?) WHERE no = ?";
+            tx.run(open, by![now.0, no])?;
+            Ok(false)
+        })?;
+        match opened {
+            Some((no, _)) => self.retry_range(no, (key(no, 0), key(no, MOST_JOBS - 1)), now),
+            None => Ok(0),
+        }
+    }
+
+    /// Requeues a failed or cancelled job like [`retry_failed`](Self::retry_failed), unless its process was cancelled.
+    /// Its child jobs are requeued too. Returns whether it was requeued.
+    pub(crate) fn retry_job(&self, job: JobId, now: Timestamp) -> Result<bool, Error> {
+        let id = key_of(job);
+        let find = "SELECT created_at FROM #jobs WHERE id = ?";
+        let created_at: Option<i64> = self.read(|tx| tx.one(find, by![id]))?;
+        // The rest of the id must match too, because it may belong to another database.
+        let found = created_at.map(|at| self.job_id(id, Timestamp(at)));
+        Ok(found == Some(job) && self.retry_range(process_of(id), (id, id), now)? > 0)
+    }
+
+    /// Requeues the failed and cancelled jobs of a process with these keys; their children first, because a requeued
+    /// parent looks at them.
+    fn retry_range(
+        &self,
+        no: i64,
+        (first, last): (i64, i64),
+        now: Timestamp,
+    ) -> Result<u64, Error> {
+        let children = formatcp!(
+            "SELECT p.id FROM #processes p JOIN #jobs j ON j.id = p.parent
+             WHERE p.parent BETWEEN ? AND ? AND j.status IN ({FAILED}, {CANCELLED}) ORDER BY p.no"
+        );
+        let children: Vec<ProcessId> = self.read(|tx| {
+            let ids: Vec<Vec<u8>> = tx.column(children, by![first, last])?;
+            ids.iter().map(|id| id_of(id)).collect()
+        })?;
+        for child in children {
+            self.retry_failed(child, now)?;
+        }
+        let find = formatcp!(
+            "SELECT id, claim FROM #jobs WHERE id BETWEEN ? AND ? AND status >= {FAILED} ORDER BY id"
+        );
+        let mut ended: Vec<(i64, i64)> = Vec::new();
+        self.read(|tx| {
+            ended.clear();
+            tx.each(find, by![first, last], &mut |mut row| {
+                ended.push((row.at(0)?, row.at(1)?));
+                Ok(true)
+            })
+        })?;
+        let mut requeued = 0;
+        for some in ended.chunks(usize::try_from(self.chunk).unwrap_or(1)) {
+            #[cfg(test)]
+            self.next_chunk()?;
+            requeued += self.write(Again::Harmless, |tx| self.requeue(tx, no, some, now))?;
+        }
+        self.wake_workers();
+        Ok(requeued)
+    }
+
+    /// Requeues those of these jobs of a process that are still in the states in which they were found, unless the process
+    /// was cancelled. Returns their number.
+    pub(super) fn requeue(
+        &self,
+        tx: &mut dyn Statements,
+        no: i64,
+        ended: &[(i64, i64)],
+        now: Timestamp,
+    ) -> Result<u64, Fault> {
+        let claims: BTreeMap<i64, i64> = ended.iter().copied().collect();
+        let ids: Vec<i64> = claims.keys().copied().collect();
+        let find = formatcp!(
+            "SELECT id, claim, lane, status FROM #jobs FORCE INDEX (PRIMARY)
+             WHERE id IN :list AND status >= {FAILED} ORDER BY id FOR UPDATE"
+        );
+        let rows = tx.rows(find, by![all(&ids)])?;
+        if lock(tx, [no])?.get(&no).is_none_or(Standing::stops_trying) {
+            return Ok(0);
+        }
+        let (mut changes, mut requeued) = (CounterChanges::default(), Vec::new());
+        for mut row in rows {
+            let (id, claim): (i64, i64) = (row.at(0)?, row.at(1)?);
+            if claims.get(&id) != Some(&claim) {
+                continue;
+            }
+            let lane = self.at_step(tx, row.at(2)?, 0)?;
+            let retry = formatcp!(
+                "UPDATE #jobs SET status = {PENDING}, claim = claim + 1, visible_at = ?, lane = ?, crashes = 0,
+                   attempt = 0, has_history = 0 WHERE id = ?"
+            );
+            tx.defer(retry, by![now.0, lane, id])?;
+            changes.moved(id, row.at(3)?, PENDING);
+            requeued.push(id);
+        }
+        tx.defer(
+            "DELETE FROM #results WHERE job IN :list",
+            by![all(&requeued)],
+        )?;
+        tx.defer(
+            "DELETE FROM #histories WHERE job IN :list",
+            by![all(&requeued)],
+        )?;
+        changes.write(tx, now)?;
+        Ok(requeued.len() as u64)
+    }
+
+    /// Stores a decision and applies it; a chore of the process that is greater than `chore` is applied first. `set` returns
+    /// whether something is to be applied. Returns the number of the process, and its former state, if it exists.
+    fn decide(
+        &self,
+        id: ProcessId,
+        chore: i64,
+        now: Timestamp,
+        set: impl Fn(&mut dyn Statements, i64, &Standing) -> Result<bool, Fault>,
+    ) -> Result<Option<(i64, Standing)>, Error> {
+        loop {
+            let (found, is_set, applies) = self.write(Again::Harmless, |tx| {
+                let found = lock_one(tx, id)?;
+                Ok(match &found {
+                    Some((no, standing)) if standing.chore <= chore => {
+                        let applies = set(tx, *no, standing)?;
+                        (found, true, applies)
+                    }
+                    _ => (found, false, true),
+                })
+            })?;
+            let Some((no, _)) = found else {
+                return Ok(None);
+            };
+            if applies {
+                match self.carry_out(no, now) {
+                    // The decision is stored. If the disk is full, a later `maintain` deletes the rows.
+                    Err(error) if is_set && error.is_storage() => log::warn!("{error}"),
+                    done => done?,
+                }
+            }
+            if is_set {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// Applies the rest of the chores of a process and its descendants.
+    fn carry_out(&self, no: i64, now: Timestamp) -> Result<(), Error> {
+        let mut from = key(no, 0);
+        while let Some(next) = self.step(no, from, now)? {
+            from = next;
+        }
+        let below = formatcp!(
+            "SELECT no FROM #processes WHERE parent BETWEEN ? AND ? AND chore <> {NO_CHORE} ORDER BY no"
+        );
+        for child in self.read(|tx| tx.column(below, by![key(no, 0), key(no, MOST_JOBS - 1)]))? {
+            self.carry_out(child, now)?;
+        }
+        Ok(())
+    }
+
+    /// One short transaction of a process's chore. Returns the key at which the next one continues.
+    fn step(&self, no: i64, from: i64, now: Timestamp) -> Result<Option<i64>, Error> {
+        #[cfg(test)]
+        self.next_chunk()?;
+        let chunk = self.chunk;
+        let (next, woken) = self.write(Again::Harmless, |tx| step(tx, no, from, chunk, now))?;
+        if woken {
+            self.wake_workers();
+        }
+        Ok(next)
+    }
+}
+
+fn step(
+    tx: &mut dyn Statements,
+    no: i64,
+    from: i64,
+    chunk: i64,
+    now: Timestamp,
+) -> Result<(Option<i64>, bool), Fault> {
+    // Read first, and locked after the jobs.
+    let read = "SELECT chore FROM #processes WHERE no = ?";
+    let chore = tx.one::<i64>(read, by![no])?.unwrap_or(NO_CHORE);
+    let which = match chore {
+        NO_CHORE => return Ok((None, false)),
+        RELEASING => formatcp!("AND status = {HELD}"),
+        CANCELLING => formatcp!("AND status IN ({PENDING}, {HELD})"),
+        _ => "",
+    };
+    let find = format!(
+        "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id >= ? AND id < ? {which} ORDER BY id LIMIT ? FOR UPDATE"
+    );
+    let jobs: Vec<i64> = tx.column(&find, by![from, key(no, 0) + MOST_JOBS, chunk])?;
+    let standing = lock(tx, [no])?;
+    if standing
+        .get(&no)
+        .is_none_or(|process| process.chore != chore)
+    {
+        return Err(Fault::Overtaken);
+    }
+    match chore {
+        RELEASING => {
+            let release = formatcp!(
+                "UPDATE #jobs SET status = {PENDING}, visible_at = LEAST(visible_at, ?) WHERE id IN :list"
+            );
+            tx.defer(release, by![now.0, all(&jobs)])?;
+        }
+        CANCELLING => {
+            let cancel = formatcp!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
+            tx.defer(cancel, by![all(&jobs)])?;
+            let mut changes = CounterChanges::default();
+            changes.moved_many(no, PENDING, CANCELLED, jobs.len() as i64);
+            changes.write(tx, now)?;
+        }
+        _ => delete_rows(tx, &jobs)?,
+    }
+    if jobs.len() as i64 >= chunk {
+        return Ok((jobs.last().map(|last| last + 1), chore == RELEASING));
+    }
+    // The end of a chore, which the children get next; those of a root have it already.
+    let children = "parent BETWEEN ? AND ?";
+    let range = by![key(no, 0), key(no, MOST_JOBS - 1)];
+    match chore {
+        DELETING => delete_all(tx, children, range)?,
+        CANCELLING => cancel_all(tx, children, range, now)?,
+        _ => {}
+    }
+    let end = match chore {
+        DELETING => "DELETE FROM #processes WHERE no = ?",
+        _ => formatcp!("UPDATE #processes SET chore = {NO_CHORE} WHERE no = ?"),
+    };
+    tx.run(end, by![no])?;
+    Ok((None, chore == RELEASING && !jobs.is_empty()))
+}
+
+/// Deletes jobs with all that belongs to them.
+pub(super) fn delete_rows(tx: &mut dyn Statements, jobs: &[i64]) -> Result<(), Fault> {
+    for table in ["#payloads", "#results", "#histories"] {
+        let delete = format!("DELETE FROM {table} WHERE job IN :list");
+        tx.defer(&delete, by![all(jobs)])?;
+    }
+    tx.defer("DELETE FROM #jobs WHERE id IN :list", by![all(jobs)])
+}
+
+fn delete_all(tx: &mut dyn Statements, which: &str, by: Vec<Value>) -> Result<(), Fault> {
+    let delete =
+        format!("UPDATE #processes SET chore = {DELETING} WHERE {which} AND chore <> {DELETING}");
+    tx.run(&delete, by).map(drop)
+}
+
+fn cancel_all(
+    tx: &mut dyn Statements,
+    which: &str,
+    by: Vec<Value>,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    // Incomplete children that are requeued later would count as complete.
+    delete_all(tx, &format!("{which} AND sealed < total"), by.clone())?;
+    let cancel = format!(
+        "UPDATE #processes SET cancelled = {}, chore = {CANCELLING}
+         WHERE {which} AND cancelled = 0 AND chore <> {DELETING}",
+        now.0.max(1)
+    );
+    tx.run(&cancel, by).map(drop)
+}

@@ -1,0 +1,559 @@
+//! Claims jobs for a worker in one transaction.
+//!
+//! The earliest jobs of each lane and priority are read without locks, and these lists are merged: highest priority
+//! first, then oldest first. Jobs behind them, for example the backlog of a closed lane, are not read. The picked jobs are
+//! then locked, skipping jobs that another transaction has locked; other jobs are picked instead.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use const_format::formatcp;
+use serde_json::value::RawValue;
+
+use super::counters::CounterChanges;
+use super::rows::{IN_PROGRESS, PENDING, process_of, small};
+use super::{
+    Again, ClaimReply, ClaimRequest, ClaimedJob, JobBudget, JobLane, JobReceipt, SUSPECT_CRASHES,
+    Store, WorkerId,
+};
+use crate::base::{Error, ProcessId, Timestamp};
+#[cfg(feature = "mysql")]
+use crate::queue::job::PRIORITIES;
+
+use super::budgets::{BUDGET, CLOSED, job_budget, not_closed};
+use super::lineage::{PROCESS, scope};
+use super::statements::{
+    Dialect, Fault, Queries as _, Query, Row, Statements, all, by, id_of, limit,
+};
+use super::waiting::IS_PAUSED;
+
+/// One of this many jobs is the oldest one, whatever its priority.
+const OLDEST_OF: u64 = 8;
+
+/// Groups whose jobs are read at once.
+const AT_ONCE: usize = 32;
+
+/// Jobs of a lane and priority that are read at once.
+const MOST_HEADS: usize = 256;
+
+/// How often other jobs are picked for those that another transaction has locked.
+const MOST_ROUNDS: usize = 16;
+
+/// A claim that found only jobs that others had locked ends after this time, or up to twice as long: workers that claim
+/// again and again at the same moments only disturb each other. Meanwhile more slots become free for the next one.
+const DISTURBED: Duration = Duration::from_millis(25);
+
+/// The process of a job, the budget that limits it, and its lane.
+pub(super) type Of = (ProcessId, Option<JobBudget>, Arc<JobLane>);
+
+/// A job that can be claimed.
+#[derive(Clone, Copy)]
+struct Head {
+    due: i64,
+    id: i64,
+    crashes: i64,
+}
+
+/// The jobs of one lane and priority that have been read.
+struct Group {
+    /// The index of its lane.
+    lane: usize,
+    priority: i64,
+    heads: VecDeque<Head>,
+    /// Due time and key of the last job that was read.
+    last: (i64, i64),
+    /// No more jobs are to be read.
+    is_read: bool,
+}
+
+/// A lane, and how many more of its jobs can be claimed.
+struct OpenLane {
+    no: i64,
+    lane: Arc<JobLane>,
+    left: usize,
+    /// How many of its jobs one call takes.
+    per_call: usize,
+    picked: usize,
+}
+
+impl OpenLane {
+    /// Whether a call of its picked jobs takes more.
+    fn has_room(&self) -> bool {
+        !self.picked.is_multiple_of(self.per_call)
+    }
+}
+
+/// The jobs that can be claimed, by lane and priority, and those that are picked.
+struct Picking<'a> {
+    store: &'a Store,
+    now: Timestamp,
+    /// Maximum number of calls.
+    most: usize,
+    /// Whether the worker runs no job.
+    idle: bool,
+    /// Number of jobs that the worker has claimed up to now.
+    given: u64,
+    /// The condition on the processes of the jobs.
+    which: String,
+    groups: Vec<Group>,
+    lanes: Vec<OpenLane>,
+    processes: BTreeMap<i64, (ProcessId, Option<JobBudget>)>,
+    /// The number of calls for the picked jobs.
+    calls: usize,
+    /// The jobs that are locked.
+    jobs: Vec<ClaimedJob>,
+    /// Nothing may be claimed with or after the last one.
+    alone: bool,
+    /// Another transaction had locked some of the picked jobs.
+    is_disturbed: bool,
+}
+
+impl Store {
+    /// Claims due jobs for a worker: highest priority first, then oldest first, then by key if they came due together.
+    /// One of every 8 jobs that a worker claims is the oldest due job of any priority. A job whose worker crashed
+    /// [twice](super::SUSPECT_CRASHES) is claimed by itself, and while it is next, no job after it is claimed. Fails
+    /// if the worker is not registered.
+    pub fn claim(
+        &self,
+        worker: WorkerId,
+        wanted: ClaimRequest<'_>,
+        now: Timestamp,
+    ) -> Result<ClaimReply, Error> {
+        let known = self
+            .workers
+            .look(worker.0, |own| (own.given, own.attempt.take()));
+        // What an earlier transaction claims if it was committed, which is unknown since its reply was lost.
+        let (given, mut attempt) = known.ok_or_else(|| worker.unknown())?;
+        // If the transaction is repeated, no lane is asked twice.
+        let mut answers: HashMap<i64, (usize, usize)> = HashMap::new();
+        let mut is_disturbed = false;
+        let done = self.write_lazily(Again::Harmless, |tx| {
+            if let Some(earlier) = attempt.as_mut()
+                && has_claimed(tx, worker, earlier)?
+            {
+                return Ok(());
+            }
+            attempt = None;
+            let which = scope(tx, PROCESS, wanted.processes)?;
+            let found = self.groups(tx, worker, which)?;
+            let mut picking = Picking {
+                store: self,
+                now,
+                most: wanted.most,
+                idle: wanted.idle,
+                given,
+                which: found.1,
+                groups: Vec::new(),
+                lanes: Vec::new(),
+                processes: BTreeMap::new(),
+                calls: 0,
+                jobs: Vec::new(),
+                alone: false,
+                is_disturbed: false,
+            };
+            picking.look(tx, found.0, |no, lane| {
+                *answers.entry(no).or_insert_with(|| (wanted.open)(lane))
+            })?;
+            attempt = Some(picking.claim(tx, worker)?);
+            is_disturbed = picking.is_disturbed;
+            Ok(())
+        });
+        let claimed = attempt.as_ref().map_or(0, |claimed| claimed.jobs.len());
+        self.workers.look(worker.0, |own| match &done {
+            Ok(()) => own.given += claimed as u64,
+            // It is unknown whether the jobs were claimed: if they were, the next claim has them.
+            Err(_) => own.attempt = attempt.take(),
+        });
+        done?;
+        if is_disturbed && claimed == 0 {
+            let share = (uuid::Uuid::now_v7().as_u64_pair().1 % 100) as f64 / 100.0;
+            thread::sleep(DISTURBED.mul_f64(1.0 + share));
+        }
+        Ok(attempt.unwrap_or_default())
+    }
+
+    /// The groups of jobs that can be claimed, and the condition on their processes.
+    fn groups(
+        &self,
+        tx: &mut dyn Statements,
+        worker: WorkerId,
+        mut which: String,
+    ) -> Result<(Vec<Row>, String), Fault> {
+        let (keeping, of_all) = (worker.keeping(), groups(tx.dialect(), &which));
+        let ask = [&*keeping, IS_PAUSED, CLOSED, &*of_all].map(|sql| (sql, Vec::new()));
+        let [listed, paused, closed, mut found] = tx.rows_of(ask)?;
+        if listed.is_empty() {
+            self.enlist_again(tx, worker)?;
+        }
+        if !paused.is_empty() {
+            return Ok((Vec::new(), which));
+        }
+        let open = not_closed(tx, closed)?;
+        which += &open;
+        if !open.is_empty() {
+            // Nobody waits for a lane that has only jobs of closed processes.
+            found = tx.rows(&groups(tx.dialect(), &which), Vec::new())?;
+        }
+        Ok((found, which))
+    }
+}
+
+/// Whether the worker has the jobs of an earlier claim, whose reply is reduced to them: the numbers of their claims show
+/// that they are from that one.
+fn has_claimed(
+    tx: &mut dyn Statements,
+    worker: WorkerId,
+    earlier: &mut ClaimReply,
+) -> Result<bool, Fault> {
+    let ids: Vec<i64> = earlier.jobs.iter().map(|job| job.receipt.job).collect();
+    let find = formatcp!(
+        "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
+         WHERE id IN :list AND worker = ? AND status = {IN_PROGRESS}"
+    );
+    let mut held = HashSet::new();
+    for mut row in tx.rows(find, by![all(&ids), worker.0])? {
+        held.insert((row.at::<i64>(0)?, row.at::<i64>(1)?));
+    }
+    let is_held = |job: &ClaimedJob| held.contains(&(job.receipt.job, job.receipt.claim));
+    earlier.jobs.retain(is_held);
+    Ok(!earlier.jobs.is_empty())
+}
+
+/// The query for the groups of jobs, by lane and priority. `which` is a condition on the jobs.
+pub(super) fn groups(dialect: Dialect, which: &str) -> String {
+    match dialect {
+        // One seek per group. With `>` SQLite would step through all rows of the previous group.
+        Dialect::Sqlite => {
+            let next = |from: &str| {
+                format!(
+                    "(SELECT lane * 16 + priority FROM jobs INDEXED BY jobs_to_claim
+                      WHERE status = {PENDING} AND (lane, priority) >= ({from}) {which}
+                      ORDER BY lane, priority LIMIT 1)"
+                )
+            };
+            format!(
+                "WITH RECURSIVE found (place) AS (SELECT {} UNION ALL
+                   SELECT {} FROM found WHERE place IS NOT NULL)
+                 SELECT place / 16, place % 16 FROM found WHERE place IS NOT NULL",
+                next("0, 0"),
+                next("place / 16, place % 16 + 1")
+            )
+        }
+        // One index lookup for each lane, and one for each priority of the lanes with jobs: grouping would read all
+        // waiting jobs. The limits prevent the server from rewriting the query into a grouping.
+        #[cfg(feature = "mysql")]
+        Dialect::Mysql => {
+            let first = |of: &str| {
+                format!(
+                    "(SELECT 1 FROM #jobs FORCE INDEX (to_claim)
+                      WHERE status = {PENDING} AND lane = l.no {of} {which} LIMIT 1) IS NOT NULL"
+                )
+            };
+            let priorities = PRIORITIES.map(|priority| format!("SELECT {priority} AS priority"));
+            let priorities: Vec<String> = priorities.collect();
+            format!(
+                "SELECT l.no, p.priority FROM #lanes l JOIN ({}) p
+                 WHERE {} AND {} ORDER BY l.no, p.priority",
+                priorities.join(" UNION ALL "),
+                first(""),
+                first("AND priority = p.priority")
+            )
+        }
+    }
+}
+
+/// The first jobs of a group after a place, with their processes.
+pub(super) fn heads(which: &str) -> String {
+    format!(
+        "SELECT h.visible_at, h.id, h.crashes, p.id, {BUDGET} FROM (
+           SELECT visible_at, id, crashes FROM #jobs FORCE INDEX (to_claim)
+           WHERE status = {PENDING} AND lane = ? AND priority = ? AND visible_at >= ?
+             AND (visible_at > ? OR id > ?) {which} ORDER BY visible_at, id LIMIT ?) h
+         LEFT JOIN #processes p ON p.no = h.id DIV 4294967296
+         LEFT JOIN #processes b ON b.no = IFNULL(p.root, p.no)"
+    )
+}
+
+impl Picking<'_> {
+    /// Notes the groups of open lanes, which are ordered by lane, and asks once per lane how many of its jobs can start.
+    fn look(
+        &mut self,
+        tx: &mut dyn Statements,
+        groups: Vec<Row>,
+        mut open: impl FnMut(i64, &Arc<JobLane>) -> (usize, usize),
+    ) -> Result<(), Fault> {
+        for mut row in groups {
+            let (no, priority): (i64, i64) = (row.at(0)?, row.at(1)?);
+            if self.lanes.last().is_none_or(|last| last.no != no) {
+                let lane = self.store.lane(tx, no)?;
+                let (left, per_call) = open(no, &lane);
+                self.lanes.push(OpenLane {
+                    no,
+                    lane,
+                    left,
+                    per_call: per_call.max(1),
+                    picked: 0,
+                });
+            }
+            let lane = self.lanes.len() - 1;
+            if self.lanes[lane].left > 0 {
+                self.groups.push(Group {
+                    lane,
+                    priority,
+                    heads: VecDeque::new(),
+                    last: (i64::MIN, i64::MIN),
+                    is_read: false,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn claim(&mut self, tx: &mut dyn Statements, worker: WorkerId) -> Result<ClaimReply, Fault> {
+        for _ in 0..MOST_ROUNDS {
+            let picks = self.pick(tx)?;
+            if picks.is_empty() || self.take(tx, picks)? {
+                break;
+            }
+        }
+        self.give(tx, worker)
+    }
+
+    /// Picks jobs, without locking any. Returns them with the indices of their lanes.
+    fn pick(&mut self, tx: &mut dyn Statements) -> Result<Vec<(i64, usize)>, Fault> {
+        let mut picks = Vec::new();
+        while !self.alone && (self.calls < self.most || self.lanes.iter().any(OpenLane::has_room)) {
+            self.read_heads(tx)?;
+            let has = self.jobs.len() + picks.len();
+            let best = self.best(self.given + has as u64);
+            let Some((lane, head)) = best.and_then(|at| {
+                let group = &mut self.groups[at];
+                Some((group.lane, group.heads.pop_front()?))
+            }) else {
+                break;
+            };
+            if !self.processes.contains_key(&process_of(head.id)) {
+                // It was removed between the two reads.
+                return Err(Fault::Overtaken);
+            }
+            if small(head.crashes) >= SUSPECT_CRASHES {
+                self.alone = true;
+                if !self.idle || has > 0 {
+                    break;
+                }
+            }
+            picks.push((head.id, lane));
+            let lane = &mut self.lanes[lane];
+            self.calls += usize::from(!lane.has_room());
+            (lane.picked, lane.left) = (lane.picked + 1, lane.left - 1);
+        }
+        Ok(picks)
+    }
+
+    /// The first job of each group whose lane is open.
+    fn open_heads(&self) -> impl Iterator<Item = (&Group, usize, Head)> {
+        let groups = self.groups.iter().enumerate();
+        let open = groups.filter(|(_, group)| self.lanes[group.lane].left > 0);
+        open.filter_map(|(at, group)| Some((group, at, *group.heads.front()?)))
+    }
+
+    /// The group whose first job is claimed next. `given`: number of jobs that the worker has claimed so far.
+    fn best(&self, given: u64) -> Option<usize> {
+        let oldest = (given + 1).is_multiple_of(OLDEST_OF);
+        let has_room = |group: &Group| self.lanes[group.lane].has_room();
+        let fits = |group: &Group| self.calls < self.most || has_room(group);
+        let due = self.open_heads();
+        let due = due.filter(|(group, _, head)| head.due <= self.now.0 && fits(group));
+        let rank = |group: &Group| if oldest { 0 } else { -group.priority };
+        due.min_by_key(|(group, _, head)| (rank(group), head.due, head.id))
+            .map(|(_, at, _)| at)
+    }
+
+    /// Reads the next jobs of the groups that have none left in memory.
+    fn read_heads(&mut self, tx: &mut dyn Statements) -> Result<(), Fault> {
+        let wanted = (self.most - self.calls.min(self.most) + 1).min(MOST_HEADS);
+        // One more, to know when the next job is due; on a server some more, for those that others have locked.
+        let (spare, is_near) = match tx.dialect() {
+            Dialect::Sqlite => (1, true),
+            #[cfg(feature = "mysql")]
+            Dialect::Mysql => (8, false),
+        };
+        let is_empty = |group: &Group| {
+            group.heads.is_empty() && !group.is_read && self.lanes[group.lane].left > 0
+        };
+        let groups = self.groups.iter().enumerate();
+        let empty = groups.filter(|(_, group)| is_empty(group));
+        let few = |group: &Group| {
+            // Without a server, reading more of the groups from which jobs are claimed costs little.
+            let is_first = is_near && group.last.0 == i64::MIN;
+            let (most, lane) = (if is_first { 0 } else { wanted }, &self.lanes[group.lane]);
+            most.saturating_mul(lane.per_call).min(lane.left) + spare
+        };
+        let empty: Vec<(usize, usize)> = empty.map(|(at, group)| (at, few(group))).collect();
+        if empty.is_empty() {
+            return Ok(());
+        }
+        let heads = heads(&self.which);
+        for some in empty.chunks(AT_ONCE) {
+            let query = |(at, few): &(usize, usize)| -> Query<'_> {
+                let group = &self.groups[*at];
+                let (lane, (due, id)) = (self.lanes[group.lane].no, group.last);
+                (&heads, by![lane, group.priority, due, due, id, limit(*few)])
+            };
+            let found = tx.rows_of_all(some.iter().map(query).collect())?;
+            for ((at, few), rows) in some.iter().zip(found) {
+                self.groups[*at].is_read = rows.len() < *few;
+                for row in rows {
+                    self.add_head(*at, row)?;
+                }
+                let group = &mut self.groups[*at];
+                let heads = group.heads.make_contiguous();
+                heads.sort_by_key(|head| (head.due, head.id));
+                group.last = heads.last().map_or(group.last, |last| (last.due, last.id));
+            }
+        }
+        Ok(())
+    }
+
+    fn add_head(&mut self, group: usize, mut row: Row) -> Result<(), Fault> {
+        let head = Head {
+            due: row.at(0)?,
+            id: row.at(1)?,
+            crashes: row.at(2)?,
+        };
+        if let Some(id) = row.at::<Option<Vec<u8>>>(3)? {
+            let known = (id_of(&id)?, job_budget(&mut row, 4)?);
+            self.processes.insert(process_of(head.id), known);
+        }
+        self.groups[group].heads.push_back(head);
+        Ok(())
+    }
+
+    /// Locks the picked jobs that no other worker has locked. Returns whether it locked all of them.
+    fn take(&mut self, tx: &mut dyn Statements, picks: Vec<(i64, usize)>) -> Result<bool, Fault> {
+        let wanted: Vec<i64> = picks.iter().map(|(id, _)| *id).collect();
+        // The update of the counters locks the row of the process, for which all machines wait.
+        let lock = formatcp!(
+            "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
+             WHERE id IN :list AND status = {PENDING} AND visible_at <= ? ORDER BY id FOR UPDATE SKIP LOCKED"
+        );
+        let ask = [
+            (lock, by![all(&wanted), self.now.0]),
+            (WHOLE, by![all(&wanted)]),
+        ];
+        let [locked, jobs] = tx.rows_of(ask)?;
+        let got = locked.into_iter().map(|mut row| row.at(0));
+        let got: HashSet<i64> = got.collect::<Result<_, Fault>>()?;
+        let lanes: HashMap<i64, usize> = picks.iter().copied().collect();
+        let of = |id: i64| {
+            let lane = lanes.get(&id).filter(|_| got.contains(&id))?;
+            let (process, budget) = *self.processes.get(&process_of(id))?;
+            Some((process, budget, self.lanes[*lane].lane.clone()))
+        };
+        let mut jobs = read_claimed(self.store, tx, jobs, of)?;
+        for (id, lane) in picks {
+            if got.contains(&id) {
+                let job = jobs.remove(&id);
+                self.jobs
+                    .push(job.ok_or(Fault::Odd("a job without a payload"))?);
+            } else {
+                // Another worker has it: a different job of its lane may be claimed.
+                let lane = &mut self.lanes[lane];
+                (lane.picked, lane.left) = (lane.picked - 1, lane.left.saturating_add(1));
+                self.calls -= usize::from(!lane.has_room());
+            }
+        }
+        let is_all = got.len() == wanted.len();
+        self.is_disturbed |= !is_all;
+        Ok(is_all)
+    }
+
+    /// Assigns the locked jobs to the worker.
+    fn give(&mut self, tx: &mut dyn Statements, worker: WorkerId) -> Result<ClaimReply, Fault> {
+        let mut jobs = std::mem::take(&mut self.jobs);
+        let mut changes = CounterChanges::default();
+        if !jobs.is_empty() {
+            let given: Vec<i64> = jobs.iter().map(|job| job.receipt.job).collect();
+            let take = formatcp!(
+                "UPDATE #jobs SET status = {IN_PROGRESS}, worker = ?, claim = claim + 1 WHERE id IN :list"
+            );
+            tx.defer(take, by![worker.0, all(&given)])?;
+        }
+        for job in &mut jobs {
+            job.receipt.claim += 1;
+            changes.moved(job.receipt.job, PENDING, IN_PROGRESS);
+        }
+        let (_, is_stopped) = changes.write(tx, self.now)?;
+        if is_stopped {
+            // A process was cancelled since its jobs were picked: these jobs must be removed.
+            return Err(Fault::Overtaken);
+        }
+        let mut next = None;
+        if self.calls < self.most && !self.alone {
+            let due = self.open_heads().map(|(_, _, head)| head.due);
+            next = due.min().map(Timestamp);
+        }
+        Ok(ClaimReply { jobs, next })
+    }
+}
+
+/// The jobs that a query of [`WHOLE`] has found and `of` accepts, by their ids.
+pub(super) fn read_claimed(
+    store: &Store,
+    tx: &mut dyn Statements,
+    rows: Vec<Row>,
+    mut of: impl FnMut(i64) -> Option<Of>,
+) -> Result<HashMap<i64, ClaimedJob>, Fault> {
+    let mut found: HashMap<i64, ClaimedJob> = HashMap::new();
+    let mut with_history = Vec::new();
+    for mut row in rows {
+        let id: i64 = row.at(0)?;
+        let Some((process_id, budget, lane)) = of(id) else {
+            continue;
+        };
+        if row.at::<i64>(11)? != 0 {
+            with_history.push(id);
+        }
+        let payload = RawValue::from_string(row.at(14)?);
+        let job = ClaimedJob {
+            receipt: JobReceipt {
+                job: id,
+                claim: row.at(1)?,
+            },
+            job_id: store.job_id(id, Timestamp(row.at(2)?)),
+            process_id,
+            budget,
+            lane,
+            item_id: row.at(12)?,
+            request_hash: row.at(13)?,
+            payload: payload.map_err(|_| Fault::Odd("a payload that is not JSON"))?,
+            priority: small(row.at(3)?),
+            max_retries: row.at::<Option<i64>>(4)?.map(small),
+            attempt: small(row.at(8)?),
+            calls: u32::try_from(row.at::<i64>(9)?).unwrap_or(u32::MAX),
+            crashes: small(row.at(5)?),
+            lost: row.at::<i64>(6)? != 0,
+            in_doubt: row.at::<i64>(10)? != 0,
+            due_at: Timestamp(row.at(7)?),
+            history: None,
+        };
+        found.insert(id, job);
+    }
+    if !with_history.is_empty() {
+        let sql = "SELECT job, body FROM #histories WHERE job IN :list";
+        for mut row in tx.rows(sql, by![all(&with_history)])? {
+            if let Some(job) = found.get_mut(&row.at(0)?) {
+                job.history = row.at(1)?;
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The query for jobs with their payloads.
+pub(super) const WHOLE: &str =
+    "SELECT j.id, j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
+       j.attempt, j.calls, j.in_doubt, j.has_history, p.item_id, p.request_hash, p.body
+     FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id WHERE j.id IN :list";

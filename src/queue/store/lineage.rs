@@ -1,0 +1,130 @@
+//! Child processes, whose jobs a job waits for. The store knows the parent of a process, so that children end with it: they
+//! are cancelled, requeued and deleted with their parent, and their cost also counts for the process of their oldest
+//! ancestor, the root. The parent itself looks when they have ended.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use const_format::formatcp;
+
+use super::Store;
+use super::rows::{COMPLETED, DELETING, key_of, process_of};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
+
+use super::statements::{Fault, Queries as _, Row, Statements, all, by, list, stored};
+
+/// The condition that a column is the number of one of these processes or their descendants; none for all processes.
+pub(crate) fn scope(
+    tx: &mut dyn Statements,
+    column: &str,
+    of: &[ProcessId],
+) -> Result<String, Fault> {
+    if of.is_empty() {
+        return Ok(String::new());
+    }
+    let mut numbers = Vec::new();
+    for id in of {
+        numbers.extend(tx.process_no(*id)?);
+    }
+    numbers.extend(tx.column::<i64>(BELOW, by![all(&numbers)])?);
+    Ok(format!(" AND {column} IN {}", list(&numbers)))
+}
+
+/// The descendants of processes.
+pub(crate) const BELOW: &str = "SELECT no FROM #processes WHERE root IN :list";
+
+/// The process of a job, in a statement.
+pub(crate) const PROCESS: &str = "id DIV 4294967296";
+
+/// The key of a new process's parent, which is locked as open until the transaction ends.
+pub(crate) fn parent(store: &Store, tx: &mut dyn Statements, parent: JobId) -> Result<i64, Fault> {
+    let id = key_of(parent);
+    let job = formatcp!(
+        "SELECT created_at FROM #jobs WHERE id = ? AND status < {COMPLETED} LOCK IN SHARE MODE"
+    );
+    let created_at: Option<i64> = tx.one(job, by![id])?;
+    let process = formatcp!(
+        "SELECT 1 FROM #processes WHERE no = ? AND cancelled = 0 AND chore <> {DELETING} LOCK IN SHARE MODE"
+    );
+    let is_open = tx.exists(process, by![process_of(id)])?;
+    let found = created_at.map(|at| store.job_id(id, Timestamp(at)));
+    if found != Some(parent) || !is_open {
+        let why = format!("job {parent} needs no more jobs: it has ended, or was cancelled");
+        return Err(Error::new(ErrorKind::Invalid, why).with_claim_lost().into());
+    }
+    Ok(id)
+}
+
+/// Marks the children of jobs for deletion that are completed or deleted.
+pub(crate) fn delete_below(tx: &mut dyn Statements, jobs: &[i64]) -> Result<(), Fault> {
+    let delete = formatcp!(
+        "UPDATE #processes FORCE INDEX (by_parent) SET chore = {DELETING}
+         WHERE parent IN :list AND chore <> {DELETING}"
+    );
+    if jobs.is_empty() {
+        return Ok(());
+    }
+    tx.defer(delete, by![all(jobs)])
+}
+
+// The state of processes; their rows are locked in the order of their numbers.
+
+/// The state of a process that limits changes to its jobs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Standing {
+    pub chore: i64,
+    pub is_cancelled: bool,
+    pub sealed: i64,
+    pub total: i64,
+    pub pending: i64,
+    pub consumed: i64,
+}
+
+impl Standing {
+    /// Whether its running jobs are not retried.
+    pub(crate) fn stops_trying(&self) -> bool {
+        self.is_cancelled || self.chore == DELETING
+    }
+}
+
+/// Locks processes, lowest number first, and reads their current states.
+pub(crate) fn lock(
+    tx: &mut dyn Statements,
+    numbers: impl IntoIterator<Item = i64>,
+) -> Result<BTreeMap<i64, Standing>, Fault> {
+    let numbers: BTreeSet<i64> = numbers.into_iter().collect();
+    if numbers.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let numbers: Vec<i64> = numbers.into_iter().collect();
+    let locking =
+        formatcp!("{STANDING} FORCE INDEX (PRIMARY) WHERE no IN :list ORDER BY no FOR UPDATE");
+    let rows = tx.rows(locking, by![all(&numbers)])?;
+    rows.into_iter().map(standing).collect()
+}
+
+/// Locks a process, and reads its number and its current state.
+pub(crate) fn lock_one(
+    tx: &mut dyn Statements,
+    id: ProcessId,
+) -> Result<Option<(i64, Standing)>, Fault> {
+    let found = tx.first(
+        formatcp!("{STANDING} WHERE id = ? FOR UPDATE"),
+        by![stored(id)],
+    )?;
+    found.map(standing).transpose()
+}
+
+const STANDING: &str =
+    "SELECT no, chore, cancelled, sealed, total, pending, consumed FROM #processes";
+
+fn standing(mut row: Row) -> Result<(i64, Standing), Fault> {
+    let standing = Standing {
+        chore: row.at(1)?,
+        is_cancelled: row.at::<i64>(2)? != 0,
+        sealed: row.at(3)?,
+        total: row.at(4)?,
+        pending: row.at(5)?,
+        consumed: row.at(6)?,
+    };
+    Ok((row.at(0)?, standing))
+}

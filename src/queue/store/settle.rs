@@ -1,0 +1,230 @@
+//! Recording the ends of claims. A success counts while the job has no outcome; any other end counts only if its claim
+//! is the last one.
+//!
+//! The jobs are locked and read, the changes are computed here, and few statements write all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::types::Value;
+use serde_json::value::RawValue;
+
+use super::counters::CounterChanges;
+use super::rows::{AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, process_of};
+use super::{Again, ClaimOutcome, Settlement, Store};
+use crate::base::{Error, ErrorKind, Timestamp};
+use crate::queue::job::ProcessState;
+
+use super::lineage::{Standing, delete_below, lock};
+use super::statements::{Fault, InsertOf, RESULTS, Row, Statements, all, by, error_text};
+
+/// A job, with everything that an end of its claim can change; the end takes it from its worker or batch.
+struct Job {
+    id: i64,
+    lane: i64,
+    status: i64,
+    visible_at: i64,
+    claim: i64,
+    attempt: i64,
+    calls: i64,
+    lost: i64,
+    in_doubt: i64,
+    has_history: i64,
+    is_changed: bool,
+}
+
+const HISTORIES: InsertOf = (
+    "INSERT INTO #histories (job, body) VALUES",
+    "ON DUPLICATE KEY UPDATE body = VALUES(body)",
+);
+
+impl Job {
+    /// The columns that it has, and how they are written.
+    const READ: &str =
+        "SELECT id, lane, status, visible_at, claim, attempt, calls, lost, in_doubt, has_history
+         FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN :list ORDER BY id FOR UPDATE";
+    const WRITE: &str = "UPDATE #jobs SET lane = ?, status = ?, visible_at = ?, claim = ?, attempt = ?, calls = ?, lost = ?,
+         in_doubt = ?, has_history = ?, worker = NULL, batch = NULL WHERE id = ?";
+
+    fn read(mut row: Row) -> Result<Self, Fault> {
+        Ok(Self {
+            id: row.at(0)?,
+            lane: row.at(1)?,
+            status: row.at(2)?,
+            visible_at: row.at(3)?,
+            claim: row.at(4)?,
+            attempt: row.at(5)?,
+            calls: row.at(6)?,
+            lost: row.at(7)?,
+            in_doubt: row.at(8)?,
+            has_history: row.at(9)?,
+            is_changed: false,
+        })
+    }
+
+    fn write(&self, tx: &mut dyn Statements) -> Result<(), Fault> {
+        let mut values = by![self.lane, self.status, self.visible_at, self.claim];
+        values.extend(by![self.attempt, self.calls, self.lost]);
+        values.extend(by![self.in_doubt, self.has_history, self.id]);
+        tx.defer(Self::WRITE, values)
+    }
+}
+
+/// What the ends of claims change, in one transaction.
+struct Settling<'a> {
+    store: &'a Store,
+    now: Timestamp,
+    jobs: BTreeMap<i64, Job>,
+    /// The locked processes of jobs that may go back.
+    processes: BTreeMap<i64, Standing>,
+    changes: CounterChanges,
+    /// Results and errors to be written.
+    outcomes: BTreeMap<i64, Vec<Value>>,
+    histories: BTreeMap<i64, String>,
+    /// Jobs that are completed now.
+    completed: Vec<i64>,
+}
+
+impl Store {
+    /// Records ends of jobs that run or are in a batch, in one transaction. A success counts while its job has not
+    /// ended; any other end counts only if its claim is the last one. An end that does not count is not an error.
+    /// Returns the changed processes in their new state.
+    pub fn settle(&self, ends: &[Settlement], now: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        if ends.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.write(Again::Harmless, |tx| {
+            let mut settling = Settling::begin(self, tx, ends, now)?;
+            for end in ends {
+                settling.end(tx, end)?;
+            }
+            settling.finish(tx)
+        })
+    }
+}
+
+impl<'a> Settling<'a> {
+    /// Locks and reads everything that these ends affect.
+    fn begin(
+        store: &'a Store,
+        tx: &mut dyn Statements,
+        ends: &[Settlement],
+        now: Timestamp,
+    ) -> Result<Self, Fault> {
+        let ids: BTreeSet<i64> = ends.iter().map(|end| end.receipt.job).collect();
+        let ids: Vec<i64> = ids.into_iter().collect();
+        let rows = tx.rows(Job::READ, by![all(&ids)])?.into_iter();
+        let jobs = rows.map(|row| Job::read(row).map(|job| (job.id, job)));
+        let jobs = jobs.collect::<Result<_, Fault>>()?;
+        // All machines wait for the row of a process. If jobs only end, the update of its counters locks the row, as
+        // late as possible. A job that would go back must not do so after its process was cancelled.
+        let back = ends
+            .iter()
+            .filter(|end| end.outcome.error_of_end().is_none());
+        let processes = lock(tx, back.map(|end| process_of(end.receipt.job)))?;
+        Ok(Self {
+            store,
+            now,
+            jobs,
+            processes,
+            changes: CounterChanges::default(),
+            outcomes: BTreeMap::new(),
+            histories: BTreeMap::new(),
+            completed: Vec::new(),
+        })
+    }
+
+    /// Changes the job, if this end counts.
+    fn end(&mut self, tx: &mut dyn Statements, end: &Settlement) -> Result<(), Fault> {
+        let id = end.receipt.job;
+        let Some(job) = self.jobs.get_mut(&id) else {
+            return Ok(());
+        };
+        let most = self.store.most_value();
+        let is_held = matches!(job.status, IN_PROGRESS | AT_PROVIDER);
+        let is_last = is_held && job.claim == end.receipt.claim;
+        let is_success = matches!(&end.outcome, ClaimOutcome::Completed { result, .. } if result.get().len() <= most);
+        if !is_last && (!is_success || job.status >= COMPLETED) {
+            // It came too late.
+            return Ok(());
+        }
+        let (from, calls) = (job.status, i64::from(end.calls));
+        if is_last {
+            job.calls = calls;
+        } else {
+            // Another worker has claimed it, or it waits again. The result was billed, so it counts. The number of the
+            // claim increases, so the report of the other worker has no effect.
+            (job.calls, job.claim) = (job.calls.max(calls), job.claim + 1);
+        }
+        let process = self.processes.get(&process_of(id));
+        let fails = |error: &Error, result: Option<&RawValue>| -> Result<_, Fault> {
+            let result = result.filter(|result| result.get().len() <= most);
+            let result = result.map(|result| result.get().to_owned());
+            Ok(by![id, error_text(error)?, result])
+        };
+        match &end.outcome {
+            ClaimOutcome::Completed { result, .. } if is_success => {
+                job.status = COMPLETED;
+                self.completed.push(id);
+                let result = result.get().to_owned();
+                self.outcomes.insert(id, by![id, None::<String>, result]);
+            }
+            // Otherwise its worker would try in vain to save it, and no other end with it.
+            ClaimOutcome::Completed { result, .. } => {
+                (job.status, job.lost, job.in_doubt) = (FAILED, 0, 0);
+                let error = too_large("the result", result.get().len(), most);
+                self.outcomes.insert(id, fails(&error, None)?);
+            }
+            ClaimOutcome::Failed { error, result, .. } => {
+                (job.status, job.lost, job.in_doubt) = (FAILED, 0, 0);
+                self.outcomes.insert(id, fails(error, result.as_deref())?);
+            }
+            _ if process.is_none_or(Standing::stops_trying) => job.status = CANCELLED,
+            ClaimOutcome::Snooze { due_at } => {
+                job.status = PENDING;
+                job.visible_at = due_at.map_or(job.visible_at, |at| at.0);
+            }
+            ClaimOutcome::Retry {
+                due_at,
+                step,
+                attempt,
+                in_doubt,
+                spent: _,
+                history,
+            } => {
+                job.lane = self.store.at_step(tx, job.lane, *step)?;
+                (job.status, job.visible_at) = (PENDING, due_at.0);
+                (job.attempt, job.in_doubt) = (i64::from(*attempt), i64::from(*in_doubt));
+                (job.lost, job.has_history) = (0, 1);
+                self.histories.insert(id, history.clone());
+            }
+        }
+        job.is_changed = true;
+        self.changes.moved(id, from, job.status);
+        self.changes.lost(id, end.lost);
+        if let Some(spent) = end.outcome.spent() {
+            self.changes.spent(id, spent, end.charge.as_deref());
+        }
+        Ok(())
+    }
+
+    /// Writes all changes. Returns the changed processes.
+    fn finish(self, tx: &mut dyn Statements) -> Result<Vec<ProcessState>, Fault> {
+        tx.insert_rows(RESULTS, &mut self.outcomes.into_values())?;
+        let histories = self.histories.into_iter();
+        tx.insert_rows(HISTORIES, &mut histories.map(|(job, body)| by![job, body]))?;
+        for job in self.jobs.values().filter(|job| job.is_changed) {
+            job.write(tx)?;
+        }
+        delete_below(tx, &self.completed)?;
+        Ok(self.changes.write(tx, self.now)?.0)
+    }
+}
+
+/// The error for something that the server would not accept. The request is its cause, not the store.
+pub(super) fn too_large(what: &str, bytes: usize, most: usize) -> Error {
+    let why = format!(
+        "{what} has {bytes} bytes, and the database server accepts less than {most} at once (max_allowed_packet); send \
+         less, or ask for a higher max_allowed_packet"
+    );
+    Error::new(ErrorKind::Invalid, why).with_status(413)
+}
