@@ -130,7 +130,7 @@ fn queue(app: &App, call: &Call<'_>) -> JobQueue {
 
 /// What tells a request from others: its jobs, and how vectors are written.
 fn hash_of(jobs: &[Job], as_base64: bool) -> String {
-    let hashes = jobs.iter().map(|job| job.clone().into_parts().request_hash);
+    let hashes = jobs.iter().map(|job| job.request_hash.clone());
     let hashes: Vec<String> = hashes.map(Option::unwrap_or_default).collect();
     once::hash(&[&[as_base64.into()], hashes.concat().as_bytes()])
 }

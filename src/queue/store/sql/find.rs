@@ -4,7 +4,8 @@ use const_format::formatcp;
 use serde_json::value::RawValue;
 
 use crate::base::{Error, JobId, Timestamp};
-use crate::queue::job::{AttemptError, JobCounts, JobFilter, JobPage, JobState};
+use crate::queue::history::History;
+use crate::queue::job::{JobCounts, JobFilter, JobPage, JobState};
 use crate::queue::store::rows::{
     self, AT_PROVIDER, CANCELLED, COMPLETED, DELETING, FAILED, HELD, IN_PROGRESS, MOST_JOBS,
     PENDING, key, key_of, process_of, small,
@@ -216,7 +217,7 @@ pub(super) fn job_state(
         },
         result: json(row.at(10)?)?,
         error: rows::error(written, row.at::<Option<String>>(9)?.as_deref()),
-        errors: history.map_or_else(Vec::new, AttemptError::in_history),
+        errors: history.map_or_else(Vec::new, |history| History::parse(history).errors),
         receipt: status.is_final().then_some(JobReceipt { job: id, claim }),
         children: (!status.is_final() && children.total > 0).then_some(children),
     })
