@@ -32,7 +32,6 @@
 )]
 //! | check the health of the queue | [`HealthFinding`], [`Severity`] |
 
-mod account;
 mod backlog;
 pub(crate) mod batch;
 pub(crate) mod budget;
@@ -51,14 +50,12 @@ pub(crate) mod hub;
 pub(crate) mod info;
 pub(crate) mod job;
 pub(crate) mod kind;
-mod kinds;
-pub(crate) mod live;
+pub(crate) mod kinds;
 mod maintenance;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod operate;
 pub(crate) mod progress_reporter;
-mod prompt_job;
 pub(crate) mod prompts;
 pub(crate) mod run;
 pub(crate) mod scale;
@@ -85,7 +82,7 @@ pub use job::{
     Spent,
 };
 pub use kind::{JobKinds, ModelCall};
-pub use live::WorkerSettings;
+pub use kinds::WorkerSettings;
 pub use progress_reporter::ProcessTracker;
 pub use scale::WorkerScale;
 #[cfg(feature = "mysql")]

@@ -15,9 +15,8 @@ use crate::engine::work::{SettleIo, Settled, Take, TakeIo, Ticket, Work};
 use crate::llm::pack::Pack;
 use crate::observe::jobs::{EndedJob, JobObserver};
 
-use super::account::Part;
 use super::backlog::{Request, StoreBacklog};
-use super::budgets::Budgets;
+use super::budgets::{Budgets, Part};
 use super::children::Children;
 use super::handler::RunningJob;
 use super::history::Moment;

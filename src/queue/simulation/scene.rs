@@ -26,7 +26,7 @@ use crate::queue::handler::RunningJob;
 use crate::queue::job::{COMPLETION_KIND, Job, ProcessState, Spent};
 use crate::queue::kind::{Done, JobEnd, JobTask, Kind};
 use crate::queue::kinds::Kinds;
-use crate::queue::live::WorkerSettings;
+use crate::queue::kinds::WorkerSettings;
 use crate::queue::store::Store;
 use crate::queue::work::{self, StoreWork};
 use crate::testing::ManualClock;
