@@ -1,14 +1,12 @@
 //! The batch strategy for a program that waits for the end: it uses a queue that survives the program.
 
-use crate::base::private;
-use crate::base::{Error, ErrorKind, ProcessId, Usd};
+use crate::base::{Error, ErrorKind, ProcessId, Usd, private};
 use crate::bulk::run::BulkError;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;
-use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
-use crate::queue::info::ProcessInfo;
+use crate::queue::info::{ProcessBudget, ProcessInfo};
 use crate::queue::job::Job;
 use crate::queue::store::{DeliveredResult, JobSummary};
 

@@ -8,8 +8,7 @@ use crate::base::brief::{Bytes, Many, Name};
 use crate::base::{Day, Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
 use crate::llm::outcome::Outcome;
 
-use super::budget::ProcessBudget;
-use super::info::ProcessInfo;
+use super::info::{ProcessBudget, ProcessInfo};
 
 /// The kind of prompts.
 pub const COMPLETION_KIND: &str = "completion";

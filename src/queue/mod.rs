@@ -34,9 +34,7 @@
 
 mod backlog;
 pub(crate) mod batch;
-pub(crate) mod budget;
 pub(crate) mod budgets;
-pub(crate) mod children;
 mod claim_plan;
 mod consume;
 pub(crate) mod controls;
@@ -70,12 +68,11 @@ pub(crate) mod worker_run;
 
 #[cfg(feature = "redis")]
 pub use crate::queue::hub::{RedisHub, RedisOptions};
-pub use budget::ProcessBudget;
-pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};
 pub use controls::WorkerLimits;
+pub use handler::Children;
 pub use host::EnqueueError;
-pub use info::{ParentJob, ProcessInfo};
+pub use info::{ParentJob, ProcessBudget, ProcessInfo};
 pub use job::{
     AttemptError, COMPLETION_KIND, DIRECT_COMPLETION_KIND, DaySpent, EMBEDDING_KIND, JobCounts,
     JobFilter, JobPage, JobResult, JobState, JobStatus, PRIORITIES, ProcessState, QueueTotals,

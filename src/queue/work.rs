@@ -17,8 +17,7 @@ use crate::observe::jobs::{EndedJob, JobObserver};
 
 use super::backlog::{Request, StoreBacklog};
 use super::budgets::{Budgets, Part};
-use super::children::Children;
-use super::handler::RunningJob;
+use super::handler::{Children, RunningJob};
 use super::history::Moment;
 use super::info::ParentJob;
 use super::job::ProcessState;

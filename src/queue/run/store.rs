@@ -10,9 +10,8 @@ use crate::base::{Error, ErrorKind, ProcessId};
 use crate::bulk::appender::ResultsAppender;
 use crate::bulk::file::FileRun;
 use crate::bulk::options::FileRunOptions;
-use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
-use crate::queue::info::ProcessInfo;
+use crate::queue::info::{ProcessBudget, ProcessInfo};
 use crate::queue::job::ProcessState;
 use crate::queue::store::sqlite::SqliteOptions;
 

@@ -7,7 +7,7 @@ use std::mem;
 use parking_lot::{Condvar, Mutex};
 
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
-use crate::queue::budget::ProcessBudget;
+use crate::queue::info::ProcessBudget;
 use crate::queue::job::Job;
 
 /// Which part of a request the jobs of an insert are.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use const_format::formatcp;
 
 use crate::base::{Error, ErrorKind, ProcessId, Usd};
-use crate::queue::budget::ProcessBudget;
+use crate::queue::info::ProcessBudget;
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::rows::{
     CANCELLING, DELETING, NO_CHORE, bounded, count, key, process_budget,
