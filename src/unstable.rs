@@ -14,7 +14,7 @@
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`RequestName`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| [`JobParts`] | a job for a [`Store`](crate::queue::Store), and how a worker takes and ends it | [`WorkerId`], [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`JobBudget`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |"
+    doc = "| [`WorkerId`] | how a worker of a [`Store`](crate::queue::Store) takes and ends jobs | [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`JobBudget`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |"
 )]
 
 #[cfg(feature = "queue")]
@@ -36,8 +36,6 @@ pub use crate::llm::transport::{
     ReplyShare, Transport, is_public_address,
 };
 pub use crate::pool::{Pool, PoolEnd, TaskEnd};
-#[cfg(feature = "queue")]
-pub use crate::queue::job::JobParts;
 #[cfg(feature = "queue")]
 pub use crate::queue::store::{
     ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, JobBudget, MAX_CRASHES, SUSPECT_CRASHES,

@@ -1,17 +1,14 @@
 //! The batch strategy for a program that waits for the end: it uses a queue that survives the program.
 
-use std::collections::{HashMap, VecDeque};
-
-use crate::base::private;
-use crate::base::{Error, ErrorKind, JobId, ProcessId, Usd};
+use crate::base::{Error, ErrorKind, ProcessId, Usd, private};
 use crate::bulk::run::BulkError;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;
-use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
-use crate::queue::info::ProcessInfo;
+use crate::queue::info::{ProcessBudget, ProcessInfo};
 use crate::queue::job::Job;
+use crate::queue::store::{DeliveredResult, JobSummary};
 
 use super::{LlmManager, misuse};
 
@@ -27,7 +24,7 @@ impl LlmManager {
     ) -> Result<Vec<Outcome>, BulkError> {
         let queue = self.queue().map_err(misuse)?;
         let (limited, before) = self.limited(&queue, process).map_err(misuse)?;
-        let jobs = enlist(&limited, process, requests).map_err(misuse)?;
+        enlist(&limited, process, requests).map_err(misuse)?;
         let report = self
             .run_worker(&queue)
             .and_then(|worker| worker.processes([process]).until_empty(true).run());
@@ -47,7 +44,7 @@ impl LlmManager {
             .budget
             .as_ref()
             .map(|it| queue.note_spent(process, it, before));
-        let found = outcomes(&queue, process, (requests, &jobs), &why_not);
+        let found = outcomes(&queue, process, requests, &why_not);
         let (outcomes, missing) = found.map_err(misuse)?;
         let unnoted = noted.and_then(Result::err).map(StopReason::Fatal);
         let stop = stop.filter(|_| missing > 0 || !began).or(unnoted);
@@ -103,73 +100,56 @@ impl LlmManager {
     }
 }
 
-/// Adds the jobs that the process does not have yet, and finds the existing ones. A request that occurs several
-/// times in the list has as many jobs.
-fn enlist(queue: &JobQueue, process: ProcessId, requests: &[Request]) -> Result<Vec<JobId>, Error> {
-    let (mut jobs, mut missing) = matched(queue, process, requests)?;
-    if !missing.is_empty() {
-        let new = missing.iter().map(|at| Job::from(&requests[*at]));
-        queue.enqueue_iter(process, new)?;
-        (jobs, missing) = matched(queue, process, requests)?;
-    } else if queue.process(process)?.is_some_and(|found| !found.sealed) {
-        queue.seal(process)?;
-    }
-    if missing.is_empty() {
-        Ok(jobs.into_iter().flatten().collect())
-    } else {
-        Err(Error::new(
-            ErrorKind::Invalid,
-            format!("another program fetches the results of process {process}"),
-        ))
-    }
-}
-
-/// The job of each request, and the requests that have none.
-fn matched(
-    queue: &JobQueue,
-    process: ProcessId,
-    requests: &[Request],
-) -> Result<(Vec<Option<JobId>>, Vec<usize>), Error> {
-    type Name = (Option<String>, Option<String>);
-    let mut known: HashMap<Name, VecDeque<JobId>> = HashMap::new();
-    let mut after = None;
+/// Adds the jobs that the process does not have yet, because an earlier call with these requests was interrupted.
+fn enlist(queue: &JobQueue, process: ProcessId, requests: &[Request]) -> Result<(), Error> {
+    let known = queue.process(process)?;
+    let (mut there, mut alike, mut after) = (0, 0, None);
     loop {
         let items = queue.items(process, after, CHUNK)?;
         let Some(last) = items.last() else {
             break;
         };
         after = Some(last.job_id);
-        for item in items {
-            let name = (item.item_id, item.request_hash);
-            known.entry(name).or_default().push_back(item.job_id);
-        }
+        let asked = requests.iter().skip(there).map(Job::from).zip(&items);
+        let same = |(job, item): &(Job, &JobSummary)| {
+            (&job.item_id, &job.request_hash) == (&item.item_id, &item.request_hash)
+        };
+        alike += asked.filter(same).count();
+        there += items.len();
     }
-    let mut missing = Vec::new();
-    let jobs = requests.iter().enumerate().map(|(at, request)| {
-        let job = Job::from(request);
-        let name = (job.item_id, job.request_hash);
-        let found = known.get_mut(&name).and_then(VecDeque::pop_front);
-        if found.is_none() {
-            missing.push(at);
-        }
-        found
-    });
-    let jobs = jobs.collect();
-    Ok((jobs, missing))
+    let total = known.as_ref().map_or(0, |known| known.counts.total);
+    if alike < there || (there as u64) < total {
+        let why = format!(
+            "process {process} has other requests, or another program fetches its results: give the requests of its \
+             first call in their order, or another process id"
+        );
+        return Err(Error::new(ErrorKind::Invalid, why));
+    }
+    if there < requests.len() {
+        queue.enqueue_iter(process, requests[there..].iter().map(Job::from))?;
+    } else if known.is_some_and(|found| !found.sealed) {
+        queue.seal(process)?;
+    }
+    Ok(())
 }
 
 /// The outcomes in the order of the requests, and how many are still missing, which have this error.
 fn outcomes(
     queue: &JobQueue,
     process: ProcessId,
-    (requests, jobs): (&[Request], &[JobId]),
+    requests: &[Request],
     why_not: &Error,
 ) -> Result<(Vec<Outcome>, usize), Error> {
-    let places: HashMap<JobId, usize> = jobs.iter().enumerate().map(|(at, id)| (*id, at)).collect();
     let mut slots: Vec<Option<Outcome>> = requests.iter().map(|_| None).collect();
-    for result in queue.get_results(process) {
-        let result = result?;
-        if let Some(at) = places.get(&result.job_id) {
+    let mut after = None;
+    loop {
+        let chunk = queue.peek_after(process, after, CHUNK)?;
+        let Some(last) = chunk.last() else {
+            break;
+        };
+        after = Some(last.result.job_id);
+        for DeliveredResult { receipt, result } in chunk {
+            let at = receipt.number() as usize;
             let read = serde_json::from_str::<Outcome>(&result.line());
             let mut outcome = read.map_err(|error| {
                 let why = format!(
@@ -179,8 +159,8 @@ fn outcomes(
                 Error::new(ErrorKind::Malformed, why)
             })?;
             // A job without a name uses its id as its name.
-            outcome.id.clone_from(&requests[*at].id);
-            slots[*at] = Some(outcome);
+            outcome.id.clone_from(&requests[at].id);
+            slots[at] = Some(outcome);
         }
     }
     let missing = slots.iter().filter(|slot| slot.is_none()).count();

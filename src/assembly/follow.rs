@@ -11,15 +11,6 @@ use super::LlmManager;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum SettingsEvent<'a> {
-    /// A key has another value.
-    Changed {
-        /// The name of the key.
-        key: &'static str,
-        /// The old value; `None` if it was not set.
-        before: Option<&'a str>,
-        /// The new value; `None` if it is not set.
-        now: Option<&'a str>,
-    },
     /// The settings apply from now on, or a server that was [skipped](crate::plan::ProviderPlan::skipped) is called from
     /// now on. This manager has them.
     Applied(&'a LlmManager),
@@ -33,16 +24,8 @@ pub(super) type Listener = Arc<dyn Fn(&SettingsEvent<'_>) + Send + Sync>;
 
 /// The default listener.
 pub(super) fn log(event: &SettingsEvent<'_>) {
-    let shown = |value: &Option<&str>| value.unwrap_or("unset").to_owned();
     match event {
-        SettingsEvent::Changed { key, before, now } => {
-            log::info!(
-                "settings changed: {key} {} -> {}",
-                shown(before),
-                shown(now)
-            );
-        }
-        SettingsEvent::Applied(_) => {}
+        SettingsEvent::Applied(_) => log::info!("changed settings apply"),
         SettingsEvent::Refused(error) => {
             log::warn!("the old settings still apply: {}", error.message())
         }

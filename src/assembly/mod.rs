@@ -24,27 +24,21 @@ use crate::observe::progress::ProgressNotifier;
 #[cfg(feature = "queue")]
 use crate::queue::kind::JobKinds;
 
-mod accounts;
 #[cfg(feature = "queue")]
 mod durable;
 mod follow;
 mod options;
 mod plan;
 mod route_plan;
-mod strategy;
 #[cfg(feature = "queue")]
 mod worker;
-#[cfg(feature = "queue")]
-mod worker_follower;
 
-pub use accounts::clients_by_account;
 use follow::Listener;
 pub use follow::SettingsEvent;
 pub use options::ProviderOptions;
-pub use plan::{ProviderPlan, ProviderPlanError};
+pub use plan::{EffectiveStrategy, ProviderPlan, ProviderPlanError, clients_by_account};
 use route_plan::Caller;
 pub use route_plan::{Concurrency, RoutePlan, RouteStep};
-pub use strategy::EffectiveStrategy;
 #[cfg(feature = "queue")]
 pub use worker::WorkerPlan;
 
@@ -212,7 +206,7 @@ impl LlmManager {
     /// `sync` uses the [route](Self::route) and keeps everything in memory. `llm.sync_concurrency` calls are in flight,
     /// by default as many as suit the provider: 5, or a local server's slots. `batch` puts the requests on the queue in
     /// the [data folder](crate::plan::ProviderOptions::data_dir), submits them, and waits for the end, which may take a
-    /// day. They survive this program there: another call with the same process id and requests attaches to what is
+    /// day. They survive this program there: another call with the same process id and the same list attaches to what is
     /// under way, also after a cancellation. To give them up instead, cancel the process in its queue. Their results are
     /// deleted from the queue when they are returned.
     ///

@@ -1,4 +1,4 @@
-//! The one plan from settings to routes and workers.
+//! The one plan from settings to routes and workers: its providers, its strategy, and the accounts of its batches.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,10 +18,8 @@ use crate::llm::route::SkippedStep;
 #[cfg(feature = "queue")]
 use crate::queue::kind::ModelCall;
 
-use super::accounts::clients_by_account;
 use super::options::ProviderOptions;
 use super::route_plan::{CallSettings, Caller, Concurrency, RoutePlan, has_allowance};
-use super::strategy::EffectiveStrategy;
 
 /// All decisions about providers before the first call: which ones are called in which order, with which API key,
 /// model and limits, and with which strategy. [`new`](Self::new) reads all settings that it needs, so using a plan
@@ -255,7 +253,7 @@ impl ProviderPlan {
         (self.strategy().strategy == Strategy::Batch).then(|| self.batch_config())
     }
 
-    /// Finds the clients of batches, see [`clients_by_account`](super::clients_by_account): of the first provider, and
+    /// Finds the clients of batches, see [`clients_by_account`]: of the first provider, and
     /// of all others with the keys of the environment.
     pub fn clients_by_account(
         &self,
@@ -438,4 +436,98 @@ impl From<ProviderPlanError> for Error {
             other => Error::new(ErrorKind::Invalid, other.to_string()),
         }
     }
+}
+
+/// The strategy that is used for bulk work, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct EffectiveStrategy {
+    /// The strategy that is used.
+    pub strategy: Strategy,
+    /// The strategy that `llm.bulk_strategy` sets.
+    pub asked: Strategy,
+    /// Why the strategy differs from the setting, as text for people. The setting does not change.
+    pub fallback_reason: Option<String>,
+    /// The provider that charges the full price for these calls, although batches were requested.
+    full_price_at: Option<String>,
+}
+
+impl EffectiveStrategy {
+    /// The effect of a strategy at a provider that has a Batch API.
+    pub fn possible(asked: Strategy) -> Self {
+        Self {
+            strategy: asked,
+            asked,
+            fallback_reason: None,
+            full_price_at: None,
+        }
+    }
+
+    /// The expected effect of the strategy in these settings, if they name the provider. It ignores unusable settings,
+    /// and does not check whether the provider can be called.
+    pub fn expected(settings: &Settings) -> Self {
+        let asked = settings.bulk_strategy().unwrap_or_default();
+        match settings.provider() {
+            Ok(Some(provider)) => Self::new(asked, &provider),
+            _ => Self::possible(asked),
+        }
+    }
+
+    /// The effect of a strategy at the provider with this name.
+    pub fn new(asked: Strategy, provider: &str) -> Self {
+        let possible = known(provider).is_ok_and(|vendor| vendor.batches.is_some());
+        if asked == Strategy::Sync || possible {
+            return Self::possible(asked);
+        }
+        Self {
+            strategy: Strategy::Sync,
+            asked,
+            fallback_reason: Some(format!("{provider} has no Batch API: runs sync")),
+            full_price_at: has_allowance(provider).then(|| provider.to_owned()),
+        }
+    }
+
+    /// Checks that prompts cost no more than the setting requests: a paid provider without a Batch API charges the full
+    /// price where others charge half. Local servers and `extract` cost the same either way.
+    ///
+    /// # Errors
+    /// If they cost more; the error names the providers that support the strategy.
+    pub fn check_price(&self) -> Result<(), Error> {
+        let Some(provider) = &self.full_price_at else {
+            return Ok(());
+        };
+        let Err(error) = known(provider)?.batch_api() else {
+            return Ok(());
+        };
+        let why = format!(
+            "every prompt would cost the full price, because {}",
+            error.message()
+        );
+        Err(Error::new(ErrorKind::Invalid, why))
+    }
+}
+
+/// Finds the client of an account with which batches were created: the client of `own`, or of the account's
+/// provider at the address and with the API key that the environment has now. If that key differs from the one that
+/// created the batches, the client of the same address is used: it collects the batches that the provider shows to it.
+/// An API key is never sent to an address only because a batch was created there.
+pub fn clients_by_account(
+    own: Option<LlmConfig>,
+) -> impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + use<> {
+    move |account| {
+        let there = |client: &BatchApi| client.account().is_at_the_same_address(account);
+        let clients = present_clients(own.clone(), account).filter(there);
+        let client = clients.min_by_key(|client| client.account() != *account)?;
+        Some(Arc::new(client))
+    }
+}
+
+/// The clients that `own` and the environment have now for the provider of an account.
+fn present_clients(
+    own: Option<LlmConfig>,
+    account: &BatchAccount,
+) -> impl Iterator<Item = BatchApi> + use<> {
+    let configs = [own, Some(LlmConfig::new(&account.provider))];
+    let configs = configs.into_iter().flatten();
+    configs.filter_map(|config| config.batch_client().ok())
 }

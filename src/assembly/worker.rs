@@ -1,18 +1,24 @@
-//! Workers of a queue, created from the plan of a manager.
+//! Workers of a queue, created from the plan of a manager, and kept up to date with its settings.
 
-use crate::base::{Error, Optional};
+use std::sync::Arc;
+
+use crate::base::{Error, ErrorKind, Optional};
 use crate::config::settings::Settings;
+use crate::config::watch::SettingsWatch;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
+use crate::llm::batch::BatchClient;
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::extract::Extract;
 use crate::llm::route::Route;
+use crate::queue::controls::{Controls, Follower};
 use crate::queue::host::JobQueue;
-use crate::queue::live::WorkerSettings;
+use crate::queue::kinds::WorkerSettings;
 use crate::queue::scale::WorkerScale;
 use crate::queue::worker::Worker;
 
 use super::LlmManager;
+use super::follow::{Listener, SettingsEvent, log};
 use super::options::ProviderOptions;
 use super::plan::ProviderPlan;
 use super::route_plan::{CallSettings, Caller, MOST_FOUND, RoutePlan};
@@ -163,5 +169,107 @@ impl ProviderPlan {
         } else {
             by_settings
         })
+    }
+}
+
+// Workers that follow settings.
+
+/// A worker that follows settings, and what it applies now.
+struct FollowingWorker {
+    watch: SettingsWatch,
+    listener: Listener,
+    /// They have changed and are not applied yet. A missing provider may also become available without a change of the
+    /// settings.
+    pending: bool,
+    refused: Option<String>,
+    manager: LlmManager,
+    plan: WorkerPlan,
+    caller: Caller,
+}
+
+impl FollowingWorker {
+    /// Applies the present settings if they have changed since that last succeeded, and notifies the listener.
+    fn look(&mut self, controls: &Controls) {
+        let applied = match self.watch.refresh() {
+            Ok(changed) => {
+                self.pending |= changed;
+                if !self.pending {
+                    return;
+                }
+                self.apply(controls)
+            }
+            // Another program is writing them, and the next look is soon.
+            Err(error) if error.kind() == ErrorKind::Transient => return,
+            Err(error) => Err(error),
+        };
+        match applied {
+            Ok(has_changed) => {
+                (self.pending, self.refused) = (false, None);
+                if has_changed {
+                    (self.listener)(&SettingsEvent::Applied(&self.manager));
+                }
+            }
+            Err(error) => {
+                if self.refused.as_deref() != Some(error.message()) {
+                    self.refused = Some(error.message().to_owned());
+                    (self.listener)(&SettingsEvent::Refused(&error));
+                }
+            }
+        }
+    }
+
+    /// Applies the present settings. Returns whether that changed anything.
+    fn apply(&mut self, controls: &Controls) -> Result<bool, Error> {
+        let settings = self.watch.settings();
+        let mut next = self.manager.clone();
+        next.plan = next.plan.with_settings(settings)?;
+        let plan = next.plan_of_worker(self.caller)?;
+        let has_changed = plan != self.plan;
+        if has_changed {
+            next.set_up(controls, &plan)?;
+        }
+        (self.manager, self.plan) = (next, plan);
+        Ok(has_changed)
+    }
+}
+
+impl LlmManager {
+    /// The follower that keeps a worker of this plan up to date with the settings, if they are followed.
+    pub(super) fn follower(&self, plan: WorkerPlan, caller: Caller) -> Option<Follower> {
+        let watch = self.watch.clone()?;
+        let mut worker = FollowingWorker {
+            watch,
+            listener: self.listener.clone().unwrap_or_else(|| Arc::new(log)),
+            pending: false,
+            refused: None,
+            manager: self.clone(),
+            plan,
+            caller,
+        };
+        Some(Box::new(move |controls: &Controls| worker.look(controls)))
+    }
+
+    /// Has a worker work by this plan.
+    fn set_up(&self, controls: &Controls, plan: &WorkerPlan) -> Result<(), Error> {
+        let route = |plan: &Option<RoutePlan>| {
+            let route = plan.as_ref().map(|plan| self.route_by(plan));
+            route.transpose()
+        };
+        let completions = self.route_by(&plan.completions)?;
+        let (embeddings, model_calls) = (route(&plan.embeddings)?, route(&plan.model_calls)?);
+        let batches = plan.batches.as_ref().map(LlmConfig::batch_client);
+        let batches = batches.transpose()?;
+        controls.change(|setup| {
+            setup.settings = plan.settings;
+            setup.batch_clients = Some(Arc::new(self.plan.clients_by_account()));
+            setup.batches = batches.map(|client| Arc::new(client) as Arc<dyn BatchClient>);
+            controls.set_completions(setup, completions);
+            controls.set_embeddings(setup, embeddings);
+            if let Some(route) = model_calls {
+                let calls = setup.model_calls();
+                controls.set_model_calls(setup, route, calls);
+            }
+        });
+        Ok(())
     }
 }

@@ -107,7 +107,7 @@ impl Usage {
 }
 
 /// Reported usage and cost of one call, or of all calls of an item.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Paid {
     pub usage: Option<Usage>,
     pub cost_usd: Option<Usd>,

@@ -3,8 +3,6 @@
 //! A prefetched job is claimed but not started: its quota closed between the claim and the call. They are few, and are given
 //! back when they must wait. Claimed jobs of equal history that may share a call are one pack from then on.
 
-mod looks;
-mod requests;
 mod tickets;
 
 use std::collections::VecDeque;
@@ -26,10 +24,6 @@ use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED};
 use super::kind::JobTask;
 use super::kinds::{Kinds, Lanes};
 use super::store::{Store, WorkerId};
-
-use looks::Looks;
-use requests::Asked;
-pub(crate) use requests::{Request, Requests};
 
 /// How long a failed access to the store is retried while batches are open.
 const STORE_RETRY_TIME: Duration = Duration::from_secs(60);
@@ -440,5 +434,95 @@ impl StoreBacklog {
         let now = self.clock.now();
         ticket.task[0].waiting_since.get_or_insert(now);
         self.prefetched.push_back(ticket);
+    }
+}
+
+// Requests to the store run without the dispatcher's lock: a database may be locked or far away. The next `take` uses
+// their outcome.
+
+/// A request to the store, made without the dispatcher's lock. One is in flight at a time.
+pub(crate) enum Request {
+    Claim(Box<ClaimPlan>, Availability),
+    GiveBack(Vec<Ticket<Pack<JobTask>>>),
+}
+
+/// Requests to the store and their outcomes.
+#[derive(Default)]
+pub(crate) struct Requests {
+    pub request: Option<Request>,
+    /// Whether a request is in flight.
+    pub is_asked: bool,
+    /// A give-back that failed is tried again then.
+    pub give_back_at: Time,
+    asked: Asked,
+    arrived: Option<Result<Claimed, Error>>,
+    /// Whether jobs have ended or were released since the request.
+    is_stale: bool,
+}
+
+/// State before the claim, for comparison with the state after it.
+#[derive(Default, Clone, Copy)]
+struct Asked {
+    /// Number of calls that jobs were claimed for.
+    pub calls: usize,
+    /// Whether batches were open.
+    pub batches: bool,
+}
+
+impl StoreBacklog {
+    /// Requests a claim, unless a request is already in flight.
+    fn ask(&mut self, asked: Asked, availability: &Availability, now: Time) {
+        let plan = Box::new(self.plan(asked, now));
+        self.requests.request = Some(Request::Claim(plan, availability.clone()));
+        self.requests.is_asked = true;
+        self.requests.is_stale = false;
+        self.requests.asked = asked;
+        self.quiet_until = None;
+    }
+
+    /// Applies the outcome of a request.
+    pub(crate) fn arrive(&mut self, claimed: Result<Claimed, Error>) {
+        self.requests.is_asked = false;
+        self.requests.arrived = Some(claimed);
+    }
+}
+
+// Whether jobs that wait for others wait in vain.
+
+/// How often waiting jobs have looked for what they wait for, since another job or batch ended here.
+#[derive(Default)]
+struct Looks {
+    looks: u64,
+    /// The number of batches that had ended by then.
+    closed: u64,
+}
+
+impl Looks {
+    pub fn note(&mut self, waits: bool, closed: u64) {
+        self.looks = if waits { self.since(closed) + 1 } else { 0 };
+        self.closed = closed;
+    }
+
+    /// The jobs may have waited for a batch that has ended since then.
+    pub fn since(&self, closed: u64) -> u64 {
+        if self.closed == closed { self.looks } else { 0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_job_has_waited_in_vain_for_a_batch_that_has_just_ended() {
+        let mut looks = Looks::default();
+        looks.note(true, 0);
+        looks.note(true, 0);
+        assert_eq!(looks.since(0), 2);
+        assert_eq!(looks.since(1), 0);
+        looks.note(true, 1);
+        assert_eq!(looks.since(1), 1);
+        looks.note(false, 1);
+        assert_eq!(looks.since(1), 0);
     }
 }

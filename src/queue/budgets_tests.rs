@@ -4,8 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use crate::base::{Clock as _, SystemClock};
-use crate::queue::budget::ProcessBudget;
-use crate::queue::info::ProcessInfo;
+use crate::queue::info::{ProcessBudget, ProcessInfo};
 use crate::queue::job::Job;
 use crate::queue::store::Store;
 use crate::queue::store::sqlite::SqliteOptions;

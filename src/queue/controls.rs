@@ -22,7 +22,7 @@ use super::budgets::Budgets;
 use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::{Kind, ModelCall};
 use super::kinds::Kinds;
-use super::live::WorkerSetup;
+use super::kinds::WorkerSetup;
 use super::prompts;
 use super::store::JobLane;
 

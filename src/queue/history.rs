@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::base::brief::beginning;
-use crate::base::{Error, Optional, Paid, Time, Timestamp, Usage, Usd};
+use crate::base::{Error, Optional, Paid, Time, Timestamp};
 use crate::engine::fallback_history::FallbackHistory;
 use crate::engine::route::{First, Tries};
 use crate::llm::carried::Carried;
@@ -23,43 +23,21 @@ const MAX_MESSAGE_BYTES: usize = 300;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct History {
     #[serde(default)]
-    tries: WrittenTries,
-    /// The steps it has left.
+    tries: Tries,
+    /// Start of the first call, as a time of day.
+    #[serde(default)]
+    first: Option<Timestamp>,
+    /// The steps it has left, with their providers, because routes can change.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    left: Vec<LeftProvider>,
+    left: Vec<(u8, EarlierProvider)>,
     /// The known cost of the calls so far.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    used: Option<Usage>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    cost_usd: Option<Usd>,
-    #[serde(default, skip_serializing_if = "is_zero")]
-    cache_saved: i64,
+    #[serde(default)]
+    paid: Paid,
     /// An answer that the next call corrects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     correction: Option<Correction>,
     #[serde(default)]
     pub errors: Vec<AttemptError>,
-}
-
-fn is_zero(count: &i64) -> bool {
-    *count == 0
-}
-
-/// A step that the job has left, with its provider, because routes can change.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-struct LeftProvider {
-    step: u8,
-    provider: String,
-    model: Option<String>,
-    error: Error,
-}
-
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct WrittenTries {
-    #[serde(flatten)]
-    tries: Tries,
-    /// Start of the first call, as a time of day.
-    first: Option<Timestamp>,
 }
 
 /// The same moment by the clock of this process and as a time of day.
@@ -83,11 +61,7 @@ impl History {
 
     /// The cost of its calls.
     pub(crate) fn paid(&self) -> Paid {
-        Paid {
-            usage: self.used,
-            cost_usd: self.cost_usd,
-            cache_saved: self.cache_saved,
-        }
+        self.paid
     }
 
     /// What its failed calls left for the next one.
@@ -96,16 +70,16 @@ impl History {
     }
 
     pub(crate) fn calls(&self) -> u32 {
-        self.tries.tries.calls.into()
+        self.tries.calls.into()
     }
 
     pub(crate) fn attempt(&self) -> u8 {
-        self.tries.tries.attempt
+        self.tries.attempt
     }
 
     /// The time since the start of its first call, which another worker may have made.
     pub(crate) fn latency(&self, tries: &Tries, now: Time, wall: Timestamp) -> Duration {
-        match self.tries.first {
+        match self.first {
             Some(began) => wall.since(began),
             None => tries.latency(now),
         }
@@ -113,7 +87,7 @@ impl History {
 
     /// The time since the start of its first call, or since it was in its batch.
     pub(crate) fn latency_in_batch(&self, since: Timestamp, wall: Timestamp) -> Duration {
-        wall.since(self.tries.first.unwrap_or(since))
+        wall.since(self.first.unwrap_or(since))
     }
 
     /// The tries of a job at `step`.
@@ -122,8 +96,8 @@ impl History {
         let left = self.left.iter();
         Tries {
             step,
-            fallbacks: left.fold(none, |left, next| left.and(next.step, &next.error)),
-            ..self.tries.tries.clone()
+            fallbacks: left.fold(none, |left, (step, next)| left.and(*step, &next.error)),
+            ..self.tries.clone()
         }
     }
 
@@ -139,40 +113,36 @@ impl History {
         let left = tries.fallbacks.steps().into_iter().skip(known);
         self.left.extend(left.map(|(step, error)| {
             let (provider, model) = asked(step);
-            LeftProvider {
-                step,
+            let left = EarlierProvider {
                 provider,
                 model,
                 error,
-            }
+            };
+            (step, left)
         }));
         // The failed call was made at the last step that was left by a call; other steps were skipped.
-        let of_call = |left: &&LeftProvider| {
+        let of_call = |(_, left): &&(u8, EarlierProvider)| {
             left.error.kind() == error.kind() && error.message().starts_with(left.error.message())
         };
         let step = self.left[known..].iter().find(of_call);
-        let step = step.map_or(tries.step, |left| left.step);
+        let step = step.map_or(tries.step, |(step, _)| *step);
         let Moment { now, wall } = at;
         let first = tries.first.time();
-        self.tries = WrittenTries {
-            // The row of the job or the route contains this again when it is claimed.
-            tries: Tries {
-                step: 0,
-                fallbacks: Default::default(),
-                first: First::default(),
-                max_retries: None,
-                ..tries.clone()
-            },
-            // The first record is kept, so that the time does not change with each worker's clock.
-            first: self.tries.first.or_else(|| {
-                first.map(|first| Timestamp(wall.0 - now.since(first).as_millis() as i64))
-            }),
+        // The row of the job or the route contains the rest again when it is claimed.
+        self.tries = Tries {
+            step: 0,
+            fallbacks: Default::default(),
+            first: First::default(),
+            max_retries: None,
+            ..tries.clone()
         };
+        // The first record is kept, so that the time does not change with each worker's clock.
+        self.first = self
+            .first
+            .or_else(|| first.map(|first| Timestamp(wall.0 - now.since(first).as_millis() as i64)));
         let paid = error.paid();
         if paid.is_known() {
-            self.used = paid.usage;
-            self.cost_usd = paid.cost_usd;
-            self.cache_saved = paid.cache_saved;
+            self.paid = paid;
         }
         if let Some(correction) = Correction::of(error) {
             self.correction = Some(correction);
@@ -191,17 +161,13 @@ impl History {
     /// The steps it has left, with the provider names of that time. `now` has all of them by the present route,
     /// including those left since the claim.
     pub(crate) fn earlier(&self, now: Vec<EarlierProvider>) -> Vec<EarlierProvider> {
-        let then = self.left.iter().map(|left| EarlierProvider {
-            provider: left.provider.clone(),
-            model: left.model.clone(),
-            error: left.error.clone(),
-        });
+        let then = self.left.iter().map(|(_, left)| left.clone());
         then.chain(now.into_iter().skip(self.left.len())).collect()
     }
 
     /// The next call may repeat one that was processed.
     pub(crate) fn in_doubt(mut self) -> Self {
-        self.tries.tries.in_doubt = true;
+        self.tries.in_doubt = true;
         self
     }
 }

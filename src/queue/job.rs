@@ -8,8 +8,7 @@ use crate::base::brief::{Bytes, Many, Name};
 use crate::base::{Day, Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
 use crate::llm::outcome::Outcome;
 
-use super::budget::ProcessBudget;
-use super::info::ProcessInfo;
+use super::info::{ProcessBudget, ProcessInfo};
 
 /// The kind of prompts.
 pub const COMPLETION_KIND: &str = "completion";
@@ -23,47 +22,31 @@ pub const EMBEDDING_KIND: &str = "embedding";
 #[derive(Clone, derive_more::Debug, Setters)]
 #[setters(strip_option)]
 pub struct Job {
+    /// The kind, which selects the handler.
     #[debug("{:?}", Name(kind))]
     #[setters(skip)]
-    pub(crate) kind: String,
+    pub kind: String,
+    /// Input of the handler, in JSON.
     #[debug("{:?}", Bytes(payload.get().len()))]
     #[setters(skip)]
-    pub(crate) payload: Box<RawValue>,
+    pub payload: Box<RawValue>,
     /// The name of the quota that it shares with other jobs of its kind; for prompts, the model. If a quota is
     /// exhausted, its jobs wait without delaying others. Default: none.
     #[setters(into)]
     #[debug("{:?}", lane.as_deref().map(Name))]
-    pub(crate) lane: Option<String>,
+    pub lane: Option<String>,
     /// Your own name for it, which is returned with the result. Default: none.
     #[setters(into)]
     #[debug("{:?}", item_id.as_deref().map(Name))]
-    pub(crate) item_id: Option<String>,
+    pub item_id: Option<String>,
     /// A hash of the request, which is returned with the result. Default: none.
     #[setters(into)]
     #[debug(skip)]
-    pub(crate) request_hash: Option<String>,
-    #[setters(skip)]
-    pub(crate) priority: u8,
-    /// Retries after failures, at each step of its route. Default: the worker's.
-    pub(crate) max_retries: Option<u8>,
-}
-
-/// The stored parts of a [`Job`]; see [`Job::into_parts`].
-#[derive(Clone)]
-pub struct JobParts {
-    /// The kind, which selects the handler.
-    pub kind: String,
-    /// Input of the handler, in JSON.
-    pub payload: Box<RawValue>,
-    /// The quota that it shares with jobs of the same kind.
-    pub lane: Option<String>,
-    /// Your own name for the job.
-    pub item_id: Option<String>,
-    /// Your own hash of the request.
     pub request_hash: Option<String>,
-    /// One of [`PRIORITIES`].
+    /// One of [`PRIORITIES`]; set by [`Job::priority`].
+    #[setters(skip)]
     pub priority: u8,
-    /// Its own number of retries at each step of its route.
+    /// Retries after failures, at each step of its route. Default: the worker's.
     pub max_retries: Option<u8>,
 }
 
@@ -101,19 +84,6 @@ impl Job {
             request_hash: None,
             priority: Self::DEFAULT_PRIORITY,
             max_retries: None,
-        }
-    }
-
-    /// The parts that a store must keep.
-    pub fn into_parts(self) -> JobParts {
-        JobParts {
-            kind: self.kind,
-            payload: self.payload,
-            lane: self.lane,
-            item_id: self.item_id,
-            request_hash: self.request_hash,
-            priority: self.priority,
-            max_retries: self.max_retries,
         }
     }
 
@@ -323,19 +293,6 @@ pub struct AttemptError {
     pub at: Timestamp,
     /// Kind, status and message; the message is cut to 300 characters.
     pub error: Error,
-}
-
-impl AttemptError {
-    /// Errors of earlier attempts, read from the history that
-    /// [`ClaimOutcome::Retry`](crate::unstable::ClaimOutcome::Retry) stored; empty if it has none.
-    pub fn in_history(history: &str) -> Vec<Self> {
-        #[derive(Deserialize)]
-        struct History {
-            #[serde(default)]
-            errors: Vec<AttemptError>,
-        }
-        serde_json::from_str(history).map_or_else(|_| Vec::new(), |read: History| read.errors)
-    }
 }
 
 /// Which jobs [`JobQueue::find`](super::host::JobQueue::find) returns: those that meet all conditions that are set.

@@ -32,12 +32,9 @@
 )]
 //! | check the health of the queue | [`HealthFinding`], [`Severity`] |
 
-mod account;
 mod backlog;
 pub(crate) mod batch;
-pub(crate) mod budget;
 pub(crate) mod budgets;
-pub(crate) mod children;
 mod claim_plan;
 mod consume;
 pub(crate) mod controls;
@@ -51,14 +48,12 @@ pub(crate) mod hub;
 pub(crate) mod info;
 pub(crate) mod job;
 pub(crate) mod kind;
-mod kinds;
-pub(crate) mod live;
+pub(crate) mod kinds;
 mod maintenance;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod operate;
 pub(crate) mod progress_reporter;
-mod prompt_job;
 pub(crate) mod prompts;
 pub(crate) mod run;
 pub(crate) mod scale;
@@ -73,19 +68,18 @@ pub(crate) mod worker_run;
 
 #[cfg(feature = "redis")]
 pub use crate::queue::hub::{RedisHub, RedisOptions};
-pub use budget::ProcessBudget;
-pub use children::Children;
 pub use consume::{ConsumeError, ProcessResults};
 pub use controls::WorkerLimits;
+pub use handler::Children;
 pub use host::EnqueueError;
-pub use info::{ParentJob, ProcessInfo};
+pub use info::{ParentJob, ProcessBudget, ProcessInfo};
 pub use job::{
     AttemptError, COMPLETION_KIND, DIRECT_COMPLETION_KIND, DaySpent, EMBEDDING_KIND, JobCounts,
     JobFilter, JobPage, JobResult, JobState, JobStatus, PRIORITIES, ProcessState, QueueTotals,
     Spent,
 };
 pub use kind::{JobKinds, ModelCall};
-pub use live::WorkerSettings;
+pub use kinds::WorkerSettings;
 pub use progress_reporter::ProcessTracker;
 pub use scale::WorkerScale;
 #[cfg(feature = "mysql")]

@@ -128,13 +128,7 @@ impl ProgressReporter {
         if self.obstacle != obstacle {
             self.obstacle = obstacle;
             // A problem changes no process, but concerns all that wait.
-            let seen = |id: &ProcessId| snapshot.changed.iter().any(|new| new.process_id == *id);
-            let others = self.reported.iter().filter(|(id, _)| !seen(id));
-            let waiting: Vec<ProcessState> = others
-                .filter(|(_, process)| !process.counts.is_finished())
-                .map(|(_, process)| process.clone())
-                .collect();
-            snapshot.changed.extend(waiting);
+            self.add_known(&mut snapshot, |process| !process.counts.is_finished());
         }
         let (now, wall) = (self.controls.clock.now(), self.controls.clock.wall());
         for process in snapshot.deleted {
@@ -179,29 +173,24 @@ impl ProgressReporter {
             return;
         }
         self.batches_looked_at = Some(now);
-        let batches = match self.store.batches(None) {
-            Ok(batches) => batches,
-            Err(error) => {
-                log::warn!("cannot read the state of the batches: {error}");
-                return;
+        match self.store.batches(None) {
+            Ok(batches) => {
+                let batches = batches.iter().map(|batch| BatchInfo::new(batch, wall));
+                self.batches = batches.collect();
             }
-        };
-        let batches = batches.iter().map(|batch| BatchInfo::new(batch, wall));
-        let batches = batches.collect();
-        let before = std::mem::replace(&mut self.batches, batches);
-        let done = |batches: &[BatchInfo], id| -> u64 {
-            let own = batches.iter().filter(|batch| batch.process_id == Some(id));
-            own.filter_map(|batch| Some(batch.completed? + batch.failed.unwrap_or(0)))
-                .sum()
-        };
-        let seen = |id: &ProcessId| snapshot.changed.iter().any(|new| new.process_id == *id);
-        let others = self.reported.iter().filter(|(id, _)| !seen(id));
+            Err(error) => return log::warn!("cannot read the state of the batches: {error}"),
+        }
         // The age counts too, because some providers report nothing else.
-        let changed = others.filter(|(id, process)| {
-            process.counts.at_provider > 0 || done(&before, **id) != done(&self.batches, **id)
-        });
-        let changed: Vec<ProcessState> = changed.map(|(_, process)| process.clone()).collect();
-        snapshot.changed.extend(changed);
+        self.add_known(snapshot, |process| process.counts.at_provider > 0);
+    }
+
+    /// Adds processes that have not changed.
+    fn add_known(&self, snapshot: &mut Snapshot, which: impl Fn(&ProcessState) -> bool) {
+        let seen = |id: &ProcessId| snapshot.changed.iter().any(|new| new.process_id == *id);
+        let known = self.reported.iter();
+        let others = known.filter(|(id, process)| which(process) && !seen(id));
+        let others: Vec<ProcessState> = others.map(|(_, process)| process.clone()).collect();
+        snapshot.changed.extend(others);
     }
 
     /// Adds changes by others. The first check includes all processes.

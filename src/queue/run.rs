@@ -20,19 +20,16 @@ use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
 mod attach;
-mod collecting;
 mod execution;
 #[cfg(test)]
 mod lost_tests;
-mod record;
 mod store;
 
 use attach::Attached;
 use derive_setters::Setters;
 use execution::Execution;
-use record::Record;
 pub use store::RunStore;
-use store::{OpenStore, refuse_another_output};
+use store::{OpenStore, Record, refuse_another_output};
 
 /// A run from a file of prompts to result lines, whose items wait in a [`JobQueue`], such as those that
 /// are handed over to a provider in batches. The same run attaches to them again after it was stopped or

@@ -85,38 +85,29 @@ impl WorkerScale {
 
     /// What keeps `now` jobs from becoming more although all slots are busy: the load of the processor, or memory.
     pub(crate) fn held_by(&self, now: usize, all_busy: bool, load: Load) -> Option<&'static str> {
-        let is_full = |used: Used, percent| used.above(percent) != Above::No;
         if !all_busy || now >= self.most {
             None
-        } else if is_full(load.cpu, self.cpu_percent) {
+        } else if load.cpu.by_all > self.cpu_percent {
             Some("load")
         } else {
-            is_full(load.memory, self.memory_percent).then_some("memory")
+            (load.memory.by_all > self.memory_percent).then_some("memory")
         }
     }
 
-    /// The number of jobs after a second in which `now` were allowed.
+    /// The number of jobs after a second in which `now` were allowed. If this OS process has little part in the use of a
+    /// resource, fewer jobs would not help.
     pub(crate) fn next(&self, now: usize, all_busy: bool, load: Load) -> usize {
-        let cpu = load.cpu.above(self.cpu_percent);
-        let memory = load.memory.above(self.memory_percent);
-        let wanted = match cpu.max(memory) {
-            Above::ByUs => now.saturating_sub(1),
-            Above::ByOthers => now,
-            Above::No if all_busy && self.doubles => 2 * now,
-            Above::No if all_busy => now + 1,
-            Above::No => now,
+        let is_full =
+            load.cpu.by_all > self.cpu_percent || load.memory.by_all > self.memory_percent;
+        let is_ours = load.cpu.by_all > self.cpu_percent && load.cpu.by_us >= A_PART
+            || load.memory.by_all > self.memory_percent && load.memory.by_us >= A_PART;
+        let wanted = match (is_full, all_busy) {
+            (true, _) => now.saturating_sub(usize::from(is_ours)),
+            (false, true) if self.doubles => 2 * now,
+            (false, busy) => now + usize::from(busy),
         };
         wanted.clamp(self.least, self.most)
     }
-}
-
-/// Whether the use of a resource is above its limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Above {
-    No,
-    /// This OS process has little part in it, so fewer jobs would not help.
-    ByOthers,
-    ByUs,
 }
 
 /// Use of a resource in percent; unknown parts are not counted.
@@ -130,14 +121,6 @@ pub(crate) struct Used {
 const A_PART: f64 = 10.0;
 
 impl Used {
-    fn above(self, percent: f64) -> Above {
-        match self.by_all > percent {
-            false => Above::No,
-            true if self.by_us < A_PART => Above::ByOthers,
-            true => Above::ByUs,
-        }
-    }
-
     /// All use of the group counts as this OS process's own.
     fn of_group(used: f64, most: f64) -> Self {
         let percent = used * 100.0 / most;

@@ -17,7 +17,7 @@ use crate::observe::progress::Progress;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, JobCounts};
-use crate::queue::live::WorkerSettings;
+use crate::queue::kinds::WorkerSettings;
 use crate::queue::scale::WorkerScale;
 use crate::queue::store::Store;
 use crate::queue::store::sqlite::SqliteOptions;

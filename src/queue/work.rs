@@ -15,11 +15,9 @@ use crate::engine::work::{SettleIo, Settled, Take, TakeIo, Ticket, Work};
 use crate::llm::pack::Pack;
 use crate::observe::jobs::{EndedJob, JobObserver};
 
-use super::account::Part;
 use super::backlog::{Request, StoreBacklog};
-use super::budgets::Budgets;
-use super::children::Children;
-use super::handler::RunningJob;
+use super::budgets::{Budgets, Part};
+use super::handler::{Children, RunningJob};
 use super::history::Moment;
 use super::info::ParentJob;
 use super::job::ProcessState;

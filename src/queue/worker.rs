@@ -29,7 +29,7 @@ use super::host::JobQueue;
 use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::{JobKinds, Kind, ModelCall};
 use super::kinds::Kinds;
-use super::live::WorkerSettings;
+use super::kinds::WorkerSettings;
 use super::worker_run::{WorkerReport, WorkerRun};
 
 /// Processes the jobs of a [`JobQueue`].

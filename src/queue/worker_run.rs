@@ -454,7 +454,7 @@ mod tests {
     use crate::llm::route::Route;
     use crate::queue::host::JobQueue;
     use crate::queue::job::Job;
-    use crate::queue::live::WorkerSettings;
+    use crate::queue::kinds::WorkerSettings;
     use crate::queue::store::sqlite::SqliteOptions;
     use crate::queue::worker::Worker;
 

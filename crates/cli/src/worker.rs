@@ -93,13 +93,9 @@ fn jobs_at_once(plan: &ProviderPlan) -> Result<String, Refusal> {
 /// Reports the effect of changed settings on a running worker.
 pub fn tell_change(event: &SettingsEvent<'_>) {
     match event {
-        SettingsEvent::Changed { key, before, now } => {
-            let (before, now) = (before.unwrap_or("unset"), now.unwrap_or("unset"));
-            display::note(format!("settings changed: {key} {before} -> {now}"));
-        }
         SettingsEvent::Applied(manager) => {
             if let Ok(line) = line(manager.plan()) {
-                display::note(line);
+                display::note(format!("changed settings apply: {line}"));
             }
         }
         SettingsEvent::Refused(error) => {

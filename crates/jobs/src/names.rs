@@ -26,9 +26,8 @@ impl JobNames {
             }
             return Ok(job.item_id(name));
         }
-        let parts = job.clone().into_parts();
-        let made = || Some(parts.request_hash?[..16].to_owned());
-        let Some(own) = parts.item_id.or_else(made) else {
+        let made = || Some(job.request_hash.as_ref()?[..16].to_owned());
+        let Some(own) = job.item_id.clone().or_else(made) else {
             return Ok(job);
         };
         if self.take(&own) {
@@ -73,7 +72,7 @@ mod tests {
         let job = || Job::from(&Request::new("hello"));
         let mut named = |name: Option<&str>| {
             let named = names.name(job(), name.map(str::to_owned));
-            named.map(|job| job.into_parts().item_id.unwrap())
+            named.map(|job| job.item_id.unwrap())
         };
         assert_eq!(named(Some("a")).as_deref(), Ok("a"));
         assert_eq!(named(Some("a")), Err("a".to_owned()));

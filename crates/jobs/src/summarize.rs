@@ -87,7 +87,7 @@ mod tests {
             let payload = json!({"article_id": "a-1"});
             let error = JobTypes::new().job(name, payload.clone());
             assert_eq!(error.unwrap_err().field, "content");
-            let parts = finds.job(name, payload).unwrap().into_parts();
+            let parts = finds.job(name, payload).unwrap();
             assert_eq!(parts.item_id.as_deref(), Some("a-1"));
             assert_eq!(parts.priority, priority);
         }

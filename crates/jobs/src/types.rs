@@ -167,7 +167,7 @@ mod tests {
         assert_eq!(count, JobTypes::new().all().len());
         for (text, priority) in [("", 1), ("abc", 3), ("very urgent indeed", 10)] {
             let job = types.job("summarize", json!(text)).unwrap();
-            assert_eq!(job.into_parts().priority, priority);
+            assert_eq!(job.priority, priority);
         }
     }
 

@@ -2,15 +2,13 @@
 //!
 //! [`machine`] decides the next step of a batch and the effect of each reply. [`executor`] carries that out on the
 //! thread of the [`poller`]. Slow work ([`write_input`], uploads, lists, [`collect`]) runs on two [`transfer`]
-//! threads. Batches share [`accounts`]; [`discovery`] and [`form_batches`] form new ones from waiting
+//! threads. Batches share accounts, see [`context`]; [`discovery`] forms new ones from waiting
 //! jobs.
 
-mod accounts;
 mod collect;
 mod context;
 mod discovery;
 mod executor;
-mod form_batches;
 mod info;
 mod machine;
 mod poller;

@@ -14,8 +14,7 @@ use crate::engine::dispatch::ErrorPolicy;
 use crate::queue::kinds::Kinds;
 use crate::queue::store::{BatchNo, JobLane, StoredBatch};
 
-use super::accounts::Accounts;
-use super::context::{BatchContext, BatchControl, Counts};
+use super::context::{Accounts, BatchContext, BatchControl, Counts};
 use super::machine::{Event, Record, Refusals};
 use super::transfer::Transfers;
 

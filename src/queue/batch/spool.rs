@@ -102,16 +102,8 @@ impl Draft {
         keep().map_err(|error| unwritable(&self.path, error))
     }
 
-    /// Makes an incomplete download durable under that name, unless a longer one exists.
+    /// Makes an incomplete download durable under that name.
     pub(crate) fn keep_partial(mut self, path: PathBuf) -> Result<(), Error> {
-        let length = |draft: &mut Self| {
-            draft.file.flush()?;
-            Ok(draft.file.get_ref().metadata()?.len())
-        };
-        let length = length(&mut self).map_err(|error| unwritable(&path, error))?;
-        if fs::metadata(&path).is_ok_and(|known| known.len() > length) {
-            return Ok(());
-        }
         self.path = path;
         self.keep()
     }
@@ -121,35 +113,20 @@ impl Draft {
         written.map_err(|error| unwritable(&self.path, error))
     }
 
-    /// Receives a download: at most `most` bytes, and not the last free space of the disk.
+    /// Receives a download of at most `most` bytes.
     pub(crate) fn sink(&mut self, most: u64) -> Sink<'_> {
         Sink {
             draft: self,
             left: most,
-            unchecked: 0,
-            room: crate::base::disk::room,
             stopped: None,
         }
     }
 }
 
-/// Reads free and total bytes of the disk of a folder.
-type Room = fn(&Path) -> Option<(u64, u64)>;
-
-/// Space left free for everything else, because the database must store the download too: this part of the disk, and
-/// at most this many bytes.
-const SPARE_PART: u64 = 20;
-const MOST_SPARE: u64 = 256 << 20;
-/// The free space is checked after this many bytes.
-const BETWEEN_ROOM_CHECKS: u64 = 16 << 20;
-
 /// Receives a download up to a size.
 pub(crate) struct Sink<'d> {
     draft: &'d mut Draft,
     left: u64,
-    /// Bytes that may be written before the next check.
-    unchecked: u64,
-    room: Room,
     stopped: Option<Stopped>,
 }
 
@@ -157,27 +134,13 @@ pub(crate) struct Sink<'d> {
 pub(crate) enum Stopped {
     /// The download exceeds its limit; the part before that is kept.
     TooLong,
-    /// The disk has too little free space.
+    /// The disk is full, for example.
     NoRoom(Error),
 }
 
 impl Sink<'_> {
     pub(crate) fn stopped(self) -> Option<Stopped> {
         self.stopped
-    }
-
-    /// Whether this many more bytes fit on the disk.
-    fn has_room(&mut self, bytes: u64) -> bool {
-        if let Some(left) = self.unchecked.checked_sub(bytes) {
-            self.unchecked = left;
-            return true;
-        }
-        let folder = self.draft.path.parent().unwrap_or(&self.draft.path);
-        let (free, all) = (self.room)(folder).unwrap_or((u64::MAX, u64::MAX));
-        let spare = (all / SPARE_PART).min(MOST_SPARE);
-        let left = free.saturating_sub(spare).checked_sub(bytes);
-        self.unchecked = left.unwrap_or(0).min(BETWEEN_ROOM_CHECKS);
-        left.is_some()
     }
 }
 
@@ -190,12 +153,11 @@ impl Write for Sink<'_> {
         let fitting = bytes
             .len()
             .min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        if !self.has_room(fitting as u64) {
-            let full = unwritable(&self.draft.path, io::ErrorKind::StorageFull.into());
+        if let Err(error) = self.draft.file.write_all(&bytes[..fitting]) {
+            let full = unwritable(&self.draft.path, error);
             self.stopped = Some(Stopped::NoRoom(full));
             return Err(stop());
         }
-        self.draft.file.write_all(&bytes[..fitting])?;
         self.left -= fitting as u64;
         if fitting < bytes.len() {
             self.stopped = Some(Stopped::TooLong);
@@ -225,48 +187,5 @@ impl BatchInput for InputFile {
             Error::new(ErrorKind::Transient, why).with_sent(crate::base::error::Sent::No)
         })?;
         Ok(Box::new(file))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const MIB: usize = 1 << 20;
-
-    #[test]
-    fn a_download_leaves_some_of_the_disk_to_everything_else() {
-        let place = tempfile::tempdir().unwrap();
-        let spool = Spool::new(place.path().to_owned());
-        let rooms: [(Room, Option<usize>); 4] = [
-            // 5 of 100 MiB are left.
-            (|_| Some((8 << 20, 100 << 20)), Some(3)),
-            // 256 MiB of a large disk are left.
-            (|_| Some((260 << 20, 1 << 50)), Some(4)),
-            (|_| Some((0, 100 << 20)), Some(0)),
-            // A system that does not tell stops nothing.
-            (|_| None, None),
-        ];
-        for (room, fitting) in rooms {
-            let mut draft = spool.draft(spool.results("bw-1", 0)).unwrap();
-            let mut offered = |bytes: usize| {
-                let mut sink = Sink {
-                    room,
-                    ..draft.sink(u64::MAX)
-                };
-                let taken = sink.write_all(&vec![b'x'; bytes]);
-                (taken.is_ok(), sink.stopped())
-            };
-            let most = fitting.unwrap_or(20) * MIB;
-            assert!(matches!(offered(most), (true, None)));
-            match (fitting, offered(most + 1)) {
-                // Like other problems with the disk, it is temporary.
-                (Some(_), (false, Some(Stopped::NoRoom(error)))) => {
-                    assert_eq!(error.kind(), ErrorKind::Transient);
-                }
-                (None, (true, None)) => {}
-                _ => panic!("{fitting:?}"),
-            }
-        }
     }
 }

@@ -10,7 +10,7 @@ use crate::engine::limiter::Limits;
 use crate::llm::pack::Pack;
 use crate::llm::route::Route;
 use crate::queue::kind::JobTask;
-use crate::queue::live::WorkerSettings;
+use crate::queue::kinds::WorkerSettings;
 use crate::queue::simulation::scene::{NamedClient, dispatcher, ended};
 use crate::queue::store::Store;
 use crate::queue::work::StoreWork;

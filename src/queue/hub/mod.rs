@@ -2,23 +2,22 @@
 //!
 //! Redis stores nothing. While it is unavailable, processes notice work when they next look at the database, which they
 //! do every second anyway. No other thread waits for Redis: two threads talk to it, one that sends
-//! ([`talker`]) and one that receives ([`listener`]).
+//! ([`talk`]) and one that receives ([`receive`]).
 
-mod listener;
 mod options;
-mod talker;
-
 #[cfg(test)]
 pub(crate) mod tests;
 
+use std::collections::BTreeSet;
+use std::iter::once;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
 use parking_lot::Mutex;
-use redis::{Client, RedisError};
+use redis::{Client, Connection, RedisError, RedisResult, Value};
 
 use crate::base::Error;
 use crate::base::thread::spawn;
@@ -113,7 +112,7 @@ impl Owner {
     fn talker(&self) -> Option<&Talker> {
         let start = || {
             let (shared, (topics, sent)) = (self.shared.clone(), unbounded());
-            let thread = spawn("bw-redis-talker", move || talker::run(&shared, &sent));
+            let thread = spawn("bw-redis-talker", move || talk(&shared, &sent));
             Some((topics, started(thread)?))
         };
         self.talker.get_or_init(start).as_ref()
@@ -122,7 +121,7 @@ impl Owner {
     fn listen(&self) {
         self.listener.get_or_init(|| {
             let (shared, stopped) = (self.shared.clone(), self.stopped.clone());
-            let listener = move || listener::run(&shared, &stopped);
+            let listener = move || receive(&shared, &stopped);
             started(spawn("bw-redis-listener", listener));
         });
     }
@@ -217,4 +216,111 @@ impl Backoff {
         self.0 = (2 * wait).min(AGAIN.1);
         wait
     }
+}
+
+// The thread that sends messages.
+
+/// Sends a message for each topic until the hub ends. Those that cannot be sent are dropped: other processes look at the
+/// database every second.
+fn talk(shared: &Shared, topics: &Receiver<String>) {
+    let (mut connection, mut backoff) = (None, Backoff::new());
+    let mut again = Instant::now();
+    while let Ok(topic) = topics.recv() {
+        // Messages that queued up meanwhile are one.
+        let topics: BTreeSet<String> = once(topic).chain(topics.try_iter()).collect();
+        if Instant::now() < again {
+            continue;
+        }
+        match publish(shared, &mut connection, &topics) {
+            Ok(()) => {
+                shared.note_back();
+                backoff = Backoff::new();
+            }
+            Err(error) => {
+                shared.note_away(&error);
+                connection = None;
+                again = Instant::now() + backoff.next();
+            }
+        }
+    }
+}
+
+fn publish(
+    shared: &Shared,
+    connection: &mut Option<Connection>,
+    topics: &BTreeSet<String>,
+) -> RedisResult<()> {
+    let mut pipeline = redis::pipe();
+    for topic in topics {
+        let text = format!("{} {topic}", shared.me);
+        pipeline.cmd("PUBLISH").arg(CHANNEL).arg(text).ignore();
+    }
+    let connection = match connection {
+        Some(connection) => connection,
+        none => none.insert(connect(shared)?),
+    };
+    pipeline.exec(connection)
+}
+
+/// Opens a connection with time-outs for all operations.
+fn connect(shared: &Shared) -> RedisResult<Connection> {
+    let connection = shared.client.get_connection_with_timeout(CONNECT)?;
+    connection.set_read_timeout(Some(ANSWER))?;
+    connection.set_write_timeout(Some(ANSWER))?;
+    Ok(connection)
+}
+
+// The thread that receives messages.
+
+/// Maximum time of one blocking read, and so of the wait for the end of this thread.
+const TURN: Duration = Duration::from_millis(250);
+/// After this time without a message, the thread checks whether the server is still available.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// Delivers messages of other processes until the sender of `stopped` is dropped.
+fn receive(shared: &Shared, stopped: &Receiver<()>) {
+    let mut backoff = Backoff::new();
+    loop {
+        match listen(shared, stopped, &mut backoff) {
+            Ok(()) => return,
+            Err(error) => shared.note_away(&error),
+        }
+        if stopped.recv_timeout(backoff.next()) != Err(RecvTimeoutError::Timeout) {
+            return;
+        }
+    }
+}
+
+fn listen(shared: &Shared, stopped: &Receiver<()>, backoff: &mut Backoff) -> RedisResult<()> {
+    let mut connection = connect(shared)?;
+    let mut channel = connection.as_pubsub();
+    channel.subscribe(CHANNEL)?;
+    shared.note_back();
+    *backoff = Backoff::new();
+    // Messages from before the connection are unknown, so there may be work.
+    shared.deliver(None);
+    channel.set_read_timeout(Some(TURN))?;
+    let mut heard = Instant::now();
+    while stopped.try_recv() == Err(TryRecvError::Empty) {
+        match channel.get_message() {
+            Ok(message) => {
+                heard = Instant::now();
+                let text = std::str::from_utf8(message.get_payload_bytes());
+                let sent = text.ok().and_then(|text| text.split_once(' '));
+                if let Some((_, topic)) = sent.filter(|(from, _)| *from != shared.me) {
+                    shared.deliver(Some(topic));
+                }
+            }
+            Err(error) if error.is_timeout() => {
+                if heard.elapsed() >= SILENCE {
+                    channel.set_read_timeout(Some(ANSWER))?;
+                    let _: Value = channel.ping()?;
+                    channel.set_read_timeout(Some(TURN))?;
+                    heard = Instant::now();
+                }
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }

@@ -11,7 +11,8 @@ use crate::base::{Clock, Context, Error, ErrorKind, JobId, ProcessId, RateHints,
 use crate::engine::dispatch::{Call, Dispatcher, EndedCall, ErrorPolicy, Event, Io, Options, Turn};
 use crate::engine::limiter::{Limits, QuotaKey};
 use crate::engine::route::RetryPolicy;
-use crate::engine::run::{self, Reply};
+use crate::engine::run;
+use crate::engine::run::Reply;
 use crate::llm::client::LlmClient;
 use crate::llm::pack::Pack;
 use crate::llm::params::RequestTask;
@@ -20,15 +21,13 @@ use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::queue::backlog::{Scope, StoreBacklog};
 use crate::queue::budgets::Budgets;
-use crate::queue::children::Children;
-use crate::queue::handler::Handler;
-use crate::queue::handler::RunningJob;
+use crate::queue::handler::{Children, Handler, RunningJob};
 use crate::queue::job::{COMPLETION_KIND, Job, ProcessState, Spent};
 use crate::queue::kind::{Done, JobEnd, JobTask, Kind};
-use crate::queue::kinds::Kinds;
-use crate::queue::live::WorkerSettings;
+use crate::queue::kinds::{Kinds, WorkerSettings};
 use crate::queue::store::Store;
-use crate::queue::work::{self, StoreWork};
+use crate::queue::work;
+use crate::queue::work::StoreWork;
 use crate::testing::ManualClock;
 
 impl Kinds {

@@ -8,7 +8,7 @@ use super::counters::CounterChanges;
 use super::rows::{CANCELLING, DELETING, NO_CHORE, bounded, count, key, process_budget};
 use super::{Again, BatchNo, JobBudget, Store, WorkerId};
 use crate::base::{Error, ErrorKind, ProcessId, Usd};
-use crate::queue::budget::ProcessBudget;
+use crate::queue::info::ProcessBudget;
 
 use super::batches::owned;
 use super::lineage::BELOW;

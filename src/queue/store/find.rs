@@ -11,7 +11,8 @@ use super::rows::{
 use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, id_of, limit, list};
 use super::{JobReceipt, JobSummary, Store};
 use crate::base::{Error, JobId, ProcessId, Timestamp};
-use crate::queue::job::{AttemptError, JobCounts, JobFilter, JobPage, JobState};
+use crate::queue::history::History;
+use crate::queue::job::{JobCounts, JobFilter, JobPage, JobState};
 
 /// Number of jobs that one call looks at, in chunks of a chore: 20,000 jobs.
 const CHUNKS: i64 = 20;
@@ -224,7 +225,7 @@ fn job_state(
         },
         result: json(row.at(10)?)?,
         error: rows::error(written, row.at::<Option<String>>(9)?.as_deref()),
-        errors: history.map_or_else(Vec::new, AttemptError::in_history),
+        errors: history.map_or_else(Vec::new, |history| History::parse(history).errors),
         receipt: status.is_final().then_some(JobReceipt { job: id, claim }),
         children: (!status.is_final() && children.total > 0).then_some(children),
     })

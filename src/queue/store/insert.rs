@@ -12,7 +12,7 @@ use super::rows::{
 };
 use super::{JobLane, Store};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
-use crate::queue::budget::ProcessBudget;
+use crate::queue::info::ProcessBudget;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::Job;
 

@@ -3,8 +3,7 @@
 use uuid::Uuid;
 
 use crate::base::{Error, JobId, Timestamp, Usd};
-use crate::queue::budget::ProcessBudget;
-use crate::queue::info::ProcessInfo;
+use crate::queue::info::{ProcessBudget, ProcessInfo};
 use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
 
 use super::statements::{Fault, Row, id_of};

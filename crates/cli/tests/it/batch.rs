@@ -103,12 +103,12 @@ fn a_running_worker_follows_the_strategy_and_cancels_its_batches() {
     let worker = Running::start(&mut command(&desk, &sim, "work"));
     worker.hears("provider openai");
     run(&desk, &sim, "config set llm.bulk_strategy batch").expect(0);
-    worker.hears("settings changed: llm.bulk_strategy sync -> batch");
+    worker.hears("changed settings apply: provider openai");
     worker.hears("prompts go to openai in batches");
     let old = submit(&desk, &sim, 4);
     assert!(eventually(|| status(&desk, &sim, old)["at_provider"] == 4));
     run(&desk, &sim, "config set llm.bulk_strategy sync").expect(0);
-    worker.hears("settings changed: llm.bulk_strategy batch -> sync");
+    worker.hears("changed settings apply: provider openai");
     let new = submit(&desk, &sim, 3);
     assert!(eventually(|| status(&desk, &sim, new)["completed"] == 3));
     assert_eq!(sim.stats().calls, 3);

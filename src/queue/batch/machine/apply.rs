@@ -7,7 +7,7 @@ use log::Level;
 use crate::base::{Error, ErrorKind};
 
 use super::event::{Effect, Effects, Event, Facts, ItemsSettled, Step, next};
-use super::record::Record;
+use super::state::Record;
 use super::state::{Fence, Input, Sending, State, Unknown};
 
 /// Applies an event to a batch, and returns what else to do.

@@ -7,8 +7,6 @@
 
 mod apply;
 mod event;
-mod reconcile;
-mod record;
 mod state;
 mod status;
 mod submit;
@@ -20,5 +18,5 @@ pub(crate) use apply::is_cut_off;
 pub(super) use event::{Collected, Event, Facts, ItemsSettled, Refusals, Written};
 pub(super) use event::{Effect, ItemEnds};
 pub(super) use event::{Step, next};
-pub(super) use record::{Record, key, new_label, number};
 pub(super) use state::{Input, Results, State};
+pub(super) use state::{Record, key, new_label, number};

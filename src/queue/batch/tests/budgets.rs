@@ -6,7 +6,7 @@ use crate::llm::prices::Prices;
 use crate::llm::providers::extract::Extract;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
-use crate::queue::budget::ProcessBudget;
+use crate::queue::info::ProcessBudget;
 
 use super::harness::{Harness, in_state, refused};
 

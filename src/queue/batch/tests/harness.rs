@@ -17,7 +17,7 @@ use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::queue::job::{Job, JobCounts};
 use crate::queue::kinds::Kinds;
-use crate::queue::live::WorkerSettings;
+use crate::queue::kinds::WorkerSettings;
 use crate::queue::store::sqlite::SqliteOptions;
 use crate::queue::store::{ClaimRequest, ClaimedJob, JobLane, Settlement, Store, WorkerId};
 use crate::testing::ManualClock;

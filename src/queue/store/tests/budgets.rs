@@ -1,7 +1,7 @@
 //! Budgets of processes.
 
 use crate::base::Usd;
-use crate::queue::budget::ProcessBudget;
+use crate::queue::info::ProcessBudget;
 
 use super::*;
 

@@ -7,7 +7,7 @@ use crate::config::choices::OnUnknown::{Hold, Resubmit};
 
 use super::super::apply::apply;
 use super::super::event::{Effect, Effects, Event, Facts, Refusals};
-use super::super::record::Record;
+use super::super::state::Record;
 use super::super::state::{Forming, State};
 use super::examples::{events, facts, record, refusal, states};
 

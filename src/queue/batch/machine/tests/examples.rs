@@ -10,7 +10,7 @@ use crate::llm::batch::{
 use crate::queue::batch::settings::{BatchSettings, LISTINGS};
 
 use super::super::event::{Collected, Event, Facts, ItemsSettled, Refusals, Written};
-use super::super::record::Record;
+use super::super::state::Record;
 use super::super::state::{
     Collecting, Fence, Forming, Input, Remote, Results, Sending, State, Uncollected, Unknown, Why,
 };

@@ -2,7 +2,7 @@
 
 use crate::base::Timestamp;
 
-use super::super::record::Record;
+use super::super::state::Record;
 use super::super::state::Uncollected;
 use super::examples::{record, states};
 

@@ -8,7 +8,7 @@ use crate::queue::batch::settings::LISTINGS;
 
 use super::super::apply::apply;
 use super::super::event::{Effects, Event, Facts};
-use super::super::record::Record;
+use super::super::state::Record;
 use super::super::state::{Fence, Forming, Remote, State};
 use super::examples::{NOW, facts, record};
 
