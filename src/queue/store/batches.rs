@@ -201,7 +201,7 @@ impl Store {
             let ids = which(tx, no)?;
             let rows = tx.rows(WHOLE, by![all(&ids)])?;
             let of = |_| Some((process, budget, lane.clone()));
-            let mut found = read_claimed(self, tx, rows, of)?;
+            let mut found = read_claimed(self, rows, of)?;
             Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
         })
     }

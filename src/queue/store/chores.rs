@@ -183,7 +183,7 @@ impl Store {
             let lane = self.at_step(tx, row.at(2)?, 0)?;
             let retry = formatcp!(
                 "UPDATE #jobs SET status = {PENDING}, claim = claim + 1, visible_at = ?, lane = ?, crashes = 0,
-                   attempt = 0, has_history = 0 WHERE id = ?"
+                   attempt = 0 WHERE id = ?"
             );
             tx.defer(retry, by![now.0, lane, id])?;
             changes.moved(id, row.at(3)?, PENDING);
@@ -191,10 +191,6 @@ impl Store {
         }
         tx.defer(
             "DELETE FROM #results WHERE job IN :list",
-            by![all(&requeued)],
-        )?;
-        tx.defer(
-            "DELETE FROM #histories WHERE job IN :list",
             by![all(&requeued)],
         )?;
         changes.write(tx, now)?;
@@ -329,10 +325,8 @@ fn step(
 
 /// Deletes jobs with all that belongs to them.
 pub(super) fn delete_rows(tx: &mut dyn Statements, jobs: &[i64]) -> Result<(), Fault> {
-    for table in ["#payloads", "#results", "#histories"] {
-        let delete = format!("DELETE FROM {table} WHERE job IN :list");
-        tx.defer(&delete, by![all(jobs)])?;
-    }
+    tx.defer("DELETE FROM #payloads WHERE job IN :list", by![all(jobs)])?;
+    tx.defer("DELETE FROM #results WHERE job IN :list", by![all(jobs)])?;
     tx.defer("DELETE FROM #jobs WHERE id IN :list", by![all(jobs)])
 }
 

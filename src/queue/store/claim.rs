@@ -452,7 +452,7 @@ impl Picking<'_> {
             let (process, budget) = *self.processes.get(&process_of(id))?;
             Some((process, budget, self.lanes[*lane].lane.clone()))
         };
-        let mut jobs = read_claimed(self.store, tx, jobs, of)?;
+        let mut jobs = read_claimed(self.store, jobs, of)?;
         for (id, lane) in picks {
             if got.contains(&id) {
                 let job = jobs.remove(&id);
@@ -502,20 +502,15 @@ impl Picking<'_> {
 /// The jobs that a query of [`WHOLE`] has found and `of` accepts, by their ids.
 pub(super) fn read_claimed(
     store: &Store,
-    tx: &mut dyn Statements,
     rows: Vec<Row>,
     mut of: impl FnMut(i64) -> Option<Of>,
 ) -> Result<HashMap<i64, ClaimedJob>, Fault> {
     let mut found: HashMap<i64, ClaimedJob> = HashMap::new();
-    let mut with_history = Vec::new();
     for mut row in rows {
         let id: i64 = row.at(0)?;
         let Some((process_id, budget, lane)) = of(id) else {
             continue;
         };
-        if row.at::<i64>(11)? != 0 {
-            with_history.push(id);
-        }
         let payload = RawValue::from_string(row.at(14)?);
         let job = ClaimedJob {
             receipt: JobReceipt {
@@ -537,17 +532,9 @@ pub(super) fn read_claimed(
             lost: row.at::<i64>(6)? != 0,
             in_doubt: row.at::<i64>(10)? != 0,
             due_at: Timestamp(row.at(7)?),
-            history: None,
+            history: row.at(11)?,
         };
         found.insert(id, job);
-    }
-    if !with_history.is_empty() {
-        let sql = "SELECT job, body FROM #histories WHERE job IN :list";
-        for mut row in tx.rows(sql, by![all(&with_history)])? {
-            if let Some(job) = found.get_mut(&row.at(0)?) {
-                job.history = row.at(1)?;
-            }
-        }
     }
     Ok(found)
 }
@@ -555,5 +542,6 @@ pub(super) fn read_claimed(
 /// The query for jobs with their payloads.
 pub(super) const WHOLE: &str =
     "SELECT j.id, j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
-       j.attempt, j.calls, j.in_doubt, j.has_history, p.item_id, p.request_hash, p.body
-     FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id WHERE j.id IN :list";
+       j.attempt, j.calls, j.in_doubt, r.history, p.item_id, p.request_hash, p.body
+     FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id LEFT JOIN #results r ON r.job = j.id
+     WHERE j.id IN :list";

@@ -28,11 +28,10 @@ impl Store {
         let id = key_of(job);
         let sql = formatcp!(
             "SELECT j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes,
-               j.visible_at, b.item_id, r.error, r.body, h.body, j.claim, children.*
+               j.visible_at, b.item_id, r.error, r.body, r.history, j.claim, children.*
              FROM (SELECT {SUMS} FROM #processes WHERE parent = ? AND chore <> {DELETING}) children
                CROSS JOIN #jobs j CROSS JOIN #processes p ON p.no = j.id DIV 4294967296
                CROSS JOIN #payloads b ON b.job = j.id LEFT JOIN #results r ON r.job = j.id
-               LEFT JOIN #histories h ON h.job = j.id AND j.has_history <> 0
              WHERE j.id = ? AND p.chore <> {DELETING}"
         );
         // One statement reads a consistent state. Clients poll states often, and a transaction would add four

@@ -28,22 +28,20 @@ struct Job {
     calls: i64,
     lost: i64,
     in_doubt: i64,
-    has_history: i64,
     is_changed: bool,
 }
 
 const HISTORIES: InsertOf = (
-    "INSERT INTO #histories (job, body) VALUES",
-    "ON DUPLICATE KEY UPDATE body = VALUES(body)",
+    "INSERT INTO #results (job, history) VALUES",
+    "ON DUPLICATE KEY UPDATE history = VALUES(history)",
 );
 
 impl Job {
     /// The columns that it has, and how they are written.
-    const READ: &str =
-        "SELECT id, lane, status, visible_at, claim, attempt, calls, lost, in_doubt, has_history
+    const READ: &str = "SELECT id, lane, status, visible_at, claim, attempt, calls, lost, in_doubt
          FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN :list ORDER BY id FOR UPDATE";
     const WRITE: &str = "UPDATE #jobs SET lane = ?, status = ?, visible_at = ?, claim = ?, attempt = ?, calls = ?, lost = ?,
-         in_doubt = ?, has_history = ?, worker = NULL, batch = NULL WHERE id = ?";
+         in_doubt = ?, worker = NULL, batch = NULL WHERE id = ?";
 
     fn read(mut row: Row) -> Result<Self, Fault> {
         Ok(Self {
@@ -56,7 +54,6 @@ impl Job {
             calls: row.at(6)?,
             lost: row.at(7)?,
             in_doubt: row.at(8)?,
-            has_history: row.at(9)?,
             is_changed: false,
         })
     }
@@ -64,7 +61,7 @@ impl Job {
     fn write(&self, tx: &mut dyn Statements) -> Result<(), Fault> {
         let mut values = by![self.lane, self.status, self.visible_at, self.claim];
         values.extend(by![self.attempt, self.calls, self.lost]);
-        values.extend(by![self.in_doubt, self.has_history, self.id]);
+        values.extend(by![self.in_doubt, self.id]);
         tx.defer(Self::WRITE, values)
     }
 }
@@ -194,7 +191,7 @@ impl<'a> Settling<'a> {
                 job.lane = self.store.at_step(tx, job.lane, *step)?;
                 (job.status, job.visible_at) = (PENDING, due_at.0);
                 (job.attempt, job.in_doubt) = (i64::from(*attempt), i64::from(*in_doubt));
-                (job.lost, job.has_history) = (0, 1);
+                job.lost = 0;
                 self.histories.insert(id, history.clone());
             }
         }

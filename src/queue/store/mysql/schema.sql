@@ -103,7 +103,6 @@ CREATE TABLE IF NOT EXISTS #jobs (
   max_retries INT,
   lost INT NOT NULL DEFAULT 0,
   in_doubt INT NOT NULL DEFAULT 0,
-  has_history INT NOT NULL DEFAULT 0,
   KEY to_claim (status, lane, priority, visible_at, id),
   KEY by_status (status, id),
   KEY by_worker (worker),
@@ -120,12 +119,8 @@ CREATE TABLE IF NOT EXISTS #payloads (
 CREATE TABLE IF NOT EXISTS #results (
   job BIGINT NOT NULL PRIMARY KEY,
   error LONGTEXT,
-  body LONGTEXT
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
-
-CREATE TABLE IF NOT EXISTS #histories (
-  job BIGINT NOT NULL PRIMARY KEY,
-  body LONGTEXT NOT NULL
+  body LONGTEXT,
+  history LONGTEXT                         -- of earlier attempts, also of a job that waits for its next one
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- What was spent on calls. The rows stay when jobs and processes are gone.

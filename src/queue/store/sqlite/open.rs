@@ -23,7 +23,7 @@ const APPLICATION_ID: i64 = 0x6277_6a71;
 const SCHEMA: &str = include_str!("schema.sql");
 
 /// The version of the schema. Earlier versions were never released.
-pub(super) const SCHEMA_VERSION: i64 = 15;
+pub(super) const SCHEMA_VERSION: i64 = 16;
 
 /// Size in bytes to which the write-ahead log is truncated once all of it is in the database.
 const WAL_LIMIT: i64 = 16 << 20;

@@ -84,7 +84,6 @@ CREATE TABLE jobs (
   max_retries INTEGER,
   lost INTEGER NOT NULL DEFAULT 0,
   in_doubt INTEGER NOT NULL DEFAULT 0,
-  has_history INTEGER NOT NULL DEFAULT 0,
   batch INTEGER                            -- of those at the provider
 );
 CREATE INDEX jobs_to_claim ON jobs (lane, priority, visible_at) WHERE status = 0;
@@ -104,12 +103,8 @@ CREATE TABLE payloads (
 CREATE TABLE results (
   job INTEGER PRIMARY KEY,
   error TEXT,
-  body TEXT
-);
-
-CREATE TABLE histories (
-  job INTEGER PRIMARY KEY,
-  body TEXT NOT NULL
+  body TEXT,
+  history TEXT                             -- of earlier attempts, also of a job that waits for its next one
 );
 
 -- A batch at a provider. The program that wrote its record understands it; its
