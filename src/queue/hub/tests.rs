@@ -66,7 +66,7 @@ fn a_wrong_password_is_explained_without_being_repeated() {
     let Some(address) = address() else { return };
     let (_, place) = address.rsplit_once('@').unwrap();
     let wrong = hub(&format!("redis://:wr0ngone@{place}"));
-    let error = talker::connect(&wrong.0.shared).err().unwrap();
+    let error = connect(&wrong.0.shared).err().unwrap();
     let text = explain(&error);
     assert!(
         text.contains("BATCHWRIGHT_REDIS_PASSWORD"),

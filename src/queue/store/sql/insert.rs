@@ -2,7 +2,7 @@
 
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
 use crate::queue::info::ProcessInfo;
-use crate::queue::job::Job;
+use crate::queue::job::{Job, PRIORITIES};
 use crate::queue::store::counters::CounterChanges;
 use crate::queue::store::group_commit::{Insert, Inserted, Part};
 use crate::queue::store::rows::{
@@ -142,7 +142,8 @@ fn add_rows(
     let keys = (target.total..).map(|seq| key(*no, seq));
     let keyed = keys.clone().zip(added);
     let mut jobs = keyed.clone().zip(lanes).map(|((id, job), lane)| {
-        let (priority, retries) = (job.priority, job.max_retries);
+        let (least, most) = PRIORITIES.into_inner();
+        let (priority, retries) = (job.priority.clamp(least, most), job.max_retries);
         by![id, lane, priority, status, now.0, now.0, retries]
     });
     tx.insert_rows(
