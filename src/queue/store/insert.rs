@@ -12,9 +12,8 @@ use super::rows::{
 };
 use super::{JobLane, Store};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
-use crate::queue::info::ProcessBudget;
-use crate::queue::info::ProcessInfo;
-use crate::queue::job::Job;
+use crate::queue::info::{ProcessBudget, ProcessInfo};
+use crate::queue::job::{Job, PRIORITIES};
 
 use super::budgets::MOST;
 use super::lineage::{self, Standing, lock_one};
@@ -146,7 +145,8 @@ fn add_rows(
     let keys = (target.total..).map(|seq| key(*no, seq));
     let keyed = keys.clone().zip(added);
     let mut jobs = keyed.clone().zip(lanes).map(|((id, job), lane)| {
-        let (priority, retries) = (job.priority, job.max_retries);
+        let (least, most) = PRIORITIES.into_inner();
+        let (priority, retries) = (job.priority.clamp(least, most), job.max_retries);
         by![id, lane, priority, status, now.0, now.0, retries]
     });
     tx.insert_rows(
