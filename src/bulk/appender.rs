@@ -1,14 +1,15 @@
-//! Adds finished lines to a results file, each once.
+//! Adds finished lines to a results file, each once; and half of a digest, which identifies ids and lines that would take
+//! too much memory themselves.
 
 use std::path::{Path, PathBuf};
 
-use crate::base::Error;
-use crate::base::disk::sync_folder;
+use sha2::{Digest, Sha256};
 
-use super::id_key::{Key, key_of};
 use super::options::FileRunError;
 use super::replies::Replies;
 use super::results::{ResultsFile, trouble};
+use crate::base::Error;
+use crate::base::disk::sync_folder;
 
 /// A results file that receives finished lines of a queue, which deletes them after they are saved here. The file is
 /// locked as long as this value exists.
@@ -69,6 +70,19 @@ impl ResultsAppender {
         }
         Ok(added)
     }
+}
+
+pub(crate) type Key = u128;
+
+pub(super) fn key(id: &str) -> Key {
+    key_of(id.as_bytes())
+}
+
+pub(crate) fn key_of(bytes: &[u8]) -> Key {
+    let digest = Sha256::digest(bytes);
+    let mut half = [0; 16];
+    half.copy_from_slice(&digest[..16]);
+    Key::from_be_bytes(half)
 }
 
 #[cfg(test)]

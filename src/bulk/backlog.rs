@@ -14,7 +14,7 @@ use crate::llm::carried::Carried;
 use crate::llm::pack::{Pack, PackLimits, next_calls};
 
 use super::copies::Copies;
-use super::file_runner::FileTask;
+use super::file_turn::FileTask;
 use super::input::FileIndex;
 use super::options::FileRunOptions;
 use super::work::Backlog;
@@ -248,8 +248,8 @@ mod tests {
     use super::*;
     use crate::base::cancel::Context;
     use crate::base::error::ErrorKind;
-    use crate::bulk::equals::Equals;
-    use crate::bulk::equals::tests::{checked, checked_file};
+    use crate::bulk::copies::Equals;
+    use crate::bulk::copies::equals_tests::{checked, checked_file};
     use crate::bulk::input::InputFile;
     use crate::bulk::prompts::{MOST_PACKED, PromptSettings};
     use crate::engine::limiter::QuotaId;

@@ -17,11 +17,11 @@ use crate::observe::tally::Tally;
 
 use super::backlog::{FileBacklog, KindPlan};
 use super::copies::Copies;
-use super::equals::Equals;
-use super::file_runner::{FileRunner, FileTask};
+use super::copies::Equals;
+use super::copies::{self, KnownAnswers, OutputAnswers};
 use super::file_turn::FileTurn;
+use super::file_turn::{FileRunner, FileTask};
 use super::input::{FileIndex, InputFile, Matching, NativeLines};
-use super::known::{self, KnownAnswers, OutputAnswers};
 use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use super::prompts::{Prompts, RequestKind};
@@ -267,7 +267,7 @@ impl<'a> FileRun<'a> {
             let embeds = prompts.task == RequestTask::Embed;
             let (index, output) = (&prompts.index, &self.output);
             (prompts.equals, prompts.of_output) =
-                known::find(index, output, &self.options, embeds, &mut self.plan)?;
+                copies::find(index, output, &self.options, embeds, &mut self.plan)?;
         }
         Ok(())
     }

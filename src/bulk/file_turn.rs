@@ -1,28 +1,33 @@
-//! One turn of a file run: runs the engine over a backlog, and writes each result when it arrives.
+//! One turn of a file run: runs the engine over a backlog, makes the calls of its items on worker threads, and writes
+//! each result when it arrives.
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::{Receiver, bounded};
 
-use crate::base::{Error, Time};
+use super::backlog::FileBacklog;
+use super::call::{Answered, call_step, measure};
+use super::copies::Copies;
+use super::input::{FileIndex, InputFile, Unread};
+use super::line_sink::{LineSink, SentLines, Target};
+use super::line_sink::{Lines, Named, each_line};
+use super::open_output::{OpenOutput, not_written};
+use super::options::RunReport;
+use super::replies::Replies;
+use super::results::ResultsFile;
+use super::work::{Job, dispatcher};
+use crate::base::{Context, Error, MemoryManager, Time};
 use crate::engine::dispatch::{Dispatcher, Event, StopReason};
-use crate::engine::run::{Outlet, Runner, Waker};
+use crate::engine::run::{Outlet, Reply, Runner, Waker};
+use crate::engine::work::Ticket;
+use crate::llm::carried::Carried;
 use crate::llm::pack::Pack;
+use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::drive::{Drive, RunOptions};
 use crate::observe::tally::Tally;
-
-use super::backlog::FileBacklog;
-use super::copies::Copies;
-use super::file_runner::FileTask;
-use super::line_sink::{LineSink, SentLines, Target};
-use super::lines::{Lines, each_line};
-use super::open_output::{OpenOutput, not_written};
-use super::options::RunReport;
-use super::results::ResultsFile;
-use super::work::{Job, dispatcher};
 
 pub(super) struct FileTurn<'t, 'r> {
     pub route: &'r Route<'r>,
@@ -164,5 +169,132 @@ fn watch(dispatcher: &mut Dispatcher<Job<FileBacklog<'_>, LineSink<'_>>>, now: T
         && let Err(lost) = file.undisturbed()
     {
         dispatcher.handle(Event::Stop(StopReason::OutputLost(lost)), now);
+    }
+}
+
+/// A task of a file: its position, and its id once a worker has read it.
+pub(crate) struct FileTask {
+    pub index: u32,
+    pub named: OnceLock<Named>,
+    pub carried: Carried,
+}
+
+pub(super) struct FileRunner<'r> {
+    pub route: &'r Route<'r>,
+    pub input: &'r InputFile,
+    pub index: &'r FileIndex,
+    /// Where large unusable replies are stored.
+    pub replies: Option<Replies>,
+}
+
+/// Why a task makes no request.
+struct NotRead {
+    error: Error,
+    /// The input has changed since it was checked: nothing more of it may be sent.
+    fatal: bool,
+}
+
+impl FileRunner<'_> {
+    pub(super) fn call(&self, ticket: &Ticket<Pack<FileTask>>, ctx: &Context) -> Reply<Lines> {
+        let tasks = &ticket.task;
+        let bytes = |task: &FileTask| self.input.record_bytes(task.index as usize, self.index);
+        let bytes = tasks.iter().map(bytes).sum();
+        // Released when the call has ended.
+        let mut room = match MemoryManager::of_process().wait_for_prompts(bytes, ctx) {
+            Ok(room) => room,
+            Err(error) => return error.into(),
+        };
+        let mut requests = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            match self.read(task) {
+                Ok(request) => requests.push(request),
+                Err(NotRead { error, fatal }) => {
+                    return Reply {
+                        fatal,
+                        ..error.into()
+                    };
+                }
+            }
+        }
+        if let Some(room) = &mut room {
+            room.holds_requests();
+        }
+        let carried = &tasks[0].carried;
+        let reply = call_step(self.route, &requests, &ticket.tries, carried, ctx);
+        let lines = reply
+            .result
+            .and_then(|answered| self.lines(ticket, &requests, answered));
+        Reply {
+            // The reply is the item's last one: such a request is not retried.
+            result: lines.map_err(|error| self.with_reply_in_file(error)),
+            paid: reply.paid,
+            hints: reply.hints,
+            fatal: reply.fatal,
+        }
+    }
+
+    fn read(&self, task: &FileTask) -> Result<Request, NotRead> {
+        let i = task.index as usize;
+        match self.input.read(i, self.index) {
+            Ok(item) => {
+                let mut request = item.request;
+                let input = request.input.take();
+                task.named.get_or_init(|| Named {
+                    id: request.id.clone().unwrap_or_default(),
+                    request_hash: item.request_hash,
+                    model: request.model.clone(),
+                    input,
+                });
+                Ok(request)
+            }
+            Err(Unread::Changed(changed)) => Err(NotRead {
+                error: changed.into(),
+                fatal: true,
+            }),
+            Err(Unread::Files { row, error }) => {
+                task.named.get_or_init(|| Named::of_bad_row(*row));
+                Err(NotRead {
+                    error,
+                    fatal: false,
+                })
+            }
+        }
+    }
+
+    /// The lines of an answered pack.
+    fn lines(
+        &self,
+        ticket: &Ticket<Pack<FileTask>>,
+        requests: &[Request],
+        answered: Answered,
+    ) -> Result<Lines, Error> {
+        let mut tries = ticket.tries.clone();
+        tries.calls = tries.calls.saturating_add(1);
+        let mut lines = Lines {
+            bytes: Vec::with_capacity(512),
+            measure: measure(&answered),
+            ..Lines::default()
+        };
+        let now = self.route.clock_ref().now();
+        let latency = tries.latency(now);
+        let pack = requests.iter().zip(&ticket.task);
+        for (result, (request, task)) in answered.responses.into_iter().zip(pack) {
+            let Some(named) = task.named.get() else {
+                continue;
+            };
+            let result = result.map_err(|error| self.with_reply_in_file(error));
+            lines.failures.extend(result.as_ref().err().cloned());
+            let outcome = self.route.outcome(request, &tries, latency, result);
+            named.item(outcome).write_line(&mut lines.bytes)?;
+        }
+        lines.unwritten = MemoryManager::of_process().holds_result(lines.bytes.len());
+        Ok(lines)
+    }
+
+    fn with_reply_in_file(&self, error: Error) -> Error {
+        match &self.replies {
+            Some(replies) => replies.put(error),
+            None => error,
+        }
     }
 }

@@ -28,7 +28,7 @@ use crate::observe::tally::{Summary, Tally};
 
 use super::call::{Answered, call_step};
 use super::list::{Item, ListBacklog, Source, feed};
-use super::sinks::{Batch, Channel, Slots, not_sent, outcome};
+use super::work::{Batch, Channel, Slots, not_sent, outcome};
 use super::work::{Job, Sink, dispatcher};
 
 mod outcomes;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use crate::base::Error;
 
-use super::id_key::{Key, key};
+use super::appender::{Key, key};
 use super::input::Matching;
 use super::results::{PreviousLine, ResultsFile};
 

@@ -1,26 +1,29 @@
-//! Tasks on the pool: read, processed, and passed to the sink.
+//! Tasks on the pool: read, processed, and passed to the sink, or to a stream in the background.
 
 use std::collections::BTreeMap;
-use std::iter::from_fn;
+use std::iter::{FusedIterator, from_fn};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
+use super::processor::{ParallelConfig, ProcessingConfig};
+use super::recovery::ErrorRecovery;
+use super::result::{
+    BatchResult, ProcessResult, ProcessingEnd, ProcessingStats, Sink, StatsCollector,
+};
+use super::task::{ProcessTask, SourceFile, Stamp};
+use crate::base::background::Background;
 use crate::base::{Context, Error, MemoryManager};
+use crate::engine::dispatch::StopReason;
 use crate::engine::route::RetryPolicy;
-use crate::engine::run::CallsAtOnce;
-use crate::engine::run::panicked;
+use crate::engine::run::{CallsAtOnce, panicked};
 use crate::observe::drive::RunOptions;
 use crate::pool::{Pool, PoolEnd, TaskEnd};
-
-use super::config::{ParallelConfig, ProcessingConfig};
-use super::result::{BatchResult, ProcessResult, ProcessingEnd};
-use super::stats::StatsCollector;
-use super::stream::{Notes, ProcessStream};
-use super::task::{ProcessTask, SourceFile, Stamp};
 
 /// Runs tasks on the threads of one pool, with the memory limit, retries and error policy that [`ProcessingConfig`] has by
 /// default; a [`BatchProcessor`](super::BatchProcessor) has settings for them.
@@ -242,3 +245,74 @@ fn ended<R>(end: TaskEnd<Queued, R>) -> ProcessResult<R> {
         stamp,
     }
 }
+
+/// Results of files, see [`process_files_streaming`](super::BatchProcessor::process_files_streaming). Dropping it
+/// cancels the run and waits for its threads, which finish the files in progress. Only a thread that is blocked in
+/// the `next()` of the files may be left behind.
+pub struct ProcessStream<R> {
+    run: Background<ProcessResult<R>, ProcessingEnd>,
+    /// Dropped after the run.
+    notes: Option<Notes>,
+    /// The result that was returned last. When the next one is requested, it has been dealt with.
+    last: Option<ProcessResult<()>>,
+}
+
+pub(super) struct Notes {
+    /// Records the results that were taken.
+    pub recovery: ErrorRecovery,
+    /// Number of files that were skipped because they are done.
+    pub passed: Arc<AtomicU64>,
+}
+
+impl<R: Send + 'static> ProcessStream<R> {
+    pub(super) fn spawn(
+        ctx: Context,
+        notes: Option<Notes>,
+        run: impl FnOnce(Sink<'_, R>) -> ProcessingEnd + Send + 'static,
+    ) -> Self {
+        let run = Background::start("batchwright-files", ctx, 1, move |tx| {
+            run(&mut |result| match tx.send(result) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(_) => ControlFlow::Break(()),
+            })
+        });
+        Self {
+            run,
+            notes,
+            last: None,
+        }
+    }
+
+    /// Waits for the end and returns the results that were not taken yet.
+    pub fn finish(mut self) -> BatchResult<R> {
+        let results = self.by_ref().collect();
+        let mut end = self.run.join().unwrap_or_else(|| {
+            let why = "the run's thread could not be started".to_owned();
+            (ProcessingStats::default(), Some(StopReason::Misuse(why)))
+        });
+        if let Some(notes) = &self.notes {
+            end.0.skipped = notes.passed.load(Ordering::Relaxed);
+            if let Err(error) = notes.recovery.save_checkpoint() {
+                log::warn!("{error}");
+            }
+        }
+        BatchResult::new(results, end)
+    }
+}
+
+impl<R> Iterator for ProcessStream<R> {
+    type Item = ProcessResult<R>;
+
+    fn next(&mut self) -> Option<ProcessResult<R>> {
+        if let (Some(notes), Some(last)) = (&self.notes, self.last.take()) {
+            notes.recovery.note(&last);
+        }
+        let result = self.run.next()?;
+        if self.notes.is_some() {
+            self.last = Some(result.outline());
+        }
+        Some(result)
+    }
+}
+
+impl<R> FusedIterator for ProcessStream<R> {}

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::base::{Error, ErrorKind};
-use crate::bulk::id_key::{Key, key_of};
+use crate::bulk::appender::{Key, key_of};
 use crate::bulk::options::FileRunError;
 use crate::bulk::results::{PreviousLine, ResultsFile};
 

@@ -1,9 +1,12 @@
-//! Decides whether a file can be used: by its kind, extension, size and contents.
+//! Decides which files are found and can be used: by pattern, kind, extension, size and contents.
 
 use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ignore::DirEntry;
+use ignore::overrides::Override;
+use ignore::types::Types;
 
 use super::info::{FileInfo, SkipReason};
 use super::text;
@@ -104,5 +107,94 @@ impl FileFilter {
         let own = path.extension().unwrap_or_default();
         let same = |extension: &String| own.eq_ignore_ascii_case(extension);
         self.extensions.is_empty() || self.extensions.iter().any(same)
+    }
+}
+
+/// The patterns that are equivalent to a pattern for files below a folder. `./a.py` and an absolute path refer to
+/// the folder itself, `src` also matches everything in a folder with that name, and `#` does not begin a comment.
+pub(super) fn globs(pattern: &str, folder: &Path) -> Vec<String> {
+    let (sign, pattern) = match pattern.strip_prefix('!') {
+        Some(rest) => ("!", rest),
+        None => ("", pattern),
+    };
+    let mut glob = match (pattern.strip_prefix("./"), below(pattern, folder)) {
+        (Some(rest), _) => format!("/{}", rest.trim_start_matches('/')),
+        (None, Some(rest)) => rest,
+        (None, None) => pattern.to_owned(),
+    };
+    if matches!(&*glob, "/" | ".") {
+        glob = "**".to_owned();
+    }
+    if sign.is_empty() && glob.starts_with('#') {
+        glob.insert(0, '\\');
+    }
+    let name = glob.trim_end_matches('/');
+    let is_folder = name.len() < glob.len();
+    let last = name.rsplit('/').next().unwrap_or_default();
+    if is_folder || !last.contains(['*', '?', '[', '{']) {
+        // A pattern that contains a slash applies to the folder itself; a pattern without one applies at any depth.
+        let anywhere = if name.contains('/') { "" } else { "**/" };
+        let within = format!("{sign}{anywhere}{name}/**");
+        return vec![format!("{sign}{glob}"), within];
+    }
+    vec![format!("{sign}{glob}")]
+}
+
+/// The part of an absolute pattern below the folder, if the pattern begins with the folder.
+fn below(pattern: &str, folder: &Path) -> Option<String> {
+    let own = [std::path::absolute(folder), folder.canonicalize()];
+    own.iter().flatten().find_map(|folder| {
+        let folder = folder.to_str()?.trim_end_matches('/');
+        let rest = pattern.strip_prefix(folder)?;
+        match rest {
+            _ if folder.is_empty() => None,
+            "" => Some("/".to_owned()),
+            _ => rest.starts_with('/').then(|| rest.to_owned()),
+        }
+    })
+}
+
+/// Which files match by name. The walk itself does not filter by type, because it would then include hidden files
+/// of these types.
+#[derive(Clone)]
+pub(super) struct Wanted {
+    pub(super) patterns: Arc<Override>,
+    pub(super) types: Types,
+}
+
+impl Wanted {
+    pub(super) fn takes(&self, path: &Path) -> bool {
+        !self.patterns.matched(path, false).is_ignore()
+            && !self.types.matched(path, false).is_ignore()
+    }
+
+    /// False for a folder that a pattern excludes.
+    pub(super) fn enters(&self, entry: &DirEntry) -> bool {
+        let leaves_out = self.patterns.num_ignores() > 0;
+        !(leaves_out && is_folder(entry) && self.patterns.matched(entry.path(), true).is_ignore())
+    }
+
+    /// Whether a dangling link has a name that does not match. An unreadable folder may contain matching names.
+    pub(super) fn is_other_link(&self, path: &Path) -> bool {
+        path.is_symlink() && !path.is_dir() && !self.takes(path)
+    }
+}
+
+pub(super) fn is_folder(entry: &DirEntry) -> bool {
+    entry.file_type().is_some_and(|kind| kind.is_dir())
+}
+
+/// The entry for a path that could not be read; `None` for a faulty line of an ignore file.
+pub(super) fn not_walked(error: &ignore::Error, at: Option<&Path>) -> Option<FileInfo> {
+    use ignore::Error::{Io, Loop, WithDepth, WithPath};
+    match error {
+        WithDepth { err, .. } => not_walked(err, at),
+        WithPath { path, err } => not_walked(err, Some(path)),
+        Loop { child, .. } => Some(FileInfo::new(child.clone()).skipped(SkipReason::Loop)),
+        Io(error) => {
+            let reason = SkipReason::Unreadable(error.to_string());
+            Some(FileInfo::new(at?.to_owned()).skipped(reason))
+        }
+        _ => None,
     }
 }

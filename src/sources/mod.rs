@@ -25,26 +25,20 @@
 
 mod definitions;
 mod filter;
-mod globs;
 mod info;
 mod language;
-mod left_out;
-mod lines;
-mod python;
 mod scan;
 mod split;
 mod text;
-mod unit;
 mod units;
-mod wanted;
 
 pub use filter::SymlinkPolicy;
+pub use info::LeftOut;
 pub use info::{FileInfo, SkipReason, shown_path};
-pub use left_out::LeftOut;
 pub use scan::FileScanner;
 #[cfg(test)]
 pub(crate) use scan::tests::tree;
 pub use split::Split;
+pub use split::{Unit, UnitKind};
 pub(crate) use text::{decode, open_regular};
-pub use unit::{Unit, UnitKind};
 pub use units::SplitFile;

@@ -15,11 +15,11 @@ use ignore::types::{Types, TypesBuilder};
 use ignore::{DirEntry, WalkBuilder, WalkState};
 use rayon::prelude::*;
 
+use super::filter::globs;
 use super::filter::{FileFilter, SymlinkPolicy};
-use super::globs::globs;
+use super::filter::{Wanted, is_folder, not_walked};
 use super::info::{FileInfo, SkipReason, shown_path};
 use super::text;
-use super::wanted::{Wanted, is_folder, not_walked};
 use crate::base::{Context, Error, ErrorKind};
 
 /// More threads would only wait for the disk.

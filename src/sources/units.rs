@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::info::{FileInfo, SkipReason};
 use super::scan::{FileScanner, on_threads};
 use super::split::Split;
-use super::unit::Unit;
+use super::split::Unit;
 use crate::base::{Context, Error};
 
 /// Number of files that are split at a time, so that memory does not grow with the folder.

@@ -12,16 +12,15 @@ use crate::base::{Context, Error};
 use super::input::{Form, InputError, NamedFile, Numbers, PromptSettings, Source, check_file};
 use super::spool::{SpoolFile, copy};
 
-mod decode;
 #[cfg(feature = "files")]
 mod folder;
 pub(super) mod list;
 mod table;
 mod unpack;
 
-use decode::Decoded;
 #[cfg(not(feature = "tables"))]
 pub(crate) use table::NOT_BUILT;
+use unpack::Decoded;
 use unpack::{Packing, unpacked};
 
 /// Opens a file of prompts; converts it in the spool folder if it cannot be read directly.

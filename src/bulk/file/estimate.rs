@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use crate::base::Error;
-use crate::bulk::known::KnownAnswers;
+use crate::bulk::copies::KnownAnswers;
 use crate::bulk::options::RunPlan;
 use crate::llm::estimate::Estimate;
 use crate::llm::params::RequestTask;

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::{Error, ErrorKind};
+use crate::bulk::copies::{self, KnownAnswers, remember};
 use crate::bulk::input::{FileIndex, InputFile, Match, Matching, State, Totals, is_automatic};
-use crate::bulk::known::{self, KnownAnswers, remember};
 use crate::bulk::open_output::{OpenOutput, Opened, open, refuse_same_file};
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan};
 use crate::bulk::prompts::Prompts;
@@ -54,7 +54,7 @@ pub(super) fn prepare_file(
     let native = std::mem::take(&mut checked.items.native);
     let index = checked.items.finish();
     let tally = index.tally();
-    let found = known::find(&index, &output, options, embeds, plan);
+    let found = copies::find(&index, &output, options, embeds, plan);
     let (equals, of_output) = found.map_err(FileRunError::Output)?;
     let known = KnownAnswers {
         of_output: &of_output,

@@ -3,6 +3,9 @@
 
 use serde_json::Value;
 
+use super::fault::InputError;
+use super::file::{InputFile, Unread};
+use super::index::FileIndex;
 use crate::llm::attachment::{self, Refused, Root};
 use crate::llm::native::NativeFormat;
 use crate::llm::providers::native;
@@ -48,5 +51,26 @@ impl NativeLines {
             let whys: Vec<String> = whys.collect::<Option<_>>()?;
             Some(format!("found that {}; nothing was sent", whys.join("; ")))
         })
+    }
+}
+
+impl InputFile {
+    /// The first of these items that none of the providers gets, with its place.
+    pub(crate) fn first_refused(
+        &self,
+        items: impl Iterator<Item = usize>,
+        index: &FileIndex,
+        providers: &[String],
+    ) -> Result<Option<InputError>, Unread> {
+        for i in items {
+            let mut lines = NativeLines::default();
+            let native = self.read(i, index)?.request.native;
+            native.iter().for_each(|native| lines.add(native.format()));
+            if let Some(why) = lines.refused(providers) {
+                let (part, place) = self.place_of(index.offset(i))?;
+                return Ok(Some(InputError::at(&part.name, place, why)));
+            }
+        }
+        Ok(None)
     }
 }

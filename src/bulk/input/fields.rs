@@ -3,7 +3,6 @@
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
-use super::said::Parsed;
 use crate::llm::params::{RequestTask, ResponseFormat};
 use crate::llm::request::Request;
 use crate::llm::schema::Schema;
@@ -190,5 +189,21 @@ pub(super) fn string(fields: &mut Map<String, Value>, name: &str) -> Result<Opti
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
         Some(other) => Err(Fault::field(name, &other, "a string")),
+    }
+}
+
+/// The values that a record sets itself.
+pub(super) struct Parsed {
+    pub(super) request: Request,
+    /// Whether it sets the format of the answer, including plain text.
+    pub(super) format: bool,
+}
+
+impl Parsed {
+    pub(super) fn new(request: Request) -> Self {
+        Self {
+            request,
+            format: false,
+        }
     }
 }

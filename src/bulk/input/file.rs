@@ -10,11 +10,11 @@ use super::id::prefix;
 use super::index::FileIndex;
 use super::keep;
 use super::parse::{bad_row, parse_record};
+use super::records::Next;
 use super::records::next_record;
-use super::rows::Next;
 use super::source::Source;
 use super::table::CsvHeader;
-use super::{Form, PromptSettings, delimiter, detect};
+use super::{Form, PromptSettings, detect};
 use crate::base::bom::without_bom;
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
@@ -396,12 +396,12 @@ impl Part {
         let mut from = bom;
         match self.form {
             Form::Csv | Form::Tsv | Form::Delimited(_) | Form::Plain(_) => {
-                let named = delimiter::named(&start[bom..]);
+                let named = detect::named_delimiter(&start[bom..]);
                 from += named.map_or(0, |(_, len)| len);
                 let by = match (settings.delimiter, named, self.form.delimiter()) {
                     (Some(by), ..) | (None, Some((by, _)), _) => by,
                     (None, None, Some(by)) if self.form != Form::Csv => by,
-                    _ => delimiter::find(&start[from..], n < FIRST_LOOK).map_err(of_file)?,
+                    _ => detect::find_delimiter(&start[from..], n < FIRST_LOOK).map_err(of_file)?,
                 };
                 self.form = if settings.quotes.unwrap_or(self.form.quotes()) {
                     Form::Delimited(by)

@@ -7,14 +7,14 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::PromptSettings;
-use super::cells::Field;
 use super::fault::{Fault, described, excerpt};
+use super::fault::{hint, listed};
+use super::fields::Parsed;
 use super::fields::{self, string};
 use super::id;
 use super::layout::{self, Layout, TOOLS};
 use super::messages::{self, MESSAGES};
-use super::names::{hint, listed};
-use super::said::Parsed;
+use super::table::Field;
 use super::template::Template;
 use crate::base::json_object::JsonObject;
 use crate::base::json_value::UniqueJson;

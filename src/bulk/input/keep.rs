@@ -5,9 +5,9 @@ use serde_json::value::RawValue;
 
 use super::PromptSettings;
 use super::fault::{Fault, utf8};
+use super::fault::{hint, listed};
 use super::layout::Layout;
-use super::names::{hint, listed};
-use super::rows::MAX_RECORD_BYTES;
+use super::records::MAX_RECORD_BYTES;
 use crate::base::bom::without_bom;
 use crate::base::json_object::JsonObject;
 use crate::llm::reply_details::RawJson;

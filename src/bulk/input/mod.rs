@@ -3,9 +3,7 @@
 //! items are sent, or when.
 
 mod attached;
-mod cells;
 mod check;
-mod delimiter;
 mod detect;
 mod duplicates;
 mod entry;
@@ -20,14 +18,9 @@ mod json;
 mod keep;
 mod layout;
 mod messages;
-mod names;
 mod parse;
 mod prompt_settings;
-mod queued;
 mod records;
-mod refused_files;
-mod rows;
-mod said;
 mod source;
 mod table;
 mod template;
@@ -53,12 +46,12 @@ pub(crate) use entry::{EarlierResult, State};
 pub(crate) use fault::InputError;
 pub(crate) use file::{BadRow, InputFile, Item, NamedFile, Numbers, Unread};
 pub(crate) use id::{hash_prefix, is_automatic};
+pub(crate) use index::Fit;
 pub(crate) use index::{FileIndex, Match, Matching, Totals};
 pub(crate) use parse::parse_alone;
-pub(crate) use queued::Fit;
 #[cfg(feature = "tables")]
-pub(crate) use rows::Bounded;
-pub(crate) use rows::MAX_RECORD_BYTES;
+pub(crate) use records::Bounded;
+pub(crate) use records::MAX_RECORD_BYTES;
 pub(crate) use source::Source;
 pub(crate) use template::Template;
 

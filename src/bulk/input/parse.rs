@@ -3,12 +3,12 @@
 use sha2::{Digest, Sha256};
 
 use super::attached::resolve;
-use super::cells::Field;
 use super::fault::{Fault, check_nul, utf8};
+use super::fields::Parsed;
 use super::json::{self, from_template, prompt};
-use super::said::Parsed;
 use super::table::CsvHeader;
-use super::{Form, PromptSettings, delimiter};
+use super::table::Field;
+use super::{Form, PromptSettings, detect};
 use crate::base::MemoryManager;
 use crate::base::bom::without_bom;
 use crate::llm::attachment::Root;
@@ -115,7 +115,7 @@ impl PromptSettings {
                 "--id-column",
                 "a table or JSON: lines of text have neither columns nor ids",
             )),
-            _ if self.delimiter.is_some_and(|by| !delimiter::fits(by)) => Err(Fault::new(
+            _ if self.delimiter.is_some_and(|by| !detect::can_delimit(by)) => Err(Fault::new(
                 "a delimiter that cannot separate fields",
                 "one ASCII character that is not a quote or a line end",
             )),

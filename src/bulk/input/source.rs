@@ -10,7 +10,7 @@ use memchr::memchr_iter;
 
 use super::Form;
 use super::records::next_record;
-use super::rows::{MAX_RECORD_BYTES, Next};
+use super::records::{MAX_RECORD_BYTES, Next};
 
 /// An open regular file.
 #[derive(Debug)]

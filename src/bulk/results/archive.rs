@@ -13,7 +13,7 @@ use crate::base::disk::sync_folder;
 use crate::base::json_object::JsonObject;
 use crate::base::private;
 use crate::base::{Error, ErrorKind};
-use crate::bulk::id_key::{Key, key, key_of};
+use crate::bulk::appender::{Key, key, key_of};
 
 /// Members with which earlier versions marked a line.
 const SUPERSEDED: [&str; 3] = ["superseded", "superseded_at", "superseded_reason"];
