@@ -29,26 +29,20 @@ pub fn line(batch: &BatchInfo) -> String {
     one_line(&line)
 }
 
-/// For a batch whose billed results are missing: since when, how long the provider keeps them, and when they are
-/// requested again.
+/// For a batch whose billed results are missing: since when, and how long the provider keeps them.
 pub fn missing_results(batch: &BatchInfo) -> Option<String> {
     let what = batch.uncollected.as_ref()?;
     let (now, provider) = (SystemClock.wall(), &batch.provider);
-    let mut line = format!(
-        "{} billed results are missing for {}",
-        count(what.requests),
-        span(now.since(what.since))
-    );
-    line.push_str(&match what.kept_until.map(|until| until.since(now)) {
-        None => format!("; {provider} does not report how long it keeps them"),
-        Some(Duration::ZERO) => format!("; {provider} may have removed them by now"),
-        Some(left) => format!("; {provider} keeps them for about {} more", span(left)),
-    });
-    if batch.attended {
-        let next = span(what.next_at.since(now));
-        line.push_str(&format!("; they are requested again in {next}"));
-    }
-    Some(line)
+    let since = span(now.since(what.since));
+    let kept = match what.kept_until.map(|until| until.since(now)) {
+        None => format!("{provider} does not report how long it keeps them"),
+        Some(Duration::ZERO) => format!("{provider} may have removed them by now"),
+        Some(left) => format!("{provider} keeps them for about {} more", span(left)),
+    };
+    let requests = count(what.requests);
+    Some(format!(
+        "{requests} billed results are missing for {since}; {kept}"
+    ))
 }
 
 /// True if no worker owns it and no API key for its address is set here.

@@ -78,9 +78,8 @@ impl Refusal {
     pub fn usage(message: impl Into<String>) -> Self {
         Self {
             exit: Exit::Usage,
-            message: message.into(),
             about: About::Usage,
-            hint: None,
+            ..Self::could_not_run(message)
         }
     }
 

@@ -56,10 +56,8 @@ fn duration(text: &str, bare: &str) -> Result<Duration, String> {
 
 /// A positive whole number.
 pub fn at_least_one(text: &str) -> Result<usize, String> {
-    match text.trim().parse::<usize>() {
-        Ok(n) if n >= 1 => Ok(n),
-        _ => Err("write a whole number of at least 1".to_owned()),
-    }
+    let number = text.trim().parse().ok().filter(|number| *number >= 1);
+    number.ok_or_else(|| "write a whole number of at least 1".to_owned())
 }
 
 /// A positive amount of US dollars.

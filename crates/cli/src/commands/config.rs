@@ -4,7 +4,7 @@ use batchwright::config::{ConfigStore, Setting, SettingKey, SettingSource, Sqlit
 use batchwright::{Settings, Strategy};
 use serde_json::{Value, json};
 
-use crate::args::config::{ConfigAction, ConfigArgs};
+use crate::args::{ConfigAction, ConfigArgs};
 use crate::display;
 use crate::exit::{Early, Exit, Refusal, could_not_run};
 use crate::format::Table;

@@ -77,8 +77,8 @@ pub fn execute(args: &StatusArgs) -> Result<Exit, Early> {
 /// What is said if there is no queue.
 fn nothing(all: bool) -> Result<Exit, Early> {
     if is_json() {
-        let none = json!({"processes": [], "workers": 0, "paused": false, "spent": []});
-        return Ok(stdout::json(&none, Exit::Success));
+        let empty = json!({"processes": [], "workers": 0, "paused": false, "spent": []});
+        return Ok(stdout::json(&empty, Exit::Success));
     }
     display::note(if all { NOTHING } else { FETCHED });
     Ok(Exit::Success)

@@ -1,9 +1,22 @@
-//! Lines at the start of a run: its plan.
+//! What a run will do: the lines at its start, and the result of a dry run with what it would cost.
+
+use std::time::SystemTime;
 
 use batchwright::files::RunPlan;
+use batchwright::plan::{EffectiveStrategy, EstimatedCost};
+use batchwright::{Estimate, FileRun, LlmManager, Prices, Settings, Strategy};
+use serde_json::{Value, json};
 
+use super::prepare::Setup;
 use crate::args::run::{Resend, RunArgs};
+use crate::args::shared::TaskArg;
+use crate::display;
+use crate::exit::{About, Exit, Refusal};
 use crate::format::{count, counts, number_of};
+use crate::logging::is_json;
+use crate::provider::in_flight;
+use crate::settings::refused;
+use crate::stdout;
 
 /// The plan, and what happens to earlier answers.
 pub fn lines(args: &RunArgs, plan: &RunPlan) -> Vec<String> {
@@ -84,4 +97,150 @@ fn plan_line(plan: &RunPlan) -> String {
         line.push_str(&format!("; {text}"));
     }
     line
+}
+
+/// What a run would use of a model of its first provider.
+struct ModelEstimate {
+    /// `PROVIDER/MODEL`; `None` if one of them is unknown.
+    name: Option<String>,
+    estimate: Estimate,
+    /// By each strategy that the provider has; `None` if the price is unknown. Empty if it bills nothing.
+    costs: Vec<(Strategy, Option<EstimatedCost>)>,
+}
+
+/// Shows what this run would send.
+pub fn dry_run(
+    args: &RunArgs,
+    settings: &Settings,
+    manager: Option<&LlmManager>,
+    run: &FileRun<'_>,
+    setup: &Setup,
+) -> Result<Exit, Refusal> {
+    let models = estimates(args, settings, manager, run)?;
+    let tokens: u64 = models.iter().map(|model| model.estimate.input_tokens).sum();
+    let plan = run.plan();
+    // Many embeddings share a call, so no call may be saved.
+    let saved = match args.prompt.task {
+        TaskArg::Embed => 0,
+        TaskArg::Complete => plan.equal + plan.answered + plan.unusable_equal,
+    };
+    let exit = if is_json() {
+        let mut value = json!(plan);
+        value["concurrency"] = setup.concurrency.start().into();
+        value["max_concurrency"] = setup.concurrency.most().into();
+        value["strategy"] = setup.strategy.strategy.as_str().into();
+        value["fallback_reason"] = json!(setup.strategy.fallback_reason);
+        value["calls_saved"] = saved.into();
+        value["estimated_input_tokens"] = tokens.into();
+        value["models"] = models.iter().map(ModelEstimate::json).collect();
+        stdout::json(&value, Exit::Success)
+    } else {
+        Exit::Success
+    };
+    let (to_send, tokens) = (count(plan.to_send), count(tokens));
+    let how = match setup.strategy.strategy {
+        Strategy::Sync => in_flight(setup.concurrency),
+        Strategy::Batch => "in batches".to_owned(),
+    };
+    let mut line =
+        format!("dry run: would send {to_send} items, about {tokens} input tokens, {how}");
+    if saved > 0 {
+        let calls = number_of(saved, "call", "calls");
+        line.push_str(&format!("; equal prompts save {calls}"));
+    }
+    display::note(format!("{line}; nothing was sent"));
+    models
+        .iter()
+        .flat_map(ModelEstimate::lines)
+        .for_each(display::note);
+    Ok(exit)
+}
+
+fn estimates(
+    args: &RunArgs,
+    settings: &Settings,
+    manager: Option<&LlmManager>,
+    run: &FileRun<'_>,
+) -> Result<Vec<ModelEstimate>, Refusal> {
+    let first = manager.map(|manager| &manager.plan().first);
+    let (provider, default) = match first {
+        Some(first) => (Some(first.provider.to_owned()), first.model.clone()),
+        None => (
+            settings.provider().map_err(refused)?,
+            settings.model().map_err(refused)?,
+        ),
+    };
+    let prices = settings.model_prices().map_err(refused)?;
+    let estimates = run.estimates();
+    let estimates = estimates.map_err(|error| refused(error).about(About::Input))?;
+    let models = estimates.into_iter().map(|(named, estimate)| {
+        let model = named.or_else(|| default.clone());
+        let named = provider.as_deref().zip(model.as_deref());
+        ModelEstimate {
+            costs: named.map_or_else(Vec::new, |named| costs(args, &prices, named, &estimate)),
+            name: named.map(|(provider, model)| format!("{provider}/{model}")),
+            estimate,
+        }
+    });
+    Ok(models.collect())
+}
+
+/// The cost by each strategy that the provider has for such a task.
+fn costs(
+    args: &RunArgs,
+    prices: &Prices,
+    (provider, model): (&str, &str),
+    estimate: &Estimate,
+) -> Vec<(Strategy, Option<EstimatedCost>)> {
+    if provider == "extract" || provider == "local" {
+        return Vec::new();
+    }
+    let has_batches = args.prompt.task == TaskArg::Complete
+        && EffectiveStrategy::new(Strategy::Batch, provider).strategy == Strategy::Batch;
+    let strategies = [Strategy::Sync, Strategy::Batch].into_iter();
+    let strategies = strategies.filter(|strategy| *strategy == Strategy::Sync || has_batches);
+    let prices = prices.of_model(provider, model);
+    let now = SystemTime::now().into();
+    let priced = strategies.map(|strategy| {
+        let tier = match strategy {
+            Strategy::Sync => args.prompt.service_tier.as_deref().unwrap_or_default(),
+            Strategy::Batch => "batch",
+        };
+        let cost = prices.as_ref();
+        let cost = cost.and_then(|prices| estimate.cost(prices, tier, now));
+        (strategy, cost)
+    });
+    priced.collect()
+}
+
+impl ModelEstimate {
+    /// The cost by each strategy, for people.
+    fn lines(&self) -> Vec<String> {
+        let name = self.name.as_deref().unwrap_or_default();
+        let requests = number_of(self.estimate.requests, "request", "requests");
+        let costs = self.costs.iter();
+        let lines = costs.map(|(strategy, cost)| match cost {
+            None => format!("  {name}, {strategy}: the price is unknown: name it with --prices"),
+            Some(EstimatedCost { input, most, .. }) => {
+                let most = most.map_or_else(
+                    || "the length of answers is unknown: --max-tokens limits it".to_owned(),
+                    |most| format!("at most {most}"),
+                );
+                format!("  {name}, {strategy}: {input} for the input of {requests}; {most}")
+            }
+        });
+        lines.collect()
+    }
+
+    fn json(&self) -> Value {
+        let costs = self.costs.iter();
+        let costs = costs.map(|(strategy, cost)| (strategy.to_string(), json!(cost)));
+        json!({
+            "model": self.name,
+            "requests": self.estimate.requests,
+            "input_tokens": self.estimate.input_tokens,
+            "max_output_tokens": self.estimate.max_output_tokens,
+            "cost_usd": costs.collect::<serde_json::Map<_, _>>(),
+        })
+    }
 }

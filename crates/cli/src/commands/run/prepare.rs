@@ -1,26 +1,146 @@
-//! Prepares a run: compares the input with the output and the queue, and prepares the providers if items are to be sent.
-//! Then executes it, with its own calls or through the queue.
+//! Prepares a run: determines its settings, prompts, providers and queue, compares the input with the output and the
+//! queue, and then executes it, with its own calls or through the queue.
 
 use std::path::Path;
 
-use batchwright::files::{FileRunError, RunOutput, RunReport};
+use batchwright::files::{ExportFormat, FileRunError, PromptSettings, RunOutput, RunReport};
 use batchwright::plan::{Concurrency, EffectiveStrategy, ProviderPlan};
+use batchwright::unstable::Optional;
 use batchwright::{
     Budget, Context, Error, ErrorKind, FileRun, FileRunOptions, LlmClient, LlmManager, Prompts,
-    Request, Response, Route, Settings,
+    Request, Response, Route, Settings, Strategy,
 };
 
 use super::plan;
-use super::resolve::{self, may_lack};
 use super::via_queue::{QueueFacts, RunQueue, ViaQueue};
 use crate::args::run::{Resend, RunArgs};
+use crate::args::shared::TaskArg;
 use crate::budget::{self, starts_from_zero};
+use crate::command_line::quoted_path;
 use crate::display;
 use crate::exit::{About, Early, Refusal, could_not_run};
+use crate::input::SMALL_ROW_BYTES;
+use crate::logging::is_json;
+use crate::prompts;
 use crate::provider;
-use crate::settings::refused;
-use crate::signals::Session;
-use crate::stdout::ResultsOut;
+use crate::settings::{self, data_dir, refused};
+use crate::signals::{GRACE, Session, stopping_line};
+use crate::stdout::{self, ResultsOut};
+
+/// The settings of this data folder and environment beneath the flags.
+pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
+    let pace = &args.pace;
+    refuse_table(args)?;
+    let settings = settings::settings()?;
+    let settings = provider::with_flags(settings, &args.provider)?;
+    let flags = [
+        ("llm.bulk_strategy", "--strategy", &args.strategy),
+        ("llm.sync_concurrency", "--concurrency", &pace.concurrency),
+        ("llm.requests_per_minute", "--rpm", &pace.rpm),
+        ("llm.tokens_per_minute", "--tpm", &pace.tpm),
+        ("llm.request_timeout", "--timeout", &pace.timeout),
+    ];
+    settings::with_flags(settings, &flags)
+}
+
+/// From here on a signal winds the run down.
+pub fn session(args: &RunArgs, settings: &Settings) -> Result<Session, Refusal> {
+    let ctx = Context::new().with_grace(GRACE);
+    let stopping = match settings.bulk_strategy() {
+        _ if args.dry_run => "stopping: nothing was sent".to_owned(),
+        Ok(Strategy::Batch) => {
+            stopping_line(&ctx, "batches that are at their provider go on there, ")
+        }
+        _ => stopping_line(&ctx, ""),
+    };
+    Session::start(&args.show, ctx, stopping)
+}
+
+/// The prompts of the input.
+fn find_prompts(args: &RunArgs, session: &Session) -> Result<Prompts, Early> {
+    if !args.dry_run && stdout::is_named(args.output.as_deref()) {
+        if is_json() {
+            let why = "--json needs -o FILE or --dry-run, because results are on standard output";
+            return Err(Refusal::usage(why).into());
+        }
+        if stdout::is_closed() {
+            return Err(Refusal::could_not_run(stdout::CLOSED).into());
+        }
+    }
+    args.input.open(&prompt_settings(args)?, session)
+}
+
+/// The queue that the items go through, if they do. A dry run opens no queue that is not there yet.
+fn find_queue(args: &RunArgs, strategy: Strategy) -> Result<Option<RunQueue>, Refusal> {
+    let queue = RunQueue::find(args, strategy)?;
+    if args.dedupe && (queue.is_some() || strategy == Strategy::Batch) {
+        return Err(Refusal::usage(
+            "--dedupe is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \
+             separate request: remove it, or use --strategy sync",
+        ));
+    }
+    Ok(queue)
+}
+
+/// The providers. Stored as a `Result`: if all items are finished, none is needed, and the error does not matter.
+fn find_providers(
+    args: &RunArgs,
+    settings: &Settings,
+    unnamed: u64,
+    session: &Session,
+) -> Result<Result<ProviderPlan, Refusal>, Early> {
+    let embed = args.prompt.task == TaskArg::Embed;
+    let options = provider::options(&args.provider).max_retries(args.pace.max_retries);
+    let plan = provider::plan(&args.provider, settings, options, embed, unnamed);
+    if session.ctx.is_cancelled() {
+        return Err(session.interrupted());
+    }
+    let has_output = args.output.as_ref().is_some_and(|path| path.exists());
+    match plan {
+        // There is no output yet, so everything would have to be sent.
+        Err(refusal) if !has_output && !may_lack(args, &refusal) => Err(refusal.into()),
+        plan => Ok(plan),
+    }
+}
+
+/// A dry run does not need a usable provider; its key may be missing, for example.
+fn may_lack(args: &RunArgs, refusal: &Refusal) -> bool {
+    args.dry_run && refusal.about == About::Provider
+}
+
+fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
+    let settings = prompts::settings(&args.prompt, args.provider.model.as_deref())?;
+    if !(args.prompt.task == TaskArg::Embed && args.provider.fallback.is_some()) {
+        let folder = data_dir();
+        let settings = settings.set(args.output.as_ref(), PromptSettings::results);
+        let keeps = args.input.keep.is_empty();
+        let settings = settings.when(keeps, |settings| settings.keep_rows_up_to(SMALL_ROW_BYTES));
+        args.input.settings(settings, folder)
+    } else {
+        Err(Refusal::usage(
+            "--fallback does not go with --task embed: vectors of two models cannot be compared",
+        ))
+    }
+}
+
+/// Rejects a new output with the extension of a table: results are lines, from which tables are exported.
+fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
+    let Some(path) = args.output.as_ref().filter(|path| !path.exists()) else {
+        return Ok(());
+    };
+    if !ExportFormat::of(path).is_ok_and(|format| format != ExportFormat::Jsonl) {
+        return Ok(());
+    }
+    let results = path.with_extension("jsonl");
+    Err(Refusal::usage(format!(
+        "{}: results are JSON lines, and a table is made of them: run with -o {}, then batchwright export {} -o {}",
+        path.display(),
+        quoted_path(&results),
+        quoted_path(&results),
+        quoted_path(path),
+    ))
+    .about(About::Output))
+}
 
 pub struct Prepared {
     pub run: Plan,
@@ -55,11 +175,11 @@ pub struct Ended {
 }
 
 pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result<Prepared, Early> {
-    let prompts = resolve::prompts(args, session)?;
+    let prompts = find_prompts(args, session)?;
     let unnamed = prompts.without_model();
-    let providers = resolve::providers(args, settings, unnamed, session)?;
+    let providers = find_providers(args, settings, unnamed, session)?;
     let strategy = provider::strategy(args, settings, providers.as_ref().ok())?;
-    let queue = resolve::queue(args, strategy.strategy)?;
+    let queue = find_queue(args, strategy.strategy)?;
     let from_zero = starts_from_zero(args);
     let models = providers.as_ref().is_ok_and(provider::asks_a_model);
     let output = match &args.output {

@@ -1,19 +1,21 @@
 //! `batchwright work`: a worker of the queue in the foreground.
 
-mod queue_progress;
-
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use batchwright::plan::SettingsEvent;
+use batchwright::progress::Phase;
 use batchwright::queue::{EMBEDDING_KIND, ProcessTracker, WorkerReport};
 use batchwright::{
-    Context, Error, ErrorPolicy, JobQueue, LlmManager, ProcessId, StopReason, Strategy,
+    Context, Error, ErrorPolicy, JobQueue, LlmManager, ProcessId, Progress, ProgressNotifier,
+    StopReason, Strategy,
 };
+use parking_lot::Mutex;
 
-use self::queue_progress::QueueProgress;
 use super::status::{self, Row};
 use crate::args::worker::WorkArgs;
-use crate::display;
+use crate::display::{self, Display};
 use crate::exit::{Early, Exit, could_not_run};
 use crate::format::{count, counts};
 use crate::logging::{is_json, is_quiet};
@@ -34,7 +36,7 @@ pub fn execute(args: &WorkArgs) -> Result<Exit, Early> {
     let processes = all_of(&queue, &args.processes)?;
     display::note(worker::line(manager.plan())?);
     note_full_price(&manager, &queue);
-    let progress = Arc::new(QueueProgress::new(&args.show, &queue).map_err(could_not_run)?);
+    let progress = Arc::new(QueueProgress::new(Display::new(&args.show)));
     let audio = args.worker.audio_dir.as_deref();
     let types =
         worker::job_types_of_worker(watch.settings(), audio, &folder).map_err(could_not_run)?;
@@ -64,7 +66,7 @@ pub fn execute(args: &WorkArgs) -> Result<Exit, Early> {
         })
         .run()
         .map_err(could_not_run)?;
-    progress.clear();
+    progress.display.clear();
     let left = Left::of(args, &processes, &queue).map_err(could_not_run)?;
     Ok(ended(args, &report, &left, &signals))
 }
@@ -196,5 +198,76 @@ fn note_full_price(manager: &LlmManager, queue: &JobQueue) {
             "strategy sync: batches are collected, and their unanswered requests are sent as calls, at the full \
              price; to use only batches: --strategy batch",
         );
+    }
+}
+
+/// The progress of a worker: the sum of all open processes of the queue.
+struct QueueProgress {
+    display: Display,
+    /// The open processes, and when they are summed up next.
+    known: Mutex<(HashMap<ProcessId, Progress>, Instant)>,
+}
+
+/// Minimum time between two sums.
+const SUM_INTERVAL: Duration = Duration::from_millis(200);
+
+impl QueueProgress {
+    fn new(display: Display) -> Self {
+        Self {
+            display,
+            known: Mutex::new((HashMap::new(), Instant::now())),
+        }
+    }
+}
+
+impl ProgressNotifier for QueueProgress {
+    fn on_progress(&self, progress: &Progress) {
+        let Some(id) = progress.process_id else {
+            return;
+        };
+        let mut known = self.known.lock();
+        let (open, next_sum) = &mut *known;
+        match progress.phase {
+            Phase::Deleted | Phase::Finished => open.remove(&id),
+            _ => open.insert(id, progress.clone()),
+        };
+        // Summing up thousands of processes at each of thousands of events would take too long.
+        let now = Instant::now();
+        if !open.is_empty() && now < *next_sum {
+            return;
+        }
+        *next_sum = now + SUM_INTERVAL;
+        let mut all = open.values();
+        let Some(mut sum) = all.next().cloned() else {
+            return self.display.clear();
+        };
+        for one in all {
+            sum.total = sum.total.zip(one.total).map(|(a, b)| a + b);
+            sum.completed += one.completed;
+            sum.failed += one.failed;
+            sum.cancelled += one.cancelled;
+            sum.in_flight += one.in_flight;
+            sum.at_provider += one.at_provider;
+            sum.at_provider_done = match (sum.at_provider_done, one.at_provider_done) {
+                (Some(a), Some(b)) => Some(a + b),
+                (a, b) => a.or(b),
+            };
+            sum.rate += one.rate;
+            sum.input_tokens += one.input_tokens;
+            sum.output_tokens += one.output_tokens;
+            sum.trouble = sum.trouble.take().or(one.trouble.clone());
+        }
+        // What limits the worker is the same for all, and known best from the latest event.
+        if progress.limited_by.is_some() {
+            sum.limited_by = progress.limited_by;
+            sum.learned_limit = progress.learned_limit;
+        }
+        let done = sum.completed + sum.failed + sum.cancelled;
+        let total = sum.total.unwrap_or(done);
+        let left = total.saturating_sub(done);
+        sum.percent = (total > 0).then(|| (done as f64 * 1000.0 / total as f64).floor() / 10.0);
+        sum.eta =
+            (sum.rate > 0.0).then(|| Duration::from_secs_f64((left as f64 / sum.rate).min(1e9)));
+        self.display.on_progress(&sum);
     }
 }
