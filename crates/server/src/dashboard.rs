@@ -5,10 +5,10 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest, Sha256};
 
 use crate::access::Access::Open;
-use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::router::Route;
+use crate::server::App;
 
 /// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[Route::get("/", Open, page)];

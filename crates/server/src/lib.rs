@@ -19,7 +19,6 @@ mod access;
 #[cfg(test)]
 mod access_tests;
 mod api;
-mod app;
 mod background;
 mod dashboard;
 mod http;

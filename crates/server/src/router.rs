@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 use batchwright::unstable::replacement;
 
 use crate::access::Access;
-use crate::app::App;
 use crate::http::{self, Answer, Call, Head, Response, decoded};
 use crate::problem::Problem;
+use crate::server::App;
 use crate::{api, dashboard, openai};
 
 /// Removed endpoints, each with what to use instead.

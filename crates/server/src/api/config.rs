@@ -9,9 +9,9 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::api::events::Events;
-use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
+use crate::server::App;
 
 /// Settings that may change while the server runs.
 pub(crate) struct LiveSettings {

@@ -12,9 +12,9 @@ use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 
 use super::processes;
-use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
+use crate::server::App;
 
 /// Something that happened.
 #[derive(Debug)]

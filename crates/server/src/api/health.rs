@@ -11,10 +11,10 @@ use batchwright::unstable::open_private;
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::app::App;
 use crate::http::{Call, Response};
 use crate::observe::fresh_until;
 use crate::problem::Problem;
+use crate::server::App;
 use crate::shapes::now;
 
 /// `GET /healthz`: 200 while the queue can be read.

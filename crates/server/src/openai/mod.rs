@@ -4,7 +4,7 @@
 
 mod answer;
 mod batches;
-mod direct;
+pub(crate) mod direct;
 mod files;
 mod lines;
 mod multipart;
@@ -12,7 +12,6 @@ mod parts;
 mod progress;
 mod results;
 pub(crate) mod storage;
-pub(crate) mod waiting;
 
 use batchwright::Error;
 use batchwright::client::RequestTask;
@@ -25,11 +24,11 @@ pub(crate) use parts::{KIND as LINE_KIND, handler as line_handler};
 pub(crate) use progress::start as start_progress;
 
 use crate::access::Access::{Operate, Read};
-use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::router::Route;
+use crate::server::App;
 
 const CHAT: &str = "/v1/chat/completions";
 const EMBEDDINGS: &str = "/v1/embeddings";
