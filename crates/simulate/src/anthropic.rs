@@ -2,13 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::SimConfig;
-use super::fault::Fault;
 use super::http::Request;
 use super::prompt::{Answer, Conversation, Finish, Problem, Prompt, THOUGHTS};
-use super::rules;
+use super::rules::{self, Fault};
 use super::shape::{Shape, schema_told};
-use super::tools;
+use super::{SimConfig, tools};
 
 /// Rejected since version 2026-10-21.
 const SAMPLING: [&str; 3] = ["temperature", "top_p", "top_k"];

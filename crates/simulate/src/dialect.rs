@@ -2,16 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use super::anthropic::Version;
+use super::anthropic::{self, Version};
 use super::embed::{self, Pack};
-use super::fault::Fault;
 use super::http::Request;
 use super::prompt::{Answer, Problem, Prompt, Tokens};
-use super::script::prompt_key;
+use super::rules::Fault;
 use super::speech::Speech;
-use super::trouble::Form;
+use super::trouble::{Form, prompt_key};
 use super::vendor::{Row, row};
-use super::{SimConfig, Vendor, anthropic, gemini, openai, problems};
+use super::{SimConfig, Vendor, gemini, openai, problems};
 
 /// The endpoint of a call, with the model if it is a part of the path.
 #[derive(Debug, Clone, PartialEq, Eq)]

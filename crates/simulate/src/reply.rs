@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::dialect::Dialect;
 use super::limits::{Told, in_seconds, millis_up};
-use super::words::{Rfc3339, reason};
+use super::template::{Rfc3339, reason};
 
 /// Everything in a reply's head but the length of its body.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use memchr::memmem;
 
 use super::Refusal;
-use crate::fault::Fault;
+use crate::rules::Fault;
 
 /// The pairs of an address's query.
 #[derive(Debug, Default)]
