@@ -13,7 +13,6 @@ use serde_json::value::RawValue;
 use super::life::{Blob, Failure, Fate, Item, Plan, Reading};
 use super::wire::Create;
 use super::{BatchPoint, Desk, Family, Outcome, Refusal, Reply};
-use crate::anthropic::Version;
 use crate::prompt::Prompt;
 use crate::rules::{self, Fault};
 use crate::trouble::{Form, prompt_key};
@@ -97,7 +96,7 @@ impl Reading {
             }
         }
         let bytes = body.get().as_bytes();
-        self.dialect.prompt(bytes, self.version, &self.model)
+        self.dialect.prompt(bytes, &self.model)
     }
 
     /// Reads all lines of a file.
@@ -242,7 +241,6 @@ fn arrived(desk: &Desk<'_>, model: &str, hours: u64) -> Plan {
         reading: Reading {
             family: desk.family,
             dialect: desk.dialect,
-            version: Version::of(desk.request),
             model: model.to_owned(),
         },
         label: Value::Null,

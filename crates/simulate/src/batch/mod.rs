@@ -329,8 +329,7 @@ impl Connection<'_> {
                 return self.reply(&request, head);
             }
         };
-        let chunked = family == Family::Anthropic;
-        match serve::download(shared, self.stream, &head, &bytes, spoiled, chunked) {
+        match serve::download(shared, self.stream, &head, &bytes, spoiled) {
             Ok(()) if !request.close => Next::Keep,
             _ => Next::Close,
         }
