@@ -1,21 +1,18 @@
 //! `generate_podcast`: an article as a spoken conversation. One model writes the script, another one reads each
 //! part aloud, and the parts are joined to one file.
 
+use batchwright::queue::{Children, ModelCall};
+use batchwright::{
+    Context, Error, ErrorKind, Handler, Job, JobId, Request, Response, ResponseFormat, RunningJob,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use batchwright::queue::{Children, ModelCall};
-use batchwright::{
-    Context, Error, ErrorKind, Handler, Job, JobId, Request, Response, ResponseFormat, RunningJob,
-};
-
-use super::audio::AudioFolder;
+use super::audio::{AudioFolder, Wav};
 use super::fields::{Fields, Length, PayloadError, Preferences};
-use super::job_type::{Host, JobType};
-use super::time::now;
-use super::wav::Wav;
+use super::job_type::{Host, JobType, now};
 
 const NAME: &str = "generate_podcast";
 /// The kinds of the jobs that call models.

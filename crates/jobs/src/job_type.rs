@@ -1,6 +1,7 @@
 //! Job types: the payload, the priority, and how the jobs are run.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde_json::Value;
 use serde_json::value::to_raw_value;
@@ -245,4 +246,9 @@ pub(crate) struct Host {
     pub local_files: bool,
     /// The folder for audio.
     pub audio_folder: Option<AudioFolder>,
+}
+
+/// The present time, for example `2026-11-21T23:14:39Z`.
+pub(crate) fn now() -> String {
+    humantime::format_rfc3339_seconds(SystemTime::now()).to_string()
 }

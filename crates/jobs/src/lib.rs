@@ -46,10 +46,8 @@ mod prompts;
 mod refused_payloads_tests;
 mod summarize;
 mod text;
-mod time;
 mod types;
 mod validate_summary;
-mod wav;
 
 pub use fields::PayloadError;
 pub use job_type::JobType;

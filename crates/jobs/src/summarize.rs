@@ -7,8 +7,7 @@ use batchwright::queue::ModelCall;
 use batchwright::{Context, Request, Response, RunningJob};
 
 use super::fields::{Fields, Length, PayloadError, Preferences};
-use super::job_type::{Host, JobType};
-use super::time::now;
+use super::job_type::{Host, JobType, now};
 
 /// Higher than the priority of background jobs.
 const PRIORITY: u8 = 7;

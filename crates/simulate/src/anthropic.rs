@@ -2,39 +2,11 @@
 
 use serde_json::{Value, json};
 
-use super::SimConfig;
-use super::fault::Fault;
 use super::http::Request;
 use super::prompt::{Answer, Conversation, Finish, Problem, Prompt, THOUGHTS};
-use super::rules;
+use super::rules::{self, Fault};
 use super::shape::{Shape, schema_told};
-use super::tools;
-
-/// Rejected since version 2026-10-21.
-const SAMPLING: [&str; 3] = ["temperature", "top_p", "top_k"];
-
-/// The header `anthropic-version`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Version {
-    #[default]
-    Absent,
-    /// 2023-06-01.
-    Old,
-    /// 2026-10-21.
-    New,
-    Other,
-}
-
-impl Version {
-    pub(super) fn of(request: &Request) -> Version {
-        match request.header("anthropic-version") {
-            None => Version::Absent,
-            Some("2023-06-01") => Version::Old,
-            Some("2026-10-21") => Version::New,
-            Some(_) => Version::Other,
-        }
-    }
-}
+use super::{SimConfig, tools};
 
 /// Rejects a request without its version or without exactly one key.
 pub(super) fn admit(request: &Request, config: &SimConfig) -> Result<(), Problem> {
@@ -49,20 +21,16 @@ pub(super) fn admit(request: &Request, config: &SimConfig) -> Result<(), Problem
     if !config.is_key(key) {
         return Err(Problem::new("key", "wrong_key"));
     }
-    match Version::of(request) {
-        Version::Absent => fault("anthropic-version: header is required"),
-        Version::Other => fault("anthropic-version: this is not a valid version"),
-        Version::Old | Version::New => Ok(()),
+    match request.header("anthropic-version") {
+        None => fault("anthropic-version: header is required"),
+        Some("2023-06-01") => Ok(()),
+        Some(_) => fault("anthropic-version: this is not a valid version"),
     }
 }
 
 /// Reads a request's body.
-pub(super) fn parse(body: &[u8], version: Version) -> Result<Prompt, Fault> {
+pub(super) fn parse(body: &[u8]) -> Result<Prompt, Fault> {
     let root = rules::read(body, "anthropic", "request")?;
-    let gone = SAMPLING.into_iter().find(|name| root.get(name).is_some());
-    if let Some(gone) = gone.filter(|_| version == Version::New) {
-        return Err(Fault::unknown(gone));
-    }
     let system = text(&root["system"]);
     let mut conversation = Conversation::default();
     conversation.instruct(&system);
@@ -142,10 +110,10 @@ mod tests {
 
     #[test]
     fn mistakes_are_named_with_their_places() {
-        let read = |fields: &str, version| {
+        let read = |fields: &str| {
             let body = json!({"model": "m", "max_tokens": 5,
                 "messages": [{"role": "user", "content": "hi"}]});
-            let read = parse(with(body, fields).to_string().as_bytes(), version);
+            let read = parse(with(body, fields).to_string().as_bytes());
             read.map_err(|fault| fault.at)
         };
         for (fields, at) in cases(
@@ -158,12 +126,7 @@ mod tests {
             {"output_config": {"format": {"type": "json_schema"}}} => output_config.format.schema
         "#,
         ) {
-            assert_eq!(read(fields, Version::Old).unwrap_err(), at);
-        }
-        for name in SAMPLING {
-            let fields = json!({name: 1}).to_string();
-            assert!(read(&fields, Version::Old).is_ok());
-            assert_eq!(read(&fields, Version::New).unwrap_err(), name);
+            assert_eq!(read(fields).unwrap_err(), at);
         }
     }
 }

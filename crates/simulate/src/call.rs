@@ -12,9 +12,8 @@ use super::http::Request;
 use super::ledger::{Ask, Call, Delivery, Verdict};
 use super::prompt::Problem;
 use super::reply::Head;
-use super::script::unit;
 use super::serve::{Connection, Next, Shared};
-use super::trouble::Form;
+use super::trouble::{Form, unit};
 
 /// How long a call hangs unless a test says otherwise.
 const STALL: Duration = Duration::from_secs(20);

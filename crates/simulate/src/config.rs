@@ -1,14 +1,17 @@
 //! The behaviour of a simulator: all settings with their defaults, and which prompt meets which trouble. Values are
 //! checked together, by [`Simulator::start`](super::Simulator::start).
 
-use std::io;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
+use std::{io, mem};
 
 use derive_setters::Setters;
+use parking_lot::Mutex;
 
-use super::prices::{PriceList, SimPrice};
-use super::script::{Script, prompt_key};
-use super::{BatchConfig, Recorder, Trouble, Vendor};
+use super::prompt::Tokens;
+use super::trouble::{Script, prompt_key};
+use super::{BatchConfig, Trouble, Vendor};
 
 /// Beyond any use, and small enough that adding it to a clock cannot overflow.
 pub(super) const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -169,6 +172,69 @@ impl SimConfig {
 #[derive(Clone, derive_more::Debug)]
 #[debug("***")]
 pub(super) struct Key(pub(super) String);
+
+/// The bodies of requests for answers, by calls and in batches, in the order in which they arrived. Clones
+/// share them.
+#[derive(Clone, Default, derive_more::Debug)]
+#[debug("Recorder")]
+pub struct Recorder(Arc<Mutex<Vec<String>>>);
+
+impl Recorder {
+    /// The requests received since the last call of this function.
+    pub fn take(&self) -> Vec<String> {
+        mem::take(&mut self.0.lock())
+    }
+
+    pub(super) fn record(&self, body: &[u8]) {
+        let body = String::from_utf8_lossy(body).into_owned();
+        self.0.lock().push(body);
+    }
+}
+
+/// The prices of a model for calls, in picodollars (10⁻¹² US dollars) per token: the same number as millionths of a
+/// dollar per million tokens. See [`SimConfig::price`](super::SimConfig::price).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SimPrice {
+    /// Input tokens that were not read from a cache.
+    pub input: u64,
+    /// Input tokens that were read from a cache.
+    pub cached_input: u64,
+    /// Output tokens, including reasoning.
+    pub output: u64,
+}
+
+impl SimPrice {
+    /// Prices of input and output; cached input costs like other input.
+    pub const fn new(input: u64, output: u64) -> SimPrice {
+        SimPrice {
+            input,
+            cached_input: input,
+            output,
+        }
+    }
+}
+
+/// The part of the price that is charged for requests of batches, and for calls at the flex tier: a half.
+const REDUCED: u64 = 2;
+
+/// The prices of all models.
+#[derive(Debug, Clone, Default)]
+pub(super) struct PriceList(HashMap<String, SimPrice>);
+
+impl PriceList {
+    pub(super) fn set(&mut self, model: String, price: SimPrice) {
+        self.0.insert(model, price);
+    }
+
+    /// The cost of a reply with these tokens, in picodollars; 0 if the model has no price.
+    pub(super) fn cost(&self, model: &str, tokens: Tokens, reduced: bool) -> u64 {
+        let price = self.0.get(model).copied().unwrap_or_default();
+        let cost = (tokens.prompt - tokens.cached) * price.input
+            + tokens.cached * price.cached_input
+            + tokens.completion() * price.output;
+        if reduced { cost / REDUCED } else { cost }
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -2,14 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use super::anthropic::Version;
 use super::embed::{self, Pack};
-use super::fault::Fault;
 use super::http::Request;
 use super::prompt::{Answer, Problem, Prompt, Tokens};
-use super::script::prompt_key;
+use super::rules::Fault;
 use super::speech::Speech;
-use super::trouble::Form;
+use super::trouble::{Form, prompt_key};
 use super::vendor::{Row, row};
 use super::{SimConfig, Vendor, anthropic, gemini, openai, problems};
 
@@ -186,15 +184,10 @@ impl Dialect {
     }
 
     /// Reads the body of a request for an answer; `model` is that of the address, or of the whole batch.
-    pub(super) fn prompt(
-        self,
-        body: &[u8],
-        version: Version,
-        model: &str,
-    ) -> Result<Prompt, Fault> {
+    pub(super) fn prompt(self, body: &[u8], model: &str) -> Result<Prompt, Fault> {
         match self {
             Dialect::OpenAi(vendor) => openai::parse(body, vendor),
-            Dialect::Anthropic => anthropic::parse(body, version),
+            Dialect::Anthropic => anthropic::parse(body),
             Dialect::Gemini => gemini::parse(body, model),
         }
     }
@@ -208,9 +201,8 @@ impl Dialect {
     ) -> Result<Work, Fault> {
         let body = &request.body;
         let rule = self.row().embeddings.as_deref().unwrap_or_default();
-        let version = Version::of(request);
         let prompt = |model: &str| {
-            let prompt = self.prompt(body, version, model)?;
+            let prompt = self.prompt(body, model)?;
             Ok(Work::of_prompt(prompt, config))
         };
         match endpoint {

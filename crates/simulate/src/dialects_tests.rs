@@ -11,13 +11,13 @@ fn anthropic_wants_one_key_and_its_version() {
     let message = json!({"model": "claude-x", "max_tokens": 50, "system": "1234",
         "messages": [{"role": "user", "content": "hell"}]});
     for (headers, answer) in cases(
-        "x-api-key: k1, anthropic-version: 2026-10-21 => 200
-        Authorization: Bearer k1, anthropic-version: 2026-10-21 => 200
-        x-api-key: k1, Authorization: Bearer k1, anthropic-version: 2026-10-21 => 400 invalid_request_error
+        "x-api-key: k1, anthropic-version: 2023-06-01 => 200
+        Authorization: Bearer k1, anthropic-version: 2023-06-01 => 200
+        x-api-key: k1, Authorization: Bearer k1, anthropic-version: 2023-06-01 => 400 invalid_request_error
         x-api-key: k1 => 400 invalid_request_error
         x-api-key: k1, anthropic-version: 1 => 400 invalid_request_error
-        x-api-key: k2, anthropic-version: 2026-10-21 => 401 authentication_error
-        anthropic-version: 2026-10-21 => 401 authentication_error",
+        x-api-key: k2, anthropic-version: 2023-06-01 => 401 authentication_error
+        anthropic-version: 2023-06-01 => 401 authentication_error",
     ) {
         let headers = headers.replace(", ", "\r\n") + "\r\n";
         let (status, kind) = answer.split_at(3);

@@ -5,10 +5,9 @@ use base64::engine::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
-use super::fault::Fault;
 use super::gemini;
-use super::rules::{self, list};
-use super::script::{prompt_key, unit};
+use super::rules::{self, Fault, list};
+use super::trouble::{prompt_key, unit};
 
 /// Default number of dimensions.
 const DIMENSIONS: u64 = 8;

@@ -2,13 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::SimConfig;
-use super::fault::Fault;
 use super::http::Request;
 use super::prompt::{Answer, Conversation, Finish, Problem, Prompt, THOUGHTS};
-use super::rules;
+use super::rules::{self, Fault};
 use super::shape::Shape;
-use super::tools;
+use super::{SimConfig, tools};
 
 /// Rejects a request without a key in its header, or with one in its address. Google accepts the latter, but it would
 /// be in every log on the way.

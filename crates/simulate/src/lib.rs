@@ -54,30 +54,23 @@ mod call;
 mod config;
 mod dialect;
 mod embed;
-mod fault;
-mod gate;
 mod gemini;
 mod http;
 mod ledger;
 mod limits;
 mod listen;
 mod openai;
-mod prices;
 mod problems;
 mod prompt;
-mod recorder;
 mod reply;
 mod rules;
-mod script;
 mod serve;
 mod shape;
 mod speech;
-mod stats;
 mod template;
 mod tools;
 mod trouble;
 mod vendor;
-mod words;
 
 #[cfg(test)]
 mod dialects_tests;
@@ -103,19 +96,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 
 pub use batch::{BatchConfig, BatchPoint, BatchSeen, BatchStats, Pause};
-pub use config::SimConfig;
+pub use config::{Recorder, SimConfig, SimPrice};
 pub use embed::embedding;
-pub use prices::SimPrice;
-pub use recorder::Recorder;
+pub use ledger::SimStats;
 pub use speech::speech;
-pub use stats::SimStats;
 pub use trouble::Trouble;
 pub use vendor::{UnknownName, Vendor};
 
 use batch::Store;
-use gate::Gate;
 use ledger::Ledger;
-use listen::Listener;
+use listen::{Gate, Listener};
 use serve::Shared;
 
 /// A running simulator; dropping it closes all connections and joins all of its threads.

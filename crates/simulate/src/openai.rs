@@ -5,15 +5,13 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::fault::Fault;
 use super::http::Request;
 use super::prompt::{Answer, Conversation, Finish, Problem, Prompt, THOUGHTS};
-use super::rules;
+use super::rules::{self, Fault};
 use super::shape::{Shape, schema_told};
 use super::template::Facts;
-use super::tools;
 use super::vendor::{Row, row};
-use super::{SimConfig, Vendor};
+use super::{SimConfig, Vendor, tools};
 
 /// Rejects a request without the required key.
 pub(super) fn admit(

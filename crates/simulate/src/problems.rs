@@ -9,8 +9,7 @@ use serde_json::Value;
 
 use super::prompt::Problem;
 use super::rules;
-use super::template::Facts;
-use super::words::reason;
+use super::template::{Facts, reason};
 
 /// Each vendor's errors. A problem has several names, from the most general to its own. If a vendor has entries for
 /// several of them, the most specific entry applies.

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::SimConfig;
-use super::fault::Fault;
 use super::limits::Denial;
+use super::rules::Fault;
 use super::shape::Shape;
 use super::template::Facts;
 use super::tools::{Call, Tools};

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::dialect::Dialect;
 use super::limits::{Told, in_seconds, millis_up};
-use super::words::{Rfc3339, reason};
+use super::template::{Rfc3339, reason};
 
 /// Everything in a reply's head but the length of its body.
 #[derive(Debug, Default)]
@@ -42,22 +42,20 @@ impl Head {
 
     /// Appends the head and the body.
     pub(super) fn write(&self, out: &mut Vec<u8>, body: &[u8]) {
-        self.write_for(out, Some(body.len() as u64));
+        self.write_for(out, body.len());
         out.extend_from_slice(body);
     }
 
-    /// Appends the head of a body of that size; without a size, of a chunked one.
-    pub(super) fn write_for(&self, out: &mut Vec<u8>, size: Option<u64>) {
+    /// Appends the head of a body of that size.
+    pub(super) fn write_for(&self, out: &mut Vec<u8>, size: usize) {
         let (status, reason) = (self.status, reason(self.status));
         let media = self.media.unwrap_or("application/json");
         put(
             out,
-            format_args!("HTTP/1.1 {status} {reason}\r\nContent-Type: {media}\r\n"),
+            format_args!(
+                "HTTP/1.1 {status} {reason}\r\nContent-Type: {media}\r\nContent-Length: {size}\r\n"
+            ),
         );
-        match size {
-            Some(size) => put(out, format_args!("Content-Length: {size}\r\n")),
-            None => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-        }
         self.write_id(out);
         self.write_limits(out);
         self.write_wait(out);

@@ -8,8 +8,6 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
-use super::fault::Fault;
-
 /// Reads a table, which is a part of this crate.
 pub(super) fn table<T: DeserializeOwned>(name: &str, text: &str) -> T {
     let table = serde_json::from_str(text);
@@ -186,6 +184,43 @@ fn bad_value(at: String) -> Fault {
 fn wrong(at: &str, expected: &str) -> Fault {
     let message = format!("Invalid type for '{at}': expected {expected}.");
     Fault::invalid(at, message)
+}
+
+/// An error in a request. Places are paths such as `messages[0].content`; the empty path is the whole request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub(super) at: String,
+    /// `not_json`, `unknown`, `missing` or `invalid`.
+    pub(super) kind: &'static str,
+    /// Why a value is invalid.
+    pub(super) message: String,
+}
+
+impl Fault {
+    fn new(at: impl Into<String>, kind: &'static str, message: impl Into<String>) -> Fault {
+        Fault {
+            at: at.into(),
+            kind,
+            message: message.into(),
+        }
+    }
+
+    pub(super) fn not_json() -> Fault {
+        Fault::new("", "not_json", "")
+    }
+
+    /// A field that the API does not know.
+    pub(super) fn unknown(at: impl Into<String>) -> Fault {
+        Fault::new(at, "unknown", "")
+    }
+
+    pub(super) fn missing(at: impl Into<String>) -> Fault {
+        Fault::new(at, "missing", "")
+    }
+
+    pub(super) fn invalid(at: impl Into<String>, message: impl Into<String>) -> Fault {
+        Fault::new(at, "invalid", message)
+    }
 }
 
 #[cfg(test)]

@@ -7,16 +7,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::Vendor;
 use super::batch::{self, Store};
 use super::dialect::{Dialect, Endpoint};
-use super::gate::Gate;
 use super::http::{Reader, Refusal, Request};
 use super::ledger::Ledger;
+use super::listen::Gate;
 use super::prompt::Problem;
 use super::reply::Head;
-use super::words::Rfc3339;
-use super::{SimConfig, SimStats};
+use super::template::Rfc3339;
+use super::{SimConfig, SimStats, Vendor};
 
 /// A connection without any input for this time is closed.
 const IDLE: Duration = Duration::from_secs(60);

@@ -1,9 +1,8 @@
 //! Speech: converts a text to audio. The audio depends only on the text and the voice, so tests detect a client that
 //! loses, repeats or swaps a part of it.
 
-use super::fault::Fault;
-use super::rules;
-use super::script::prompt_key;
+use super::rules::{self, Fault};
+use super::trouble::prompt_key;
 
 /// Samples a second.
 const RATE: u32 = 24_000;

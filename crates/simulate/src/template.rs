@@ -7,9 +7,10 @@
 //! `$name|shape` converts a value: a time, which is in milliseconds, into `unix` seconds, into `rfc3339`, into the same
 //! with `millis`, or into its `day`; a number into `text`; and `some` makes null from zero and from empty values.
 
-use serde_json::{Map, Value};
+use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
 
-use super::words::Rfc3339;
+use serde_json::{Map, Value};
 
 /// The values of a template's names.
 #[derive(Debug, Clone, Default)]
@@ -100,5 +101,23 @@ fn shaped(value: Value, shape: &str) -> Value {
         "text" => value.to_string().into(),
         "some" if value == 0 || value == "" || value == Value::Array(Vec::new()) => Value::Null,
         _ => value,
+    }
+}
+
+/// The text after a status.
+pub(super) fn reason(status: u16) -> &'static str {
+    match status {
+        529 => "Overloaded",
+        status => http_net::reason_phrase(status),
+    }
+}
+
+/// Seconds since the epoch as `2026-11-20T05:00:00Z`.
+pub(super) struct Rfc3339(pub(super) u64);
+
+impl fmt::Display for Rfc3339 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let time = UNIX_EPOCH.checked_add(Duration::from_secs(self.0));
+        humantime::format_rfc3339_seconds(time.unwrap_or(UNIX_EPOCH)).fmt(f)
     }
 }

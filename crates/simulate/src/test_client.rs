@@ -141,21 +141,10 @@ impl Client {
             head,
             body: Vec::new(),
         };
-        if let Some(length) = reply.header("content-length") {
-            reply.body = vec![0; length.parse().expect("a length")];
-            self.stream.read_exact(&mut reply.body)?;
-            return Ok(reply);
-        }
-        loop {
-            let size = self.read_until(b"\r\n")?;
-            let size = usize::from_str_radix(size.trim(), 16).expect("a size");
-            let mut chunk = vec![0; size + 2];
-            self.stream.read_exact(&mut chunk)?;
-            reply.body.extend_from_slice(&chunk[..size]);
-            if size == 0 {
-                return Ok(reply);
-            }
-        }
+        let length = reply.header("content-length").expect("a length");
+        reply.body = vec![0; length.parse().expect("a length")];
+        self.stream.read_exact(&mut reply.body)?;
+        Ok(reply)
     }
 
     /// What comes until these bytes, and these.

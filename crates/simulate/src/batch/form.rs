@@ -5,7 +5,7 @@ use std::ops::{Range, RangeInclusive};
 use memchr::memmem;
 
 use super::Refusal;
-use crate::fault::Fault;
+use crate::rules::Fault;
 
 /// The pairs of an address's query.
 #[derive(Debug, Default)]
@@ -51,20 +51,8 @@ impl Query {
 
 /// Resolves `%41`.
 fn decode(text: &str) -> String {
-    let mut parts = text.split('%');
-    let mut decoded = parts.next().unwrap_or_default().as_bytes().to_vec();
-    for part in parts {
-        let code = part
-            .get(..2)
-            .and_then(|code| u8::from_str_radix(code, 16).ok());
-        match code {
-            Some(byte) => decoded.push(byte),
-            None => decoded.push(b'%'),
-        }
-        let rest = if code.is_some() { &part[2..] } else { part };
-        decoded.extend_from_slice(rest.as_bytes());
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
+    let decoded = percent_encoding::percent_decode_str(text);
+    decoded.decode_utf8_lossy().into_owned()
 }
 
 /// The parts of an upload.

@@ -10,7 +10,6 @@ use serde_json::Value;
 use super::Family;
 use super::config::BatchConfig;
 use crate::Trouble;
-use crate::anthropic::Version;
 use crate::dialect::Dialect;
 use crate::trouble::Form;
 
@@ -126,8 +125,6 @@ pub(super) struct Failure {
 pub(super) struct Reading {
     pub(super) family: Family,
     pub(super) dialect: Dialect,
-    /// For Anthropic, whose fields depend on it.
-    pub(super) version: Version,
     /// The batch's, where the requests do not name one each; otherwise that of the first.
     pub(super) model: String,
 }

@@ -2,19 +2,14 @@
 //! describes the format of each API, and the modules here reject invalid requests.
 
 mod config;
-mod create;
 mod files;
 mod form;
 mod intake;
 mod life;
 mod pause;
 mod results;
-mod send;
 mod serve;
-mod show;
-mod stats;
 mod store;
-mod uploads;
 mod wire;
 
 #[cfg(test)]
@@ -34,8 +29,8 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use config::BatchConfig;
+pub use config::{BatchSeen, BatchStats};
 pub use pause::{BatchPoint, Pause};
-pub use stats::{BatchSeen, BatchStats};
 pub(super) use store::Store;
 
 use life::Batch;
@@ -44,14 +39,14 @@ use store::{Inner, Spoiled};
 use wire::{TABLE, Wire};
 
 use super::dialect::Dialect;
-use super::fault::Fault;
 use super::http::{BODY_LIMIT, Request};
 use super::problems;
 use super::prompt::Problem;
 use super::reply::Head;
-use super::script::prompt_key;
+use super::rules::Fault;
 use super::serve::{Connection, Next, Shared, is_in_its_place};
 use super::template::Facts;
+use super::trouble::prompt_key;
 use super::{SimConfig, Vendor};
 
 /// Maximum size of bodies that are read; the limits of the APIs are checked afterwards.
@@ -260,7 +255,7 @@ impl Desk<'_> {
     }
 
     fn show(&self, batch: &Batch, now: Duration) -> Value {
-        show::batch(self, batch, now, true)
+        wire::batch(self, batch, now, true)
     }
 
     /// Counts a rejected request, appends its body and returns its status.
@@ -334,8 +329,7 @@ impl Connection<'_> {
                 return self.reply(&request, head);
             }
         };
-        let chunked = family == Family::Anthropic;
-        match send::download(shared, self.stream, &head, &bytes, spoiled, chunked) {
+        match serve::download(shared, self.stream, &head, &bytes, spoiled) {
             Ok(()) if !request.close => Next::Keep,
             _ => Next::Close,
         }

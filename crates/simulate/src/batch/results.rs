@@ -6,10 +6,10 @@ use serde_json::Value;
 use super::Family;
 use super::life::{Batch, Fate, Part, Reading};
 use crate::answer::{self, Place};
-use crate::fault::Fault;
 use crate::prompt::Problem;
-use crate::script::prompt_key;
+use crate::rules::Fault;
 use crate::template::Facts;
+use crate::trouble::prompt_key;
 use crate::{SimConfig, Trouble};
 
 /// Which results to show.

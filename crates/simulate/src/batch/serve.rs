@@ -1,5 +1,7 @@
 //! Handles requests about batches; `rules/batches.json` has the routes and lists of each API.
 
+use std::io::{self, ErrorKind, Write};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::json;
@@ -8,7 +10,9 @@ use super::form::Query;
 use super::results::{Results, Which};
 use super::store::Spoiled;
 use super::wire::Action;
-use super::{BatchPoint, Desk, Family, Outcome, Refusal, Reply, create, files, show, uploads};
+use super::{BatchPoint, Desk, Family, Outcome, Refusal, Reply, files, intake, wire};
+use crate::reply::Head;
+use crate::serve::Shared;
 
 /// Handles a request.
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
@@ -19,12 +23,12 @@ pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let query = Query::read(&desk.request.query, &route.query)?;
     match route.action {
         Action::Upload => files::upload(desk, body),
-        Action::UploadParts => uploads::upload(desk, &query, body),
+        Action::UploadParts => files::upload_parts(desk, &query, body),
         Action::File => files::file(desk, id),
         Action::Content => files::content(desk, id),
         Action::DeleteFile => files::delete(desk, id),
-        Action::Create if desk.family == Family::Anthropic => create::inline(desk, body),
-        Action::Create => create::from_file(desk, id, &body),
+        Action::Create if desk.family == Family::Anthropic => intake::inline(desk, body),
+        Action::Create => intake::from_file(desk, id, &body),
         Action::List => list(desk, &query),
         Action::Status => status(desk, id),
         Action::Cancel => cancel(desk, id),
@@ -75,7 +79,7 @@ fn list(desk: &Desk<'_>, query: &Query) -> Outcome {
         let full = desk.family != Family::Gemini;
         let shown = batches[range].iter();
         let shown: Vec<_> = shown
-            .map(|batch| show::batch(desk, batch, now, full))
+            .map(|batch| wire::batch(desk, batch, now, full))
             .collect();
         facts.set("data", shown);
         Ok(Reply::Json(facts.fill(&paging.reply)))
@@ -157,4 +161,25 @@ fn result_page(desk: &Desk<'_>, id: &str, query: &Query) -> Outcome {
         ];
         Ok(Reply::Page(page.concat(), spoiled))
     })
+}
+
+/// Sends a download, head and all. An error means that the connection is over.
+pub(super) fn download(
+    shared: &Shared,
+    mut stream: &TcpStream,
+    head: &Head,
+    bytes: &[u8],
+    spoiled: Spoiled,
+) -> io::Result<()> {
+    let mut out = Vec::new();
+    head.write_for(&mut out, bytes.len());
+    stream.write_all(&out)?;
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    stream.write_all(first)?;
+    let Shared { batches, gate, .. } = shared;
+    batches.pauses.pass(BatchPoint::DownloadHalf, gate);
+    if spoiled == Spoiled::Cut {
+        return Err(ErrorKind::ConnectionAborted.into());
+    }
+    stream.write_all(second)
 }

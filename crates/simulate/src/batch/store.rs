@@ -8,13 +8,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use parking_lot::{Condvar, Mutex};
 
 use super::config::BatchConfig;
+use super::config::{BatchSeen, BatchStats};
 use super::life::{Batch, Blob, Failure, Fate, Item, Part, Phase, Plan};
 use super::pause::Pauses;
-use super::stats::{BatchSeen, BatchStats};
 use super::{Family, Refusal};
 use crate::config::LONGEST;
-use crate::script::{mix, unit};
 use crate::serve::Shared;
+use crate::trouble::{mix, unit};
 use crate::{SimConfig, Trouble};
 
 /// Interval of checks by a waiting thread while a batch is in progress.
