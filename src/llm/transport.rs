@@ -21,10 +21,8 @@ mod proxy;
 mod public;
 #[cfg(test)]
 pub(crate) mod raw_server;
-mod resolver;
 mod target;
 mod timeouts;
-mod tls;
 mod transfer;
 
 pub use self::client::HttpTransport;

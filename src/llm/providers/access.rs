@@ -1,7 +1,6 @@
 //! The parts that all clients of a provider share: address, credential, model, and secrets to remove.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -12,6 +11,7 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 
 use super::address::ApiAddress;
+use super::vendor::Vendor;
 
 /// The address and the credential of a client.
 pub(super) struct Access {
@@ -55,8 +55,8 @@ impl Access {
     /// The error with advice about a rejected credential or an exhausted account.
     pub fn explained(&self, error: Error) -> Error {
         let advice = match error.kind() {
-            ErrorKind::Auth => self.key_hint.clone(),
-            ErrorKind::Quota if !error.is_model_only() => account_advice(&error),
+            ErrorKind::Auth => &self.key_hint,
+            ErrorKind::Quota if !error.is_model_only() => ACCOUNT_ADVICE,
             _ => return error,
         };
         let said = error.message().trim_end_matches('.');
@@ -88,22 +88,32 @@ impl Access {
     }
 }
 
-/// A shorter wait is for a rate limit, which ends while the account still has no credit.
-const REPLENISHED: Duration = Duration::from_secs(60);
-
 /// Advice for an account that has reached a limit.
-fn account_advice(error: &Error) -> String {
-    match error.retry_after().filter(|wait| *wait >= REPLENISHED) {
-        Some(wait) => {
-            let minutes = wait.as_secs().div_ceil(60);
-            format!(
-                "the account can be used again in {minutes} min; another provider can be called now"
-            )
-        }
-        None => "the prompts are valid: the account needs credit, a higher limit or the \
-                 provider's support"
-            .to_owned(),
+const ACCOUNT_ADVICE: &str =
+    "the prompts are valid: the account needs credit, a higher limit or the provider's support";
+
+/// Marks the error of a server that is still loading its model. Only servers that users run themselves report this.
+pub(super) fn mark_loading(vendor: &Vendor, error: Error) -> Error {
+    let refused = error.status() == Some(503) && error.kind() == ErrorKind::Transient;
+    let says = || says_loading(error.message()) || error.raw().is_some_and(says_loading);
+    if vendor.may_load && refused && says() {
+        let name = vendor.name;
+        error
+            .reworded(format!("{name}: the server is still loading its model"))
+            .with_not_ready()
+    } else {
+        error
     }
+}
+
+/// llama.cpp replies `Loading model`; others report that the model is (still, currently) loading. A web page may
+/// contain both words by chance.
+pub(super) fn says_loading(text: &str) -> bool {
+    let has = |wanted: &str| {
+        let mut words = text.split(|c: char| !c.is_alphanumeric());
+        words.any(|word| word.eq_ignore_ascii_case(wanted))
+    };
+    !text.trim_start().starts_with('<') && has("loading") && has("model")
 }
 
 /// All characters except letters, digits, and these.

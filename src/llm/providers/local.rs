@@ -1,7 +1,6 @@
 //! Local servers: which of the usual ones reply, and which models they serve.
 
 use std::borrow::Cow;
-use std::thread;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -11,8 +10,8 @@ use crate::base::secret::{Address, redacted_url};
 use crate::base::{Context, Error, ErrorKind};
 use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, ReplyShare, Transport};
 
+use super::access::says_loading;
 use super::config::MAX_REPLIES;
-use super::local_reply::says_loading;
 use super::remote::MAX_REPLY;
 
 /// The usual addresses of local servers: llama.cpp, Ollama, LM Studio.
@@ -25,9 +24,6 @@ pub(super) const USUAL_ADDRESSES: [&str; 3] = [
 pub(super) const BRIEF: Duration = Duration::from_millis(900);
 /// How long a server that the user named is waited for: one that is busy may reply late.
 pub(super) const PATIENT: Duration = Duration::from_secs(5);
-/// The maximum number of model names in a description.
-const SHOWN: usize = 3;
-
 /// A local server that was found.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
@@ -48,12 +44,8 @@ impl LocalServer {
     pub fn description(&self) -> String {
         let does = match &self.models[..] {
             [] => "answers, but lists no model".to_owned(),
-            models if models.len() <= SHOWN => format!("serves {}", models.join(", ")),
-            models => format!(
-                "serves {} and {} more",
-                models[..SHOWN].join(", "),
-                models.len() - SHOWN
-            ),
+            [one] => format!("serves {one}"),
+            [first, others @ ..] => format!("serves {first} and {} more", others.len()),
         };
         match self.slots {
             Some(1) => format!("{does}, 1 slot"),
@@ -66,45 +58,28 @@ impl LocalServer {
 /// The headers of the requests.
 pub(super) type Headers = Vec<(Cow<'static, str>, String)>;
 
-/// The servers at these addresses, in their order, or why an address has none. All are asked at once, and each has this time.
+/// The servers at these addresses, in their order, or why an address has none. Each has this time.
 pub(super) fn find(
     addresses: &[String],
     headers: &Headers,
     patience: Duration,
 ) -> Vec<Result<LocalServer, Error>> {
-    thread::scope(|scope| {
-        let asked = addresses.iter().map(|address| {
-            let ask = move || server(address, headers, patience);
-            // Without a thread it counts as not answered.
-            thread::Builder::new().spawn_scoped(scope, ask).ok()
-        });
-        let asked: Vec<_> = asked.collect();
-        let answers = asked.into_iter().map(|asked| asked?.join().ok());
-        let late = || Err(Error::new(ErrorKind::Transient, "no reply in time").with_timed_out());
-        answers.map(|answer| answer.unwrap_or_else(late)).collect()
-    })
+    let asked = addresses.iter();
+    asked
+        .map(|address| server(address, headers, patience))
+        .collect()
 }
 
 /// The server at this address, with the models that it lists.
 fn server(address: &str, headers: &Headers, timeout: Duration) -> Result<LocalServer, Error> {
     let reply = get(address, "/models", headers, timeout)?;
     let models = listed(&reply)?;
-    let signed = reply.headers.get("server") == Some("llama.cpp");
-    let is_llama_cpp = signed || contains(&reply.body, LLAMA_CPP);
-    let slots = is_llama_cpp.then(|| slots(address, headers)).flatten();
     Ok(LocalServer {
         base_url: redacted_url(address),
         models,
-        slots,
+        slots: slots(address, headers),
         address: Address(address.to_owned()),
     })
-}
-
-/// The owner of the models in a list of llama.cpp.
-const LLAMA_CPP: &[u8] = b"\"llamacpp\"";
-
-fn contains(body: &[u8], part: &[u8]) -> bool {
-    body.windows(part.len()).any(|window| window == part)
 }
 
 /// The maximum number of slots; a higher reported number is ignored.
@@ -126,10 +101,6 @@ fn get(
     headers: &Headers,
     timeout: Duration,
 ) -> Result<HttpReply, Error> {
-    if !address.starts_with("http://") && !address.starts_with("https://") {
-        let why = "the address must start with http:// or https://";
-        return Err(Error::new(ErrorKind::Invalid, why));
-    }
     let request = HttpRequest {
         url: &format!("{address}{path}"),
         headers,

@@ -1,8 +1,11 @@
 //! Local servers by what they answer.
 
+use super::super::access::mark_loading;
 use super::super::dialect::testing::reply;
 use super::super::survey::tests::bystander;
+use super::super::vendor::Vendor;
 use super::*;
+use crate::base::Sent;
 
 #[test]
 fn a_reply_without_a_list_of_models_is_not_a_server() {
@@ -28,8 +31,8 @@ fn a_description_names_the_first_models() {
         address: Address("http://127.0.0.1:8080/v1".to_owned()),
     };
     for (models, expected) in [
-        (&["a", "b"][..], "serves a, b"),
-        (&["a", "b", "c", "d", "e"], "serves a, b, c and 2 more"),
+        (&["a"][..], "serves a"),
+        (&["a", "b", "c", "d", "e"], "serves a and 4 more"),
         (&[], "answers, but lists no model"),
     ] {
         assert_eq!(server(models).description(), expected);
@@ -58,4 +61,27 @@ fn all_servers_are_found_at_once() {
         (&last.models[..], &last.base_url),
         (&["b".to_owned()][..], &addresses[3])
     );
+}
+
+#[test]
+fn only_a_503_that_mentions_loading_is_waited_for() {
+    let cases = include_str!("loading_cases.json");
+    let cases: Vec<(String, u16, String, String, bool)> = serde_json::from_str(cases).unwrap();
+    for (vendor, status, message, raw, is_loading) in cases {
+        let vendor = Vendor::named(&vendor).unwrap();
+        let error = Error::new(ErrorKind::Transient, message).with_status(status);
+        let error = error.with_raw(&raw).with_request_id(Some("req-1"));
+        let error = error.with_sent(Sent::Answered);
+        let marked = mark_loading(vendor, error.clone());
+        assert_eq!(
+            marked.is_not_ready(),
+            is_loading,
+            "{} {error:?}",
+            vendor.name
+        );
+        let kept = |error: &Error| (error.kind(), error.status(), error.sent());
+        assert_eq!(kept(&marked), kept(&error));
+        let kept = (marked.raw(), marked.request_id());
+        assert_eq!(kept, (error.raw(), error.request_id()));
+    }
 }

@@ -28,14 +28,12 @@ pub mod headers;
 mod lenient;
 pub(crate) mod limits;
 pub mod local;
-mod local_reply;
 pub(crate) mod native;
 mod openai;
 mod openai_request;
 pub mod remote;
 #[cfg(test)]
 mod request_tests;
-mod retention;
 mod rules;
 mod sent_headers;
 mod speech;

@@ -16,11 +16,10 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::{HttpReply, HttpRequest, ReplyShare, Transport};
 
-use super::access::{Access, ModelChoice};
+use super::access::{Access, ModelChoice, mark_loading};
 use super::attached;
 use super::dialect::{CHAT, Call, decode, encode};
 use super::embed;
-use super::local_reply::mark_loading;
 use super::speech;
 use super::vendor::Vendor;
 

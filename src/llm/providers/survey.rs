@@ -118,8 +118,7 @@ impl ProviderStatus {
 }
 
 /// The status of every provider, in the order in which a run chooses. `model` is the model that the user names;
-/// `every_request_names_one` means that none is required. It calls all local servers at the same time, for at most one
-/// second.
+/// `every_request_names_one` means that none is required. It asks each local server, for at most one second.
 pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<ProviderStatus> {
     let given = Given {
         model,
@@ -248,46 +247,43 @@ impl Look<'_> {
         let credential = key_from(vendor, self.env);
         let key =
             !matches!(credential, Ok(None)) || self.given.headers.iter().any(CallHeader::pays);
-        let unnamed = self.given.model.is_none() && !self.given.models_named;
-        let given = setting(vendor.url_var, self.env);
-        let address = match &given {
-            Some(url) => vendor.base_from_variable(url),
+        let address = match setting(vendor.url_var, self.env) {
+            Some(url) => vendor.base_from_variable(&url),
             None => vendor.normalise(vendor.base_url),
         };
-        let reachable = !address.is_empty();
+        if address.is_empty() {
+            let why = format!("no address: use --base-url or {}", vendor.url_var);
+            return status(vendor, Err(why));
+        }
+        let refused = self.refused(vendor, &address);
+        let given = self.given.model.map(str::to_owned);
+        let is_asked = self.given.asks_models && refused.is_none() && !self.given.models_named;
+        let listed = || self.only_model(vendor, &address);
+        let model = given.or_else(|| is_asked.then(listed).flatten());
+        let lacks_model = refused.is_none() && model.is_none() && !self.given.models_named;
         let (a, set) = if vendor.needs_key || key {
             ("a", "key")
         } else {
             ("an", "address")
         };
-        let refused = self.refused(vendor, &address);
         let lacks_key = refused.as_ref() == Some(&no_key(vendor));
-        let configured = reachable && (key || !vendor.needs_key);
-        let unnamed = unnamed && refused.is_none();
-        let model = if unnamed && self.given.asks_models && reachable {
-            self.only_model(vendor, &address)
-        } else {
-            self.given.model.map(str::to_owned)
+        let verdict = match refused {
+            Some(why) => Err(why),
+            None if lacks_model => Err(format!(
+                "{a} {set} is set, but no model is named: --model, BATCHWRIGHT_MODEL or the setting llm.model"
+            )),
+            None => {
+                let found = credential.ok().flatten().map(|found| found.found());
+                Ok(found.unwrap_or_else(|| format!("{set} set")))
+            }
         };
-        let unnamed = unnamed && model.is_none();
-        let verdict = if !reachable {
-            Err(format!("no address: use --base-url or {}", vendor.url_var))
-        } else if let Some(why) = refused {
-            Err(why)
-        } else if unnamed {
-            let fix = "--model, BATCHWRIGHT_MODEL or the setting llm.model";
-            Err(format!("{a} {set} is set, but no model is named: {fix}"))
-        } else {
-            let found = credential.ok().flatten().map(|found| found.found());
-            Ok(found.unwrap_or_else(|| format!("{set} set")))
-        };
-        let stopped = configured && verdict.is_err();
+        let configured = key || !vendor.needs_key;
         ProviderStatus {
             model: model.filter(|_| configured),
-            base_url: reachable.then(|| redacted_url(&address)),
-            address: reachable.then_some(Address(address)),
-            half_configured: stopped,
-            lacks_model: configured && unnamed,
+            base_url: Some(redacted_url(&address)),
+            address: Some(Address(address)),
+            half_configured: configured && verdict.is_err(),
+            lacks_model: configured && lacks_model,
             lacks_key,
             ..status(vendor, verdict)
         }
@@ -361,38 +357,37 @@ impl Look<'_> {
             None => usual.iter().map(|url| (*url).to_owned()).collect(),
         };
         let mut trouble = String::new();
-        let mut wants_key = None;
+        let mut wants_key = false;
         let mut servers = Vec::new();
-        let answers = local::find(&addresses, &asked_with, self.patience);
-        for (address, answer) in addresses.iter().zip(answers) {
+        for (address, answer) in
+            addresses
+                .iter()
+                .zip(local::find(&addresses, &asked_with, self.patience))
+        {
             match answer {
                 Ok(server) => servers.push(server),
                 Err(error) => {
-                    wants_key = wants_key.or((error.status() == Some(401)).then_some(address));
-                    trouble = error.message().to_owned();
+                    wants_key |= error.status() == Some(401);
+                    if trouble.is_empty() || error.status().is_some() {
+                        trouble = format!("{}: {}", redacted_url(address), error.message());
+                    }
                 }
             }
         }
         let serves = |server: &LocalServer, model| server.models.iter().any(|own| own == model);
         servers.sort_by_key(|server| self.given.model.is_some_and(|model| !serves(server, model)));
         let Some(first) = servers.first() else {
-            let tried = match (&given, wants_key) {
-                (Some(url), _) => format!("no usable server at {}: {trouble}", redacted_url(url)),
-                (None, Some(url)) => format!(
-                    "{url} answers 401 and was sent no key; name it with --base-url or {}, and it is \
-                 sent {}",
-                    vendor.url_var,
-                    vendor.key_vars.join(" or ")
-                ),
-                (None, None) => format!(
-                    "no server answers on this machine's usual ports; set {}",
+            let why = match given {
+                Some(_) => format!("no usable server at {trouble}"),
+                None => format!(
+                    "no usable server on this machine's usual ports ({trouble}); set {}",
                     vendor.url_var
                 ),
             };
+            let has_key = || !matches!(key_from(vendor, self.env), Ok(None));
             return ProviderStatus {
-                half_configured: given.is_some()
-                    || wants_key.is_some_and(|_| !matches!(key_from(vendor, self.env), Ok(None))),
-                ..status(vendor, Err(tried))
+                half_configured: given.is_some() || wants_key && has_key(),
+                ..status(vendor, Err(why))
             };
         };
         let mut found = ProviderStatus {

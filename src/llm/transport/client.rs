@@ -15,10 +15,9 @@ use super::call::{Call, Outgoing};
 use super::connect::Connector;
 use super::exchange::{ERROR_LIMIT, HttpReply, HttpRequest, HttpTransfer, Transport};
 use super::fault::{Fault, Limit};
-use super::head::{Head, MOST_BYTES, MOST_LINES, is_success};
+use super::head::{ENDLESS, Head, is_success};
 use super::pool::Pool;
 use super::proxy::proxy_for;
-use super::resolver::Resolver;
 use super::target::Target;
 use super::timeouts::Patience;
 
@@ -52,7 +51,6 @@ impl HttpTransport {
             pool: Pool::new(connections),
             connector: Connector {
                 proxy: proxy_for(base_url, |name| std::env::var(name).ok()),
-                resolver: Resolver::default(),
             },
             last_target: Mutex::default(),
             connect_timeout: connect_timeout.min(timeout),
@@ -73,28 +71,12 @@ impl Transport for HttpTransport {
             Err(fault) => return Err(self.failed(call, fault, request.url, &|_| timeout, ctx)),
         };
         call.finish();
-        let Head {
-            status,
-            headers,
-            whole,
-            ..
-        } = head;
-        if !is_success(status) {
-            return Ok(HttpReply {
-                status,
-                headers,
-                body,
-            });
-        }
-        if body.len() as u64 > request.reply_limit {
-            return Err(too_large(request, status, body));
-        }
-        if !whole {
-            return Err(unusable(large_head(request.url), Some(status), body));
+        if is_success(head.status) && body.len() as u64 > request.reply_limit {
+            return Err(too_large(request, head.status, body));
         }
         Ok(HttpReply {
-            status,
-            headers,
+            status: head.status,
+            headers: head.headers,
             body,
         })
     }
@@ -199,14 +181,6 @@ fn too_large(request: &HttpRequest<'_>, status: u16, mut body: Vec<u8>) -> Error
     unusable(why, Some(status), body)
 }
 
-fn large_head(url: &str) -> String {
-    format!(
-        "the reply of {} has more than {} KiB or {MOST_LINES} lines of headers",
-        redacted_url(url),
-        MOST_BYTES / 1024
-    )
-}
-
 /// The failure of a complete success reply. It was billed, so the request is not sent again.
 fn unusable(why: String, status: Option<u16>, body: Vec<u8>) -> Error {
     Error::new(ErrorKind::Malformed, why)
@@ -270,7 +244,11 @@ fn broken_off(fault: Fault, sent: Sent, url: &str, limits: &dyn Fn(Limit) -> Dur
             "{host} speaks TLS: its address begins with https://"
         )),
         // It was billed, and a retry would be billed again.
-        Fault::EndlessHead => unusable(large_head(url), None, Vec::new()),
+        Fault::EndlessHead => {
+            let most = ENDLESS / 1024;
+            let why = format!("the reply of {host} has more than {most} KiB of headers");
+            unusable(why, None, Vec::new())
+        }
         Fault::BadReply(why) => transient(format!("the reply of {host} cannot be read: {why}")),
         Fault::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
             transient(format!("the reply of {host} cannot be read: {error}"))

@@ -1,19 +1,18 @@
 //! Connecting to the server of a URL, directly or through a proxy.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use ureq::{Proxy, ProxyProtocol};
+use ureq::Proxy;
 
 use super::connection::Connection;
 use super::fault::{Fault, Limit};
 use super::head::USER_AGENT;
 use super::headers::basic;
-use super::resolver::Resolver;
 use super::target::Target;
 use super::timeouts::Patience;
 
@@ -62,7 +61,6 @@ fn shut_down(socket: &Option<Arc<TcpStream>>) {
 /// Opens connections.
 pub(super) struct Connector {
     pub proxy: Option<Proxy>,
-    pub resolver: Resolver,
 }
 
 impl Connector {
@@ -80,14 +78,11 @@ impl Connector {
             Some(proxy) => (proxy.host().trim_matches(['[', ']']), proxy.port()),
             None => (&*target.host, target.port),
         };
-        let addresses = self.resolver.resolve(host, port)?;
+        let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
         let tcp = Arc::new(reach(&addresses, patience)?);
         abort.attach(&tcp);
         let mut connection = Connection::new(tcp)?;
         if let Some(proxy) = proxy {
-            if proxy.protocol() == ProxyProtocol::Https {
-                connection.secure(host, patience)?;
-            }
             pass_through(proxy, &mut connection, target, patience)?;
         }
         if target.tls {
@@ -137,8 +132,6 @@ fn is_of_this_address(error: &io::Error) -> bool {
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::AddrNotAvailable
-            // A firewall of Windows.
-            | io::ErrorKind::PermissionDenied
     )
 }
 

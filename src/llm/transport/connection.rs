@@ -6,20 +6,21 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::ClientConnection;
+use parking_lot::Mutex;
+use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection};
+use rustls_platform_verifier::BuilderVerifierExt;
 
 use super::fault::Fault;
 use super::head::Head;
 use super::input::Input;
 use super::timeouts::Patience;
-use super::tls;
 
 /// A connection to a server, or to a proxy that forwards all bytes to one.
 pub(super) struct Connection {
     socket: Socket,
-    /// TLS with the proxy and TLS with the server, each if there is one.
-    layers: Vec<ClientConnection>,
+    tls: Option<ClientConnection>,
     input: Input,
     /// A buffer for the beginning of a request.
     pub output: Vec<u8>,
@@ -34,7 +35,7 @@ impl Connection {
                 read_limit: Cell::default(),
                 write_limit: Cell::default(),
             },
-            layers: Vec::new(),
+            tls: None,
             input: Input::default(),
             output: Vec::new(),
         })
@@ -48,10 +49,11 @@ impl Connection {
     /// Puts TLS on the connection.
     pub fn secure(&mut self, host: &str, patience: &Patience) -> Result<(), Fault> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
-        let session = ClientConnection::new(tls::config()?, name).map_err(io::Error::other)?;
-        self.layers.push(session);
-        if let (mut wire, Some(last)) = self.wire(patience).beneath() {
-            last.complete_io(&mut wire)?;
+        let session = ClientConnection::new(tls_config()?, name).map_err(io::Error::other)?;
+        self.tls = Some(session);
+        let (_, wire) = self.received(patience);
+        if let Some(session) = wire.tls {
+            session.complete_io(&mut Wire { tls: None, ..wire })?;
         }
         Ok(())
     }
@@ -63,7 +65,7 @@ impl Connection {
     /// The received bytes, and the source of further ones.
     pub fn received<'c>(&'c mut self, patience: &'c Patience) -> (&'c mut Input, Wire<'c>) {
         let wire = Wire {
-            layers: &mut self.layers,
+            tls: self.tls.as_mut(),
             socket: &self.socket,
             patience,
         };
@@ -90,7 +92,7 @@ impl Connection {
             state
                 .is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
         };
-        self.input.unread().is_empty() && self.layers.iter_mut().all(is_read)
+        self.input.unread().is_empty() && self.tls.as_mut().is_none_or(is_read)
     }
 
     /// Whether the server has neither closed the connection nor sent unrequested bytes.
@@ -99,22 +101,10 @@ impl Connection {
     }
 }
 
-#[cfg(unix)]
 fn is_silent(tcp: &TcpStream) -> bool {
     use rustix::net::{RecvFlags, recv};
     let look = RecvFlags::PEEK | RecvFlags::DONTWAIT;
     recv(tcp, &mut [0_u8; 1], look).is_err_and(|error| error == rustix::io::Errno::AGAIN)
-}
-
-#[cfg(not(unix))]
-fn is_silent(tcp: &TcpStream) -> bool {
-    let look = || {
-        tcp.set_nonblocking(true)?;
-        let seen = tcp.peek(&mut [0; 1]);
-        tcp.set_nonblocking(false)?;
-        seen
-    };
-    look().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
 }
 
 /// A socket that remembers its time limits, because setting one is a system call.
@@ -141,26 +131,22 @@ impl Socket {
     }
 }
 
-/// The path of bytes to the server: through the layers of TLS to the socket, within the time limits of a call.
+/// The path of bytes to the server: through TLS, if there is any, to the socket, within the time limits of a call.
 pub(super) struct Wire<'c> {
-    layers: &'c mut [ClientConnection],
+    tls: Option<&'c mut ClientConnection>,
     socket: &'c Socket,
     patience: &'c Patience,
 }
 
 impl Wire<'_> {
-    /// The last layer of TLS, and the path below it.
+    /// TLS, and the path below it.
     fn beneath(&mut self) -> (Wire<'_>, Option<&mut ClientConnection>) {
-        let (layers, last) = match self.layers.split_last_mut() {
-            Some((last, layers)) => (layers, Some(last)),
-            None => (Default::default(), None),
-        };
         let wire = Wire {
-            layers,
+            tls: None,
             socket: self.socket,
             patience: self.patience,
         };
-        (wire, last)
+        (wire, self.tls.as_deref_mut())
     }
 }
 
@@ -211,4 +197,21 @@ impl Write for Wire<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// The settings. They are created at the first use, because that reads all certificates of the system.
+fn tls_config() -> io::Result<Arc<ClientConfig>> {
+    static CONFIG: Mutex<Option<Arc<ClientConfig>>> = Mutex::new(None);
+    let mut known = CONFIG.lock();
+    if let Some(config) = &*known {
+        return Ok(config.clone());
+    }
+    let provider = CryptoProvider::get_default().cloned();
+    let provider = provider.unwrap_or_else(|| Arc::new(ring::default_provider()));
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_platform_verifier())
+        .map_err(io::Error::other)?
+        .with_no_client_auth();
+    Ok(known.insert(Arc::new(config)).clone())
 }

@@ -33,7 +33,6 @@ pub(super) enum Fault {
 
 impl Fault {
     /// Whether this machine, and not the server, has too little of something: open files, memory or ports.
-    #[cfg(unix)]
     pub fn is_shortage(&self) -> bool {
         use rustix::io::Errno;
         let Self::Io(error) = self else { return false };
@@ -46,12 +45,6 @@ impl Fault {
             Errno::AGAIN,
         ];
         number.is_some_and(|number| scarce.contains(&number))
-    }
-
-    /// Whether this machine, and not the server, has too little of something: open files, memory or ports.
-    #[cfg(not(unix))]
-    pub fn is_shortage(&self) -> bool {
-        false
     }
 
     /// The connection ended within a reply.

@@ -9,9 +9,6 @@ use super::headers::{Field, HttpHeaders, has_word, is_name, is_value};
 use super::input::Input;
 use super::target::Target;
 
-/// Maximum number of bytes and lines of a reply's head. The headers of a larger head are read up to these limits.
-pub(super) const MOST_BYTES: usize = 64 * 1024;
-pub(super) const MOST_LINES: usize = 256;
 /// A head that does not end within these bytes ends its call.
 pub(super) const ENDLESS: usize = 1024 * 1024;
 /// Number of header lines that need no allocation.
@@ -79,8 +76,6 @@ pub(super) fn write_request(
 pub(super) struct Head {
     pub status: u16,
     pub headers: HttpHeaders,
-    /// Its size is within the limits.
-    pub whole: bool,
     pub body: BodyLength,
     /// The server keeps the connection open.
     pub keeps: bool,
@@ -153,21 +148,17 @@ impl Head {
             let start = part.as_ptr().addr() - head.as_ptr().addr();
             start..start + part.len()
         };
-        let is_kept = |field: &&httparse::Header<'_>| place(field.value).end <= MOST_BYTES;
-        let fields = reply.headers.iter().take(MOST_LINES).filter(is_kept);
+        let fields = reply.headers.iter();
         let fields = fields.map(|field| Field {
             name: place(field.name.as_bytes()),
             value: place(field.value),
         });
         let fields = fields.collect();
-        let whole = head.len() <= MOST_BYTES && reply.headers.len() <= MOST_LINES;
-        let kept = head[..head.len().min(MOST_BYTES)].to_vec();
         let body = BodyLength::of(status, reply.headers)?;
         let keeps = keeps(reply.version == Some(1), reply.headers);
         Ok(Self {
             status,
-            headers: HttpHeaders::new(kept, fields),
-            whole,
+            headers: HttpHeaders::new(head.to_vec(), fields),
             body,
             keeps: keeps && body != BodyLength::UntilClose,
         })

@@ -33,8 +33,8 @@ pub(super) fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Opti
         .iter()
         .find_map(|name| env(name).filter(|value| !value.trim().is_empty()))?;
     let parsed = ureq::Proxy::new(setting.trim()).ok();
-    let is_http = |of: ProxyProtocol| matches!(of, ProxyProtocol::Http | ProxyProtocol::Https);
-    let Some(parsed) = parsed.filter(|proxy| is_http(proxy.protocol())) else {
+    let is_http = |proxy: &ureq::Proxy| proxy.protocol() == ProxyProtocol::Http;
+    let Some(parsed) = parsed.filter(is_http) else {
         log::warn!(
             "connecting without a proxy: {} is not the URL of an HTTP proxy",
             redacted_url(&setting)

@@ -99,12 +99,7 @@ impl Patience {
 
 /// Whether an operation only reached its time-out and must be repeated.
 fn is_to_be_repeated(kind: io::ErrorKind) -> bool {
-    match kind {
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => true,
-        // On other systems it means that the other side does not answer any more.
-        io::ErrorKind::TimedOut => cfg!(windows),
-        _ => false,
-    }
+    matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 #[cfg(test)]

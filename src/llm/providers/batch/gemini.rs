@@ -39,9 +39,6 @@ use super::{Submission, Wire, expected, refusal};
 /// How long to wait if a creation is rate-limited and the reply has no `Retry-After`.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
-/// The name of results that are part of the batch itself.
-const INLINE: &str = "inline";
-
 /// The wire.
 pub(super) struct Gemini;
 
@@ -121,29 +118,17 @@ impl Wire for Gemini {
     fn download(
         &self,
         http: &Http<'_>,
-        id: &str,
+        _: &str,
         file: &str,
         sink: &mut dyn Write,
     ) -> Result<(), Error> {
-        if file != INLINE {
-            let url = http.root(&format!(
-                "/download/v1beta{}:download?alt=media",
-                path(file)
-            ));
-            return http.download(&url, sink).map_err(|error| {
-                let is_denied = is_denied(&error);
-                error.when(is_denied, |error| error.with_status(410))
-            });
-        }
-        let reply = http.get(&path(id))?;
-        let batch = body_of(&reply)?;
-        let list = inlined(&batch).ok_or_else(|| unusable("no results", &reply))?;
-        let written = list
-            .iter()
-            .try_for_each(|result| writeln!(sink, "{result}"));
-        written.map_err(|error| {
-            let why = format!("cannot write the results: {error}");
-            Error::new(ErrorKind::Invalid, why).with_sent(Sent::Maybe)
+        let url = http.root(&format!(
+            "/download/v1beta{}:download?alt=media",
+            path(file)
+        ));
+        http.download(&url, sink).map_err(|error| {
+            let is_denied = is_denied(&error);
+            error.when(is_denied, |error| error.with_status(410))
         })
     }
 
@@ -321,27 +306,11 @@ fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
     }
 }
 
-/// The objects in which a batch may name or contain its results.
-fn outputs(batch: &Value) -> impl Iterator<Item = &Value> {
-    let outputs = [batch.get("response"), batch["metadata"].get("output")];
-    outputs.into_iter().flatten()
-}
-
-/// The name of a batch's results: a file, or [`INLINE`].
+/// The name of the file with a batch's results.
 fn results_in(batch: &Value) -> Option<String> {
-    outputs(batch).find_map(|place| {
-        let file = place.get("responsesFile").and_then(Value::as_str);
-        let inline = || place.get("inlinedResponses").map(|_| INLINE);
-        file.or_else(inline).map(str::to_owned)
-    })
-}
-
-/// The results that are part of the batch itself.
-fn inlined(batch: &Value) -> Option<&Vec<Value>> {
-    outputs(batch).find_map(|place| {
-        let list = place.get("inlinedResponses")?;
-        list.get("inlinedResponses").unwrap_or(list).as_array()
-    })
+    let outputs = [batch.get("response"), batch["metadata"].get("output")];
+    let mut outputs = outputs.into_iter().flatten();
+    outputs.find_map(|place| Some(place.get("responsesFile")?.as_str()?.to_owned()))
 }
 
 /// Why a batch failed as a whole.

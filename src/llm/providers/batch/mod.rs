@@ -1,21 +1,43 @@
 //! Batch APIs: one frame, and one file per wire format.
 
 mod anthropic;
-mod check;
 mod files;
-mod form;
 mod gemini;
 mod http;
 mod lines;
 mod named;
 mod openai;
+/// Rejects a request that would make the provider reject its whole batch.
+fn check(request: &Request) -> Result<(), Error> {
+    let wrong = |what: String| Err(invalid(what));
+    if request.messages.is_empty() {
+        return wrong("it has no messages".to_owned());
+    }
+    let params = &request.params;
+    for (name, value, most) in [
+        ("temperature", params.temperature, 2.0),
+        ("top_p", params.top_p, 1.0),
+    ] {
+        if let Some(value) = value
+            && !(0.0..=most).contains(&value)
+        {
+            return wrong(format!(
+                "{name} must be between 0 and {most}; it is {value}"
+            ));
+        }
+    }
+    if params.max_tokens == Some(0) {
+        return wrong("max_tokens must be at least 1".to_owned());
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod recorded_tests;
 mod refusal;
 mod reply;
 #[cfg(test)]
 mod scripted;
-mod words;
 mod xai;
 
 use std::borrow::Cow;
@@ -273,7 +295,7 @@ impl BatchClient for BatchApi {
         if request.task != RequestTask::Complete {
             return Err(invalid("no embeddings are made in batches".to_owned()));
         }
-        check::check(request)?;
+        check(request)?;
         let Some(model) = self.model.of_request(request) else {
             let why = "no model named: set one on the request or for the provider";
             return Err(invalid(why.to_owned()));

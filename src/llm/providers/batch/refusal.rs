@@ -7,9 +7,8 @@ use crate::llm::batch::{BatchRefusal, BatchState, RequestName};
 use crate::llm::providers::error_body::ErrorBody;
 use crate::llm::providers::vendor::Vendor;
 
-use super::named::named;
+use super::named::{WORDS, named};
 use super::reply::count;
-use super::words::WORDS;
 
 /// The kind of the failure of a batch or of one of its requests, also without a status.
 pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody, status: Option<u16>) -> ErrorKind {
