@@ -15,12 +15,11 @@ use super::availability::Availability;
 use super::counters::Counters;
 use super::exclusions::Exclusions;
 use super::health::{self, Health};
+use super::limited_by::{Lately, Limit, LimitedBy};
 use super::limiter::{Limiter, Permit};
 use super::quota::QuotaId;
-use super::quota_status::LearnedLimit;
 use super::route::RetryPolicy;
 pub use super::stop::{ErrorPolicy, StopReason};
-use super::time_split::{Limit, Stopwatch, TimeSplit};
 use super::work::{SettleEnd, SettleIo, Settled, TakeEnd, TakeIo, Ticket, Work};
 use crate::base::random::Random;
 
@@ -149,7 +148,7 @@ pub(crate) struct Dispatcher<W: Work> {
     /// A connection failed, and nothing has been answered since.
     unreachable_logged: bool,
     counters: Counters,
-    stopwatch: Stopwatch,
+    lately: Lately,
     resumes_at: Option<Time>,
 }
 
@@ -174,7 +173,7 @@ impl<W: Work> Dispatcher<W> {
             counters: Counters::default(),
             started: 0,
             ended: 0,
-            stopwatch: Stopwatch::default(),
+            lately: Lately::default(),
             resumes_at: None,
         }
     }
@@ -183,9 +182,11 @@ impl<W: Work> Dispatcher<W> {
         self.counters
     }
 
-    /// How the time since the first turn was spent.
-    pub(crate) fn time_split(&self, now: Time) -> TimeSplit {
-        self.stopwatch.read(now)
+    /// What limited the run in about the last second.
+    pub(crate) fn limited_by(&mut self, now: Time) -> LimitedBy {
+        let mut paused = self.availability.pauses.paused(now);
+        let learned = paused.find_map(|quota| self.limiter.learned_limit(quota, now));
+        self.lately.limited_by(learned, now)
     }
 
     pub(crate) fn stop_reason(&self) -> Option<&StopReason> {
@@ -272,11 +273,10 @@ impl<W: Work> Dispatcher<W> {
         let finished = over && self.counters.in_flight == 0 && settled;
         // If nothing else limits the run, the last calls do, or the writing of their outcomes.
         let limit = limit.unwrap_or(match self.calls_in_flight() {
-            0 if finished => Limit::End,
             0 => Limit::Disk,
             _ => Limit::Calls,
         });
-        self.stopwatch.account(limit, now);
+        self.lately.account(limit, now);
         let waits = matches!(limit, Limit::Cooldown | Limit::Backoff);
         self.resumes_at = wake.filter(|_| waits);
         if finished {
@@ -290,12 +290,6 @@ impl<W: Work> Dispatcher<W> {
     /// Number of calls in flight. Ended calls may occupy slots until their outcomes are written.
     fn calls_in_flight(&self) -> usize {
         usize::try_from(self.started - self.ended).unwrap_or(usize::MAX)
-    }
-
-    /// The learned limit that delays calls now.
-    pub(crate) fn learned_limit(&self, now: Time) -> Option<LearnedLimit> {
-        let mut paused = self.availability.pauses.paused(now);
-        paused.find_map(|quota| self.limiter.learned_limit(quota, now))
     }
 
     fn check_deadline(&mut self, now: Time) {

@@ -2,9 +2,9 @@
 
 use crate::base::{Error, ErrorKind, Time};
 
+use super::super::limited_by::Limit;
 use super::super::limiter::{Gate, Permit};
 use super::super::route::Tries;
-use super::super::time_split::Limit;
 use super::super::work::{Settled, Take, Ticket, Work};
 use super::{Call, Dispatcher, StopReason, earlier};
 

@@ -68,7 +68,7 @@ pub fn print(args: &RunArgs, report: &RunReport, setup: &Setup, queue: Option<&Q
     }
     lines.extend(calls(summary));
     if summary.calls > 0 || summary.completed > summary.completed_before {
-        lines.extend(usage(summary, setup.concurrency));
+        lines.extend(usage(summary));
     }
     if let Some(budget) = &setup.budget {
         let has_batches = queue.is_some_and(|queue| queue.in_batches > 0);
@@ -133,7 +133,7 @@ fn calls(summary: &Summary) -> Vec<String> {
 }
 
 /// Tokens, cost, latency and rate.
-fn usage(summary: &Summary, concurrency: Concurrency) -> Vec<String> {
+fn usage(summary: &Summary) -> Vec<String> {
     let usage = &summary.usage;
     let cached = match usage.cached_input_tokens {
         0 => String::new(),
@@ -161,15 +161,18 @@ fn usage(summary: &Summary, concurrency: Concurrency) -> Vec<String> {
         lines.push(row("vectors", &vectors(summary)));
     }
     if summary.completed > summary.completed_before {
-        // Providers do not report what limits their batches.
-        let limited = match summary.latency_p50 {
-            Some(_) => format!(", limited by {}", limit(summary, concurrency)),
-            None => String::new(),
+        let at_once = match (summary.latency_p50, summary.most_in_flight) {
+            (Some(_), most) => format!(
+                ", up to {}",
+                number_of(most as u64, "call", "calls") + " at once"
+            ),
+            // Batches.
+            (None, _) => String::new(),
         };
         let (rate, busy) = (summary.rate, span(summary.busy));
         lines.push(row(
             "rate",
-            &format!("{rate:.1} items/s over {busy}{limited}"),
+            &format!("{rate:.1} items/s over {busy}{at_once}"),
         ));
     }
     let answers = counts([
@@ -191,21 +194,6 @@ fn vectors(summary: &Summary) -> String {
         );
     }
     format!("{vectors} of {longest} numbers")
-}
-
-/// What limited a run, for people.
-fn limit(summary: &Summary, concurrency: Concurrency) -> String {
-    let most = summary.most_in_flight;
-    match (summary.limited_by(), concurrency) {
-        ("concurrency", Concurrency::Auto { start, .. }) if start < most => {
-            format!("concurrency (found: {start} to {most} in flight)")
-        }
-        ("concurrency", Concurrency::Auto { .. }) => {
-            format!("concurrency (found: {most} in flight)")
-        }
-        ("concurrency", fixed) => format!("concurrency ({} in flight)", fixed.most()),
-        (other, _) => other.to_owned(),
-    }
 }
 
 /// Each cause of failures with its number of items.
@@ -326,7 +314,6 @@ pub fn print_json(
 ) -> Exit {
     let mut value = serde_json::json!({
         "summary": report.summary,
-        "limited_by": report.summary.limited_by(),
         "stopped": report.stop.as_ref().map(ToString::to_string),
         "output": args.output.as_ref().map(|path| path.to_string_lossy()),
         "exit_code": exit.code(),
