@@ -29,10 +29,6 @@ const HEAD: usize = 160;
 const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 /// After this time, rejections of a server that loads its model count as failures.
 pub(crate) const MAX_LOADING: Duration = Duration::from_secs(600);
-/// A quota that is not called for this long although it could be has no items; jitter and other items' turns take
-/// less.
-const IDLE: Duration = Duration::from_secs(120);
-
 /// Of all steps and quotas that were called.
 #[derive(Debug, Default)]
 pub(super) struct Health {
@@ -58,10 +54,8 @@ struct StepHealth {
 #[derive(Debug, Default)]
 struct QuotaHealth {
     critical: Critical,
-    /// First rate-limited call since the last answer, moved forward by the time in which the quota was not called.
+    /// First rate-limited call since the last answer.
     refuses_since: Option<Time>,
-    /// When the quota was last called, or may be called again.
-    next_call: Time,
 }
 
 #[derive(Debug, Default)]
@@ -227,26 +221,8 @@ impl Health {
         loading.min()
     }
 
-    /// Records the start of a call of the quota.
-    pub(super) fn called(&mut self, step: StepId, quota: QuotaId, now: Time) {
-        let quota = entry(&mut self.quotas, (step, quota));
-        let idle = now.since(quota.next_call);
-        if idle > IDLE {
-            let since = &mut quota.refuses_since;
-            *since = since.map(|since| since.after(idle));
-        }
-        quota.next_call = quota.next_call.max(now);
-    }
-
-    /// A rate-limited call will be retried at `until`.
-    pub(super) fn waits(&mut self, step: StepId, quota: QuotaId, until: Time) {
-        let quota = entry(&mut self.quotas, (step, quota));
-        quota.next_call = quota.next_call.max(until);
-    }
-
     pub(super) fn refused(&mut self, step: StepId, quota: QuotaId, now: Time) -> Refusal {
         let quota = entry(&mut self.quotas, (step, quota));
-        quota.next_call = quota.next_call.max(now);
         let since = *quota.refuses_since.get_or_insert(now);
         match quota.critical.answered {
             _ if now.since(since) >= GIVE_UP_AFTER => Refusal::OfAll,
@@ -374,23 +350,6 @@ mod tests {
         assert_eq!(refusals.refused(step(0), a, at(700)), Refusal::Answering);
         assert_eq!(refusals.refused(step(0), a, at(1299)), Refusal::Answering);
         assert_eq!(refusals.refused(step(0), a, at(1300)), Refusal::OfAll);
-    }
-
-    #[test]
-    fn time_without_calls_does_not_count() {
-        let mut refusals = Health::default();
-        let mut refused = |from, to, until| {
-            refusals.called(step(0), QUOTA, at(from));
-            let health = refusals.refused(step(0), QUOTA, at(to));
-            refusals.waits(step(0), QUOTA, at(until));
-            health
-        };
-        assert_eq!(refused(0, 1, 2), Refusal::Unknown);
-        // The next job arrives eleven minutes later.
-        assert_eq!(refused(662, 663, 664), Refusal::Unknown);
-        // A wait that the provider requested is not idle time.
-        assert_eq!(refused(664, 665, 1_200), Refusal::Unknown);
-        assert_eq!(refused(1_262, 1_263, 1_300), Refusal::OfAll);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::{Error, ErrorKind, RateHints, Sent, Time};
 
-use super::breaker::{FIRST_OPEN, may_be_shared};
+use super::breaker::may_be_shared;
 use super::fallback_history::FallbackHistory;
 
 /// How often failed calls are retried, and after which waits.
@@ -227,7 +227,7 @@ pub fn decide(
 }
 
 /// If another provider can be called, no item waits for a longer `Retry-After` of a failing provider.
-const LONGEST_WAIT_WITH_FALLBACK: Duration = FIRST_OPEN;
+const LONGEST_WAIT_WITH_FALLBACK: Duration = Duration::from_secs(5);
 
 /// Whether the error requests a longer wait than that.
 pub(crate) fn requests_long_wait(error: &Error) -> bool {

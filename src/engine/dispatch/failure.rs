@@ -183,7 +183,6 @@ impl<W: Work> Dispatcher<W> {
             let mut tries = ticket.tries.clone();
             let jitter = self.options.jitter.share();
             let at = route::after_refusal(&self.options.retry, &mut tries, &error, now, jitter);
-            self.health.waits(step, ticket.quota(), at);
             let in_time = self.options.durable || self.options.deadline.is_none_or(|end| at <= end);
             let may_wait = ticket.tries.waited < MOST_WAITED;
             if waits && in_time && may_wait {

@@ -237,7 +237,6 @@ impl<W: Work> Dispatcher<W> {
         self.availability
             .exclusions
             .begin_call(step, quota, self.started);
-        self.health.called(step, quota, now);
         Call {
             number: self.started,
             began: now,
