@@ -5,7 +5,6 @@
 //! time of the next turn. [`run`](super::run) drives it with real threads, the simulation with thousands of seeded
 //! schedules.
 
-use std::fmt::Display;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,10 +13,9 @@ use crate::base::{Error, RateHints, Time};
 use super::availability::Availability;
 use super::counters::Counters;
 use super::exclusions::Exclusions;
-use super::health::{self, Health};
+use super::health::Health;
 use super::limited_by::{Lately, Limit, LimitedBy};
 use super::limiter::{Limiter, Permit};
-use super::quota::QuotaId;
 use super::route::RetryPolicy;
 pub use super::stop::{ErrorPolicy, StopReason};
 use super::work::{SettleEnd, SettleIo, Settled, TakeEnd, TakeIo, Ticket, Work};
@@ -99,8 +97,6 @@ pub(crate) enum Turn {
     Finished,
 }
 
-/// Longer pauses are logged.
-const LONG_PAUSE: Duration = Duration::from_secs(60);
 /// Interval of checks whether calls in flight have shown if a key is valid or a provider is worth waiting for.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Shortest wait for a provider.
@@ -314,26 +310,6 @@ impl<W: Work> Dispatcher<W> {
 
     fn stops_when_critical(&self) -> bool {
         self.options.on_error == ErrorPolicy::StopOnCriticalError
-    }
-
-    /// Logs a long pause of a quota once, with the reason.
-    fn log_long_pause(&mut self, quota: QuotaId, until: Time, now: Time, why: &dyn Display) {
-        let wait = until.since(now);
-        if wait <= LONG_PAUSE || !self.health.is_new_pause(quota, until) {
-            return;
-        }
-        let (wait, at) = (health::long(wait), health::time_of_day(wait));
-        // Otherwise the limiter delays the calls: the provider rejected nothing.
-        if self.limiter.paused_until(quota) >= until {
-            log::warn!(
-                "{why}; the provider requested a wait of {wait}: no calls to it before {at}"
-            );
-        } else {
-            log::warn!(
-                "the requests or tokens per minute are used up for {wait}, since replies reported more tokens than \
-                 estimated, or other runs use the same limit: no calls to the provider before {at}"
-            );
-        }
     }
 
     fn wait_until(&mut self, ticket: Ticket<W::Task>, at: Time, why: Option<Error>) {

@@ -8,7 +8,7 @@ use crate::base::random::Random;
 use crate::base::{ErrorKind, RateWindow, Sent};
 use crate::engine::class::Class;
 use crate::engine::health::MAX_LOADING;
-use crate::engine::limiter::{Limits, QuotaKey};
+use crate::engine::limiter::{Limits, QuotaId, QuotaKey};
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take};

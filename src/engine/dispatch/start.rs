@@ -180,7 +180,6 @@ impl<W: Work> Dispatcher<W> {
         );
         match self.limiter.try_acquire(quota, input, cap, now) {
             Gate::NotUntil(at) => {
-                self.log_long_pause(quota, at, now, &"another call was rejected or failed");
                 self.availability.pauses.set(quota, at);
                 self.pending.push(Settled::Later(ticket, Time::ZERO, None));
             }
