@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use crate::base::{Error, RateHints, Time};
 
-use super::availability::Availability;
+use super::availability::{Availability, Exclusions};
 use super::counters::Counters;
-use super::exclusions::Exclusions;
 use super::health::Health;
 use super::limited_by::{Lately, Limit, LimitedBy};
 use super::limiter::{Limiter, Permit};
@@ -23,7 +22,6 @@ use crate::base::random::Random;
 
 mod call_ended;
 mod failure;
-mod outage;
 mod settle;
 mod start;
 
@@ -97,10 +95,6 @@ pub(crate) enum Turn {
     Finished,
 }
 
-/// Interval of checks whether calls in flight have shown if a key is valid or a provider is worth waiting for.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Shortest wait for a provider.
-const SOON: Duration = Duration::from_millis(20);
 pub(crate) struct Options {
     pub concurrency: usize,
     pub retry: RetryPolicy,
