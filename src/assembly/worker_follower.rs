@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::{Error, ErrorKind};
 use crate::config::key::SettingKey;
 use crate::config::settings::Settings;
-use crate::config::watch::SettingsWatch;
+use crate::config::store::SettingsWatch;
 use crate::llm::batch::BatchClient;
 use crate::llm::providers::config::LlmConfig;
 use crate::queue::controls::{Controls, Follower};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::Context;
-use crate::base::background::Background;
+use crate::base::thread::Background;
 use crate::engine::dispatch::StopReason;
 
 use super::recovery::ErrorRecovery;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::store_path::resolved;
+use crate::base::disk::resolved;
 use crate::base::{Error, ProcessId};
 use crate::queue::budget::ProcessBudget;
 use crate::queue::host::JobQueue;
