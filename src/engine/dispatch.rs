@@ -6,7 +6,6 @@
 //! schedules.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::{Error, RateHints, Time};
 

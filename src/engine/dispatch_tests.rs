@@ -1,6 +1,7 @@
 //! Which calls start when, on a simulated clock.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use super::settle::GROUP_DELAY;
 use super::*;
