@@ -169,7 +169,7 @@ fn what_a_file_run_could_not_save_is_counted() {
     use crate::observe::tally::Tally;
     let tally = Tally::new(Some(1), Time::ZERO);
     let report = RunReport {
-        summary: tally.summary(&Counters::default(), Default::default(), Time::ZERO),
+        summary: tally.summary(&Counters::default(), Time::ZERO),
         stop: Some(StopReason::Fatal(failure())),
         unsaved: vec![text().into_bytes(); 9],
         compaction: Err(failure()),

@@ -18,7 +18,7 @@
     doc = "| run a file through a queue, for batches | [`QueueRun`], [`RunStore`], [`QueueRunReport`] |"
 )]
 
-pub use crate::base::store_path::store_path;
+pub use crate::base::disk::store_path;
 pub use crate::bulk::appender::ResultsAppender;
 pub use crate::bulk::export::{Export, ExportFormat, ExportReport};
 pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};

@@ -7,7 +7,6 @@
 //! |---|---|
 //! | see the phase of a run | [`Phase`] |
 //! | be called at the end of each item | [`EveryItem`] |
-//! | see how a run spent its time | [`TimeSplit`] |
 //! | see the current limits of providers: the rest of each, and cooldowns | [`ProviderLimits`], with the [`QuotaStatus`] and [`RateStatus`] of each |
 //! | see which detected limit slows a run | [`LearnedLimit`], with its [`LimitSource`] |
 //! | see why items of a run failed | [`FailureCause`], in [`Summary::causes`](crate::Summary::causes) |
@@ -21,7 +20,6 @@
 pub use crate::base::clock::Timestamp;
 pub use crate::base::memory::{MemoryHold, MemoryManager, MemoryUse};
 pub use crate::engine::quota_status::{LearnedLimit, LimitSource, QuotaStatus, RateStatus};
-pub use crate::engine::time_split::TimeSplit;
 pub use crate::llm::provider_limits::ProviderLimits;
 pub use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 pub use crate::observe::causes::FailureCause;

@@ -1,8 +1,10 @@
-//! Properties of disks: free space, and durable renames.
+//! Files and folders on the disk: what is one, where it is, who holds it, and how much room there is.
 
-use std::fs;
+use std::ffi::OsString;
+use std::fs::{self, File, TryLockError};
 use std::io;
-use std::path::Path;
+use std::ops::{Deref, DerefMut};
+use std::path::{Path, PathBuf};
 
 /// Whether the path is a file, or one can be created there. A run cannot be resumed from a pipe or device.
 pub(crate) fn is_regular(path: &Path) -> bool {
@@ -12,7 +14,7 @@ pub(crate) fn is_regular(path: &Path) -> bool {
 /// Makes a rename or a new name durable, if the system can sync folders.
 pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     if cfg!(unix) {
-        fs::File::open(folder_of(path))?.sync_all()
+        File::open(folder_of(path))?.sync_all()
     } else {
         Ok(())
     }
@@ -38,4 +40,118 @@ pub fn room(folder: &Path) -> Option<(u64, u64)> {
 #[cfg(not(all(unix, feature = "queue")))]
 pub fn room(_: &Path) -> Option<(u64, u64)> {
     None
+}
+
+/// The path of the store of a run with this output: the output's path after resolving links, with `.batchwright`
+/// appended. An earlier run has left something if and only if that file exists.
+///
+/// # Errors
+/// If the output's folder does not exist.
+pub fn store_path(output: impl AsRef<Path>) -> io::Result<PathBuf> {
+    let output = output.as_ref();
+    let mut name = resolved(output, 0)?.into_os_string();
+    name.push(".batchwright");
+    Ok(name.into())
+}
+
+/// Maximum number of links in a chain, in case they form a cycle.
+const MOST_LINKS: u32 = 40;
+
+/// The path of a file after resolving links; the file need not exist.
+pub(crate) fn resolved(path: &Path, links: u32) -> io::Result<PathBuf> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    match path.canonicalize() {
+        Ok(path) => return Ok(path),
+        Err(error) if error.kind() != io::ErrorKind::NotFound || links > MOST_LINKS => {
+            return Err(error);
+        }
+        Err(_) => {}
+    }
+    // A link to a file that does not exist yet.
+    if let Ok(target) = path.read_link() {
+        return resolved(&parent.join(target), links + 1);
+    }
+    let name: OsString = path.file_name().unwrap_or_default().to_owned();
+    Ok(parent.canonicalize()?.join(name))
+}
+
+/// A locked file. It is unlocked and not only closed: a process that this one starts has a copy of the open file until
+/// its `exec`, and would keep the lock.
+#[derive(Debug)]
+pub struct LockedFile(File);
+
+impl LockedFile {
+    /// Locks the file; `None` if it is locked already.
+    ///
+    /// # Errors
+    /// If the file system has no locks.
+    pub fn try_lock(file: File) -> io::Result<Option<Self>> {
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Self(file))),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    /// The owner of a lock that this process holds already.
+    pub fn held(file: File) -> Self {
+        Self(file)
+    }
+}
+
+impl Deref for LockedFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.0
+    }
+}
+
+impl DerefMut for LockedFile {
+    fn deref_mut(&mut self) -> &mut File {
+        &mut self.0
+    }
+}
+
+impl Drop for LockedFile {
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_dangling_link_leads_to_the_store_of_its_future_target() {
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link.jsonl");
+        std::os::unix::fs::symlink("out.jsonl", &link).unwrap();
+        let beside = folder.path().canonicalize().unwrap();
+        let beside = beside.join("out.jsonl.batchwright");
+        assert_eq!(store_path(&link).unwrap(), beside);
+    }
+}
+
+#[cfg(test)]
+mod locked_file_tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_of_the_open_file_in_a_new_process_does_not_keep_the_lock() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let open = || File::open(file.path()).unwrap();
+        let held = LockedFile::try_lock(open()).unwrap().unwrap();
+        assert!(LockedFile::try_lock(open()).unwrap().is_none());
+        // Between fork and exec, a child has such a copy.
+        let copy = held.try_clone().unwrap();
+        drop(held);
+        assert!(LockedFile::try_lock(open()).unwrap().is_some());
+        drop(copy);
+    }
 }

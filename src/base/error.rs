@@ -4,17 +4,19 @@
 //! status.
 
 use std::fmt;
+use std::io;
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::Optional as _;
 use super::brief::{Bytes, FieldIf, Message, beginning};
-use super::charge::Charge;
 use super::hints::RateHints;
 use super::secret::Secret;
-use super::usage::{Paid, Usage};
-use super::usd::Usd;
-
-mod io;
-mod json;
+use super::usage::{Charge, Paid, Usage, Usd};
 
 pub use super::error_kind::ErrorKind;
 
@@ -534,6 +536,126 @@ impl fmt::Debug for Error {
 
 impl std::error::Error for Error {}
 
+/// Lets `?` convert errors of files and sockets in handlers and clients.
+///
+/// A missing file is [`NotFound`](ErrorKind::NotFound); a file without permission is
+/// [`PermissionDenied`](ErrorKind::PermissionDenied). Errors that a retry cannot change are
+/// [`Invalid`](ErrorKind::Invalid): bad input or data, a directory instead of a file, a file that already exists, a
+/// read-only file system. All others are temporary and are [`Transient`](ErrorKind::Transient), for example a lost
+/// connection, a time-out or a full disk. An [`Error`] within an `io::Error` is returned unchanged.
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Self {
+        let error = match error.downcast::<Error>() {
+            Ok(own) => return own,
+            Err(error) => error,
+        };
+        let kind = match error.kind() {
+            io::ErrorKind::NotFound => ErrorKind::NotFound,
+            io::ErrorKind::PermissionDenied => ErrorKind::PermissionDenied,
+            io::ErrorKind::InvalidInput
+            | io::ErrorKind::InvalidData
+            | io::ErrorKind::AlreadyExists
+            | io::ErrorKind::IsADirectory
+            | io::ErrorKind::NotADirectory
+            | io::ErrorKind::DirectoryNotEmpty
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::FileTooLarge
+            | io::ErrorKind::InvalidFilename
+            | io::ErrorKind::Unsupported => ErrorKind::Invalid,
+            _ => ErrorKind::Transient,
+        };
+        Self::new(kind, error.to_string())
+    }
+}
+
+// Errors as JSON, in result lines and in the queue.
+
+impl Serialize for Error {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("kind", self.kind().as_str())?;
+        map.serialize_entry("class", self.class())?;
+        map.serialize_entry("status", &self.status())?;
+        map.serialize_entry("message", self.message())?;
+        if let Some(category) = self.category() {
+            map.serialize_entry("category", category)?;
+        }
+        if let Some(id) = self.request_id() {
+            map.serialize_entry("request_id", id)?;
+        }
+        if let Some(raw) = self.raw() {
+            map.serialize_entry("raw", raw)?;
+        }
+        if let Some(bytes) = self.raw_bytes() {
+            map.serialize_entry("raw_base64", &STANDARD.encode(bytes))?;
+        }
+        if let Some(file) = self.reply_file() {
+            map.serialize_entry("reply_file", file)?;
+        }
+        if self.is_unusable_reply() {
+            map.serialize_entry("unusable_reply", &true)?;
+        }
+        map.end()
+    }
+}
+
+/// Reads an error that [`Serialize`] wrote; hints that matter only during a run are missing.
+impl<'de> Deserialize<'de> for Error {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Written {
+            kind: String,
+            message: String,
+            status: Option<u16>,
+            category: Option<String>,
+            request_id: Option<String>,
+            raw: Option<String>,
+            raw_base64: Option<String>,
+            reply_file: Option<String>,
+            #[serde(default)]
+            unusable_reply: bool,
+        }
+        let written = Written::deserialize(deserializer)?;
+        let kind = ErrorKind::parse(&written.kind)
+            .ok_or_else(|| serde::de::Error::custom("an unknown kind of error"))?;
+        let mut error = Error::new(kind, written.message);
+        error.0.status = written.status;
+        error.0.category = written.category;
+        error.0.request_id = written.request_id;
+        error.0.raw = written.raw;
+        let bytes = written.raw_base64.map(|coded| STANDARD.decode(coded));
+        error.0.raw_bytes = bytes.transpose().map_err(serde::de::Error::custom)?;
+        error.0.reply_file = written.reply_file;
+        let is_unusable = written.unusable_reply;
+        Ok(error.when(is_unusable, |error| error.marked(Mark::UnusableReply)))
+    }
+}
+
 #[cfg(test)]
 #[path = "error_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod io_tests {
+    use super::*;
+
+    #[test]
+    fn temporary_errors_are_retried_and_others_are_not() {
+        let read = || -> Result<Vec<u8>, Error> { Ok(std::fs::read("/nowhere/at/all")?) };
+        assert_eq!(read().unwrap_err().kind(), ErrorKind::NotFound);
+        for (io, kind) in [
+            (io::ErrorKind::PermissionDenied, ErrorKind::PermissionDenied),
+            (io::ErrorKind::InvalidData, ErrorKind::Invalid),
+            (io::ErrorKind::IsADirectory, ErrorKind::Invalid),
+            (io::ErrorKind::ConnectionReset, ErrorKind::Transient),
+            (io::ErrorKind::TimedOut, ErrorKind::Transient),
+            (io::ErrorKind::StorageFull, ErrorKind::Transient),
+            (io::ErrorKind::Other, ErrorKind::Transient),
+        ] {
+            assert_eq!(Error::from(io::Error::from(io)).kind(), kind, "{io}");
+        }
+        let own = Error::new(ErrorKind::Quota, "no credit").with_status(402);
+        let back = Error::from(io::Error::other(own.clone()));
+        assert_eq!((back.kind(), back.status()), (own.kind(), Some(402)));
+    }
+}

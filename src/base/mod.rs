@@ -3,13 +3,11 @@
 //! It imports nothing else from the crate. Other folders import its types from here, and its functions from their modules.
 
 pub(crate) mod atomic_file;
-pub(crate) mod background;
 pub(crate) mod bom;
 pub mod brief;
 pub mod cancel;
 #[cfg(test)]
 pub(crate) mod cases;
-pub mod charge;
 pub mod clock;
 pub(crate) mod day;
 pub mod deadline;
@@ -22,7 +20,6 @@ pub mod id;
 pub(crate) mod json_object;
 pub(crate) mod json_text;
 pub(crate) mod json_value;
-pub(crate) mod locked_file;
 pub mod memory;
 pub mod names;
 pub mod optional;
@@ -30,7 +27,6 @@ pub mod optional;
 pub(crate) mod password;
 pub mod private;
 pub(crate) mod random;
-pub mod removed;
 pub(crate) mod rescue;
 pub mod secret;
 pub(crate) mod secret_file;
@@ -38,27 +34,23 @@ pub(crate) mod secret_file;
 pub(crate) mod seeds;
 #[cfg(feature = "queue")]
 pub(crate) mod sqlite_header;
-pub mod store_path;
 pub(crate) mod thread;
 pub mod usage;
-pub mod usd;
 pub(crate) mod warn_once;
 
 pub use atomic_file::AtomicFile;
 pub use cancel::{CancelHook, Context};
-pub use charge::Charge;
 pub use clock::{Clock, SystemClock, Time, Timestamp};
 pub use day::Day;
 pub use deadline::Deadline;
+pub use disk::LockedFile;
 pub use error::{Error, ErrorKind, Sent};
 pub use hints::{RateHints, RateWindow};
 pub use id::{JobId, ProcessId};
-pub use locked_file::LockedFile;
 pub use memory::MemoryManager;
 pub use optional::Optional;
 pub use secret::Secret;
-pub use usage::Usage;
-pub use usd::Usd;
+pub use usage::{Charge, Usage, Usd};
 
 pub(crate) use error::Mark;
 pub(crate) use usage::Paid;

@@ -1,4 +1,4 @@
-//! Suggestions for mistyped names.
+//! Suggestions for mistyped names, and what replaces a removed one.
 
 /// The closest name within two edits. Names of one or two characters are close to everything, so for them only a
 /// difference in case counts.
@@ -32,6 +32,13 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// The sentence for `key` in a table of removed names: one name per line, as `KEY | sentence`.
+pub fn replacement(table: &'static str, key: &str) -> Option<&'static str> {
+    let mut rows = table.lines().filter_map(|line| line.split_once(" | "));
+    let (_, sentence) = rows.find(|(name, _)| *name == key)?;
+    Some(sentence)
 }
 
 #[cfg(test)]

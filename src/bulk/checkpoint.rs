@@ -248,8 +248,7 @@ impl Checkpoint {
             last_end: Some(now),
             ..counters
         };
-        let mut summary = self.tally.summary(&counters, Default::default(), now);
-        summary.time.provider = std::mem::take(&mut summary.time.queued);
+        let mut summary = self.tally.summary(&counters, now);
         // The duration of a batch is not the time of a call.
         (
             summary.latency_p50,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::store_path::store_path;
+use crate::base::disk::store_path;
 use crate::base::{Context, Deadline, Error, ErrorKind};
 use crate::engine::class::Class;
 use crate::engine::dispatch::ErrorPolicy;

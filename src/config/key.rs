@@ -1,7 +1,7 @@
 //! Setting keys: what each accepts, and its default.
 
 use crate::base::names::closest;
-use crate::base::removed::replacement;
+use crate::base::names::replacement;
 use crate::base::{Error, ErrorKind};
 
 use super::choices::{CACHE_PROMPTS, ON_UNKNOWN, PROVIDERS, STRATEGIES};

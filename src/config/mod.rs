@@ -12,7 +12,6 @@
 //!
 //! To add a setting, add a row to `table.rs`; the row also creates its getter.
 
-pub(crate) mod articles;
 pub(crate) mod choices;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -25,12 +24,10 @@ pub(crate) mod store;
 mod table;
 mod typed;
 mod value;
-pub(crate) mod watch;
 
-pub use articles::ArticleSource;
 pub use key::SettingKey;
 pub use settings::{Setting, SettingSource};
 #[cfg(feature = "queue")]
 pub use sqlite::SqliteConfig;
-pub use store::{ConfigStore, MemoryConfig};
-pub use watch::SettingsWatch;
+pub use store::{ConfigStore, MemoryConfig, SettingsWatch};
+pub use value::ArticleSource;

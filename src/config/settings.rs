@@ -157,7 +157,7 @@ impl Settings {
     }
 
     /// Adds the values that are stored now. To follow later changes, see
-    /// [`SettingsWatch`](super::watch::SettingsWatch).
+    /// [`SettingsWatch`](super::store::SettingsWatch).
     ///
     /// # Errors
     /// As [`ConfigStore::all`].

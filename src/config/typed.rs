@@ -7,11 +7,10 @@ use serde::de::{DeserializeOwned, IntoDeserializer};
 
 use crate::base::Error;
 
-use super::articles::ArticleSource;
 use super::choices::{CachePrompt, OnUnknown, Strategy};
 use super::settings::{Given, SettingSource, Settings};
 use super::table::with_settings;
-use super::value::Value;
+use super::value::{ArticleSource, Value};
 
 macro_rules! getters {
     ($($(#[$note:meta])* $vis:vis $getter:ident: $type:ty = $name:literal [$($variable:literal),*]

@@ -1,25 +1,22 @@
 //! Circuit breakers: a provider that fails every call counts as unavailable and is not called for a while.
 //!
-//! Consecutive failures of a step of a route *trip* its breaker. While the breaker is *open*, items fail over to the
-//! next step immediately, without using their remaining retries. Later it is *half open*: one call probes the step,
-//! and the other items still fail over. An answer closes the breaker. A failure opens it for twice as long.
-//!
-//! Items without another step wait until the breaker closes. The waits are shorter then, and the breaker trips
-//! earlier, because no item is diverted. But at least five items must have failed, since the last items of a run may
-//! cause their own failures. Only failed connections, lost connections and replies such as 503 count. After
-//! [`LONGEST_OUTAGE`], or after [`NEVER_REACHED`] if no server was ever reached, the items stop waiting.
-//!
-//! If another step exists, any of these trips the breaker, unless an answer comes in between:
+//! Consecutive failures of a step of a route *trip* its breaker, unless an answer comes in between:
 //!
 //! - five consecutive failed connections;
 //! - three consecutive time-outs, or two if the step has never answered;
-//! - five consecutive failures of any sort (5xx, truncated replies), and at least as many as there are calls in flight that
-//!   may still be answered, because errors are fast and answers slow. If the step has answered before, the failures must
-//!   also last five seconds, so that a short disturbance diverts nothing.
+//! - five failed first calls of items, of any sort (5xx, truncated replies), and at least as many failures as there are calls
+//!   in flight that may still be answered, because errors are fast and answers slow. If the step has answered before, the
+//!   failures must also last five seconds, or be twenty, so that a short disturbance diverts nothing.
+//!
+//! While the breaker is *open*, items fail over to the next step immediately, without using their remaining retries. Every
+//! five seconds it is *half open*: one call probes the step, and the other items still fail over. An answer closes the
+//! breaker.
+//!
+//! Items without another step wait until the breaker closes. Time-outs and truncated replies do not open it for them. After
+//! [`LONGEST_OUTAGE`], or after [`NEVER_REACHED`] if no server was ever reached, the items stop waiting.
 //!
 //! Rate-limited calls and servers that load their model only cause waits. An invalid request and a refused or blocked
-//! answer show nothing about the provider. The retries of one item do not suffice: at least two failures must be
-//! first calls of their items. If several items share a call (embeddings), a failure that one of them may have caused
+//! answer show nothing about the provider. If several items share a call (embeddings), a failure that one of them may have caused
 //! does not count.
 //!
 //! An internal error of the provider (500) may also be the fault of its prompt. Where items can only wait, it counts with an
@@ -41,25 +38,18 @@ const HUNG: u32 = 3;
 const HUNG_FROM_THE_START: u32 = 2;
 /// Consecutive failures of any sort that trip a breaker.
 const FAILED: u32 = 5;
-/// First calls of items that must be among these failures.
-const ITEMS: u32 = 2;
 /// How long a step that has answered before must do nothing but fail.
 const NOTHING_BUT_FAILURES: Duration = Duration::from_secs(5);
 /// Interval of checks while a call probes a step. The end of the probe is noticed immediately.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// A step that was not probed for this time has no waiting items.
 const UNPROBED: Duration = Duration::from_secs(60);
-/// How long a breaker stays open, at first. [`LONGEST_OPEN`] is the maximum.
-pub(super) const FIRST_OPEN: Duration = Duration::from_secs(5);
-const LONGEST_OPEN: Duration = Duration::from_secs(60);
-/// The same thresholds if items can only wait.
-const WAITING_UNREACHED: u32 = 3;
-const WAITING_ITEMS: u32 = 5;
-const WAITING_QUIET: Duration = Duration::from_secs(1);
-/// This many consecutive failures suffice, however little time they took.
-const WAITING_FAILED: u32 = 20;
-const FIRST_WAIT: Duration = Duration::from_secs(1);
-const LONGEST_WAIT: Duration = Duration::from_secs(8);
+/// So many failures suffice, however little time they took.
+const MANY: u32 = 20;
+/// How long a breaker stays open before each probe.
+const OPEN: Duration = Duration::from_secs(5);
+/// Longest `Retry-After` that delays a probe.
+const LONGEST_ASKED: Duration = Duration::from_secs(60);
 /// Items stop waiting for a provider that fails every call after this time.
 const LONGEST_OUTAGE: Duration = Duration::from_secs(600);
 /// The same if no server was ever reached at its address. A server that is being started is up by then.
@@ -72,9 +62,8 @@ pub(super) struct Breakers(Vec<Breaker>);
 #[derive(Debug, Clone)]
 struct Breaker {
     step: StepId,
-    state: State,
-    /// Start of the outage; `None` while the breaker is closed.
-    open_since: Option<Time>,
+    /// `None` while the breaker is closed.
+    outage: Option<Outage>,
     /// Start of the first call.
     first_call: Time,
     /// The server has replied at least once, with any status.
@@ -97,20 +86,22 @@ struct Failures {
     began: Option<Time>,
 }
 
+/// An open breaker.
 #[derive(Debug, Clone)]
-enum State {
-    Closed,
-    Open {
-        until: Time,
-        why: Error,
-        wait: Duration,
-    },
-    HalfOpen {
-        since: Time,
-        probing: bool,
-        why: Error,
-        wait: Duration,
-    },
+struct Outage {
+    since: Time,
+    why: Error,
+    until: Time,
+    /// Since when a call may probe the step.
+    half_open: Option<Time>,
+    probing: bool,
+}
+
+impl Outage {
+    /// Whether no call starts at the step now.
+    fn is_closed_to_calls(&self) -> bool {
+        self.half_open.is_none() || self.probing
+    }
 }
 
 /// What the end of a call shows about its provider.
@@ -209,8 +200,7 @@ impl Breakers {
         let at = at.unwrap_or_else(|| {
             self.0.push(Breaker {
                 step,
-                state: State::Closed,
-                open_since: None,
+                outage: None,
                 first_call: call.began,
                 reached: false,
                 slowest: None,
@@ -241,24 +231,16 @@ impl Breakers {
         if sign.is_failure() {
             breaker.count(sign, call, now);
         }
-        let probing = matches!(breaker.state, State::HalfOpen { probing: true, .. });
-        if probing && sign == Sign::Hung && call.detour == Detour::Wait {
+        match breaker.outage.as_ref().map(|outage| outage.probing) {
             // Items do not wait for a slow provider.
-            return breaker.close(false);
-        }
-        match &breaker.state {
-            State::Closed if breaker.trips(call, error, now) => {
-                breaker.open(error, Duration::ZERO, call.detour, now);
-                true
-            }
-            State::HalfOpen {
-                probing: true,
-                wait,
-                ..
-            } => {
-                let wait = *wait;
-                breaker.open(error, wait, call.detour, now);
+            Some(true) if sign == Sign::Hung && call.detour == Detour::Wait => breaker.close(false),
+            Some(true) => {
+                breaker.open(error, call.detour, now);
                 false
+            }
+            None if breaker.trips(call, error, now) => {
+                breaker.open(error, call.detour, now);
+                true
             }
             _ => false,
         }
@@ -276,30 +258,18 @@ impl Breakers {
 
     /// Lets breakers that were open long enough admit one call.
     pub(super) fn half_open(&mut self, now: Time) {
-        for breaker in &mut self.0 {
-            if let State::Open { until, why, wait } = &breaker.state
-                && *until <= now
-            {
-                breaker.state = State::HalfOpen {
-                    since: now,
-                    probing: false,
-                    why: why.clone(),
-                    wait: *wait,
-                };
-            }
+        let open = self.0.iter_mut().flat_map(|breaker| &mut breaker.outage);
+        for outage in open.filter(|outage| outage.until <= now) {
+            outage.half_open.get_or_insert(now);
         }
     }
 
     /// Records the start of a call. Returns true if it is the probe of a half-open breaker.
     pub(super) fn begin_call(&mut self, step: StepId) -> bool {
         let breaker = self.0.iter_mut().find(|breaker| breaker.step == step);
-        match breaker.map(|breaker| &mut breaker.state) {
-            Some(State::HalfOpen { probing, .. }) => {
-                *probing = true;
-                true
-            }
-            _ => false,
-        }
+        let outage = breaker.and_then(|breaker| breaker.outage.as_mut());
+        let half_open = outage.filter(|outage| outage.half_open.is_some());
+        half_open.map(|outage| outage.probing = true).is_some()
     }
 
     /// If a breaker is half open because of failures that may be those of items, and no call probes its step: the number
@@ -314,29 +284,28 @@ impl Breakers {
 
     /// Why the step is not called while another step can be.
     pub(super) fn open_reason(&self, step: StepId) -> Option<&Error> {
-        match &self.of(step)?.state {
-            State::Open { why, .. }
-            | State::HalfOpen {
-                probing: true, why, ..
-            } => Some(why),
-            _ => None,
-        }
+        self.closed(step).map(|outage| &outage.why)
     }
 
     /// Time until which no call starts at the step, for items without another step: its breaker is open, or a probe
     /// is in flight.
     pub(super) fn closed_until(&self, step: StepId, now: Time) -> Option<Time> {
-        match &self.of(step)?.state {
-            State::Open { until, .. } => Some(*until),
-            State::HalfOpen { probing: true, .. } => Some(now.after(LOOK_AGAIN)),
-            _ => None,
-        }
+        let outage = self.closed(step)?;
+        Some(if outage.probing {
+            now.after(LOOK_AGAIN)
+        } else {
+            outage.until
+        })
+    }
+
+    fn closed(&self, step: StepId) -> Option<&Outage> {
+        let outage = self.of(step)?.outage.as_ref();
+        outage.filter(|outage| outage.is_closed_to_calls())
     }
 
     /// Whether the breakers of all called steps are open.
     pub(super) fn all_open(&self) -> bool {
-        let is_open = |breaker: &Breaker| !matches!(breaker.state, State::Closed);
-        !self.0.is_empty() && self.0.iter().all(is_open)
+        !self.0.is_empty() && self.0.iter().all(|breaker| breaker.outage.is_some())
     }
 
     /// Whether the probe of a breaker may start.
@@ -356,7 +325,8 @@ impl Breakers {
         let breaker = self.of(step)?;
         // A call in flight may have a connection, which only its reply shows.
         let undecided = !breaker.reached && out > 0;
-        if undecided || breaker.patience_ends() > now {
+        let since = breaker.outage.as_ref().map_or(now, |outage| outage.since);
+        if undecided || breaker.patience_ends(since) > now {
             return None;
         }
         Some(if breaker.reached {
@@ -379,22 +349,21 @@ impl Breakers {
 impl Breaker {
     /// Whether a probe may start. Breakers without a recent probe are ignored: no item waits for them.
     fn is_half_open(&self, now: Time) -> bool {
-        match self.state {
-            State::HalfOpen { since, probing, .. } => !probing && now.since(since) <= UNPROBED,
-            _ => false,
-        }
+        let outage = self.outage.as_ref().filter(|outage| !outage.probing);
+        let since = outage.and_then(|outage| outage.half_open);
+        since.is_some_and(|since| now.since(since) <= UNPROBED)
     }
 
     /// Whether this call may be the probe: it began after the breaker was half open.
     fn is_probed_by(&self, call: Ended) -> bool {
-        matches!(self.state, State::HalfOpen { since, probing: true, .. } if call.began >= since)
+        let outage = self.outage.as_ref().filter(|outage| outage.probing);
+        let since = outage.and_then(|outage| outage.half_open);
+        since.is_some_and(|since| call.began >= since)
     }
 
     fn may_be_of_items(&self) -> bool {
-        match &self.state {
-            State::Closed => false,
-            State::Open { why, .. } | State::HalfOpen { why, .. } => may_be_of_item(why),
-        }
+        let outage = self.outage.as_ref();
+        outage.is_some_and(|outage| may_be_of_item(&outage.why))
     }
 
     fn count(&mut self, sign: Sign, call: Ended, now: Time) {
@@ -410,52 +379,41 @@ impl Breaker {
     }
 
     fn trips(&self, call: Ended, error: &Error, now: Time) -> bool {
-        let failures = &self.since_answer;
-        let (unreached, items, quiet, hung) = match call.detour {
-            Detour::NextStep => (UNREACHED, ITEMS, NOTHING_BUT_FAILURES, HUNG),
+        match call.detour {
+            Detour::NextStep => {}
             // Waiting makes a slow provider no faster. An item that waits for a truncated reply would pay for it
             // again and again.
             Detour::Wait if error.timed_out() || error.kind() != ErrorKind::Transient => {
                 return false;
             }
-            Detour::Wait => (WAITING_UNREACHED, WAITING_ITEMS, WAITING_QUIET, u32::MAX),
+            Detour::Wait => {}
             Detour::None => return false,
-        };
+        }
+        let failures = &self.since_answer;
         let (quiet, hung) = match self.last_answer {
-            None => (
-                Duration::ZERO,
-                if hung == HUNG {
-                    HUNG_FROM_THE_START
-                } else {
-                    hung
-                },
-            ),
-            Some(_) => (quiet, hung),
+            None => (Duration::ZERO, HUNG_FROM_THE_START),
+            Some(_) => (NOTHING_BUT_FAILURES, HUNG),
         };
         let lasted = failures.began.map_or(Duration::ZERO, |at| now.since(at));
-        let many = call.detour == Detour::Wait && failures.all >= WAITING_FAILED;
-        let fails_all = failures.all >= FAILED
+        let fails_all = failures.firsts >= FAILED
             && failures.all as usize >= call.out
-            && failures.firsts >= items
-            && (lasted >= quiet || many);
-        failures.unreached >= unreached || failures.hung >= hung || fails_all
+            && (lasted >= quiet || failures.all >= MANY);
+        failures.unreached >= UNREACHED || failures.hung >= hung || fails_all
     }
 
-    /// When items without another step stop waiting.
-    fn patience_ends(&self) -> Time {
-        match self.open_since {
-            _ if !self.reached => self.first_call.after(NEVER_REACHED),
-            Some(since) => since.after(LONGEST_OUTAGE),
-            None => Time::FAR,
+    /// When items without another step stop waiting in an outage since this time.
+    fn patience_ends(&self, outage: Time) -> Time {
+        if self.reached {
+            outage.after(LONGEST_OUTAGE)
+        } else {
+            self.first_call.after(NEVER_REACHED)
         }
     }
 
     /// Closes the breaker; returns true if it was open. An answer resets all counts; any reply shows that the server
     /// is reachable.
     fn close(&mut self, answered: bool) -> bool {
-        let was_open = !matches!(self.state, State::Closed);
-        self.state = State::Closed;
-        self.open_since = None;
+        let was_open = self.outage.take().is_some();
         let failures = &mut self.since_answer;
         if answered || was_open {
             *failures = Failures::default();
@@ -465,27 +423,23 @@ impl Breaker {
         was_open
     }
 
-    /// Opens the breaker for twice as long as before.
-    fn open(&mut self, why: &Error, before: Duration, detour: Detour, now: Time) {
-        self.open_since.get_or_insert(now);
-        let (first, longest) = match detour {
-            Detour::NextStep => (FIRST_OPEN, LONGEST_OPEN),
-            _ => (FIRST_WAIT, LONGEST_WAIT),
-        };
-        let wait = (before * 2).clamp(first, longest);
-        let mut until = now.after(wait);
+    fn open(&mut self, why: &Error, detour: Detour, now: Time) {
+        let since = self.outage.as_ref().map_or(now, |outage| outage.since);
+        let end = self.patience_ends(since);
+        let mut until = now.after(OPEN);
         if detour == Detour::Wait {
-            let asked = why.retry_after().unwrap_or_default().min(LONGEST_OPEN);
+            let asked = why.retry_after().unwrap_or_default().min(LONGEST_ASKED);
             until = until.max(now.after(asked));
             // The last call before items stop waiting is the last probe.
-            let end = self.patience_ends();
             until = if end > now { until.min(end) } else { until };
         }
-        self.state = State::Open {
-            until,
+        self.outage = Some(Outage {
+            since,
             why: why.clone(),
-            wait,
-        };
+            until,
+            half_open: None,
+            probing: false,
+        });
     }
 }
 

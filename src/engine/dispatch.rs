@@ -5,28 +5,22 @@
 //! time of the next turn. [`run`](super::run) drives it with real threads, the simulation with thousands of seeded
 //! schedules.
 
-use std::fmt::Display;
 use std::sync::Arc;
-use std::time::Duration;
 
 use crate::base::{Error, RateHints, Time};
 
-use super::availability::Availability;
+use super::availability::{Availability, Exclusions};
 use super::counters::Counters;
-use super::exclusions::Exclusions;
-use super::health::{self, Health};
+use super::health::Health;
+use super::limited_by::{Lately, Limit, LimitedBy};
 use super::limiter::{Limiter, Permit};
-use super::quota::QuotaId;
-use super::quota_status::LearnedLimit;
 use super::route::RetryPolicy;
 pub use super::stop::{ErrorPolicy, StopReason};
-use super::time_split::{Limit, Stopwatch, TimeSplit};
 use super::work::{SettleEnd, SettleIo, Settled, TakeEnd, TakeIo, Ticket, Work};
 use crate::base::random::Random;
 
 mod call_ended;
 mod failure;
-mod outage;
 mod settle;
 mod start;
 
@@ -100,12 +94,6 @@ pub(crate) enum Turn {
     Finished,
 }
 
-/// Longer pauses are logged.
-const LONG_PAUSE: Duration = Duration::from_secs(60);
-/// Interval of checks whether calls in flight have shown if a key is valid or a provider is worth waiting for.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Shortest wait for a provider.
-const SOON: Duration = Duration::from_millis(20);
 pub(crate) struct Options {
     pub concurrency: usize,
     pub retry: RetryPolicy,
@@ -149,7 +137,7 @@ pub(crate) struct Dispatcher<W: Work> {
     /// A connection failed, and nothing has been answered since.
     unreachable_logged: bool,
     counters: Counters,
-    stopwatch: Stopwatch,
+    lately: Lately,
     resumes_at: Option<Time>,
 }
 
@@ -174,7 +162,7 @@ impl<W: Work> Dispatcher<W> {
             counters: Counters::default(),
             started: 0,
             ended: 0,
-            stopwatch: Stopwatch::default(),
+            lately: Lately::default(),
             resumes_at: None,
         }
     }
@@ -183,9 +171,11 @@ impl<W: Work> Dispatcher<W> {
         self.counters
     }
 
-    /// How the time since the first turn was spent.
-    pub(crate) fn time_split(&self, now: Time) -> TimeSplit {
-        self.stopwatch.read(now)
+    /// What limited the run in about the last second.
+    pub(crate) fn limited_by(&mut self, now: Time) -> LimitedBy {
+        let mut paused = self.availability.pauses.paused(now);
+        let learned = paused.find_map(|quota| self.limiter.learned_limit(quota, now));
+        self.lately.limited_by(learned, now)
     }
 
     pub(crate) fn stop_reason(&self) -> Option<&StopReason> {
@@ -272,11 +262,10 @@ impl<W: Work> Dispatcher<W> {
         let finished = over && self.counters.in_flight == 0 && settled;
         // If nothing else limits the run, the last calls do, or the writing of their outcomes.
         let limit = limit.unwrap_or(match self.calls_in_flight() {
-            0 if finished => Limit::End,
             0 => Limit::Disk,
             _ => Limit::Calls,
         });
-        self.stopwatch.account(limit, now);
+        self.lately.account(limit, now);
         let waits = matches!(limit, Limit::Cooldown | Limit::Backoff);
         self.resumes_at = wake.filter(|_| waits);
         if finished {
@@ -290,12 +279,6 @@ impl<W: Work> Dispatcher<W> {
     /// Number of calls in flight. Ended calls may occupy slots until their outcomes are written.
     fn calls_in_flight(&self) -> usize {
         usize::try_from(self.started - self.ended).unwrap_or(usize::MAX)
-    }
-
-    /// The learned limit that delays calls now.
-    pub(crate) fn learned_limit(&self, now: Time) -> Option<LearnedLimit> {
-        let mut paused = self.availability.pauses.paused(now);
-        paused.find_map(|quota| self.limiter.learned_limit(quota, now))
     }
 
     fn check_deadline(&mut self, now: Time) {
@@ -320,26 +303,6 @@ impl<W: Work> Dispatcher<W> {
 
     fn stops_when_critical(&self) -> bool {
         self.options.on_error == ErrorPolicy::StopOnCriticalError
-    }
-
-    /// Logs a long pause of a quota once, with the reason.
-    fn log_long_pause(&mut self, quota: QuotaId, until: Time, now: Time, why: &dyn Display) {
-        let wait = until.since(now);
-        if wait <= LONG_PAUSE || !self.health.is_new_pause(quota, until) {
-            return;
-        }
-        let (wait, at) = (health::long(wait), health::time_of_day(wait));
-        // Otherwise the limiter delays the calls: the provider rejected nothing.
-        if self.limiter.paused_until(quota) >= until {
-            log::warn!(
-                "{why}; the provider requested a wait of {wait}: no calls to it before {at}"
-            );
-        } else {
-            log::warn!(
-                "the requests or tokens per minute are used up for {wait}, since replies reported more tokens than \
-                 estimated, or other runs use the same limit: no calls to the provider before {at}"
-            );
-        }
     }
 
     fn wait_until(&mut self, ticket: Ticket<W::Task>, at: Time, why: Option<Error>) {

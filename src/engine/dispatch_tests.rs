@@ -1,6 +1,7 @@
 //! Which calls start when, on a simulated clock.
 
 use std::cell::Cell;
+use std::time::Duration;
 
 use super::settle::GROUP_DELAY;
 use super::*;
@@ -8,7 +9,7 @@ use crate::base::random::Random;
 use crate::base::{ErrorKind, RateWindow, Sent};
 use crate::engine::class::Class;
 use crate::engine::health::MAX_LOADING;
-use crate::engine::limiter::{Limits, QuotaKey};
+use crate::engine::limiter::{Limits, QuotaId, QuotaKey};
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take};
@@ -256,14 +257,8 @@ fn a_full_provider_counts_only_if_items_wait_for_it() {
         let settled = Time::ZERO.after(GROUP_DELAY);
         run.turn(settled, &mut in_flight);
         assert_eq!(in_flight.len(), 1);
-        let later = Duration::from_millis(10);
-        let before = run.time_split(settled);
-        let after = run.time_split(settled.after(later));
-        let time = [
-            after.all_slots - before.all_slots,
-            after.quota - before.quota,
-        ];
-        assert_eq!(time[last], later, "durable: {durable}, {time:?}");
+        let (limit, _) = run.limited_by(settled.after(Duration::from_secs(2)));
+        assert_eq!(limit, Some(["concurrency", "quota"][last]), "{durable}");
     }
 }
 
@@ -472,18 +467,18 @@ fn work_that_waits_in_a_queue_stops_like_any_other_unless_it_comes_from_many() {
 
 #[test]
 fn slots_limit_only_while_items_wait_for_them_and_backoff_only_while_nothing_else_goes_on() {
-    for (items, all_slots) in [(4, 0), (8, 50)] {
+    for (items, limit) in [(4, "provider"), (8, "concurrency")] {
         let mut run = dispatcher(vec![1; items], Limits::default(), 4, ErrorPolicy::default());
         let mut start = Vec::new();
-        for millis in [0, 50, 100] {
+        for millis in [0, 600, 1000] {
             let at = Time::ZERO.after(Duration::from_millis(millis));
             for call in start.drain(..) {
                 run.handle(Event::CallEnded(end_of(call, Ok(()))), at);
             }
             run.turn(at, &mut start);
         }
-        let split = run.time_split(Time::ZERO.after(Duration::from_millis(100)));
-        assert_eq!(split.all_slots, Duration::from_millis(all_slots), "{items}");
+        let (found, _) = run.limited_by(Time::ZERO.after(Duration::from_secs(1)));
+        assert_eq!(found, Some(limit), "{items}");
     }
     let mut run = dispatcher(vec![1; 2], Limits::default(), 4, ErrorPolicy::default());
     let mut start = Vec::new();
@@ -497,11 +492,8 @@ fn slots_limit_only_while_items_wait_for_them_and_backoff_only_while_nothing_els
     let at = Time::ZERO.after(Duration::from_millis(400));
     run.handle(Event::CallEnded(end_of(start.remove(0), Ok(()))), at);
     run.turn(at, &mut start);
-    let split = run.time_split(at.after(Duration::from_millis(300)));
-    assert_eq!(
-        (split.provider, split.backoff),
-        (Duration::from_millis(400), Duration::from_millis(300))
-    );
+    let (limit, _) = run.limited_by(at.after(Duration::from_millis(700)));
+    assert_eq!(limit, Some("backoff"));
 }
 
 fn end_of(call: Call<usize>, result: Result<(), Error>) -> EndedCall<usize, ()> {

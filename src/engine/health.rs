@@ -9,7 +9,7 @@
 //! - **Loading.** Items wait for a server that loads its model, for ten minutes at most.
 //! - **Rate limits.** A quota is given up when all its calls were rate-limited for ten minutes.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::base::brief::beginning;
 use crate::base::{Error, ErrorKind, Time};
@@ -17,10 +17,9 @@ use crate::base::{Error, ErrorKind, Time};
 use super::class::StepId;
 use super::limiter::{CallEnd, QuotaId};
 
-/// Consecutive critical failures that single items no longer explain.
-const ENOUGH: u32 = 3;
-/// The same for status 403: a content filter or a foreign file id can reject single prompts.
-const ENOUGH_FORBIDDEN: u32 = 5;
+/// Consecutive critical failures that single items no longer explain: a content filter or a foreign file id can reject
+/// single prompts.
+const ENOUGH: u32 = 5;
 /// Consecutive equal failures, before any answer, after which all further calls would fail.
 const ENOUGH_ALIKE: u32 = 10;
 /// Bytes of the last reply that the message shows.
@@ -29,18 +28,14 @@ const HEAD: usize = 160;
 const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 /// After this time, rejections of a server that loads its model count as failures.
 pub(crate) const MAX_LOADING: Duration = Duration::from_secs(600);
-/// A quota that is not called for this long although it could be has no items; jitter and other items' turns take
-/// less.
-const IDLE: Duration = Duration::from_secs(120);
-
 /// Of all steps and quotas that were called.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     steps: Vec<(StepId, StepHealth)>,
     /// Tasks without a quota have one of their own at each step.
     quotas: Vec<((StepId, QuotaId), QuotaHealth)>,
-    /// Of each quota at all steps.
-    shared: Vec<(QuotaId, SharedHealth)>,
+    /// Since when the server of a quota has been loading its model.
+    loading: Vec<(QuotaId, Option<Time>)>,
 }
 
 #[derive(Debug, Default)]
@@ -58,18 +53,8 @@ struct StepHealth {
 #[derive(Debug, Default)]
 struct QuotaHealth {
     critical: Critical,
-    /// First rate-limited call since the last answer, moved forward by the time in which the quota was not called.
+    /// First rate-limited call since the last answer.
     refuses_since: Option<Time>,
-    /// When the quota was last called, or may be called again.
-    next_call: Time,
-}
-
-#[derive(Debug, Default)]
-struct SharedHealth {
-    /// The end of the last pause that was logged.
-    logged: Time,
-    /// Since when its server has been loading its model.
-    loading: Option<Time>,
 }
 
 #[derive(Debug, Default)]
@@ -144,9 +129,7 @@ impl Health {
             &mut entry(&mut self.quotas, (step, quota)).critical
         };
         critical.failures += 1;
-        let forbidden = error.kind() == ErrorKind::Auth && error.status() == Some(403);
-        let enough = if forbidden { ENOUGH_FORBIDDEN } else { ENOUGH };
-        critical.failures >= enough || (!critical.answered && out == 0)
+        critical.failures >= ENOUGH || (!critical.answered && out == 0)
     }
 
     /// Records a reply that is no answer. Returns the error that ends the run if all further calls would fail in the
@@ -210,7 +193,7 @@ impl Health {
     /// Records how a call ended. Returns true if its server is loading its model: then its item waits for the server, and
     /// the call does not count as an attempt.
     pub(super) fn is_loading(&mut self, quota: QuotaId, ended: &CallEnd, now: Time) -> bool {
-        let loading = &mut entry(&mut self.shared, quota).loading;
+        let loading = entry(&mut self.loading, quota);
         match ended {
             CallEnd::NotReady(_) => now.since(*loading.get_or_insert(now)) < MAX_LOADING,
             CallEnd::Replied(_) | CallEnd::Troubled(_) | CallEnd::RateLimited(_) => {
@@ -223,45 +206,17 @@ impl Health {
 
     /// Since when a server has been loading its model.
     pub(super) fn loading_since(&self) -> Option<Time> {
-        let loading = self.shared.iter().filter_map(|(_, health)| health.loading);
-        loading.min()
-    }
-
-    /// Records the start of a call of the quota.
-    pub(super) fn called(&mut self, step: StepId, quota: QuotaId, now: Time) {
-        let quota = entry(&mut self.quotas, (step, quota));
-        let idle = now.since(quota.next_call);
-        if idle > IDLE {
-            let since = &mut quota.refuses_since;
-            *since = since.map(|since| since.after(idle));
-        }
-        quota.next_call = quota.next_call.max(now);
-    }
-
-    /// A rate-limited call will be retried at `until`.
-    pub(super) fn waits(&mut self, step: StepId, quota: QuotaId, until: Time) {
-        let quota = entry(&mut self.quotas, (step, quota));
-        quota.next_call = quota.next_call.max(until);
+        self.loading.iter().filter_map(|(_, since)| *since).min()
     }
 
     pub(super) fn refused(&mut self, step: StepId, quota: QuotaId, now: Time) -> Refusal {
         let quota = entry(&mut self.quotas, (step, quota));
-        quota.next_call = quota.next_call.max(now);
         let since = *quota.refuses_since.get_or_insert(now);
         match quota.critical.answered {
             _ if now.since(since) >= GIVE_UP_AFTER => Refusal::OfAll,
             true => Refusal::Answering,
             false => Refusal::Unknown,
         }
-    }
-
-    /// Whether a pause until `until` was not logged yet.
-    pub(super) fn is_new_pause(&mut self, quota: QuotaId, until: Time) -> bool {
-        let logged = &mut entry(&mut self.shared, quota).logged;
-        // A later end by jitter or rounding is not a new pause.
-        let is_new = *logged == Time::ZERO || until > logged.after(Duration::from_secs(1));
-        *logged = until.max(*logged);
-        is_new
     }
 }
 
@@ -281,17 +236,6 @@ pub(super) fn long(time: Duration) -> String {
         s if s < 48 * 3600 => format!("{} h", s / 3600),
         s => format!("{} days", s / 86_400),
     }
-}
-
-/// The time of day `wait` from now.
-pub(super) fn time_of_day(wait: Duration) -> String {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let minutes = now
-        .unwrap_or_default()
-        .saturating_add(wait)
-        .as_secs()
-        .div_ceil(60);
-    format!("{:02}:{:02} UTC", minutes / 60 % 24, minutes % 60)
 }
 
 #[cfg(test)]
@@ -333,10 +277,10 @@ mod tests {
     #[test]
     fn with_other_calls_several_consecutive_critical_failures_are_needed() {
         for (kind, status, most) in [
-            (ErrorKind::Auth, 401, 3),
+            (ErrorKind::Auth, 401, 5),
             (ErrorKind::Auth, 403, 5),
             (ErrorKind::Quota, 403, 1),
-            (ErrorKind::RateLimited, 429, 3),
+            (ErrorKind::RateLimited, 429, 5),
             (ErrorKind::UnknownModel, 404, 1),
         ] {
             let error = rejected(kind, status);
@@ -377,23 +321,6 @@ mod tests {
     }
 
     #[test]
-    fn time_without_calls_does_not_count() {
-        let mut refusals = Health::default();
-        let mut refused = |from, to, until| {
-            refusals.called(step(0), QUOTA, at(from));
-            let health = refusals.refused(step(0), QUOTA, at(to));
-            refusals.waits(step(0), QUOTA, at(until));
-            health
-        };
-        assert_eq!(refused(0, 1, 2), Refusal::Unknown);
-        // The next job arrives eleven minutes later.
-        assert_eq!(refused(662, 663, 664), Refusal::Unknown);
-        // A wait that the provider requested is not idle time.
-        assert_eq!(refused(664, 665, 1_200), Refusal::Unknown);
-        assert_eq!(refused(1_262, 1_263, 1_300), Refusal::OfAll);
-    }
-
-    #[test]
     fn waiting_for_a_model_ends_after_ten_minutes_and_restarts_after_a_reply() {
         let (a, b) = (QuotaId(1), QuotaId(2));
         let mut loading = Health::default();
@@ -413,14 +340,6 @@ mod tests {
         // A server that limits the rate has loaded its model.
         loading.is_loading(b, &CallEnd::RateLimited(None), at(610));
         assert_eq!(loading.loading_since(), None);
-    }
-
-    #[test]
-    fn a_pause_is_reported_once() {
-        let mut refusals = Health::default();
-        let asked = [(1, 100), (1, 100), (2, 100), (1, 99), (1, 200)];
-        let new = asked.map(|(quota, until)| refusals.is_new_pause(QuotaId(quota), at(until)));
-        assert_eq!(new, [true, false, true, false, true]);
     }
 
     #[test]

@@ -98,8 +98,6 @@ pub(super) struct Quota {
     streak: u32,
     /// Calls that have been answered.
     replies: u64,
-    /// A call that started in this epoch has been answered.
-    answered_since_cut: bool,
     /// Cuts since the last answer to a call that started after the previous cut.
     unanswered_cuts: u32,
     /// Highest number of calls in flight that was accepted in this epoch.
@@ -161,7 +159,6 @@ impl Quota {
             cut_epoch: 0,
             streak: 0,
             replies: 0,
-            answered_since_cut: true,
             accepted_peak: 0,
             unanswered_cuts: 0,
             waits_for_reply: false,
@@ -379,7 +376,6 @@ impl Quota {
                 self.replies += 1;
                 self.waits_for_reply = false;
                 if permit.cut_epoch == self.cut_epoch {
-                    self.answered_since_cut = true;
                     self.unanswered_cuts = 0;
                     if accepted {
                         self.accepted_peak = self.accepted_peak.max(permit.in_flight);
@@ -432,7 +428,6 @@ impl Quota {
 
     fn next_cut_epoch(&mut self) {
         self.cut_epoch += 1;
-        self.answered_since_cut = false;
         self.accepted_peak = 0;
         self.waits_for_reply = false;
     }

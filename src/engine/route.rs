@@ -3,15 +3,16 @@
 //! A pure function of the route, the history of the item, and the error. Nothing else in the crate retries calls.
 
 use std::num::NonZeroU64;
+use std::sync::Arc;
 use std::time::Duration;
 
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Error, ErrorKind, RateHints, Sent, Time};
+use crate::base::brief::beginning;
+use crate::base::{Error, ErrorKind, Optional, RateHints, Sent, Time};
 
-use super::breaker::{FIRST_OPEN, may_be_shared};
-use super::fallback_history::FallbackHistory;
+use super::breaker::may_be_shared;
 
 /// How often failed calls are retried, and after which waits.
 #[derive(Debug, Clone, Copy, PartialEq, Setters)]
@@ -173,6 +174,47 @@ impl From<Time> for First {
     }
 }
 
+/// The steps that an item has left; empty by default. In 8 bytes, because most waiting items have never failed over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FallbackHistory(Option<Arc<Left>>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Left {
+    before: FallbackHistory,
+    step: u8,
+    kind: ErrorKind,
+    status: Option<u16>,
+    message: String,
+}
+
+/// Longer messages are cut.
+const MAX_MESSAGE_BYTES: usize = 300;
+
+impl FallbackHistory {
+    /// The same after the item has left this step too, because of this error.
+    pub(crate) fn and(self, step: u8, error: &Error) -> Self {
+        Self(Some(Arc::new(Left {
+            before: self,
+            step,
+            kind: error.kind(),
+            status: error.status(),
+            message: beginning(error.message(), MAX_MESSAGE_BYTES).into(),
+        })))
+    }
+
+    /// The steps and their errors, in order.
+    pub(crate) fn steps(&self) -> Vec<(u8, Error)> {
+        let last = std::iter::successors(self.0.as_deref(), |left| left.before.0.as_deref());
+        let error = |left: &Left| {
+            let error = Error::new(left.kind, left.message.clone());
+            (left.step, error.set(left.status, Error::with_status))
+        };
+        let mut steps: Vec<_> = last.map(error).collect();
+        steps.reverse();
+        steps
+    }
+}
+
 /// Effect of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
@@ -227,7 +269,7 @@ pub fn decide(
 }
 
 /// If another provider can be called, no item waits for a longer `Retry-After` of a failing provider.
-const LONGEST_WAIT_WITH_FALLBACK: Duration = FIRST_OPEN;
+const LONGEST_WAIT_WITH_FALLBACK: Duration = Duration::from_secs(5);
 
 /// Whether the error requests a longer wait than that.
 pub(crate) fn requests_long_wait(error: &Error) -> bool {

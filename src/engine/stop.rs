@@ -14,7 +14,7 @@ pub enum ErrorPolicy {
     /// Stop if all further calls would fail in the same way: a rejected API key, an account without credit, an
     /// unknown model, a provider that has rate-limited all calls for ten minutes, or whose first ten replies are
     /// unusable in the same way. If other calls are answered, a rejected API key or an account without credit
-    /// concerns one item, until three in a row fail so (five with status 403). The default of `batchwright run`.
+    /// concerns one item, until five in a row fail so. The default of `batchwright run`.
     ///
     /// Under any policy, a run stops when no provider is left that can be called: see [`StopReason::Unreachable`].
     StopOnCriticalError,

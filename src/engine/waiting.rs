@@ -2,45 +2,23 @@
 //! that were skipped because the lane was closed. An item that was taken and returned keeps its position in the input,
 //! so no other item overtakes it.
 
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::base::Time;
 
 use super::availability::Availability;
 use super::limiter::QuotaId;
 
-struct Entry<T> {
-    key: Reverse<(Time, u64)>,
-    item: T,
-}
-
-impl<T> PartialEq for Entry<T> {
-    fn eq(&self, other: &Self) -> bool {
-        self.key == other.key
-    }
-}
-impl<T> Eq for Entry<T> {}
-impl<T> PartialOrd for Entry<T> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl<T> Ord for Entry<T> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.key.cmp(&other.key)
-    }
-}
-
 struct Lane<T> {
-    taken: BinaryHeap<Entry<T>>,
+    /// By the time when each is due, its position, and its number.
+    taken: BTreeMap<(Time, u64, u64), T>,
     passed_over: VecDeque<(u64, T)>,
 }
 
 impl<T> Default for Lane<T> {
     fn default() -> Self {
         Self {
-            taken: BinaryHeap::new(),
+            taken: BTreeMap::new(),
             passed_over: VecDeque::new(),
         }
     }
@@ -48,7 +26,8 @@ impl<T> Default for Lane<T> {
 
 impl<T> Lane<T> {
     fn first_taken(&self) -> Option<(Time, u64)> {
-        self.taken.peek().map(|entry| entry.key.0)
+        let (due, order, _) = self.taken.first_key_value()?.0;
+        Some((*due, *order))
     }
 
     fn first_passed_over(&self) -> Option<u64> {
@@ -65,6 +44,8 @@ pub(crate) struct Waiting<T> {
     /// A route has few quotas.
     lanes: Vec<(QuotaId, Lane<T>)>,
     len: usize,
+    /// Items that were ever pushed: two may be due at the same time and have the same position.
+    pushed: u64,
 }
 
 impl<T> Default for Waiting<T> {
@@ -72,6 +53,7 @@ impl<T> Default for Waiting<T> {
         Self {
             lanes: Vec::new(),
             len: 0,
+            pushed: 0,
         }
     }
 }
@@ -79,8 +61,9 @@ impl<T> Default for Waiting<T> {
 impl<T> Waiting<T> {
     /// Adds an item that was taken and waits until `due`.
     pub(crate) fn push(&mut self, quota: QuotaId, due: Time, order: u64, item: T) {
-        let key = Reverse((due, order));
-        self.lane(quota).taken.push(Entry { key, item });
+        self.pushed += 1;
+        let key = (due, order, self.pushed);
+        self.lane(quota).taken.insert(key, item);
     }
 
     /// Adds an item that was never taken and waits for its quota, in the order of the input.
@@ -109,7 +92,7 @@ impl<T> Waiting<T> {
             Some((first, lane))
         });
         let item = match due.min_by_key(|(first, _)| *first) {
-            Some((_, lane)) => lane.taken.pop().map(|entry| entry.item),
+            Some((_, lane)) => lane.taken.pop_first().map(|(_, item)| item),
             None => {
                 let open = self.lanes.iter_mut().filter(is_open);
                 let first = open.filter_map(|(_, lane)| Some((lane.first_passed_over()?, lane)));
@@ -147,7 +130,7 @@ impl<T> Waiting<T> {
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
         self.len = 0;
         self.lanes.drain(..).flat_map(|(_, lane)| {
-            let taken = lane.taken.into_iter().map(|entry| entry.item);
+            let taken = lane.taken.into_values();
             taken.chain(lane.passed_over.into_iter().map(|(_, item)| item))
         })
     }

@@ -25,8 +25,6 @@
 
 use std::time::Duration;
 
-use super::slot_cost::{Cost, SlotCost};
-
 /// Duration of a rest, at first and at most, as a multiple of the window's size in answers.
 const FIRST_REST: u32 = 4;
 const LONGEST_REST: u32 = 32;
@@ -63,6 +61,74 @@ const ENOUGH_FOR_HALF: u32 = 10;
 const ENOUGH_FOR_DOUBLE: u32 = 5;
 /// A window of at least this size limits nothing.
 const OPEN: u32 = 4096;
+
+/// Calls that were answered since the measurement started, and the cost of a unit of work in slot time. It shows whether more
+/// calls in flight help.
+///
+/// Work is counted in output tokens if replies report them, because replies differ in length, and otherwise in calls.
+/// By Little's law, the throughput of a full window is its size divided by this cost. If the cost grows as fast as
+/// the window, nothing was gained.
+#[derive(Debug, Default, Clone, Copy)]
+struct SlotCost {
+    by_tokens: Sum,
+    by_calls: Sum,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Sum {
+    calls: u32,
+    seconds: f64,
+    tokens: f64,
+}
+
+/// Seconds per token, or per call if no reply reported tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Cost {
+    seconds: f64,
+    by_tokens: bool,
+}
+
+impl SlotCost {
+    fn add(&mut self, took: Duration, output_tokens: Option<u64>) {
+        let sum = match output_tokens {
+            Some(_) => &mut self.by_tokens,
+            None => &mut self.by_calls,
+        };
+        sum.calls += 1;
+        sum.seconds += took.as_secs_f64();
+        // An answer without tokens, such as a vector, is work too.
+        sum.tokens += output_tokens.unwrap_or(1).max(1) as f64;
+    }
+
+    fn calls(&self) -> u32 {
+        self.by_tokens.calls + self.by_calls.calls
+    }
+
+    fn cost(&self) -> Cost {
+        let by_tokens = self.by_tokens.calls >= self.by_calls.calls;
+        let sum = if by_tokens {
+            self.by_tokens
+        } else {
+            self.by_calls
+        };
+        Cost {
+            // A clock that does not advance must not make work free.
+            seconds: (sum.seconds / sum.tokens.max(1.0)).max(1e-9),
+            by_tokens,
+        }
+    }
+}
+
+impl Cost {
+    /// The ratio of two costs; 1 if they cannot be compared.
+    fn times(self, other: Cost) -> f64 {
+        if self.by_tokens == other.by_tokens {
+            self.seconds / other.seconds
+        } else {
+            1.0
+        }
+    }
+}
 
 /// A size and the cost of work at that size.
 #[derive(Debug, Clone, Copy)]

@@ -6,9 +6,9 @@ use crate::base::{Error, Time};
 
 use super::availability::Availability;
 use super::class::Class;
+use super::limited_by::Limit;
 use super::limiter::QuotaId;
 use super::route::Tries;
-use super::time_split::Limit;
 
 /// Expected use of a token quota.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

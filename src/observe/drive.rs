@@ -10,7 +10,6 @@ use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
 use crate::engine::run::{
     CallsAtOnce, Finish, Observer, Outlet, RunSetup, Runner, TICK, Waker, bad_concurrency, run,
 };
-use crate::engine::time_split::TimeSplit;
 use crate::engine::work::{Settled, Work};
 
 use super::progress::{Phase, Progress, ProgressNotifier};
@@ -67,13 +66,12 @@ pub(crate) struct DriveEnd<W: Work> {
     pub lost: Vec<Settled<W::Task, W::Done>>,
     pub now: Time,
     counters: Counters,
-    time: TimeSplit,
 }
 
 impl<W: Counted> DriveEnd<W> {
     pub(crate) fn summary(&mut self) -> Summary {
         let tally = self.work.tally();
-        tally.summary(&self.counters, self.time, self.now)
+        tally.summary(&self.counters, self.now)
     }
 }
 
@@ -135,7 +133,6 @@ impl Drive<'_> {
         Ok(DriveEnd {
             stop: dispatcher.stop_reason().cloned(),
             counters: dispatcher.counters(),
-            time: dispatcher.time_split(now),
             work: dispatcher.work,
             lost,
             now,
@@ -158,14 +155,15 @@ fn progress<W: Counted>(dispatcher: &mut Dispatcher<W>, now: Time) -> Progress {
     let trouble = trouble.cloned();
     let (loading, counters) = (dispatcher.loading_since(), dispatcher.counters());
     let resumes_in = dispatcher.resumes_at().map(|at| at.since(now));
-    let (split, learned) = (dispatcher.time_split(now), dispatcher.learned_limit(now));
+    let (limited_by, learned_limit) = dispatcher.limited_by(now);
     let tally = dispatcher.work.tally();
-    tally.lately.note(split, learned);
     let progress = tally.progress(&counters, now, phase, trouble, loading);
     Progress {
         // While the run waits, its rate says nothing about the end.
         eta: progress.eta.filter(|_| resumes_in.is_none()),
         resumes_in,
+        limited_by,
+        learned_limit,
         ..progress
     }
 }

@@ -70,9 +70,10 @@ pub struct Progress {
     pub cost_usd: Option<Usd>,
     /// Items of unknown cost.
     pub unpriced: u64,
-    /// What limited the run most in about the last second: the name of a part of
-    /// [`TimeSplit`](crate::progress::TimeSplit), or `"concurrency"` if more concurrent calls would help. A worker
-    /// also has `"load"` and `"memory"`, if they keep it from running more jobs at once, and `"budget"`, if the next call of
+    /// What limited the run most in about the last second: `"concurrency"` if more concurrent calls would help,
+    /// `"quota"` (requests or tokens per minute), `"cooldown"` (a limit is paused, or a provider cannot be reached),
+    /// `"backoff"` (all items wait for a retry), `"provider"` (the last calls are in flight), `"disk"` (outcomes wait to
+    /// be written, or taken by the caller) or `"source"` (no item is ready). A worker also has `"load"` and `"memory"`, if they keep it from running more jobs at once, and `"budget"`, if the next call of
     /// a process does not fit its budget. `None` if unknown.
     pub limited_by: Option<&'static str>,
     /// The learned limit that slows the run, while `limited_by` is `"quota"` and the user did not set that limit.

@@ -8,7 +8,6 @@ use serde::{Serialize, Serializer};
 
 use crate::base::{Error, Paid, Time, Usage, Usd};
 use crate::engine::counters::Counters;
-use crate::engine::time_split::{Lately, TimeSplit};
 
 use super::causes::{Causes, FailureCause};
 use super::progress::{Phase, Progress, percent};
@@ -82,8 +81,6 @@ pub(crate) struct Tally {
     calls: CallTimes,
     started: Time,
     pace: Pace,
-    /// What limits the run now.
-    pub lately: Lately,
 }
 
 /// Durations of the calls that brought an answer, in tens of microseconds.
@@ -284,8 +281,6 @@ impl Tally {
             output_tokens: self.sums.usage.output_tokens,
             cost_usd: self.cost(),
             unpriced: self.sums.unpriced,
-            limited_by: self.lately.limited_by,
-            learned_limit: self.lately.learned_limit,
             trouble: trouble.as_ref().map(|error| error.message().to_owned()),
             trouble_kind: trouble.as_ref().map(Error::kind),
             loading: loading_since.map(|since| now.since(since)),
@@ -293,7 +288,7 @@ impl Tally {
         }
     }
 
-    pub(crate) fn summary(&self, counters: &Counters, mut time: TimeSplit, now: Time) -> Summary {
+    pub(crate) fn summary(&self, counters: &Counters, now: Time) -> Summary {
         let busy = match (counters.first_start, counters.last_end) {
             (Some(start), Some(end)) => end.since(start),
             _ => Duration::ZERO,
@@ -307,8 +302,6 @@ impl Tally {
             *errors.entry(cause.kind).or_default() += cause.items;
         }
         let elapsed = now.since(self.started);
-        // The engine's stopwatch starts with its first check.
-        time.queued += elapsed.saturating_sub(time.total());
         let settled = self.settled_by_calls() as f64;
         let completed = self.before + self.completed;
         let failed = self.failed_before + self.failed;
@@ -344,7 +337,6 @@ impl Tally {
             } else {
                 settled / busy.as_secs_f64()
             },
-            time,
             ..self.sums.clone()
         }
     }
@@ -455,17 +447,6 @@ pub struct Summary {
     pub busy: Duration,
     /// Outcomes per second of `busy`, without those that existed before the first call.
     pub rate: f64,
-    /// How the time from start to end was spent; the parts add up to `elapsed`.
-    pub time: TimeSplit,
-}
-
-impl Summary {
-    /// What limited the run most: the name of a part of its [`time`](Self::time), `"nothing"`, or `"concurrency"` if
-    /// that part is the provider's and items waited, during at least a third of it, while all slots had calls in
-    /// flight.
-    pub fn limited_by(&self) -> &'static str {
-        self.time.longest()
-    }
 }
 
 #[cfg(test)]

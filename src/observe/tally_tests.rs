@@ -18,7 +18,7 @@ fn progress_counts_the_items_of_this_run() {
     let progress = tally.progress(&counters, now, Phase::Running, None, None);
     assert_eq!((progress.total, progress.percent), (Some(500), Some(90.0)));
     assert_eq!(progress.eta, Some(Duration::from_secs(10)));
-    let summary = tally.summary(&counters, TimeSplit::default(), now);
+    let summary = tally.summary(&counters, now);
     assert_eq!((summary.total, summary.pending), (1000, 550));
 }
 
@@ -58,7 +58,7 @@ fn items_settled_before_the_first_call_do_not_affect_the_rate() {
     let progress = tally.progress(&counters, now, Phase::Running, None, None);
     assert_eq!((progress.total, progress.percent), (Some(500), Some(90.0)));
     assert_eq!(progress.eta, Some(Duration::from_secs(10)));
-    let summary = tally.summary(&counters, TimeSplit::default(), now);
+    let summary = tally.summary(&counters, now);
     assert_eq!((summary.rate, summary.calls_saved), (5.0, 400));
 }
 
@@ -67,7 +67,7 @@ fn equal_texts_save_no_calls_that_can_be_counted() {
     let mut tally = Tally::new(None, Time::ZERO).embedding(true);
     tally.failed_as_equals(&Error::new(ErrorKind::Invalid, "x"), 7);
     let now = Time::ZERO.after(Duration::from_secs(1));
-    let summary = tally.summary(&Counters::default(), TimeSplit::default(), now);
+    let summary = tally.summary(&Counters::default(), now);
     assert_eq!((summary.failed, summary.calls_saved), (7, 0));
 }
 
@@ -85,7 +85,7 @@ fn the_counts_add_up_and_unknown_costs_are_counted_separately() {
     };
     tally.answered(1, &measure);
     let now = Time::ZERO.after(Duration::from_secs(1));
-    let summary = |tally: &Tally| tally.summary(&Counters::default(), TimeSplit::default(), now);
+    let summary = |tally: &Tally| tally.summary(&Counters::default(), now);
     let cost = |tally: &Tally| (summary(tally).cost_usd, summary(tally).unpriced);
     assert_eq!(cost(&tally), (Some(Usd::from_picos(500)), 0));
     (measure.cost_usd, measure.priced, measure.unpriced) = (Usd::ZERO, 0, 1);
@@ -99,7 +99,7 @@ fn the_counts_add_up_and_unknown_costs_are_counted_separately() {
     tally.failed(&page, 1);
     assert_eq!(cost(&tally), (Some(Usd::from_picos(507)), 3));
     tally.failed(&Error::new(ErrorKind::Invalid, "x"), 1);
-    let summary = tally.summary(&Counters::default(), TimeSplit::default(), now);
+    let summary = tally.summary(&Counters::default(), now);
     let counts = [
         summary.total,
         summary.completed,

@@ -212,7 +212,7 @@ impl<'a> Pool<'a> {
     fn not_begun(&self, why: &str, now: Time) -> PoolEnd {
         let tally = Tally::new(self.total, now);
         PoolEnd {
-            summary: tally.summary(&Default::default(), Default::default(), now),
+            summary: tally.summary(&Default::default(), now),
             stop: Some(StopReason::Misuse(why.to_owned())),
         }
     }

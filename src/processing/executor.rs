@@ -17,7 +17,7 @@ use super::result::{
     BatchResult, ProcessResult, ProcessingEnd, ProcessingStats, Sink, StatsCollector,
 };
 use super::task::{ProcessTask, SourceFile, Stamp};
-use crate::base::background::Background;
+use crate::base::thread::Background;
 use crate::base::{Context, Error, MemoryManager};
 use crate::engine::dispatch::StopReason;
 use crate::engine::route::RetryPolicy;

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use crate::base::brief::beginning;
 use crate::base::{Clock, Deadline, Error, ErrorKind, ProcessId, Time};
 use crate::engine::availability::Availability;
-use crate::engine::time_split::Limit;
+use crate::engine::limited_by::Limit;
 use crate::engine::work::{Take, Ticket};
 use crate::llm::pack::Pack;
 

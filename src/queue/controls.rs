@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::base::{Clock, Context, Error, ErrorKind};
+use crate::engine::availability::Exclusions;
 use crate::engine::dispatch::ErrorPolicy;
-use crate::engine::exclusions::Exclusions;
 use crate::engine::run::Waker;
 use crate::llm::params::RequestTask;
 use crate::llm::provider_limits::ProviderLimits;

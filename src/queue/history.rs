@@ -6,8 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::brief::beginning;
 use crate::base::{Error, Optional, Paid, Time, Timestamp};
-use crate::engine::fallback_history::FallbackHistory;
-use crate::engine::route::{First, Tries};
+use crate::engine::route::{FallbackHistory, First, Tries};
 use crate::llm::carried::Carried;
 use crate::llm::outcome::EarlierProvider;
 use crate::llm::structured_output::Correction;

@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::{Error, ErrorKind, ProcessId, Time, Timestamp, WarnOnce};
-use crate::engine::quota_status::LearnedLimit;
-use crate::engine::time_split::{Lately, TimeSplit};
+use crate::engine::limited_by::LimitedBy;
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 use crate::observe::tracker::Pace;
 
@@ -36,10 +35,8 @@ pub(crate) struct Snapshot {
     pub trouble_kind: Option<ErrorKind>,
     /// How long a server has been loading its model.
     pub loading: Option<Duration>,
-    /// How the worker's time was spent up to now.
-    pub time: TimeSplit,
-    /// The learned limit that delays calls.
-    pub learned_limit: Option<LearnedLimit>,
+    /// What limited the worker in about the last second.
+    pub limited_by: LimitedBy,
     /// Used slots, and their number.
     pub slots: (usize, usize),
     pub stopping: bool,
@@ -50,7 +47,7 @@ pub(crate) struct ProgressReporter {
     controls: Arc<Controls>,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     tracker: ProcessTracker,
-    lately: Lately,
+    limited_by: LimitedBy,
     /// The last reported state of each process.
     reported: HashMap<ProcessId, ProcessState>,
     processes_looked_at: Option<(Time, Timestamp)>,
@@ -81,7 +78,7 @@ impl ProgressReporter {
             controls,
             notifier,
             tracker: ProcessTracker::new(),
-            lately: Lately::default(),
+            limited_by: LimitedBy::default(),
             reported: HashMap::new(),
             processes_looked_at: None,
             batches: Vec::new(),
@@ -97,7 +94,7 @@ impl ProgressReporter {
     /// growing, it is the machine. If no job is due, it may be a budget.
     pub(crate) fn limited_by(&self) -> Option<&'static str> {
         let held_by = *self.controls.held_by.lock();
-        let limit = self.lately.limited_by?;
+        let limit = self.limited_by.0?;
         let mut processes = self.reported.values();
         Some(match limit {
             "concurrency" => held_by.unwrap_or(limit),
@@ -113,7 +110,7 @@ impl ProgressReporter {
                 .warn(format!("{why}; no new jobs start until it works")),
             None => self.stuck.clear(),
         }
-        self.lately.note(snapshot.time, snapshot.learned_limit);
+        self.limited_by = snapshot.limited_by;
         *self.controls.limited_by.lock() = self.limited_by();
         let Some(notifier) = self.notifier.clone() else {
             return;
@@ -151,7 +148,7 @@ impl ProgressReporter {
                 if is_over_budget(&process) {
                     progress.limited_by = Some(BUDGET);
                 }
-                progress.learned_limit = self.lately.learned_limit;
+                progress.learned_limit = self.limited_by.1;
             }
             if snapshot.stopping && progress.phase == Phase::Running {
                 progress.phase = Phase::Stopping;

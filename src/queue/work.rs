@@ -9,8 +9,8 @@ use parking_lot::Mutex;
 
 use crate::base::{Charge, Clock, Context, Error, Mark, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
+use crate::engine::limited_by::Limit;
 use crate::engine::run::Reply;
-use crate::engine::time_split::Limit;
 use crate::engine::work::{SettleIo, Settled, Take, TakeIo, Ticket, Work};
 use crate::llm::pack::Pack;
 use crate::observe::jobs::{EndedJob, JobObserver};

@@ -14,7 +14,6 @@ use crate::base::thread::spawn_scoped;
 use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
 use crate::engine::dispatch::{Dispatcher, Options, StopReason};
 use crate::engine::run::{Finish, Observer, Permits, RunSetup, TICK, run};
-use crate::engine::time_split::TimeSplit;
 use crate::engine::work::{Ticket, Work};
 use crate::llm::pack::Pack;
 
@@ -63,9 +62,6 @@ pub struct WorkerReport {
     pub rate_limited: u64,
     /// Calls that were repeated although the earlier one may have been billed.
     pub possibly_paid_twice: u64,
-    /// How the worker spent its time, from its first access to the queue to its end. `source` is the time without a
-    /// job to run. The time of batches is not included.
-    pub time: TimeSplit,
     /// Why the worker ended; `None` if no job was left.
     #[serde(serialize_with = "stop_text")]
     pub stop: Option<StopReason>,
@@ -293,7 +289,8 @@ impl WorkerRun {
         );
         let notifier = plan.notifier.clone();
         let mut reporter = ProgressReporter::new(store.clone(), controls.clone(), notifier);
-        let look = |dispatcher: &Dispatcher<StoreWork>, now| snapshot(dispatcher, controls, now);
+        let look =
+            |dispatcher: &mut Dispatcher<StoreWork>, now| snapshot(dispatcher, controls, now);
         let mut show = |snapshot: Snapshot| {
             if let Some(observer) = &plan.observer {
                 observer.on_slots(snapshot.slots.0, snapshot.slots.1);
@@ -339,7 +336,7 @@ impl WorkerRun {
     fn end(
         &self,
         finish: Finish<StoreWork>,
-        look: &dyn Fn(&Dispatcher<StoreWork>, Time) -> Snapshot,
+        look: &dyn Fn(&mut Dispatcher<StoreWork>, Time) -> Snapshot,
         show: &mut dyn FnMut(Snapshot),
     ) -> WorkerReport {
         let Finish {
@@ -356,7 +353,7 @@ impl WorkerRun {
                 }
             }
         }
-        show(look(&dispatcher, clock.now()));
+        show(look(&mut dispatcher, clock.now()));
         let counters = dispatcher.counters();
         let tally = dispatcher.work.tally;
         WorkerReport {
@@ -367,7 +364,6 @@ impl WorkerRun {
             retries: counters.retries,
             rate_limited: counters.rate_limited,
             possibly_paid_twice: counters.possibly_paid_twice,
-            time: dispatcher.time_split(clock.now()),
             stop: dispatcher.stop_reason().cloned(),
             unsaved: dispatcher.work.unsaved(&lost, clock.now()),
             ..WorkerReport::default()
@@ -375,7 +371,8 @@ impl WorkerRun {
     }
 }
 
-fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) -> Snapshot {
+fn snapshot(dispatcher: &mut Dispatcher<StoreWork>, controls: &Controls, now: Time) -> Snapshot {
+    let limited_by = dispatcher.limited_by(now);
     let in_flight = dispatcher.counters().in_flight;
     let permits = controls.permits.load(Ordering::SeqCst);
     controls
@@ -404,8 +401,7 @@ fn snapshot(dispatcher: &Dispatcher<StoreWork>, controls: &Controls, now: Time) 
         trouble_kind: trouble.map(Error::kind),
         trouble: trouble_text,
         loading: dispatcher.loading_since().map(|since| now.since(since)),
-        time: dispatcher.time_split(now),
-        learned_limit: dispatcher.learned_limit(now),
+        limited_by,
         slots: (in_flight, permits),
         stopping: dispatcher.stop_reason().is_some(),
     }

@@ -1,13 +1,19 @@
 //! What the end of a call shows about the provider and the quota. Failures continue in [`super::failure`].
 
+use std::time::Duration;
+
 use crate::base::{Error, ErrorKind, Mark, Sent, Time};
 
 use super::super::breaker::{Detour, Ended, is_overload, may_be_shared};
 use super::super::class::StepId;
+use super::super::health::long;
 use super::super::limiter::{CallEnd, LOADING_AGAIN};
 use super::super::route;
 use super::super::work::{Settled, Ticket, Work};
 use super::{Call, Dispatcher, EndedCall, ErrorPolicy, StopReason};
+
+/// Longer pauses of a quota are logged.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
 
 /// Facts about a call that has ended.
 pub(super) struct EndFacts {
@@ -183,6 +189,7 @@ impl<W: Work> Dispatcher<W> {
         now: Time,
     ) {
         let availability = &mut self.availability;
+        let was_paused = availability.pauses.is_paused(ticket.quota(), now);
         let excluded = availability
             .exclusions
             .reason(&ticket.class, ticket.tries.step);
@@ -191,8 +198,12 @@ impl<W: Work> Dispatcher<W> {
                 .pauses
                 .set(ticket.quota(), until.unwrap_or(Time::ZERO));
         }
-        if let (Err(error), Some(until)) = (result, until) {
-            self.log_long_pause(ticket.quota(), until, now, error);
+        let wait = until.map_or(Duration::ZERO, |until| until.since(now));
+        if let Err(error) = result
+            && !was_paused
+            && wait > LONG_PAUSE
+        {
+            log::warn!("{error}; no calls to the provider for {}", long(wait));
         }
         if !result.as_ref().is_err_and(Error::is_unreachable) {
             self.unreached = 0;

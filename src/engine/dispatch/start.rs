@@ -2,9 +2,9 @@
 
 use crate::base::{Error, ErrorKind, Time};
 
+use super::super::limited_by::Limit;
 use super::super::limiter::{Gate, Permit};
 use super::super::route::Tries;
-use super::super::time_split::Limit;
 use super::super::work::{Settled, Take, Ticket, Work};
 use super::{Call, Dispatcher, StopReason, earlier};
 
@@ -180,7 +180,6 @@ impl<W: Work> Dispatcher<W> {
         );
         match self.limiter.try_acquire(quota, input, cap, now) {
             Gate::NotUntil(at) => {
-                self.log_long_pause(quota, at, now, &"another call was rejected or failed");
                 self.availability.pauses.set(quota, at);
                 self.pending.push(Settled::Later(ticket, Time::ZERO, None));
             }
@@ -237,7 +236,6 @@ impl<W: Work> Dispatcher<W> {
         self.availability
             .exclusions
             .begin_call(step, quota, self.started);
-        self.health.called(step, quota, now);
         Call {
             number: self.started,
             began: now,

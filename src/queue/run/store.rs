@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::store_path::{resolved, store_path};
+use crate::base::disk::{resolved, store_path};
 use crate::base::{Error, ErrorKind, ProcessId};
 use crate::bulk::appender::ResultsAppender;
 use crate::bulk::file::FileRun;

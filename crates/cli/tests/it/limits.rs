@@ -99,10 +99,12 @@ fn a_run_finds_the_useful_concurrency_and_never_exceeds_a_given_one() {
     let told = &ended.json()["summary"]["most_in_flight"];
     assert!(told.as_u64().unwrap() >= most);
     let ended = ended.says("5 in flight, up to 256 while that helps");
-    ended.tells(&format!("limited by concurrency ({} in flight)", told));
+    ended.tells(&format!(", up to {told} calls at once"));
     // So few items that no more calls are started than at first.
     let (ended, _) = run(10, "-j auto --rpm 60000");
-    ended.says("5 in flight, up to 256");
+    ended
+        .says("5 in flight, up to 256")
+        .tells(", up to 5 calls at once");
     assert!(run(40, "-j 5").1 <= 5);
 }
 

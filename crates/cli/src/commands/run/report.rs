@@ -214,21 +214,18 @@ fn usage(summary: &Summary) -> Vec<String> {
         ));
     }
     if summary.completed > summary.completed_before {
-        let limited = match (summary.latency_p50, summary.limited_by()) {
-            // Providers do not report what limits their batches.
-            (None, _) => String::new(),
-            (_, "concurrency") => {
-                format!(
-                    ", limited by concurrency ({} in flight)",
-                    summary.most_in_flight
-                )
+        // Calls of batches are the provider's.
+        let at_once = match summary.latency_p50 {
+            Some(_) => {
+                let calls = number_of(summary.most_in_flight as u64, "call", "calls");
+                format!(", up to {calls} at once")
             }
-            (_, limit) => format!(", limited by {limit}"),
+            None => String::new(),
         };
         let (rate, busy) = (summary.rate, span(summary.busy));
         lines.push(row(
             "rate",
-            &format!("{rate:.1} items/s over {busy}{limited}"),
+            &format!("{rate:.1} items/s over {busy}{at_once}"),
         ));
     }
     let answers = counts([
@@ -318,7 +315,6 @@ fn print_json(args: &RunArgs, ended: &Ended, exit: Exit) -> Exit {
     } = ended;
     let mut value = serde_json::json!({
         "summary": report.summary,
-        "limited_by": report.summary.limited_by(),
         "stopped": report.stop.as_ref().map(ToString::to_string),
         "output": args.output.as_ref().map(|path| path.to_string_lossy()),
         "exit_code": exit.code(),
