@@ -109,16 +109,16 @@ impl Store {
     pub(super) fn enlist_again(
         &self,
         _tx: &mut dyn Statements,
-        worker: WorkerId,
+        _worker: WorkerId,
     ) -> Result<(), Fault> {
         match &self.db {
             #[cfg(feature = "mysql")]
-            Db::Mysql(db) if self.workers.has(worker.0) => {
+            Db::Mysql(db) if self.workers.has(_worker.0) => {
                 log::warn!(
                     "the database could not be reached for longer than a lease, and other workers took over the jobs of this \
                      one; it continues with new jobs"
                 );
-                db.enlist(_tx, Some(worker.0)).map(drop)
+                db.enlist(_tx, Some(_worker.0)).map(drop)
             }
             _ => {
                 let why = "the worker is not registered (any more): it has ended, or other workers took over its jobs. \

@@ -113,7 +113,7 @@ fn begin_once(
     as_base64: bool,
     jobs: Vec<Job>,
 ) -> Result<bool, Problem> {
-    let hashes = jobs.iter().map(|job| job.clone().into_parts().request_hash);
+    let hashes = jobs.iter().map(|job| job.request_hash.clone());
     let hashes: String = hashes.map(Option::unwrap_or_default).collect();
     let request = once::hash(&[&[as_base64.into()], hashes.as_bytes()]);
     let known = app.queue.process(process)?;
