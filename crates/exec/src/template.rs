@@ -131,7 +131,6 @@ impl Template {
 
 /// Rejects a placeholder after this part of a shell text, if an argument might not stay one there.
 fn check_place(before: &[u8]) -> Result<(), Error> {
-    let last = |part: &[u8]| before.windows(part.len()).rposition(|found| found == part);
     let place = match open_quote(before) {
         Some(b'\'' | b'"') => {
             return Err(invalid(
@@ -142,15 +141,32 @@ fn check_place(before: &[u8]) -> Result<(), Error> {
         Some(_) => "a comment",
         None if ends_escaped(before) => "what a backslash escapes",
         None if before.ends_with(b"$") => "what a `$` begins",
-        None if last(b"<<").is_some() => "a text after `<<`, which may be a here-document",
-        None if last(b"((") > last(b"))") => "arithmetic",
-        None if last(b"${") > last(b"}") => "`${…}`",
+        None if before.windows(2).any(|found| found == b"<<") => "a text after `<<`, which may be a here-document",
+        None if is_open(before, b"((", b'(', b')') => "arithmetic",
+        None if is_open(before, b"${", b'{', b'}') => "`${…}`",
         None => return Ok(()),
     };
     Err(invalid(format!(
         "the command: an argument cannot be put safely into {place}: give it to a variable before, as in `x={{}}; …`, and \
          write \"$x\" there"
     )))
+}
+
+/// Whether what begins so is not closed.
+fn is_open(mut text: &[u8], begin: &[u8], open: u8, close: u8) -> bool {
+    while let Some(at) = text.windows(begin.len()).position(|found| found == begin) {
+        text = &text[at..];
+        let mut depth = 0;
+        let closes = |byte: &u8| {
+            depth += i32::from(*byte == open) - i32::from(*byte == close);
+            depth == 0 && *byte == close
+        };
+        match text.iter().position(closes) {
+            Some(end) => text = &text[end..],
+            None => return true,
+        }
+    }
+    false
 }
 
 /// What a placeholder stands for.
@@ -305,7 +321,9 @@ mod tests {
             ("cat <<END\n{}\nEND", "a here-document"),
             ("echo `cat {}`", "backticks"),
             ("echo $(({} + 1))", "arithmetic"),
+            ("echo $(( (1+(2)) + {} ))", "arithmetic"),
             ("echo ${x:-{}}", "`${…}`"),
+            ("echo ${x:-${y}{}}", "`${…}`"),
             ("echo x # {}", "a comment"),
             ("echo x # no place", "a comment"),
             ("echo \\{}", "what a backslash escapes"),
