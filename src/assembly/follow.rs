@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::Error;
-use crate::config::store::SettingsWatch;
+use crate::config::watch::SettingsWatch;
 
 use super::LlmManager;
 

@@ -11,7 +11,7 @@ use crate::base::{Context, Deadline, Error, Optional, ProcessId};
 use crate::bulk::run::{Bulk, BulkError};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
-use crate::config::store::SettingsWatch;
+use crate::config::watch::SettingsWatch;
 use crate::engine::budget::Budget;
 use crate::engine::dispatch::StopReason;
 use crate::llm::client::Client;

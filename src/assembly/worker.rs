@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::base::{Error, ErrorKind, Optional};
 use crate::config::settings::Settings;
-use crate::config::store::SettingsWatch;
+use crate::config::watch::SettingsWatch;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
 use crate::llm::batch::BatchClient;

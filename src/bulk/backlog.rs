@@ -14,8 +14,9 @@ use crate::llm::carried::Carried;
 use crate::llm::pack::{Pack, PackLimits, next_calls};
 
 use super::copies::Copies;
-use super::file_turn::FileTask;
+
 use super::input::FileIndex;
+use super::lines::Named;
 use super::options::FileRunOptions;
 use super::work::Backlog;
 
@@ -241,6 +242,13 @@ impl Backlog for FileBacklog<'_> {
         self.waiting.waits_for(quota)
             || may_take && (0..self.cursors.len()).any(|cursor| has_untaken(self, cursor))
     }
+}
+
+/// A task of a file: its position, and its id once a worker has read it.
+pub(crate) struct FileTask {
+    pub index: u32,
+    pub named: OnceLock<Named>,
+    pub carried: Carried,
 }
 
 #[cfg(test)]

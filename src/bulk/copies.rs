@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::input::{EarlierResult, FileIndex, InputFile};
-use super::line_sink::{Named, shared_outcome};
+use super::lines::{Named, shared_outcome};
 use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan};
 use super::results::{PreviousLine, ResultsFile};

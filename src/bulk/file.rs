@@ -15,12 +15,13 @@ use crate::observe::drive::RunOptions;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
+use super::backlog::FileTask;
 use super::backlog::{FileBacklog, KindPlan};
 use super::copies::Copies;
 use super::copies::Equals;
 use super::copies::{self, KnownAnswers, OutputAnswers};
+use super::file_turn::FileRunner;
 use super::file_turn::FileTurn;
-use super::file_turn::{FileRunner, FileTask};
 use super::input::{FileIndex, InputFile, Matching, NativeLines};
 use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};

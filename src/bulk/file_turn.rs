@@ -3,16 +3,16 @@
 
 use std::io::{self, Write};
 use std::ops::ControlFlow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
 
-use super::backlog::FileBacklog;
+use super::backlog::{FileBacklog, FileTask};
 use super::call::{Answered, call_step, measure};
 use super::copies::Copies;
 use super::input::{FileIndex, InputFile, Unread};
 use super::line_sink::{LineSink, SentLines, Target};
-use super::line_sink::{Lines, Named, each_line};
+use super::lines::{Lines, Named, each_line};
 use super::open_output::{OpenOutput, not_written};
 use super::options::RunReport;
 use super::replies::Replies;
@@ -22,7 +22,6 @@ use crate::base::{Context, Error, MemoryManager, Time};
 use crate::engine::dispatch::{Dispatcher, Event, StopReason};
 use crate::engine::run::{Outlet, Reply, Runner, Waker};
 use crate::engine::work::Ticket;
-use crate::llm::carried::Carried;
 use crate::llm::pack::Pack;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
@@ -170,13 +169,6 @@ fn watch(dispatcher: &mut Dispatcher<Job<FileBacklog<'_>, LineSink<'_>>>, now: T
     {
         dispatcher.handle(Event::Stop(StopReason::OutputLost(lost)), now);
     }
-}
-
-/// A task of a file: its position, and its id once a worker has read it.
-pub(crate) struct FileTask {
-    pub index: u32,
-    pub named: OnceLock<Named>,
-    pub carried: Carried,
 }
 
 pub(super) struct FileRunner<'r> {

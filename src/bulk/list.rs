@@ -11,39 +11,15 @@ use crate::engine::route::Tries;
 use crate::engine::run::Waker;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take, Ticket};
-use crate::llm::carried::Carried;
 use crate::llm::pack::{Pack, PackLimits, next_calls};
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::route::{Route, cost};
 
-use super::work::Backlog;
+use super::work::{Backlog, Item};
 
 /// Bytes of payloads of an unbounded source that may wait in memory; above that, reading pauses.
 const WAITING_BYTES: usize = 16 * 1024 * 1024;
-
-/// A request with its index in the input, and what its failed calls left.
-pub(crate) struct Item<R> {
-    pub index: usize,
-    pub request: R,
-    pub carried: Carried,
-}
-
-impl<R> Item<R> {
-    pub(super) fn new((index, request): (usize, R)) -> Self {
-        Self {
-            index,
-            request,
-            carried: Carried::default(),
-        }
-    }
-}
-
-impl<R: Borrow<Request>> Borrow<Request> for Item<R> {
-    fn borrow(&self) -> &Request {
-        self.request.borrow()
-    }
-}
 
 /// The source of the requests.
 pub(crate) enum Source<'s, R> {

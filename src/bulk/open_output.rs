@@ -8,7 +8,7 @@ use crate::base::{Error, ErrorKind};
 use crate::observe::tally::Tally;
 
 use super::input::{FileIndex, InputFile, State};
-use super::line_sink::{Named, REUSED_BUFFER_BYTES, unsent_line};
+use super::lines::{Named, REUSED_BUFFER_BYTES, unsent_line};
 use super::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput};
 use super::results::ResultsFile;
 use super::results::archive::Archived;

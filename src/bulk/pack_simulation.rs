@@ -12,7 +12,8 @@ use std::time::Duration;
 use crate::base::random::Random;
 use crate::base::seeds::{each_seed, seeds};
 use crate::base::{Context, Error, ErrorKind, RateHints, Sent, Time};
-use crate::bulk::list::{Item, ListBacklog, Source, feed};
+use crate::bulk::list::{ListBacklog, Source, feed};
+use crate::bulk::work::Item;
 use crate::bulk::work::{Backlog, Job, Sink, count};
 use crate::engine::availability::Availability;
 use crate::engine::dispatch::{

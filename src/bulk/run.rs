@@ -27,8 +27,8 @@ use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
 use super::call::{Answered, call_step};
-use super::list::{Item, ListBacklog, Source, feed};
-use super::work::{Batch, Channel, Slots, not_sent, outcome};
+use super::list::{ListBacklog, Source, feed};
+use super::work::{Batch, Channel, Item, Slots, not_sent, outcome};
 use super::work::{Job, Sink, dispatcher};
 
 mod outcomes;

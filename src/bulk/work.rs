@@ -7,13 +7,13 @@ use std::time::Duration;
 use crossbeam_channel::Sender;
 
 use super::call::{Answered, measure};
-use super::list::Item;
 use crate::base::{Error, ErrorKind, Time};
 use crate::engine::availability::Availability;
 use crate::engine::dispatch::Dispatcher;
 use crate::engine::limiter::QuotaId;
 use crate::engine::route::Tries;
 use crate::engine::work::{Settled, Take, Ticket, Work};
+use crate::llm::carried::Carried;
 use crate::llm::outcome::Outcome;
 use crate::llm::pack::Pack;
 use crate::llm::request::Request;
@@ -301,5 +301,28 @@ impl<R: Borrow<Request>> Sink<Item<R>> for Channel<'_> {
 
     fn defers_release(&self) -> bool {
         true
+    }
+}
+
+/// A request with its index in the input, and what its failed calls left.
+pub(crate) struct Item<R> {
+    pub index: usize,
+    pub request: R,
+    pub carried: Carried,
+}
+
+impl<R> Item<R> {
+    pub(super) fn new((index, request): (usize, R)) -> Self {
+        Self {
+            index,
+            request,
+            carried: Carried::default(),
+        }
+    }
+}
+
+impl<R: Borrow<Request>> Borrow<Request> for Item<R> {
+    fn borrow(&self) -> &Request {
+        self.request.borrow()
     }
 }

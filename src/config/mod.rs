@@ -24,10 +24,12 @@ pub(crate) mod store;
 mod table;
 mod typed;
 mod value;
+pub(crate) mod watch;
 
 pub use key::SettingKey;
 pub use settings::{Setting, SettingSource};
 #[cfg(feature = "queue")]
 pub use sqlite::SqliteConfig;
-pub use store::{ConfigStore, MemoryConfig, SettingsWatch};
+pub use store::{ConfigStore, MemoryConfig};
 pub use value::ArticleSource;
+pub use watch::SettingsWatch;

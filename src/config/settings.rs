@@ -157,7 +157,7 @@ impl Settings {
     }
 
     /// Adds the values that are stored now. To follow later changes, see
-    /// [`SettingsWatch`](super::store::SettingsWatch).
+    /// [`SettingsWatch`](super::watch::SettingsWatch).
     ///
     /// # Errors
     /// As [`ConfigStore::all`].

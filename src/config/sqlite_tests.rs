@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::super::conformance;
 use super::super::settings::Settings;
-use super::super::store::SettingsWatch;
+use super::super::watch::SettingsWatch;
 use super::*;
 
 fn store(folder: &tempfile::TempDir) -> SqliteConfig {

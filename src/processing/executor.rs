@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
-use super::processor::{ParallelConfig, ProcessingConfig};
+use super::config::{ParallelConfig, ProcessingConfig};
 use super::recovery::ErrorRecovery;
 use super::result::{
     BatchResult, ProcessResult, ProcessingEnd, ProcessingStats, Sink, StatsCollector,

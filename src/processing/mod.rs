@@ -32,16 +32,17 @@
 //! | measure throughput, bytes and success | [`StatsCollector`], [`ProcessingStats`] |
 //! | store failures, retry them, resume after a crash | [`ErrorRecovery`], [`FailedFile`] |
 
+mod config;
 mod executor;
 mod processor;
 mod recovery;
 mod result;
 mod task;
 
+pub use config::{ParallelConfig, ProcessingConfig};
 pub use executor::ParallelExecutor;
 pub use executor::ProcessStream;
 pub use processor::BatchProcessor;
-pub use processor::{ParallelConfig, ProcessingConfig};
 pub use recovery::{ErrorRecovery, FailedFile};
 pub use result::{BatchResult, ProcessResult};
 pub use result::{ProcessingStats, StatsCollector};

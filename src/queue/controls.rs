@@ -23,7 +23,7 @@ use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::{Kind, ModelCall};
 use super::kinds::Kinds;
 use super::kinds::WorkerSetup;
-use super::prompts;
+use super::prompt_job;
 use super::store::JobLane;
 
 /// Maximum number of jobs that a worker runs at once.
@@ -179,7 +179,7 @@ impl WorkerLimits {
     /// one can be called. As of a moment ago.
     pub fn refusal(&self, request: &Request) -> Option<Error> {
         let Some(kind) = self.kind_of(request) else {
-            let what = prompts::kind(request.task);
+            let what = prompt_job::kind(request.task);
             let why = format!("no provider of this worker answers requests of the kind {what}");
             return Some(Error::new(ErrorKind::Invalid, why));
         };

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::info::ProcessInfo;
 use super::job::Job;
-use super::prompts::embed_files;
+use super::prompt_job::embed_files;
 use super::store::sqlite::SqliteOptions;
 use super::store::{Part, Store};
 use crate::base::{Clock, Error, ErrorKind, JobId, ProcessId, SystemClock};

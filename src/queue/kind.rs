@@ -14,7 +14,7 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
 
-use super::budgets::Part;
+use super::account::Part;
 use super::handler::{Handler, RunningJob};
 use super::history::History;
 use super::job::Spent;

@@ -32,6 +32,7 @@
 )]
 //! | check the health of the queue | [`HealthFinding`], [`Severity`] |
 
+pub(crate) mod account;
 mod backlog;
 pub(crate) mod batch;
 pub(crate) mod budgets;
@@ -54,6 +55,7 @@ mod maintenance;
 mod metrics;
 mod operate;
 pub(crate) mod progress_reporter;
+pub(crate) mod prompt_job;
 pub(crate) mod prompts;
 pub(crate) mod run;
 pub(crate) mod scale;

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
-use crate::base::{Charge, Context, Error, ErrorKind, MemoryManager, Paid, Time};
+use crate::base::{Charge, Context, Error, MemoryManager, Paid, Time};
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
-use crate::llm::hash::request_hash;
 use crate::llm::outcome::Outcome;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
@@ -18,8 +17,9 @@ use crate::llm::route::Route;
 use super::budgets::Budgets;
 use super::handler::RunningJob;
 use super::history::History;
-use super::job::{COMPLETION_KIND, EMBEDDING_KIND, Job, Spent};
+use super::job::Spent;
 use super::kind::{Done, JobEnd, JobTask};
+use super::prompt_job::read;
 use super::store::ClaimedJob;
 
 /// The request in a job's payload.
@@ -202,67 +202,4 @@ pub(crate) fn spent_in_vain(error: &Error, history: &History) -> Option<Spent> {
     let is_counted = error.charge().is_some() && !error.is_schema_mismatch();
     let is_billed = paid.is_known() || is_counted;
     is_billed.then(|| spent(paid, error.charge(), history))
-}
-
-// A prompt as a job: its kind, and the request in its payload.
-
-/// The kind of speech requests. No worker supports it by default, because a result line cannot contain audio.
-const SPEECH_KIND: &str = "speech";
-
-/// The kind for a task.
-pub(crate) fn kind(task: RequestTask) -> &'static str {
-    match task {
-        RequestTask::Complete => COMPLETION_KIND,
-        RequestTask::Embed => EMBEDDING_KIND,
-        RequestTask::Speech => SPEECH_KIND,
-    }
-}
-
-/// A job of the built-in kind for the request's task, with its id, its [request hash](crate::client::request_hash)
-/// and, as its lane, its model.
-impl From<&Request> for Job {
-    fn from(request: &Request) -> Self {
-        // Serializing strings, numbers and maps with string keys cannot fail.
-        let payload = to_raw_value(request).unwrap_or_default();
-        let mut job = Job::raw(kind(request.task), payload).request_hash(request_hash(request));
-        job.item_id.clone_from(&request.id);
-        job.lane.clone_from(&request.model);
-        job
-    }
-}
-
-impl From<Request> for Job {
-    fn from(request: Request) -> Self {
-        Job::from(&request)
-    }
-}
-
-/// Replaces the files that a prompt names by their contents.
-///
-/// # Errors
-/// If a file cannot be read, or has changed since the prompt was made.
-pub(crate) fn embed_files(job: &mut Job) -> Result<(), Error> {
-    // Files that were read have a hash; other payloads need no parsing.
-    if job.kind != COMPLETION_KIND || !job.payload.get().contains("\"sha256\"") {
-        return Ok(());
-    }
-    let mut request = read(job.payload.get(), RequestTask::Complete)?;
-    request.embed_files()?;
-    // Serializing strings, numbers and maps with string keys cannot fail.
-    job.payload = to_raw_value(&request).unwrap_or_default();
-    Ok(())
-}
-
-/// The request in a payload.
-pub(crate) fn read(payload: &str, kind: RequestTask) -> Result<Request, Error> {
-    let read = serde_json::from_str::<Request>(payload);
-    let mut request = read.map_err(|error| {
-        let name = self::kind(kind);
-        Error::new(
-            ErrorKind::Invalid,
-            format!("the payload of this {name} job is not a request: {error}"),
-        )
-    })?;
-    request.task = kind;
-    Ok(request)
 }

@@ -15,8 +15,9 @@ use crate::engine::work::{SettleIo, Settled, Take, TakeIo, Ticket, Work};
 use crate::llm::pack::Pack;
 use crate::observe::jobs::{EndedJob, JobObserver};
 
+use super::account::Part;
 use super::backlog::{Request, StoreBacklog};
-use super::budgets::{Budgets, Part};
+use super::budgets::Budgets;
 use super::handler::{Children, RunningJob};
 use super::history::Moment;
 use super::info::ParentJob;

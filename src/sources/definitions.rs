@@ -6,9 +6,9 @@ use std::ops::Range;
 use tree_sitter::{Node, Parser, Tree};
 
 use super::info::SkipReason;
+use super::language::UnitKind;
 use super::language::{Language, Role};
-use super::split::Lines;
-use super::split::UnitKind;
+use super::text::Lines;
 
 /// A definition.
 pub(super) struct Found {

@@ -4,11 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{LazyLock, OnceLock};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tree_sitter::Node;
 use tree_sitter_language::LanguageFn;
-
-use super::split::UnitKind;
 
 /// The meaning of node kinds in the syntax trees of a language.
 #[derive(Deserialize)]
@@ -215,4 +213,21 @@ fn go_type(node: Node<'_>, text: &str) -> Option<String> {
     ["struct_type", "interface_type"]
         .contains(&kind)
         .then(|| named(node, text))?
+}
+
+/// The kind of a [`Unit`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum UnitKind {
+    /// A complete file.
+    File,
+    /// A function or method.
+    Function,
+    /// A class, or the closest equivalent.
+    Class,
+    /// Some lines.
+    Lines,
+    /// Lines with about this number of tokens.
+    Tokens,
 }

@@ -141,7 +141,9 @@ fn check_place(before: &[u8]) -> Result<(), Error> {
         Some(_) => "a comment",
         None if ends_escaped(before) => "what a backslash escapes",
         None if before.ends_with(b"$") => "what a `$` begins",
-        None if before.windows(2).any(|found| found == b"<<") => "a text after `<<`, which may be a here-document",
+        None if before.windows(2).any(|found| found == b"<<") => {
+            "a text after `<<`, which may be a here-document"
+        }
         None if is_open(before, b"((", b'(', b')') => "arithmetic",
         None if is_open(before, b"${", b'{', b'}') => "`${…}`",
         None => return Ok(()),

@@ -54,6 +54,7 @@ mod call;
 mod config;
 mod dialect;
 mod embed;
+mod gate;
 mod gemini;
 mod http;
 mod ledger;
@@ -104,8 +105,9 @@ pub use trouble::Trouble;
 pub use vendor::{UnknownName, Vendor};
 
 use batch::Store;
+use gate::Gate;
 use ledger::Ledger;
-use listen::{Gate, Listener};
+use listen::Listener;
 use serve::Shared;
 
 /// A running simulator; dropping it closes all connections and joins all of its threads.

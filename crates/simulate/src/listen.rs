@@ -4,12 +4,11 @@
 
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 use std::{io, mem};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::serve::{self, Shared};
 
@@ -140,67 +139,5 @@ struct Closing<'a>(&'a TcpStream);
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
         let _ = self.0.shutdown(Shutdown::Both);
-    }
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Gate {
-    stopped: AtomicBool,
-    held: AtomicBool,
-    lock: Mutex<()>,
-    opened: Condvar,
-}
-
-impl Gate {
-    /// Waits until `deadline`, or until the stop; the stopping thread must unpark this one.
-    pub(super) fn wait_until(&self, deadline: Instant) {
-        while !self.is_stopped() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            thread::park_timeout(left);
-        }
-    }
-
-    /// Waits while answers are held; returns whether it had to.
-    pub(super) fn pass(&self) -> bool {
-        if !self.is_held() {
-            return false;
-        }
-        let mut guard = self.lock.lock();
-        while self.is_held() && !self.is_stopped() {
-            self.opened.wait(&mut guard);
-        }
-        true
-    }
-
-    pub(super) fn is_held(&self) -> bool {
-        self.held.load(Ordering::Acquire)
-    }
-
-    pub(super) fn hold(&self) {
-        self.held.store(true, Ordering::Release);
-    }
-
-    pub(super) fn release(&self) {
-        let _guard = self.lock.lock();
-        self.held.store(false, Ordering::Release);
-        self.opened.notify_all();
-    }
-
-    pub(super) fn stop(&self) {
-        let _guard = self.lock.lock();
-        self.stopped.store(true, Ordering::Release);
-        self.opened.notify_all();
-    }
-
-    /// Takes back a stop, once all that it ended has ended.
-    pub(super) fn restart(&self) {
-        self.stopped.store(false, Ordering::Release);
-    }
-
-    pub(super) fn is_stopped(&self) -> bool {
-        self.stopped.load(Ordering::Acquire)
     }
 }

@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use super::batch::{self, Store};
 use super::dialect::{Dialect, Endpoint};
+use super::gate::Gate;
 use super::http::{Reader, Refusal, Request};
 use super::ledger::Ledger;
-use super::listen::Gate;
 use super::prompt::Problem;
 use super::reply::Head;
 use super::template::Rfc3339;

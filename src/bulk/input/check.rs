@@ -7,12 +7,12 @@ use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use super::PromptSettings;
-use super::attached::NativeLines;
 use super::duplicates;
 use super::entry::Entry;
 use super::fault::{Fault, InputError, InputErrors};
 use super::file::{InputFile, Numbers, Part};
 use super::id::{id_hash, prefix};
+use super::index::NativeLines;
 use super::index::{Matching, Totals};
 use super::keep::MissingFields;
 use super::records::Record;

@@ -4,9 +4,9 @@
 use memchr::memchr;
 
 use super::Form;
+use super::cells::fields;
 use super::fault::{Fault, InputError, excerpt};
 use super::records::{Next, is_blank, next_row};
-use super::table::fields;
 use crate::base::bom::without_bom;
 
 /// Maximum length of text that counts as the name of a column.

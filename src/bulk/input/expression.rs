@@ -3,8 +3,8 @@
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
+use super::cells::Field;
 use super::records::Bounded;
-use super::table::Field;
 
 /// The name of the only template of an environment. Without an extension nothing is escaped.
 const NAME: &str = "template";

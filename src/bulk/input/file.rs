@@ -1,6 +1,7 @@
 //! Prompt files that stay open from their check until the last item is read again. Several files count as concatenated:
 //! the position of an item is its offset in all of them together.
 
+use super::index::NativeLines;
 use std::io;
 use std::path::PathBuf;
 
@@ -495,5 +496,26 @@ impl Part {
     pub(super) fn change(&self) -> Option<String> {
         let origin = self.origin.as_ref().and_then(Source::change);
         origin.or_else(|| self.source.change())
+    }
+}
+
+impl InputFile {
+    /// The first of these items that none of the providers gets, with its place.
+    pub(crate) fn first_refused(
+        &self,
+        items: impl Iterator<Item = usize>,
+        index: &FileIndex,
+        providers: &[String],
+    ) -> Result<Option<InputError>, Unread> {
+        for i in items {
+            let mut lines = NativeLines::default();
+            let native = self.read(i, index)?.request.native;
+            native.iter().for_each(|native| lines.add(native.format()));
+            if let Some(why) = lines.refused(providers) {
+                let (part, place) = self.place_of(index.offset(i))?;
+                return Ok(Some(InputError::at(&part.name, place, why)));
+            }
+        }
+        Ok(None)
     }
 }

@@ -1,13 +1,14 @@
 //! The index of a file's items, in its three orders: by id while earlier results are matched, in input order while
 //! items are sent, and by id again when the output is tidied. Each order is a type; the entries are sorted in place.
 
+use crate::llm::native::NativeFormat;
+use crate::llm::providers::native;
 use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use rayon::prelude::*;
 
 use super::EarlierResult;
-use super::attached::NativeLines;
 use super::entry::{Entry, IdKey, State};
 use super::id::{RecordId, id_hash};
 
@@ -430,6 +431,30 @@ impl FileIndex {
     /// Marks it as processed by a job.
     pub(crate) fn hold(&mut self, i: usize) {
         self.entries[i].hold();
+    }
+}
+
+/// The formats of the lines of an input that are in the format of one provider, which no other provider gets.
+#[derive(Debug, Default)]
+pub(crate) struct NativeLines(Vec<NativeFormat>);
+
+impl NativeLines {
+    pub(super) fn add(&mut self, format: NativeFormat) {
+        if !self.0.contains(&format) {
+            self.0.push(format);
+        }
+    }
+
+    /// Why none of these providers gets one of the lines; `None` if each line has a provider, or no provider is known.
+    pub(crate) fn refused(&self, providers: &[String]) -> Option<String> {
+        let mut formats = self.0.iter().filter(|_| !providers.is_empty());
+        formats.find_map(|format| {
+            let whys = providers
+                .iter()
+                .map(|provider| native::refused(*format, provider));
+            let whys: Vec<String> = whys.collect::<Option<_>>()?;
+            Some(format!("found that {}; nothing was sent", whys.join("; ")))
+        })
     }
 }
 

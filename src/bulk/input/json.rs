@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::PromptSettings;
+use super::cells::Field;
 use super::fault::{Fault, described, excerpt};
 use super::fault::{hint, listed};
 use super::fields::Parsed;
@@ -14,7 +15,6 @@ use super::fields::{self, string};
 use super::id;
 use super::layout::{self, Layout, TOOLS};
 use super::messages::{self, MESSAGES};
-use super::table::Field;
 use super::template::Template;
 use crate::base::json_object::JsonObject;
 use crate::base::json_value::UniqueJson;

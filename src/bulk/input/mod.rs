@@ -2,7 +2,7 @@
 //! index for matching a million items with earlier results and reading them again one by one. It does not decide which
 //! items are sent, or when.
 
-mod attached;
+mod cells;
 mod check;
 mod detect;
 mod duplicates;
@@ -39,7 +39,6 @@ use serde_json::{Map, Value};
 use crate::llm::attachment::Root;
 use crate::llm::params::RequestTask;
 
-pub(crate) use attached::NativeLines;
 pub(crate) use check::Hooks;
 pub(crate) use detect::{check_file, check_list};
 pub(crate) use entry::{EarlierResult, State};
@@ -47,6 +46,7 @@ pub(crate) use fault::InputError;
 pub(crate) use file::{BadRow, InputFile, Item, NamedFile, Numbers, Unread};
 pub(crate) use id::{hash_prefix, is_automatic};
 pub(crate) use index::Fit;
+pub(crate) use index::NativeLines;
 pub(crate) use index::{FileIndex, Match, Matching, Totals};
 pub(crate) use parse::parse_alone;
 #[cfg(feature = "tables")]

@@ -1,19 +1,19 @@
 //! Converts one record to one request: the record's own values first, then the defaults of the run.
 
+use crate::llm::attachment::{self, Refused, Root};
+use crate::llm::request::{Request, Role};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::attached::resolve;
+use super::cells::Field;
 use super::fault::{Fault, check_nul, utf8};
 use super::fields::Parsed;
 use super::json::{self, from_template, prompt};
 use super::table::CsvHeader;
-use super::table::Field;
 use super::{Form, PromptSettings, detect};
 use crate::base::MemoryManager;
 use crate::base::bom::without_bom;
-use crate::llm::attachment::Root;
 use crate::llm::params::RequestTask;
-use crate::llm::request::Request;
 
 /// Parses a record without its line end. Rows of a table need the header.
 pub(crate) fn parse_record(
@@ -157,6 +157,25 @@ impl PromptSettings {
         }
         request
     }
+}
+
+/// Resolves the files that the messages of a request name.
+pub(super) fn resolve(request: &mut Request, root: &Root) -> Result<(), Refused> {
+    for message in &mut request.messages {
+        let Value::Array(parts) = &mut message.content else {
+            continue;
+        };
+        for part in parts.iter_mut().filter(|part| attachment::is_local(part)) {
+            if message.role != Role::User {
+                return Err(Refused::new(
+                    format!("a file in a message of the role {}", message.role.as_str()),
+                    "files only in messages of the user",
+                ));
+            }
+            attachment::resolve(part, root)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 use memchr::{memchr, memchr_iter, memchr2};
 
 use super::Form;
+use super::cells::fields;
 use super::fault::Fault;
-use super::table::fields;
 #[cfg(any(feature = "tables", feature = "templates"))]
 use std::io;
 

@@ -1,4 +1,4 @@
-use super::super::table::fields;
+use super::super::cells::fields;
 use super::*;
 use crate::base::random::Random;
 use crate::base::seeds::random_cases;

@@ -3,11 +3,11 @@
 
 use serde_json::{Value, json};
 
+use super::cells::Field;
 #[cfg(feature = "templates")]
 use super::expression::Expression;
 use super::fault::Fault;
 use super::fault::{hint, listed};
-use super::table::Field;
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]

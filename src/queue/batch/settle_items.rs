@@ -20,8 +20,8 @@ use crate::observe::jobs::EndedJob;
 use crate::queue::history::{History, Moment};
 use crate::queue::job::{COMPLETION_KIND, Spent};
 use crate::queue::kinds::Kinds;
-use crate::queue::prompts;
 use crate::queue::store::{ClaimOutcome, ClaimedJob, JobLane, Settlement};
+use crate::queue::{prompt_job, prompts};
 
 use super::machine::Record;
 
@@ -286,7 +286,7 @@ pub(super) fn is_unchecked(claimed: &ClaimedJob) -> bool {
 
 /// The request in a job's payload.
 pub(crate) fn request(claimed: &ClaimedJob) -> Result<Request, Error> {
-    prompts::read(claimed.payload.get(), RequestTask::Complete)
+    prompt_job::read(claimed.payload.get(), RequestTask::Complete)
 }
 
 /// Number of jobs that failed permanently, and that were completed, among these ends.

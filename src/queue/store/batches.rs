@@ -5,31 +5,14 @@ use std::collections::HashSet;
 use const_format::formatcp;
 
 use super::counters::CounterChanges;
-use super::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, count, key};
+use super::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, count, key, process_no};
 use super::{Again, BatchFill, BatchNo, ClaimedJob, JobLane, Store, StoredBatch, WorkerId};
 use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
 
 use super::budgets::{self, BUDGET, job_budget};
 use super::claim::{WHOLE, read_claimed};
-use super::lineage::{Standing, lock, scope};
+use super::lineage::{Standing, lock, owned, scope};
 use super::statements::{Fault, Queries as _, Row, Statements, all, by, id_of, limit};
-
-/// Locks a batch of this worker until the transaction ends. Returns the numbers of its process and lane.
-pub(super) fn owned(
-    tx: &mut dyn Statements,
-    worker: WorkerId,
-    batch: BatchNo,
-) -> Result<(i64, i64), Fault> {
-    let find = "SELECT process, lane FROM #batches WHERE no = ? AND worker = ? FOR UPDATE";
-    let Some(mut row) = tx.first(find, by![batch.0, worker.0])? else {
-        let why = format!(
-            "batch {} is not this worker's: it was closed, or others took the worker for dead",
-            batch.0
-        );
-        return Err(Error::new(ErrorKind::Invalid, why).with_claim_lost().into());
-    };
-    Ok((row.at(0)?, row.at(1)?))
-}
 
 impl Store {
     /// Creates an empty batch that belongs to the worker. Fails if the worker is not registered or the process does not
@@ -45,7 +28,7 @@ impl Store {
         self.make_lane(lane)?;
         self.write(Again::Doubtful, |tx| {
             self.check_worker(tx, worker)?;
-            let Some(no) = tx.process_no(process)? else {
+            let Some(no) = process_no(tx, process)? else {
                 let why = format!("the process {process} of the batch does not exist");
                 return Err(Error::new(ErrorKind::Invalid, why).into());
             };

@@ -5,19 +5,17 @@ use std::collections::BTreeMap;
 use const_format::formatcp;
 
 use super::counters::CounterChanges;
-use super::rows::{CANCELLING, DELETING, NO_CHORE, bounded, count, key, process_budget};
+use super::rows::{
+    CANCELLING, DELETING, MOST, NO_CHORE, bounded, count, key, process_budget, process_no,
+};
 use super::{Again, BatchNo, JobBudget, Store, WorkerId};
 use crate::base::{Error, ErrorKind, ProcessId, Usd};
 use crate::queue::info::ProcessBudget;
 
-use super::batches::owned;
-use super::lineage::BELOW;
+use super::lineage::{BELOW, owned};
 use super::statements::{
     Fault, Queries as _, Row, Statements, all, by, id_of, limit, list, stored,
 };
-
-/// The limit of sums, so that three of them can be added.
-pub(super) const MOST: i64 = i64::MAX / 4;
 
 /// What [`job_budget`] reads of the row of a budget.
 pub(crate) const BUDGET: &str = "b.id, b.budget_limit, b.budget_used, b.budget_held, b.budget_most";
@@ -207,7 +205,7 @@ impl Store {
 
     /// Closes a process because a call that can cost this much, in picodollars, does not fit.
     pub(crate) fn note_refused(&self, process: ProcessId, most: u64) -> Result<(), Error> {
-        self.write(Again::Harmless, |tx| match tx.process_no(process)? {
+        self.write(Again::Harmless, |tx| match process_no(tx, process)? {
             Some(no) => note_refused(tx, no, most),
             None => Ok(()),
         })

@@ -11,7 +11,7 @@ use crate::base::{Charge, Day, Error, Timestamp, Usd};
 use crate::queue::job::{DaySpent, ProcessState, Spent};
 
 use super::Store;
-use super::budgets::MOST;
+use super::rows::MOST;
 use super::rows::{
     self, CANCELLING, DELETING, HELD, PROCESS_CELLS, PROCESS_COLUMNS, bounded, process_of,
 };

@@ -6,7 +6,8 @@ use serde_json::value::RawValue;
 use super::processes::{SUMS, sums};
 use super::results::json;
 use super::rows::{
-    self, AT_PROVIDER, CANCELLED, DELETING, FAILED, HELD, MOST_JOBS, PENDING, key, key_of, small,
+    self, AT_PROVIDER, CANCELLED, DELETING, FAILED, HELD, MOST_JOBS, PENDING, key, key_of,
+    process_no, small,
 };
 use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, id_of, limit, list};
 use super::{JobReceipt, JobSummary, Store};
@@ -55,7 +56,7 @@ impl Store {
         most: usize,
     ) -> Result<Vec<JobSummary>, Error> {
         self.read(|tx| {
-            let Some(no) = tx.process_no(process)? else {
+            let Some(no) = process_no(tx, process)? else {
                 return Ok(Vec::new());
             };
             let before = key(no, 0) - 1;
@@ -98,7 +99,7 @@ impl Store {
             let (start, end, range, order) = match filter.process {
                 None => (after.unwrap_or(i64::MAX), 0, "j.id < ? AND j.id >= ?", "DESC"),
                 Some(process) => {
-                    let Some(no) = tx.process_no(process)? else {
+                    let Some(no) = process_no(tx, process)? else {
                         return Ok(JobPage::default());
                     };
                     let before = key(no, 0) - 1;

@@ -15,8 +15,8 @@ use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
 use crate::queue::info::{ProcessBudget, ProcessInfo};
 use crate::queue::job::{Job, PRIORITIES};
 
-use super::budgets::MOST;
 use super::lineage::{self, Standing, lock_one};
+use super::rows::MOST;
 use super::settle::too_large;
 use super::statements::{Fault, Queries as _, Statements, by, stored};
 

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use const_format::formatcp;
 
-use super::Store;
-use super::rows::{COMPLETED, DELETING, key_of, process_of};
+use super::rows::{COMPLETED, DELETING, key_of, process_no, process_of};
+use super::{BatchNo, Store, WorkerId};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 
 use super::statements::{Fault, Queries as _, Row, Statements, all, by, list, stored};
@@ -23,7 +23,7 @@ pub(crate) fn scope(
     }
     let mut numbers = Vec::new();
     for id in of {
-        numbers.extend(tx.process_no(*id)?);
+        numbers.extend(process_no(tx, *id)?);
     }
     numbers.extend(tx.column::<i64>(BELOW, by![all(&numbers)])?);
     Ok(format!(" AND {column} IN {}", list(&numbers)))
@@ -127,4 +127,21 @@ fn standing(mut row: Row) -> Result<(i64, Standing), Fault> {
         consumed: row.at(6)?,
     };
     Ok((row.at(0)?, standing))
+}
+
+/// Locks a batch of this worker until the transaction ends. Returns the numbers of its process and lane.
+pub(super) fn owned(
+    tx: &mut dyn Statements,
+    worker: WorkerId,
+    batch: BatchNo,
+) -> Result<(i64, i64), Fault> {
+    let find = "SELECT process, lane FROM #batches WHERE no = ? AND worker = ? FOR UPDATE";
+    let Some(mut row) = tx.first(find, by![batch.0, worker.0])? else {
+        let why = format!(
+            "batch {} is not this worker's: it was closed, or others took the worker for dead",
+            batch.0
+        );
+        return Err(Error::new(ErrorKind::Invalid, why).with_claim_lost().into());
+    };
+    Ok((row.at(0)?, row.at(1)?))
 }

@@ -7,7 +7,7 @@ use const_format::formatcp;
 use serde_json::value::RawValue;
 
 use super::counters::CounterChanges;
-use super::rows::{self, COMPLETED, MOST_JOBS, key, key_of, process_of, shown};
+use super::rows::{self, COMPLETED, MOST_JOBS, key, key_of, process_no, process_of, shown};
 use super::{Again, ConsumerLock, Db, JobLane, JobReceipt, Store};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::job::JobResult;
@@ -36,7 +36,7 @@ impl Store {
         bytes: usize,
     ) -> Result<Vec<DeliveredResult>, Error> {
         self.read_moment(|tx| {
-            let Some(no) = tx.process_no(process)? else {
+            let Some(no) = process_no(tx, process)? else {
                 return Ok(Vec::new());
             };
             let before = key(no, 0) - 1;

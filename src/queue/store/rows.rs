@@ -2,11 +2,11 @@
 
 use uuid::Uuid;
 
-use crate::base::{Error, JobId, Timestamp, Usd};
+use crate::base::{Error, JobId, ProcessId, Timestamp, Usd};
 use crate::queue::info::{ProcessBudget, ProcessInfo};
 use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
 
-use super::statements::{Fault, Row, id_of};
+use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, stored};
 
 pub(super) const PENDING: i64 = 0;
 /// Cannot be claimed until its process is sealed; shown as pending.
@@ -26,6 +26,9 @@ pub(super) const DELETING: i64 = 3;
 /// Maximum number of jobs of a process, and of processes of a database.
 pub(super) const MOST_JOBS: i64 = 1 << 32;
 pub(super) const MOST_PROCESSES: i64 = 1 << 30;
+
+/// The limit of sums, so that three of them can be added.
+pub(super) const MOST: i64 = i64::MAX / 4;
 
 pub(super) fn shown(status: i64) -> JobStatus {
     match status {
@@ -149,6 +152,14 @@ pub(super) fn error(status: i64, written: Option<&str>) -> Option<Error> {
         (CANCELLED, _) => Some(Error::cancelled()),
         (_, written) => serde_json::from_str(written?).ok(),
     }
+}
+
+/// The number of a process that is not being deleted.
+pub(super) fn process_no(tx: &mut dyn Statements, id: ProcessId) -> Result<Option<i64>, Fault> {
+    tx.one(
+        &format!("SELECT no FROM #processes WHERE id = ? AND chore <> {DELETING}"),
+        by![stored(id)],
+    )
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use rusqlite::types::Value;
 use uuid::Uuid;
 
-use super::rows::DELETING;
 use crate::base::{Error, ProcessId};
 
 /// The statements in which databases differ by more than words.
@@ -117,14 +116,6 @@ pub(crate) trait Queries: Statements {
     /// Whether a query finds anything.
     fn exists(&mut self, sql: &str, by: Vec<Value>) -> Result<bool, Fault> {
         Ok(!self.rows(sql, by)?.is_empty())
-    }
-
-    /// The number of a process that is not being deleted.
-    fn process_no(&mut self, id: ProcessId) -> Result<Option<i64>, Fault> {
-        self.one(
-            &format!("SELECT no FROM #processes WHERE id = ? AND chore <> {DELETING}"),
-            by![stored(id)],
-        )
     }
 }
 

@@ -9,7 +9,6 @@ use std::env;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -21,7 +20,7 @@ use rustix::process::{
 };
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
 
-use super::launch;
+use super::launch::{self, children};
 use super::wire::{self, Greeting, Policy};
 
 /// The first argument of a keeper; the second one is the version of its program.
@@ -193,15 +192,4 @@ fn descendants(pid: i32) -> Vec<i32> {
         at += 1;
     }
     found
-}
-
-/// The children of all threads of a process.
-pub fn children(pid: i32) -> Vec<i32> {
-    let tasks = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"));
-    let read = |task: io::Result<fs::DirEntry>| {
-        fs::read_to_string(task.ok()?.path().join("children")).ok()
-    };
-    let texts: Vec<String> = tasks.into_iter().flatten().filter_map(read).collect();
-    let numbers = texts.iter().flat_map(|text| text.split_whitespace());
-    numbers.filter_map(|number| number.parse().ok()).collect()
 }

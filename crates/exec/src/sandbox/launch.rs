@@ -5,10 +5,12 @@
 //! rules of Landlock, so that no command can reach it or another command.
 
 use std::ffi::OsString;
+use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -23,7 +25,6 @@ use rustix::process::{
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::confine::{Site, limit_memory};
-use super::keeper::children;
 use super::wire::{self, Greeting, Order, Policy, Reply};
 use crate::output::STRAGGLERS;
 use crate::process::signal_group;
@@ -313,4 +314,15 @@ impl Slot {
         // If nobody reads it, the connection is closed, which is the next event.
         let _ = wire::send(&self.socket, reply, &[]);
     }
+}
+
+/// The children of all threads of a process.
+pub fn children(pid: i32) -> Vec<i32> {
+    let tasks = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"));
+    let read = |task: io::Result<fs::DirEntry>| {
+        fs::read_to_string(task.ok()?.path().join("children")).ok()
+    };
+    let texts: Vec<String> = tasks.into_iter().flatten().filter_map(read).collect();
+    let numbers = texts.iter().flat_map(|text| text.split_whitespace());
+    numbers.filter_map(|number| number.parse().ok()).collect()
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::config::LONGEST;
-use crate::listen::Gate;
+use crate::gate::Gate;
 
 /// A point on the way of a request for files or batches. *Arrived*: the request has been read whole
 /// and has had no effect. *Done*: it has had its effect, and no reply has been sent.

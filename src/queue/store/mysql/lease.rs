@@ -16,9 +16,11 @@ use crate::queue::store::statements::{Fault, Statements, by, list};
 use crate::queue::store::workers::{ListedWorker, Registry};
 use crate::queue::store::{WorkerId, Workers};
 
-use super::open::VERSION;
 use super::writer::CLOCK;
 use super::{Database, Mysql};
+
+/// The query for the version of the store.
+pub(super) const VERSION: &str = "SELECT CAST(SUM(version) AS SIGNED) FROM #versions";
 
 /// Times are those since the store was opened.
 #[derive(Default)]

@@ -24,9 +24,6 @@ const SCHEMA: &str = include_str!("schema.sql");
 /// The version of the schema. Earlier versions were never released.
 pub(super) const SCHEMA_VERSION: i64 = 14;
 
-/// The query for the version of the store.
-pub(super) const VERSION: &str = "SELECT CAST(SUM(version) AS SIGNED) FROM #versions";
-
 /// The default name of the table of jobs.
 const TABLES: &str = "job_queue";
 

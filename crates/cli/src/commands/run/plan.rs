@@ -3,11 +3,10 @@
 use std::time::SystemTime;
 
 use batchwright::files::RunPlan;
-use batchwright::plan::{EffectiveStrategy, EstimatedCost};
-use batchwright::{Estimate, FileRun, LlmManager, Prices, Settings, Strategy};
+use batchwright::plan::{Concurrency, EffectiveStrategy, EstimatedCost};
+use batchwright::{Budget, Estimate, FileRun, LlmManager, Prices, Settings, Strategy};
 use serde_json::{Value, json};
 
-use super::prepare::Setup;
 use crate::args::run::{Resend, RunArgs};
 use crate::args::shared::TaskArg;
 use crate::display;
@@ -17,6 +16,17 @@ use crate::logging::is_json;
 use crate::provider::in_flight;
 use crate::settings::refused;
 use crate::stdout;
+
+/// The options of the calls of a run.
+pub struct Setup {
+    pub concurrency: Concurrency,
+    /// The provider of each step.
+    pub steps: Vec<&'static str>,
+    pub strategy: EffectiveStrategy,
+    /// Rows of the input that make no prompt, each of them a failure.
+    pub bad_rows: u64,
+    pub budget: Option<Budget>,
+}
 
 /// The plan, and what happens to earlier answers.
 pub fn lines(args: &RunArgs, plan: &RunPlan) -> Vec<String> {

@@ -11,7 +11,7 @@ use batchwright::{
     Request, Response, Route, Settings, Strategy,
 };
 
-use super::plan;
+use super::plan::{self, Setup};
 use super::via_queue::{QueueFacts, RunQueue, ViaQueue};
 use crate::args::run::{Resend, RunArgs};
 use crate::args::shared::TaskArg;
@@ -153,17 +153,6 @@ pub struct Prepared {
 pub enum Plan {
     Direct(Box<FileRun<'static>>),
     ViaQueue(Box<ViaQueue>),
-}
-
-/// The options of the calls of a run.
-pub struct Setup {
-    pub concurrency: Concurrency,
-    /// The provider of each step.
-    pub steps: Vec<&'static str>,
-    pub strategy: EffectiveStrategy,
-    /// Rows of the input that make no prompt, each of them a failure.
-    pub bad_rows: u64,
-    pub budget: Option<Budget>,
 }
 
 /// How a run ended.
