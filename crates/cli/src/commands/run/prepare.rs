@@ -4,11 +4,11 @@
 use std::path::Path;
 
 use batchwright::files::{ExportFormat, FileRunError, PromptSettings, RunOutput, RunReport};
-use batchwright::plan::{Concurrency, EffectiveStrategy, ProviderPlan};
+use batchwright::plan::{Concurrency, ProviderPlan};
 use batchwright::unstable::Optional;
 use batchwright::{
-    Budget, Context, Error, ErrorKind, FileRun, FileRunOptions, LlmClient, LlmManager, Prompts,
-    Request, Response, Route, Settings, Strategy,
+    Context, Error, ErrorKind, FileRun, FileRunOptions, LlmClient, LlmManager, Prompts, Request,
+    Response, Route, Settings, Strategy,
 };
 
 use super::plan::{self, Setup};
