@@ -163,7 +163,7 @@ mod following {
     use batchwright::{Job, JobQueue, Progress, RunningWorker};
 
     use super::*;
-    use crate::common::{PATIENCE, eventually};
+    use crate::common::PATIENCE;
 
     /// The settings file of a folder, opened again like another process does.
     fn file(desk: &Desk) -> SqliteConfig {
