@@ -8,11 +8,11 @@
 //!   in flight that may still be answered, because errors are fast and answers slow. If the step has answered before, the
 //!   failures must also last five seconds, or be twenty, so that a short disturbance diverts nothing.
 //!
-//! While the breaker is *open*, items fail over to the next step immediately, without using their remaining retries. Every
+//! While the breaker is *open*, items fail over to the next step immediately, without using their remaining retries. After
 //! five seconds it is *half open*: one call probes the step, and the other items still fail over. An answer closes the
-//! breaker.
+//! breaker. A failure opens it for twice as long as before, up to a minute, because a probe that hangs may be billed.
 //!
-//! Items without another step wait until the breaker closes. Time-outs and truncated replies do not open it for them. After
+//! Items without another step wait until the breaker closes; then each probe follows after five seconds. Time-outs and truncated replies do not open it for them. After
 //! [`LONGEST_OUTAGE`], or after [`NEVER_REACHED`] if no server was ever reached, the items stop waiting.
 //!
 //! Rate-limited calls and servers that load their model only cause waits. An invalid request and a refused or blocked
@@ -46,10 +46,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(1);
 const UNPROBED: Duration = Duration::from_secs(60);
 /// So many failures suffice, however little time they took.
 const MANY: u32 = 20;
-/// How long a breaker stays open before each probe.
+/// How long a breaker stays open before the first probe, and at most, also if the provider asks for more.
 const OPEN: Duration = Duration::from_secs(5);
-/// Longest `Retry-After` that delays a probe.
-const LONGEST_ASKED: Duration = Duration::from_secs(60);
+const LONGEST_OPEN: Duration = Duration::from_secs(60);
 /// Items stop waiting for a provider that fails every call after this time.
 const LONGEST_OUTAGE: Duration = Duration::from_secs(600);
 /// The same if no server was ever reached at its address. A server that is being started is up by then.
@@ -91,6 +90,8 @@ struct Failures {
 struct Outage {
     since: Time,
     why: Error,
+    /// How long no call starts, and until when.
+    wait: Duration,
     until: Time,
     /// Since when a call may probe the step.
     half_open: Option<Time>,
@@ -426,9 +427,12 @@ impl Breaker {
     fn open(&mut self, why: &Error, detour: Detour, now: Time) {
         let since = self.outage.as_ref().map_or(now, |outage| outage.since);
         let end = self.patience_ends(since);
-        let mut until = now.after(OPEN);
+        let before = self.outage.as_ref().map(|outage| outage.wait * 2);
+        let longer = before.filter(|_| detour != Detour::Wait).unwrap_or(OPEN);
+        let wait = longer.clamp(OPEN, LONGEST_OPEN);
+        let mut until = now.after(wait);
         if detour == Detour::Wait {
-            let asked = why.retry_after().unwrap_or_default().min(LONGEST_ASKED);
+            let asked = why.retry_after().unwrap_or_default().min(LONGEST_OPEN);
             until = until.max(now.after(asked));
             // The last call before items stop waiting is the last probe.
             until = if end > now { until.min(end) } else { until };
@@ -436,6 +440,7 @@ impl Breaker {
         self.outage = Some(Outage {
             since,
             why: why.clone(),
+            wait,
             until,
             half_open: None,
             probing: false,

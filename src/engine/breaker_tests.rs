@@ -126,12 +126,12 @@ fn a_provider_that_has_answered_trips_later() {
 }
 
 #[test]
-fn a_call_probes_every_five_seconds_until_an_answer_closes_the_breaker() {
+fn calls_probe_at_growing_intervals_until_an_answer_closes_the_breaker() {
     for failure in [unreached(), busy(), hung()] {
         let mut breakers = Breakers::default();
         trips_after(&mut breakers, &failure, at(0));
         let (mut now, mut waits) = (0, Vec::new());
-        for _ in 0..3 {
+        for _ in 0..5 {
             let since = now;
             while breakers.open_reason(step()).is_some() {
                 now += 1;
@@ -145,7 +145,7 @@ fn a_call_probes_every_five_seconds_until_an_answer_closes_the_breaker() {
             );
             assert!(!breakers.note(call(at(now)), &failure, at(now)));
         }
-        assert_eq!(waits, [5, 5, 5]);
+        assert_eq!(waits, [5, 10, 20, 40, 60]);
         breakers.half_open(at(now + 60));
         breakers.begin_call(step());
         assert!(breakers.note(call(at(now)), &Ok(()), at(now + 60)));

@@ -185,18 +185,18 @@ impl LlmConfig {
         let access = self.access(vendor, env)?;
         let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
         let timeout = self.request_timeout.unwrap_or(TIMEOUT);
-        let transport = transport.unwrap_or_else(|| {
-            Arc::new(if vendor.probed {
-                HttpTransport::connecting_within(
-                    LOCAL_CONNECT_TIMEOUT,
-                    &access.address.base_url,
-                    concurrency,
-                    timeout,
-                )
-            } else {
-                HttpTransport::new(&access.address.base_url, concurrency, timeout)
-            })
-        });
+        let transport = match transport {
+            Some(transport) => transport,
+            None if vendor.probed => {
+                let (within, url) = (LOCAL_CONNECT_TIMEOUT, &access.address.base_url);
+                let http = HttpTransport::connecting_within(within, url, concurrency, timeout);
+                Arc::new(http.usable()?)
+            }
+            None => {
+                let http = HttpTransport::new(&access.address.base_url, concurrency, timeout);
+                Arc::new(http.usable()?)
+            }
+        };
         Ok(Box::new(Remote {
             unordered: AtomicBool::new(false),
             vendor,
@@ -232,7 +232,7 @@ impl LlmConfig {
         let batches = vendor.batch_api()?;
         let access = self.access(vendor, env)?;
         let model = ModelChoice::new(self.model.clone(), self.only_model);
-        let api = BatchApi::new(vendor, batches, access, model, transport);
+        let api = BatchApi::new(vendor, batches, access, model, transport)?;
         Ok(api.idle_timeout(self.transfer_idle))
     }
 

@@ -5,7 +5,7 @@
 //! cost a paid answer) and strict about what does (no text is no answer).
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::base::{Error, ErrorKind, Paid, Usage, Usd};
 use crate::llm::nested_json::shallow;
@@ -82,6 +82,9 @@ struct Message<'b> {
     refusal: Raw<'b>,
     #[serde(borrow)]
     tool_calls: Raw<'b>,
+    /// The older form of one call.
+    #[serde(borrow)]
+    function_call: Raw<'b>,
     #[serde(borrow)]
     audio: Raw<'b>,
     #[serde(borrow)]
@@ -117,14 +120,14 @@ struct Said {
 impl Message<'_> {
     fn said(self) -> serde_json::Result<Said> {
         let (content, audio) = (field(self.content)?, field(self.audio)?);
-        let calls = field(self.tool_calls)?;
+        let (calls, older) = (field(self.tool_calls)?, field(self.function_call)?);
         let images = list(self.images);
         let is_empty = |value: &Value| match value {
             Value::String(text) => text.trim().is_empty(),
             Value::Array(parts) => parts.is_empty(),
             value => value.is_null(),
         };
-        let says_nothing = [&content, &audio, &calls]
+        let says_nothing = [&content, &audio, &calls, &older]
             .into_iter()
             .flatten()
             .all(is_empty);
@@ -140,7 +143,9 @@ impl Message<'_> {
             Some(Value::Array(calls)) => calls,
             _ => Vec::new(),
         };
-        let calls = calls.into_iter().filter(Value::is_object);
+        let older = older.filter(Value::is_object);
+        let older = older.map(|call| json!({ "function": call }));
+        let calls = calls.into_iter().chain(older).filter(Value::is_object);
         said.details.tool_calls = calls.map(call).collect();
         let mut thoughts = said.content(content);
         if let Some(Value::Object(mut audio)) = audio {

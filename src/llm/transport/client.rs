@@ -29,13 +29,15 @@ pub struct HttpTransport {
     connector: Connector,
     last_target: Mutex<Option<Arc<Target>>>,
     connect_timeout: Duration,
+    /// Why no call is made: the proxy of the environment cannot be used.
+    refusal: Option<Error>,
 }
 
 impl HttpTransport {
     /// A transport that keeps up to `connections` idle connections to the server of `base_url`.
     /// `timeout` is the usual one of its requests. Connecting takes no longer than that, and at most 10 s.
     /// Proxies follow `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`; loopback addresses
-    /// are reached directly. Certificates are checked against the system's store.
+    /// are reached directly. With a proxy that is not at an `http://` address, all calls fail. Certificates are checked against the system's store.
     pub fn new(base_url: &str, connections: usize, timeout: Duration) -> Self {
         Self::connecting_within(CONNECT_TIMEOUT, base_url, connections, timeout)
     }
@@ -47,14 +49,20 @@ impl HttpTransport {
         connections: usize,
         timeout: Duration,
     ) -> Self {
+        let proxy = proxy_for(base_url, |name| std::env::var(name).ok());
+        let (proxy, refusal) = proxy.map_or_else(|why| (None, Some(why)), |proxy| (proxy, None));
         Self {
             pool: Pool::new(connections),
-            connector: Connector {
-                proxy: proxy_for(base_url, |name| std::env::var(name).ok()),
-            },
+            connector: Connector { proxy },
             last_target: Mutex::default(),
             connect_timeout: connect_timeout.min(timeout),
+            refusal,
         }
+    }
+
+    /// The same, or why it can make no call.
+    pub(crate) fn usable(self) -> Result<Self, Error> {
+        self.refusal.clone().map_or(Ok(self), Err)
     }
 }
 
@@ -94,6 +102,9 @@ impl HttpTransport {
         patience: Patience,
         ctx: &Context,
     ) -> Result<Call<'_>, Error> {
+        if let Some(why) = &self.refusal {
+            return Err(why.clone());
+        }
         let Some(target) = self.target(url) else {
             let why = format!("not a usable URL: {}", redacted_url(url));
             return Err(Error::new(ErrorKind::Invalid, why));

@@ -125,9 +125,15 @@ fn the_proxy_follows_scheme_and_exemptions() {
             vars.find_map(|(own, value)| (own == name).then(|| value.to_owned()))
         };
         let uri: http::Uri = url.parse().unwrap();
-        let proxy = proxy_for(url, value).filter(|proxy| !proxy.is_no_proxy(&uri));
-        let found = proxy.map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
-        assert_eq!(found.as_deref().unwrap_or("none"), expected, "{case}");
+        let found = match proxy_for(url, value) {
+            Ok(proxy) => proxy
+                .filter(|proxy| !proxy.is_no_proxy(&uri))
+                .map_or("none".to_owned(), |proxy| {
+                    format!("{}:{}", proxy.host(), proxy.port())
+                }),
+            Err(error) => error.message().to_owned(),
+        };
+        assert!(found.starts_with(expected), "{case}: {found}");
     }
 }
 

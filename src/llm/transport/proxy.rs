@@ -2,8 +2,8 @@
 
 use ureq::{ProxyProtocol, http};
 
-use crate::base::Optional;
 use crate::base::secret::redacted_url;
+use crate::base::{Error, ErrorKind, Optional};
 
 /// Whether a URL names a server of this machine by its loopback address, or as `localhost`.
 pub(crate) fn is_loopback_url(url: &str) -> bool {
@@ -19,35 +19,39 @@ fn is_on_this_machine(host: &str) -> bool {
     host.eq_ignore_ascii_case("localhost") || ip.is_ok_and(|ip| ip.to_canonical().is_loopback())
 }
 
-/// The proxy for a URL, from the usual variables: the one for its scheme, else `ALL_PROXY`.
-pub(super) fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Option<ureq::Proxy> {
-    let uri: http::Uri = url.parse().ok()?;
-    if is_on_this_machine(uri.host()?) {
-        return None;
-    }
+/// The proxy for a URL, from the usual variables: the one for its scheme, else `ALL_PROXY`. One that cannot be used is an
+/// error, unless `NO_PROXY` exempts the host: nobody wants that calls bypass it.
+pub(super) fn proxy_for(
+    url: &str,
+    env: impl Fn(&str) -> Option<String>,
+) -> Result<Option<ureq::Proxy>, Error> {
+    let uri: Option<http::Uri> = url.parse().ok();
+    let is_far = |uri: &http::Uri| uri.host().is_some_and(|host| !is_on_this_machine(host));
+    let Some(uri) = uri.filter(is_far) else {
+        return Ok(None);
+    };
     let names: &[&str] = match uri.scheme_str() {
         Some("https") => &["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"],
         _ => &["HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"],
     };
-    let setting = names
-        .iter()
-        .find_map(|name| env(name).filter(|value| !value.trim().is_empty()))?;
+    let mut set = names.iter().filter_map(|name| Some((name, env(name)?)));
+    let Some((name, setting)) = set.find(|(_, value)| !value.trim().is_empty()) else {
+        return Ok(None);
+    };
     let parsed = ureq::Proxy::new(setting.trim()).ok();
     let is_http = |proxy: &ureq::Proxy| proxy.protocol() == ProxyProtocol::Http;
-    let Some(parsed) = parsed.filter(is_http) else {
-        log::warn!(
-            "connecting without a proxy: {} is not the URL of an HTTP proxy",
-            redacted_url(&setting)
-        );
-        return None;
+    let usable = parsed.filter(is_http);
+    let mut builder = ureq::Proxy::builder(ProxyProtocol::Http);
+    builder = match &usable {
+        Some(proxy) => builder
+            .host(proxy.host())
+            .port(proxy.port())
+            .set(proxy.username(), |builder, user| builder.username(user))
+            .set(proxy.password(), |builder, password| {
+                builder.password(password)
+            }),
+        None => builder.host("unusable"),
     };
-    let mut builder = ureq::Proxy::builder(parsed.protocol())
-        .host(parsed.host())
-        .port(parsed.port())
-        .set(parsed.username(), |builder, user| builder.username(user))
-        .set(parsed.password(), |builder, password| {
-            builder.password(password)
-        });
     let exempt = env("NO_PROXY")
         .or_else(|| env("no_proxy"))
         .unwrap_or_default();
@@ -58,5 +62,16 @@ pub(super) fn proxy_for(url: &str, env: impl Fn(&str) -> Option<String>) -> Opti
             builder = builder.no_proxy(&format!(".{entry}"));
         }
     }
-    builder.build().ok()
+    match builder.build().ok() {
+        Some(proxy) if usable.is_some() => Ok(Some(proxy)),
+        Some(proxy) if proxy.is_no_proxy(&uri) => Ok(None),
+        _ => Err(Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "{name} is {}, and only proxies at http:// addresses are supported: set one of those, or exempt the \
+                 provider's host with NO_PROXY",
+                redacted_url(setting.trim())
+            ),
+        )),
+    }
 }

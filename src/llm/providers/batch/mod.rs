@@ -7,31 +7,6 @@ mod http;
 mod lines;
 mod named;
 mod openai;
-/// Rejects a request that would make the provider reject its whole batch.
-fn check(request: &Request) -> Result<(), Error> {
-    let wrong = |what: String| Err(invalid(what));
-    if request.messages.is_empty() {
-        return wrong("it has no messages".to_owned());
-    }
-    let params = &request.params;
-    for (name, value, most) in [
-        ("temperature", params.temperature, 2.0),
-        ("top_p", params.top_p, 1.0),
-    ] {
-        if let Some(value) = value
-            && !(0.0..=most).contains(&value)
-        {
-            return wrong(format!(
-                "{name} must be between 0 and {most}; it is {value}"
-            ));
-        }
-    }
-    if params.max_tokens == Some(0) {
-        return wrong("max_tokens must be at least 1".to_owned());
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod recorded_tests;
 mod refusal;
@@ -214,15 +189,15 @@ impl BatchApi {
         access: Access,
         model: ModelChoice,
         transport: Option<Arc<dyn Transport>>,
-    ) -> Self {
-        let transport = transport.unwrap_or_else(|| {
-            Arc::new(HttpTransport::new(
-                &access.address.base_url,
-                CONNECTIONS,
-                REPLY,
-            ))
-        });
-        Self {
+    ) -> Result<Self, Error> {
+        let transport = match transport {
+            Some(transport) => transport,
+            None => {
+                let http = HttpTransport::new(&access.address.base_url, CONNECTIONS, REPLY);
+                Arc::new(http.usable()?)
+            }
+        };
+        Ok(Self {
             vendor,
             wire: wire(batches.wire),
             limits: batches.limits(),
@@ -230,7 +205,7 @@ impl BatchApi {
             model,
             transport,
             idle: Duration::from_secs(60),
-        }
+        })
     }
 
     pub(super) fn idle_timeout(mut self, idle: Duration) -> Self {
@@ -435,6 +410,31 @@ impl BatchClient for BatchApi {
             Err(self.redacted(refused))
         }
     }
+}
+
+/// Rejects a request that would make the provider reject its whole batch.
+fn check(request: &Request) -> Result<(), Error> {
+    let wrong = |what: String| Err(invalid(what));
+    if request.messages.is_empty() {
+        return wrong("it has no messages".to_owned());
+    }
+    let params = &request.params;
+    for (name, value, most) in [
+        ("temperature", params.temperature, 2.0),
+        ("top_p", params.top_p, 1.0),
+    ] {
+        if let Some(value) = value
+            && !(0.0..=most).contains(&value)
+        {
+            return wrong(format!(
+                "{name} must be between 0 and {most}; it is {value}"
+            ));
+        }
+    }
+    if params.max_tokens == Some(0) {
+        return wrong("max_tokens must be at least 1".to_owned());
+    }
+    Ok(())
 }
 
 /// How many requests the results hold at least: of a batch that was completed those that were worked
