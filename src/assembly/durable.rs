@@ -102,6 +102,24 @@ impl LlmManager {
 
 /// Adds the jobs that the process does not have yet, because an earlier call with these requests was interrupted.
 fn enlist(queue: &JobQueue, process: ProcessId, requests: &[Request]) -> Result<(), Error> {
+    let there = present(queue, process, requests)?;
+    if there < requests.len() {
+        queue.enqueue_iter(process, requests[there..].iter().map(Job::from))?;
+        // Another program may have added jobs at the same time, or fetched results.
+        if present(queue, process, requests)? < requests.len() {
+            return Err(not_alike(process));
+        }
+    } else if queue.process(process)?.is_some_and(|found| !found.sealed) {
+        queue.seal(process)?;
+    }
+    Ok(())
+}
+
+/// How many jobs the process has: those of the first requests, in their order.
+///
+/// # Errors
+/// If it has other jobs, or has lost some.
+fn present(queue: &JobQueue, process: ProcessId, requests: &[Request]) -> Result<usize, Error> {
     let known = queue.process(process)?;
     let (mut there, mut alike, mut after) = (0, 0, None);
     loop {
@@ -117,20 +135,19 @@ fn enlist(queue: &JobQueue, process: ProcessId, requests: &[Request]) -> Result<
         alike += asked.filter(same).count();
         there += items.len();
     }
-    let total = known.as_ref().map_or(0, |known| known.counts.total);
+    let total = known.map_or(0, |known| known.counts.total);
     if alike < there || (there as u64) < total {
-        let why = format!(
-            "process {process} has other requests, or another program fetches its results: give the requests of its \
-             first call in their order, or another process id"
-        );
-        return Err(Error::new(ErrorKind::Invalid, why));
+        return Err(not_alike(process));
     }
-    if there < requests.len() {
-        queue.enqueue_iter(process, requests[there..].iter().map(Job::from))?;
-    } else if known.is_some_and(|found| !found.sealed) {
-        queue.seal(process)?;
-    }
-    Ok(())
+    Ok(there)
+}
+
+fn not_alike(process: ProcessId) -> Error {
+    let why = format!(
+        "process {process} has other requests, or another program fetches its results: give the requests of its \
+         first call in their order, or another process id"
+    );
+    Error::new(ErrorKind::Invalid, why)
 }
 
 /// The outcomes in the order of the requests, and how many are still missing, which have this error.

@@ -1,5 +1,5 @@
 //! The engine's work for prompts: a backlog of requests, the counters, and sinks for outcomes. Those here serve a caller in
-//!  the same OS process: by index in a list, or through a channel.
+//! the same OS process: by index in a list, or through a channel.
 
 use std::borrow::Borrow;
 use std::time::Duration;

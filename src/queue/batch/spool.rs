@@ -102,8 +102,14 @@ impl Draft {
         keep().map_err(|error| unwritable(&self.path, error))
     }
 
-    /// Makes an incomplete download durable under that name.
+    /// Makes an incomplete download durable under that name, unless a longer one exists: its answers are paid for.
     pub(crate) fn keep_partial(mut self, path: PathBuf) -> Result<(), Error> {
+        let flushed = self.file.flush();
+        let length = flushed.and_then(|()| Ok(self.file.get_ref().metadata()?.len()));
+        let length = length.map_err(|error| unwritable(&path, error))?;
+        if fs::metadata(&path).is_ok_and(|known| known.len() > length) {
+            return Ok(());
+        }
         self.path = path;
         self.keep()
     }
@@ -187,5 +193,23 @@ impl BatchInput for InputFile {
             Error::new(ErrorKind::Transient, why).with_sent(crate::base::error::Sent::No)
         })?;
         Ok(Box::new(file))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shorter_part_of_results_never_replaces_a_longer_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let spool = Spool::new(folder.path().to_owned());
+        let partial = spool.partial("bw-1", 0);
+        for (arrives, kept) in [("ab", "ab"), ("a", "ab"), ("abc", "abc")] {
+            let mut draft = spool.draft(spool.results("bw-1", 0)).unwrap();
+            draft.write(arrives.as_bytes()).unwrap();
+            draft.keep_partial(partial.clone()).unwrap();
+            assert_eq!(fs::read_to_string(&partial).unwrap(), kept);
+        }
     }
 }

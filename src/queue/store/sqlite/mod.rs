@@ -94,8 +94,8 @@ pub(crate) struct Sqlite {
     durability: Durability,
     /// Whether it is the store of a run, which users move.
     is_movable: bool,
-    /// Whether it has the record that an OS process uses the store of a run.
-    holds: bool,
+    /// The key of the record that this OS process uses the store of a run.
+    held: Option<String>,
     readers: Readers,
     watcher: Mutex<Connection>,
     /// Copies the log into the database.

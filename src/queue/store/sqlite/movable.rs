@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+use uuid::Uuid;
 
 use crate::base::host::host;
 use crate::base::{Error, ErrorKind};
@@ -53,28 +54,19 @@ pub(super) fn keep_log(conn: &Connection, yes: bool) -> Result<(), rusqlite::Err
 }
 
 impl Sqlite {
-    /// Records that this OS process uses the store of a run, before it writes anything else; unless another living one has
-    /// recorded that.
+    /// Records that this OS process uses the store of a run, before it writes anything else.
     ///
     /// # Errors
-    /// When that cannot be written to the database itself.
+    /// When no record of a use can be written to the database itself.
     pub(super) fn hold(&mut self) -> Result<(), Fault> {
         let conn = &self.writer.get_mut().conn;
-        let read = "SELECT max(value) FROM meta WHERE key = 'held'";
-        let held: Option<String> = conn.query_row(read, [], |row| row.get(0))?;
-        let lives = |held: &str| {
-            let pid = held
-                .split_once(' ')
-                .and_then(|(pid, host)| Some((pid.parse().ok()?, host)));
-            pid.is_some_and(|(pid, host)| !is_gone(pid, host))
-        };
-        if held.as_deref().is_some_and(lives) {
-            return Ok(());
-        }
+        let key = format!("held {}", Uuid::now_v7());
         let own = format!("{} {}", std::process::id(), host());
-        conn.execute("REPLACE INTO meta VALUES ('held', ?1)", [own])?;
-        self.holds = true;
-        if !checkpoint(conn, "FULL")? {
+        conn.execute("INSERT INTO meta VALUES (?1, ?2)", [&key, &own])?;
+        let is_shared = is_used_by_others(conn, &key)?;
+        self.held = Some(key);
+        // Otherwise the database has the record of another one, which is not removed from it before this one is there.
+        if !checkpoint(conn, "FULL")? && !is_shared {
             let why = format!(
                 "{}: another process reads it all the time, so its log cannot be copied into it: end that",
                 self.path.display()
@@ -90,9 +82,11 @@ impl Sqlite {
             return;
         }
         let conn = &self.writer.get_mut().conn;
-        if self.holds {
-            let ended = conn.execute("DELETE FROM meta WHERE key = 'held'", []);
-            if ended.is_err() || !checkpoint(conn, "TRUNCATE").unwrap_or(false) {
+        if let Some(own) = self.held.take() {
+            let delete = "DELETE FROM meta WHERE key = ?1";
+            let ended = conn.execute(delete, [&own]);
+            let others = ended.and_then(|_| is_used_by_others(conn, &own));
+            if !matches!(others, Ok(false)) || !checkpoint(conn, "TRUNCATE").unwrap_or(false) {
                 return;
             }
         }
@@ -100,6 +94,26 @@ impl Sqlite {
             let _ = keep_log(conn, false);
         }
     }
+}
+
+/// Whether other living OS processes use the store. Removes the records of killed ones.
+fn is_used_by_others(conn: &Connection, own: &str) -> Result<bool, rusqlite::Error> {
+    let mut read =
+        conn.prepare("SELECT key, value FROM meta WHERE key GLOB 'held*' AND key <> ?1")?;
+    let uses = read.query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let uses: Vec<(String, String)> = uses.collect::<Result<_, _>>()?;
+    let mut is_used = false;
+    for (key, user) in uses {
+        let user = user
+            .split_once(' ')
+            .and_then(|(pid, host)| Some((pid.parse().ok()?, host)));
+        if user.is_some_and(|(pid, host)| !is_gone(pid, host)) {
+            is_used = true;
+        } else {
+            conn.execute("DELETE FROM meta WHERE key = ?1", [&key])?;
+        }
+    }
+    Ok(is_used)
 }
 
 /// Copies the log into the database. Returns whether all of it was copied.
@@ -112,7 +126,7 @@ fn checkpoint(conn: &Connection, mode: &str) -> Result<bool, rusqlite::Error> {
 }
 
 fn is_in_use(conn: &Connection) -> Result<bool, rusqlite::Error> {
-    let ask = "SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'held')";
+    let ask = "SELECT EXISTS (SELECT 1 FROM meta WHERE key GLOB 'held*')";
     conn.query_row(ask, [], |row| row.get(0))
 }
 

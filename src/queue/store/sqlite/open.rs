@@ -195,7 +195,7 @@ fn connect(
         file,
         durability: options.durability,
         is_movable,
-        holds: false,
+        held: None,
         path,
     })
 }
