@@ -214,7 +214,7 @@ mod tests {
         let picos = Usd::from_picos;
         let folder = tempfile::tempdir().unwrap();
         let budget = Budget::usd(picos(10));
-        budget.replace(picos(9), None, None).unwrap();
+        budget.replace(picos(9), None).unwrap();
         let options = ProviderOptions::new().data_dir(folder.path());
         let options = options.api_key("openai", Secret::new("k"));
         let settings = Settings::new().flag("llm.provider", "test", Some("openai".to_owned()));
@@ -230,7 +230,7 @@ mod tests {
         queue.note_spent(process, &budget, before).unwrap();
         assert_eq!(budget.spent(), picos(9));
         // The call has used one more.
-        budget.replace(picos(5), Some(picos(4)), None).unwrap();
+        budget.replace(picos(5), Some(picos(4))).unwrap();
         assert_eq!(budget.spent(), picos(10));
 
         // In another program, the same process counts with what it has used.

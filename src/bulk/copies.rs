@@ -190,10 +190,7 @@ pub(super) fn find(
                 EarlierResult::Success if embeds && !is_of_one(&mut plan.vectors_before, line) => {
                     false
                 }
-                EarlierResult::Success => {
-                    remember(&mut plan.models_before, line.model.clone());
-                    true
-                }
+                EarlierResult::Success => true,
             },
         )?;
         for (request, (_, at)) in answers.clone() {
@@ -218,15 +215,6 @@ fn is_of_one(makers: &mut Vec<(String, String)>, line: &PreviousLine) -> bool {
         }
         [only] => *only == maker,
         _ => false,
-    }
-}
-
-/// A few models suffice to show that the default has changed.
-pub(super) fn remember<M: PartialEq>(models: &mut Vec<M>, model: Option<M>) {
-    if let Some(model) = model.filter(|_| models.len() < 8)
-        && !models.contains(&model)
-    {
-        models.push(model);
     }
 }
 

@@ -134,9 +134,6 @@ pub struct RunPlan {
     /// Items whose request got a billed but unusable reply in an earlier run, for another item: they fail with it,
     /// unless [`ask_again`](FileRunOptions::ask_again) is set.
     pub unusable_equal: u64,
-    /// Models that answered items of this input in earlier runs, as the providers name them.
-    #[serde(skip)]
-    pub models_before: Vec<String>,
     /// For [`RequestTask::Embed`](crate::client::RequestTask::Embed): the makers of the finished embeddings, each
     /// provider with its name of the model, including those of equal items of this input.
     #[serde(skip)]

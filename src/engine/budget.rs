@@ -52,8 +52,6 @@ struct Spending {
     recorded: u64,
     /// The most that one call could cost so far.
     most: u64,
-    /// The least that a call could cost that was not made.
-    refused: Option<u64>,
 }
 
 /// The file beside an output.
@@ -143,11 +141,6 @@ impl Budget {
         Usd::from_picos(self.0.spending.lock().used())
     }
 
-    /// The least that a call could cost that was not made because of the limit.
-    pub fn refused(&self) -> Option<Usd> {
-        self.0.spending.lock().refused.map(Usd::from_picos)
-    }
-
     /// Reserves an amount for a call, in picodollars. It waits while only the calls in flight stand in the way,
     /// and no longer than the run goes on.
     ///
@@ -167,7 +160,7 @@ impl Budget {
         let mut spending = self.0.spending.lock();
         while !self.0.hold(&mut spending, most)? {
             if spending.held == 0 {
-                return Err(self.exceeded(&mut spending, most));
+                return Err(self.exceeded(&spending, most));
             }
             ctx.check()?;
             if ctx.is_run_cancelled() {
@@ -192,8 +185,7 @@ impl Budget {
         }
     }
 
-    fn exceeded(&self, spending: &mut Spending, most: u64) -> Error {
-        spending.refused = Some(spending.refused.map_or(most, |refused| refused.min(most)));
+    fn exceeded(&self, spending: &Spending, most: u64) -> Error {
         let limit = self.limit();
         let is_too_small = most > limit.picos();
         let most = Usd::from_picos(most);
@@ -211,18 +203,12 @@ impl Budget {
         Error::new(ErrorKind::BudgetExceeded, why)
     }
 
-    /// Takes over what a queue has counted for this budget, and what its next request can cost if that does not fit. With
-    /// an amount `before`, other calls spend from the budget too, and it adds what the queue has counted since then.
+    /// Takes over what a queue has counted for this budget. With an amount `before`, other calls spend from the budget too, and it adds what the queue has counted since then.
     ///
     /// # Errors
     /// If the record cannot be written.
     #[cfg(feature = "queue")]
-    pub(crate) fn replace(
-        &self,
-        used: Usd,
-        before: Option<Usd>,
-        refused: Option<Usd>,
-    ) -> Result<(), Error> {
+    pub(crate) fn replace(&self, used: Usd, before: Option<Usd>) -> Result<(), Error> {
         let mut spending = self.0.spending.lock();
         let (known, mut all) = (spending.used(), used.picos());
         if let Some(before) = before {
@@ -231,7 +217,6 @@ impl Budget {
         }
         spending.lost = spending.lost.min(all);
         spending.spent = all - spending.lost;
-        spending.refused = refused.map(Usd::picos);
         if known == all {
             return Ok(());
         }

@@ -288,7 +288,7 @@ impl JobQueue {
         let Some(known) = process.and_then(|process| process.budget) else {
             return Ok(());
         };
-        budget.replace(known.used, before, known.needed)
+        budget.replace(known.used, before)
     }
 
     /// What was spent from this day on, by day and model, in order; `None`: ever. The store adds the cost of a call in the

@@ -60,7 +60,7 @@ pub struct QueueRun {
     info: Option<ProcessInfo>,
     budget: Option<Budget>,
     /// The output, where a later run can come back to it.
-    output: Option<PathBuf>,
+    output: PathBuf,
 }
 
 /// What a [`QueueRun`] did.
@@ -99,17 +99,16 @@ impl QueueRun {
         store: RunStore,
     ) -> Result<Self, FileRunError> {
         let usage = |why: &str| FileRunError::Usage(Error::new(ErrorKind::Invalid, why));
-        let path = output.regular_file().map(ToOwned::to_owned);
-        if matches!((&store, &path), (RunStore::Beside(_), None)) {
+        let Some(path) = output.regular_file().map(ToOwned::to_owned) else {
             return Err(usage("nothing can lie beside an output that is not a file"));
-        }
+        };
         // What is saved is deleted from the queue: after a power loss it must not be in neither.
         // Each of its jobs is a prompt of its own.
         let options = options.fsync(true).dedupe(false);
         let (mut attached, mut known, mut opened) = (Attached::default(), None, None);
         // The output is locked by now: an earlier run has ended.
         let prepared = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
-            let store = OpenStore::open(&store, path.as_deref(), &options)?;
+            let store = OpenStore::open(&store, &path, &options)?;
             attached = attach::compare(store.queue(), store.process(), index, false)?;
             known = store.queue().process(store.process())?;
             opened = Some(store);
@@ -123,9 +122,7 @@ impl QueueRun {
                 return Err(error);
             }
         };
-        if let Some(path) = &path {
-            refuse_another_output(path, &run, known.as_ref()).map_err(FileRunError::Usage)?;
-        }
+        refuse_another_output(&path, &run, known.as_ref()).map_err(FileRunError::Usage)?;
         run.set_to_collect(attached.ended);
         run.add_differing(attached.differing);
         Ok(Self {

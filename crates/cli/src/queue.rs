@@ -21,7 +21,7 @@ use super::stdout;
 const NONE: &str = "none";
 
 /// Completes the arguments of a command that uses the queue: a flag, the environment or the settings of the data folder
-/// name a server. If none of them does, the queue is the file in the data folder.
+/// name a server. Otherwise the queue is the file in the data folder.
 pub fn find_store(command: &mut Command) -> Result<(), Refusal> {
     // It reports what is wrong, so it also works if the settings cannot be read.
     let tolerant = matches!(command, Command::Doctor(_));

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::base::{Error, ErrorKind};
-use crate::bulk::copies::{self, KnownAnswers, remember};
+use crate::bulk::copies::{self, KnownAnswers};
 use crate::bulk::input::{FileIndex, InputFile, Match, Matching, State, Totals, is_automatic};
 use crate::bulk::open_output::{OpenOutput, Opened, open, refuse_same_file};
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan};
@@ -138,7 +138,9 @@ impl EarlierLines<'_> {
         let unnamed = unknown && is_automatic(&line.id);
         let differs = (outdated || unnamed) && line.is_paid_reply();
         self.plan.differing += u64::from(differs);
-        self.remember_makers(line, found == Match::Done, !unknown);
+        if found == Match::Done {
+            self.remember_maker(line);
+        }
     }
 
     /// Restores answers of the archive that the items need again.
@@ -151,19 +153,20 @@ impl EarlierLines<'_> {
             if line.success && self.items.lacks_answer(&line.id, prefix) {
                 self.items.match_line(&line.id, prefix, line.ended());
                 self.restored.push(place);
-                self.remember_makers(line, true, true);
+                self.remember_maker(line);
             }
         });
     }
 
-    /// Records the maker of a valid embedding, and the model of an answer to an item of the input.
-    fn remember_makers(&mut self, line: PreviousLine, counts: bool, is_known: bool) {
-        if self.embeds && counts {
-            let maker = line.provider.zip(line.model.clone());
-            remember(&mut self.plan.vectors_before, maker);
-        }
-        if line.success && is_known {
-            remember(&mut self.plan.models_before, line.model);
+    /// Records the maker of a valid embedding. A few suffice to show that they differ.
+    fn remember_maker(&mut self, line: PreviousLine) {
+        let makers = &mut self.plan.vectors_before;
+        if let Some(maker) = line.provider.zip(line.model)
+            && self.embeds
+            && makers.len() < 8
+            && !makers.contains(&maker)
+        {
+            makers.push(maker);
         }
     }
 }

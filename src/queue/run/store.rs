@@ -22,8 +22,6 @@ pub enum RunStore {
     /// In a store of the run's own, beside its output: at [`store_path`](crate::files::store_path). The run makes it if it
     /// is missing, and removes it when nothing is left of the run.
     Beside(SqliteOptions),
-    /// On this queue, as this process: for an output that is not a file.
-    On(JobQueue, ProcessId),
 }
 
 impl RunStore {
@@ -41,7 +39,7 @@ impl RunStore {
         let lock = output.exists().then(|| ResultsAppender::open(output));
         if !matches!(lock, Some(Err(_))) {
             let beside = Self::Beside(SqliteOptions::default());
-            let _ = OpenStore::open(&beside, Some(output), &FileRunOptions::new());
+            let _ = OpenStore::open(&beside, output, &FileRunOptions::new());
         }
     }
 }
@@ -60,36 +58,30 @@ impl OpenStore {
     /// none.
     pub(super) fn open(
         store: &RunStore,
-        output: Option<&Path>,
+        output: &Path,
         options: &FileRunOptions,
     ) -> Result<Self, Error> {
-        let (queue, process, file) = match (store, output) {
-            (RunStore::On(queue, process), _) => (queue.clone(), *process, None),
-            (RunStore::Beside(sqlite), output) => {
-                let output = output.unwrap_or(Path::new(""));
-                let file = store_path(output).map_err(|error| {
-                    let why = format!("{}: its folder cannot be used: {error}", output.display());
-                    Error::new(ErrorKind::Invalid, why)
-                })?;
-                // A pipe would be waited for, and a link would not move with the output.
-                if fs::symlink_metadata(&file).is_ok_and(|found| !found.is_file()) {
-                    let why = format!("{}: it is not a file; move it away", file.display());
-                    return Err(Error::new(ErrorKind::Invalid, why));
-                }
-                let queue = match (options.is_dry_run(), file.exists()) {
-                    (true, false) => JobQueue::in_memory()?,
-                    (true, true) => JobQueue::open_with(&file, sqlite.clone().only_look())?,
-                    (false, _) => Self::open_file(&file, sqlite)?,
-                };
-                // The process belongs to the store, wherever that is moved.
-                let process = ProcessId::named(queue.id()?.as_bytes());
-                (queue, process, Some(file).filter(|_| !options.is_dry_run()))
-            }
+        let RunStore::Beside(sqlite) = store;
+        let file = store_path(output).map_err(|error| {
+            let why = format!("{}: its folder cannot be used: {error}", output.display());
+            Error::new(ErrorKind::Invalid, why)
+        })?;
+        // A pipe would be waited for, and a link would not move with the output.
+        if fs::symlink_metadata(&file).is_ok_and(|found| !found.is_file()) {
+            let why = format!("{}: it is not a file; move it away", file.display());
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        let queue = match (options.is_dry_run(), file.exists()) {
+            (true, false) => JobQueue::in_memory()?,
+            (true, true) => JobQueue::open_with(&file, sqlite.clone().only_look())?,
+            (false, _) => Self::open_file(&file, sqlite)?,
         };
+        // The process belongs to the store, wherever that is moved.
+        let process = ProcessId::named(queue.id()?.as_bytes());
         Ok(Self {
             queue: Some(queue),
             process,
-            file,
+            file: Some(file).filter(|_| !options.is_dry_run()),
         })
     }
 
@@ -234,15 +226,13 @@ impl Record {
         queue: &JobQueue,
         process: ProcessId,
         info: Option<ProcessInfo>,
-        output: Option<PathBuf>,
+        output: PathBuf,
     ) -> Result<Self, Error> {
         let known = queue.process(process)?.map(|known| known.info);
         let note = known.as_ref().map(Note::of).unwrap_or_default();
         let mut info = info.or(known).unwrap_or_default();
-        if let Some(output) = output {
-            let whole = resolved(&output, 0).unwrap_or(output);
-            info.output = Some(whole.to_string_lossy().into_owned());
-        }
+        let whole = resolved(&output, 0).unwrap_or(output);
+        info.output = Some(whole.to_string_lossy().into_owned());
         let record = Self {
             queue: queue.clone(),
             process,
@@ -332,7 +322,7 @@ mod tests {
         {
             std::os::unix::fs::symlink("elsewhere", &store).unwrap();
             let beside = RunStore::Beside(SqliteOptions::default());
-            let refused = OpenStore::open(&beside, Some(&output), &FileRunOptions::new());
+            let refused = OpenStore::open(&beside, &output, &FileRunOptions::new());
             assert!(refused.err().unwrap().message().contains("not a file"));
             assert!(store.is_symlink() && !folder.path().join("elsewhere").exists());
         }

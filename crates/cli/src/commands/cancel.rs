@@ -143,6 +143,8 @@ fn answered(counts: &JobCounts) -> u64 {
 struct CancelledBatches {
     /// The process had batches.
     any: bool,
+    /// Ended batches whose billed results were abandoned.
+    given_up: Vec<BatchInfo>,
     /// Batches that still exist.
     left: Vec<BatchInfo>,
 }
@@ -173,16 +175,28 @@ fn cancel_batches(
         let report = worker.run().map_err(failed)?;
         display::unsaved(&report);
     }
+    let (any, left) = (!before.is_empty(), read()?);
+    let is_over = |batch: &BatchInfo| left.iter().all(|other| other.label != batch.label);
+    let mut given_up = before;
+    given_up.retain(|batch| batch.uncollected.is_some() && is_over(batch));
     Ok(CancelledBatches {
-        any: !before.is_empty(),
-        left: read()?,
+        any,
+        given_up,
+        left,
     })
 }
 
 impl CancelledBatches {
-    /// Lines about the remaining batches.
+    /// Lines about abandoned results, and about the remaining batches.
     fn lines(&self, data: &DataArgs) -> String {
         let mut out = String::new();
+        for batch in &self.given_up {
+            let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
+            out.push_str(&format!(
+                "\n  batch {name} at {}: its missing results are abandoned, although they were billed",
+                batch.provider
+            ));
+        }
         for batch in &self.left {
             out.push_str(&format!("\n  not over yet: {}", batches::line(batch)));
             if batch.attended {

@@ -131,8 +131,10 @@ fn missing_results_stay_uncollected_until_the_user_abandons_them() {
         retried.tells("to abandon them first");
         assert_eq!(site.counts().at_provider, MISSING as u64);
 
-        site.queue.cancel(site.process).unwrap();
-        work("batch", 0, "are abandoned");
+        let mut cancel = site.desk.command(["cancel", &site.process.to_string()]);
+        cancel.args(["--provider", at.name, "--base-url", &site.url()]);
+        let ended = cancel.env(at.key, "k").ended().expect(0);
+        ended.says("its missing results are abandoned, although they were billed");
         assert_eq!(site.counts().cancelled, MISSING as u64, "{}", at.name);
         site.paid_once();
         site.took(1);

@@ -82,7 +82,8 @@ fn a_budget_below_the_cost_of_a_call_is_reported_with_what_to_do() {
     prompts(&desk, 3);
     run(&desk, &sim, "--budget 0.0000001")
         .ends(4, "allows no call that could cost")
-        .says("to go on, give the same command with a higher --budget")
+        .says("to go on, give the same command with a higher --budget:\n    ")
+        .says("--budget 0.0000001")
         .hides("used up");
     assert_eq!(sim.stats().calls, 0);
     run(&desk, &sim, MORE).expect(0);

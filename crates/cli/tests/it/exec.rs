@@ -120,9 +120,11 @@ fn a_run_resumes_from_its_log_after_changes_of_the_script() {
     let first = [("0", "echo 'b c'"), ("0", "echo a"), ("1", "false")];
     let first = first.map(|(exit, command)| entry(exit, command));
     assert_eq!(logged(&desk.read("log")), first);
+    run("log -o out.jsonl").tells("out.jsonl lacks 3 of their results");
     // The earlier failure still counts.
     let ended = run("log")
         .says("3 of 3 are done (1 of them failed), 0 to run")
+        .says("to start afresh, delete log or name another --joblog")
         .says("3 finished before (1 of them failed), 0 completed, 0 failed")
         .says("to run failed commands again, add --resume-failed");
     assert_eq!(ended.stdout, "");

@@ -141,7 +141,7 @@ fn unusable_images_are_requested_once_and_again_only_on_demand() {
     };
     run("").ends(3, "4 replies were paid for and cannot be read");
     for line in desk.results("out.jsonl") {
-        let why = "not a usable reply: the reply holds an image and no text";
+        let why = "not a usable reply: the reply holds image data and no text";
         line["error"].has(
             json!({"kind": "malformed", "message": why, "unusable_reply": true,
             "raw": picture().to_string()}),

@@ -70,6 +70,11 @@ fn batches_need_an_output_that_later_runs_can_go_on_with() {
     for words in ["in.jsonl", "in.jsonl -o /dev/stdout"] {
         run(&desk, &sim, words).ends(2, "add -o FILE, or use --strategy sync");
     }
+    let mut by_setting = command(&desk, &sim, "in.jsonl");
+    by_setting.env("BATCHWRIGHT_BULK_STRATEGY", "batch");
+    by_setting
+        .ended()
+        .ends(2, "(llm.bulk_strategy is set to batch)");
     bought(&sim, 0);
 }
 

@@ -94,6 +94,14 @@ impl Emitter {
         }
     }
 
+    /// Number of results that an earlier run has written.
+    pub fn records_before(&self) -> Option<u64> {
+        match &self.records {
+            Records::File(file) => Some(file.before()),
+            Records::Outputs | Records::OutputsAside | Records::Stdout => None,
+        }
+    }
+
     /// The commands that an earlier run finished.
     pub fn finished(&self) -> Finished {
         self.log.as_ref().map(JobLog::finished).unwrap_or_default()

@@ -44,7 +44,8 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
         return Ok(report::dry_run(commands, &plan, emitter.finished())?);
     }
     let session = Session::start(&args.show, ctx, stopping_line())?;
-    let lines = [report::plan_line(&plan), wide(args, mode)];
+    let plan_line = report::plan_line(args, &plan, emitter.records_before());
+    let lines = [plan_line, wide(args, mode)];
     lines.iter().flatten().for_each(display::note);
     emitter.shares_terminal_with(&session.display);
     let runner = runner

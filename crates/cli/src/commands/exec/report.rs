@@ -54,19 +54,29 @@ impl Ended {
     }
 }
 
-/// What the run will do if an earlier run has finished a part of the commands.
-pub fn plan_line(plan: &Plan) -> Option<String> {
+/// What the run will do if an earlier run has finished a part of the commands, which of their results the output lacks, and
+/// how to start afresh.
+pub fn plan_line(args: &ExecArgs, plan: &Plan, records: Option<u64>) -> Option<String> {
     let total = plan.total.filter(|_| plan.finished + plan.foreign > 0)?;
     let foreign = match plan.foreign {
         0 => String::new(),
         n => format!("; {} commands of the log are not in the input", count(n)),
     };
+    let (output, log) = (args.results.output.as_ref(), args.results.joblog.as_ref()?);
+    let missing = plan
+        .finished
+        .saturating_sub(records.unwrap_or(plan.finished));
+    let lacks = match output.filter(|_| missing > 0) {
+        Some(output) => format!("; {} lacks {missing} of their results", output.display()),
+        None => String::new(),
+    };
     Some(format!(
-        "{} of {} are done{}, {} to run{foreign}",
+        "{} of {} are done{}, {} to run{foreign}{lacks}; to start afresh, delete {} or name another --joblog",
         count(plan.finished),
         count(total),
         of_them_failed(plan.failed),
         count(total - plan.finished),
+        log.display(),
     ))
 }
 

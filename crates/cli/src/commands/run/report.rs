@@ -281,7 +281,10 @@ fn how_to_go_on(args: &RunArgs, ended: &Ended) -> Vec<String> {
     match stop {
         _ if once || args.input.is_stream() => {}
         Some(StopReason::BudgetExceeded(_)) => {
-            lines.push("to go on, give the same command with a higher --budget".to_owned());
+            let command = command_line();
+            lines.push(format!(
+                "to go on, give the same command with a higher --budget:\n    {command}"
+            ));
         }
         _ if summary.pending > 0 => lines.push(format!("to go on:\n    {}", command_line())),
         _ if !fails_again => {

@@ -56,10 +56,14 @@ impl RunQueue {
         }
         let Some(output) = args.output.as_deref().filter(|path| is_regular(path)) else {
             if batch && !args.dry_run {
-                return Err(Refusal::usage(
-                    "batches take up to a day, so their results need a file to be collected in later: add -o FILE, or \
-                     use --strategy sync",
-                ));
+                let by = match args.strategy {
+                    Some(_) => "",
+                    None => " (llm.bulk_strategy is set to batch)",
+                };
+                return Err(Refusal::usage(format!(
+                    "batches{by} take up to a day, so their results need a file to be collected in later: add -o FILE, or \
+                     use --strategy sync"
+                )));
             }
             return Ok(None);
         };
