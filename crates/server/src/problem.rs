@@ -7,6 +7,7 @@ use batchwright::{Error, ErrorKind};
 use serde_json::{Value, json};
 
 use crate::http::Response;
+use crate::openai::is_of_v1;
 
 /// `Retry-After`, in seconds, for requests whose data could not be stored: space must be freed first.
 const STORAGE_RETRY: &str = "5";
@@ -121,7 +122,7 @@ impl Problem {
 
     /// The response, in the format of the API at this path.
     pub fn response(self, path: &str) -> Response {
-        let (kind, body) = if path == "/v1" || path.starts_with("/v1/") {
+        let (kind, body) = if is_of_v1(path) {
             ("application/json", self.as_openai())
         } else {
             ("application/problem+json", self.as_details())

@@ -160,7 +160,7 @@ impl http::Service for App {
         let refused = |problem: Problem| problem.response(&head.path);
         self.guard.check(head, reached).map_err(refused)?;
         let found = route(routes(), head).map_err(|problem| {
-            if problem.status == 404 && head.path.starts_with("/v1/") {
+            if problem.status == 404 && openai::is_of_v1(&head.path) {
                 openai::unknown(&head.method, &head.path)
             } else {
                 problem

@@ -2,11 +2,12 @@
 //! priority that is never part of a batch; each text of embeddings is one, and the worker sends many with one call.
 //!
 //! If the client disconnects, the jobs of a request with an idempotency key go on, and the next request with the key gets
-//! their answer. Otherwise calls that have not started are cancelled; calls in flight finish, and their answers are
-//! discarded.
+//! their answer. So does the automatic retry of OpenAI's clients. Otherwise calls that have not started are cancelled; calls
+//! in flight finish, and their answers are discarded.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use batchwright::queue::JobResult;
@@ -37,6 +38,9 @@ const ASK: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long the answer to a request with a key is kept, in seconds.
 const KEPT: u64 = 24 * 3600;
+/// How long a process is kept for a retry after its client has disconnected. OpenAI's clients wait at most 8 seconds
+/// before they retry.
+const KEPT_LEFT: Duration = Duration::from_secs(15);
 
 /// Carries out the parts of a request, or finds what an earlier request with its key has come to, and answers with that.
 ///
@@ -62,13 +66,24 @@ fn answered(
     let jobs = parts.requests.into_iter().map(Job::from);
     let jobs: Vec<Job> = jobs.map(|job| job.direct().priority(PRIORITY)).collect();
     let count = jobs.len();
-    let process = key.unwrap_or_else(ProcessId::new);
-    let waiter = app.waiting.begin(process)?;
-    // Before the jobs: what is left of them after a crash is found by it.
-    let kept_until = key.map_or(0, |_| now() + KEPT);
-    DirectCalls::insert(&app.records, process, kept_until)?;
+    let hashes = jobs.iter().map(|job| job.request_hash.clone());
+    let hashes: String = hashes.map(Option::unwrap_or_default).collect();
+    let request = once::hash(&[&[parts.as_base64.into()], hashes.as_bytes()]);
+    let retry = Retry::of(call, &request).filter(|_| key.is_none());
+    let joined = retry.as_ref().map(|retry| retry.join(&app.waiting));
+    let joined = joined.transpose()?.flatten();
+    let is_joined = joined.is_some();
+    let begin = || app.waiting.begin(key.unwrap_or_else(ProcessId::new));
+    let mut waiter = joined.map_or_else(begin, Ok)?;
+    let process = waiter.process;
+    if !is_joined {
+        // Before the jobs: what is left of them after a crash is found by it.
+        let kept_until = key.map_or(0, |_| now() + KEPT);
+        DirectCalls::insert(&app.records, process, kept_until)?;
+    }
     let is_replayed = match key {
-        Some(_) => begin_once(app, process, parts.as_base64, jobs)?,
+        Some(_) => begin_once(app, process, &request, jobs)?,
+        None if is_joined => false,
         None => {
             app.queue.enqueue(process, jobs)?;
             false
@@ -76,6 +91,9 @@ fn answered(
     };
     call.body.release();
     if let Err(problem) = wait(app, call, &waiter, &like, key.is_some()) {
+        if problem.status == 499 {
+            waiter.left = retry.map(|retry| retry.request);
+        }
         drop(waiter);
         app.batches.wake();
         return Err(problem);
@@ -105,20 +123,47 @@ fn answered(
     Ok(once::replayed(response, is_replayed))
 }
 
+/// A request without a key of one of OpenAI's clients, which may send it again by itself.
+struct Retry {
+    /// What tells it from others, also of those with another token.
+    request: String,
+    /// How many attempts there were.
+    count: u64,
+}
+
+impl Retry {
+    fn of(call: &Call<'_>, request: &str) -> Option<Self> {
+        let count = call.head.header("x-stainless-retry-count")?.parse().ok()?;
+        let token = call.head.header("authorization").unwrap_or_default();
+        let path = call.head.path.as_bytes();
+        let request = once::hash(&[path, request.as_bytes(), token.as_bytes()]);
+        Some(Self { request, count })
+    }
+
+    /// Goes on with the attempt that the client has left. It may not have been noticed yet that the client did.
+    fn join(&self, waiting: &Arc<Waiting>) -> Result<Option<Waiter>, Problem> {
+        if self.count == 0 {
+            return Ok(None);
+        }
+        if let Some(waiter) = waiting.join(&self.request)? {
+            return Ok(Some(waiter));
+        }
+        thread::sleep(2 * waiting.pause(LOOK));
+        waiting.join(&self.request)
+    }
+}
+
 /// Enqueues the jobs of a request with a key, unless an earlier one did. Then those that failed are tried again. Returns
 /// whether there was one.
 fn begin_once(
     app: &App,
     process: ProcessId,
-    as_base64: bool,
+    request: &str,
     jobs: Vec<Job>,
 ) -> Result<bool, Problem> {
-    let hashes = jobs.iter().map(|job| job.request_hash.clone());
-    let hashes: String = hashes.map(Option::unwrap_or_default).collect();
-    let request = once::hash(&[&[as_base64.into()], hashes.as_bytes()]);
     let known = app.queue.process(process)?;
     let jobs = jobs.into_iter().map(Ok);
-    once::enqueue(&app.queue, process, &request, jobs)?;
+    once::enqueue(&app.queue, process, request, jobs)?;
     if known
         .as_ref()
         .is_some_and(|known| known.is_finished() && known.counts.completed < known.counts.total)
@@ -168,11 +213,15 @@ fn wait(
                 Some((since, why)) if idle && since.elapsed() >= PATIENCE => Some(why.clone()),
                 _ => None,
             };
-            // One that was begun meanwhile is answered.
             if let Some(why) = why
                 && app.queue.cancel(waiter.process)? > 0
             {
-                return Err(why);
+                let left = app.queue.process(waiter.process)?.ok_or_else(deleted)?;
+                if left.is_finished() && left.counts.completed == state.counts.completed {
+                    return Err(why);
+                }
+                // One was begun meanwhile: its answer is not lost, so the others follow it.
+                app.queue.retry_failed(waiter.process)?;
             }
         }
         told = waiter.wait(app.waiting.pause(LOOK));
@@ -310,10 +359,18 @@ fn events(completion: &Value, with_usage: bool) -> String {
 /// When a request that found no place may be sent again, in seconds.
 const RETRY_AFTER: &str = "5";
 
-/// The requests that wait now. Several with the same key wait for one process.
+/// The requests that wait now, and the processes whose client has disconnected and may retry.
 pub(crate) struct Waiting {
-    now: Mutex<HashMap<ProcessId, Vec<Sender<()>>>>,
+    now: Mutex<Now>,
     connections: usize,
+}
+
+#[derive(Default)]
+struct Now {
+    /// Several requests with the same key wait for one process.
+    waiters: HashMap<ProcessId, Vec<Sender<()>>>,
+    /// The request of each process that was left, and until when it is kept.
+    left: HashMap<ProcessId, (String, Instant)>,
 }
 
 impl Waiting {
@@ -330,9 +387,12 @@ impl Waiting {
     /// # Errors
     /// 503 when too many wait; it names the limit and its flag.
     pub fn begin(self: &Arc<Self>, process: ProcessId) -> Result<Waiter, Problem> {
-        let mut now = self.now.lock();
+        self.enter(&mut self.now.lock(), process)
+    }
+
+    fn enter(self: &Arc<Self>, now: &mut Now, process: ProcessId) -> Result<Waiter, Problem> {
         let most = (self.connections / 2).max(1);
-        if now.values().map(Vec::len).sum::<usize>() >= most {
+        if now.waiters.values().map(Vec::len).sum::<usize>() >= most {
             let why = format!(
                 "{most} requests wait for their answers, which is the limit: half of --max-connections ({}). Send this one \
                  again later, raise the limit, or use a batch",
@@ -342,18 +402,38 @@ impl Waiting {
             return Err(problem.header("retry-after", RETRY_AFTER));
         }
         let (told, heard) = bounded(1);
-        now.entry(process).or_default().push(told.clone());
+        now.waiters.entry(process).or_default().push(told.clone());
         Ok(Waiter {
             waiting: Arc::clone(self),
             process,
             told,
             heard,
+            left: None,
         })
+    }
+
+    /// Goes on with an equal request that its client has left, so that the retry of one client never joins a request
+    /// for which another one waits.
+    ///
+    /// # Errors
+    /// As with [`Waiting::begin`].
+    fn join(self: &Arc<Self>, request: &str) -> Result<Option<Waiter>, Problem> {
+        let mut now = self.now.lock();
+        let mut left = now.left.iter();
+        let found = left.find(|(_, (left, until))| left == request && Instant::now() < *until);
+        let Some((&process, _)) = found else {
+            return Ok(None);
+        };
+        let waiter = self.enter(&mut now, process)?;
+        now.left.remove(&process);
+        // It may have been answered meanwhile.
+        let _ = waiter.told.try_send(());
+        Ok(Some(waiter))
     }
 
     /// A job of a process has ended.
     pub fn ended(&self, process: ProcessId) {
-        for told in self.now.lock().get(&process).into_iter().flatten() {
+        for told in self.now.lock().waiters.get(&process).into_iter().flatten() {
             // Full: a message is waiting already.
             let _ = told.try_send(());
         }
@@ -362,13 +442,15 @@ impl Waiting {
     /// The interval at which a waiting request polls for changes that are not signalled. `alone` is the interval of a
     /// single one; it grows with their number, so that hundreds of them do not keep a processor busy.
     pub fn pause(&self, alone: Duration) -> Duration {
-        let more = self.now.lock().len() / 250;
+        let more = self.now.lock().waiters.len() / 250;
         alone * (1 + u32::try_from(more).unwrap_or(u32::MAX - 1))
     }
 
-    /// True while a client waits.
+    /// True while a client waits, or may retry.
     pub fn has(&self, process: ProcessId) -> bool {
-        self.now.lock().contains_key(&process)
+        let mut now = self.now.lock();
+        now.left.retain(|_, (_, until)| Instant::now() < *until);
+        now.waiters.contains_key(&process) || now.left.contains_key(&process)
     }
 }
 
@@ -378,6 +460,8 @@ pub(crate) struct Waiter {
     pub process: ProcessId,
     told: Sender<()>,
     heard: Receiver<()>,
+    /// The request, if its client has disconnected and may retry.
+    left: Option<String>,
 }
 
 impl Waiter {
@@ -390,11 +474,15 @@ impl Waiter {
 impl Drop for Waiter {
     fn drop(&mut self) {
         let mut now = self.waiting.now.lock();
-        if let Some(its) = now.get_mut(&self.process) {
+        if let Some(its) = now.waiters.get_mut(&self.process) {
             its.retain(|told| !told.same_channel(&self.told));
             if its.is_empty() {
-                now.remove(&self.process);
+                now.waiters.remove(&self.process);
             }
+        }
+        if let Some(request) = self.left.take() {
+            let until = Instant::now() + KEPT_LEFT;
+            now.left.insert(self.process, (request, until));
         }
     }
 }

@@ -80,11 +80,22 @@ impl App {
 /// The endpoints of this server.
 const OFFERED: &str = "chat/completions, embeddings, batches, files and models";
 
-/// Why a path below `/v1/` does not exist. The status is 404: OpenAI's clients, and others, repeat a request after 501, as
+/// True for a path in OpenAI's shapes, also for one of a base URL without `/v1`.
+pub(crate) fn is_of_v1(path: &str) -> bool {
+    let known = "v1 chat completions responses embeddings models batches files";
+    let first = path.split('/').nth(1).unwrap_or_default();
+    known.split(' ').any(|known| known == first)
+}
+
+/// Why such a path does not exist. The status is 404: OpenAI's clients, and others, repeat a request after 501, as
 /// after every status from 500 on.
 pub(crate) fn unknown(method: &str, path: &str) -> Problem {
-    let why =
-        format!("unknown request URL: {method} {path}. The endpoints here are /v1/… {OFFERED}");
+    let hint = if path.starts_with("/v1") {
+        format!("The endpoints here are /v1/… {OFFERED}")
+    } else {
+        "Add /v1 to the base URL".to_owned()
+    };
+    let why = format!("unknown request URL: {method} {path}. {hint}");
     Problem::new(404, "unknown_url", why)
 }
 

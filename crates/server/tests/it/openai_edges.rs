@@ -141,17 +141,20 @@ fn who_waits_for_a_provider_that_refuses_the_key_is_told_so() {
 #[test]
 fn an_endpoint_that_is_not_offered_says_what_is() {
     let desk = unlimited(SimConfig::default());
-    for path in [
-        "/v1/completions",
-        "/v1/responses/compact",
-        "/v1/images/generations",
+    let offered = "chat/completions";
+    for (path, hint) in [
+        ("/v1/completions", offered),
+        ("/v1/responses/compact", offered),
+        ("/v1/images/generations", offered),
+        ("/chat/completions", "Add /v1 to the base URL"),
+        ("/embeddings", "Add /v1 to the base URL"),
     ] {
         // Not 501: clients would repeat the request.
         let refused = desk.post(path, &json!({})).is(404).json();
         refused["error"].has(json!({"type": "invalid_request_error", "code": "unknown_url"}));
         let why = refused["error"]["message"].as_str().unwrap();
         assert!(
-            why.contains("unknown request URL") && why.contains("chat/completions"),
+            why.contains("unknown request URL") && why.contains(hint),
             "{why}"
         );
     }

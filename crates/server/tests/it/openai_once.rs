@@ -1,6 +1,6 @@
-//! Requests that are sent again with an idempotency key.
+//! Requests of `/v1` that are sent again: with an idempotency key, or as the retry of a client.
 
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 use std::net::Shutdown;
 use std::thread;
 
@@ -16,6 +16,13 @@ use super::common::{
 use super::openai::{self, CHAT, lines, question, sent, unlimited, uploaded};
 
 const JOBS: &str = "/api/v1/jobs";
+
+/// Posts as OpenAI's clients do, after this number of attempts.
+fn attempt(desk: &Desk, retries: u32, body: &Value) -> Answer {
+    let retries = retries.to_string();
+    let headers = [("x-stainless-retry-count", &*retries)];
+    desk.send("POST", CHAT, &headers, body.to_string())
+}
 
 fn wait_for_connections(desk: &Desk, count: usize) {
     until(|| desk.server().connections() <= count);
@@ -89,6 +96,33 @@ fn a_failure_is_not_kept_with_its_key() {
         assert_eq!(failed.header("x-should-retry"), Some("false"));
         assert_eq!(desk.sim.stats().calls, calls);
     }
+}
+
+#[test]
+fn a_retry_joins_the_call_that_its_client_left_and_no_other() {
+    let desk = unlimited(SimConfig::default());
+    let body = question("Hello.");
+    desk.sim.hold();
+    let first = "x-stainless-retry-count: 0\r\n";
+    let (left, stays) = (sent(&desk, first, &body), sent(&desk, first, &body));
+    assert!(desk.sim.wait_until(|stats| stats.in_flight == 2, PATIENCE));
+    std::thread::scope(|scope| {
+        // The server has not noticed yet that the client is gone.
+        drop(left);
+        let retry = scope.spawn(|| attempt(&desk, 1, &body).is(200));
+        wait_for_connections(&desk, 2);
+        desk.sim.release();
+        let answer = retry.join().unwrap().json();
+        assert!(answer["choices"][0]["message"]["content"].is_string());
+    });
+    let mut answer = [0; 12];
+    (&stays).read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b"HTTP/1.1 200");
+    assert_eq!(desk.sim.stats().calls, 2);
+    // No client has left one of these.
+    attempt(&desk, 1, &body).is(200);
+    attempt(&desk, 0, &body).is(200);
+    assert_eq!(desk.sim.stats().calls, 4);
 }
 
 #[test]

@@ -1,8 +1,9 @@
-"""OpenAI's own client for Python at a slow provider: idempotency keys get answers that are bought once.
+"""OpenAI's own client for Python at a slow provider: retries and idempotency keys get answers that are bought once.
 
     retry.py http://SERVER http://PROVIDER
 """
 
+import concurrent.futures
 import json
 import sys
 import urllib.request
@@ -24,6 +25,13 @@ def ask(client, text, **more):
     return client.chat.completions.create(model="sim-1", messages=[{"role": "user", "content": text}], **more)
 
 
+# The client gives up, retries by itself, and gets the answer of its first attempt; so do two that ask the same.
+before = bought()
+with concurrent.futures.ThreadPoolExecutor() as pool:
+    answers = list(pool.map(lambda _: ask(client, "Retried."), range(2)))
+assert all(answer.choices[0].message.content for answer in answers)
+assert answers[0].id != answers[1].id and bought() - before == 2, (answers, before, bought())
+
 # A client that leaves fetches its answer by its key.
 before = bought()
 key = {"Idempotency-Key": "order-17", "X-Request-ID": "mine"}
@@ -40,4 +48,4 @@ try:
 except openai.UnprocessableEntityError as error:
     assert error.code == "idempotency_key_reused" and error.request_id == "mine"
 
-print(f"openai {openai.__version__} for Python: keys get one answer")
+print(f"openai {openai.__version__} for Python: retries join, keys get one answer")
