@@ -215,7 +215,7 @@ fn go_type(node: Node<'_>, text: &str) -> Option<String> {
         .then(|| named(node, text))?
 }
 
-/// The kind of a [`Unit`].
+/// The kind of a [`Unit`](super::Unit).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

@@ -338,7 +338,7 @@ impl Change<'_> {
             let text =
                 format!("{provider} has {more} further batches for batch {id}; cancelling them");
             self.log(Level::Warn, text);
-            // Before the record is written: whoever dies in between finds them again.
+            // Before the record is written: a worker that dies in between finds them again.
             let cancel = duplicates.into_iter().map(Effect::CancelDuplicate);
             self.effects.list.extend(cancel);
         }

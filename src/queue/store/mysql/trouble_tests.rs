@@ -99,7 +99,7 @@ fn a_worker_that_is_cut_off_is_fenced_and_goes_on() {
     assert_eq!(refused.kind(), ErrorKind::Invalid);
 }
 
-/// Whoever ends when nothing is left to do waits for the jobs of other workers, or gets them.
+/// A worker that ends when nothing is left to do waits for the jobs of other workers, or gets them.
 #[test]
 fn what_a_silent_worker_has_is_left_to_do() {
     let Some(scene) = scene(2, LEASE) else { return };
