@@ -33,7 +33,7 @@ impl JobQueue {
 
     /// Up to `most` processes with their numbers in the queue, newest first, from below the number `before`, for a
     /// list with pages: all of them, or those that are or are not [finished](ProcessState::is_finished). Processes with a
-    /// parent are included.
+    /// parent are not included.
     ///
     /// # Errors
     /// As [`process`](Self::process).

@@ -120,7 +120,7 @@ impl Store {
             Some(false) => "AND (sealed <> total OR completed + failed + cancelled_jobs <> total)",
         };
         let sql = format!(
-            "SELECT {PROCESS_COLUMNS}, no FROM #processes WHERE no < ? AND chore <> {DELETING} {state}
+            "SELECT {PROCESS_COLUMNS}, no FROM #processes WHERE no < ? AND parent IS NULL AND chore <> {DELETING} {state}
              ORDER BY no DESC LIMIT ?"
         );
         self.read(|tx| {

@@ -152,11 +152,8 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     let page = app.queue.newest_processes(after, finished, most)?;
     let next = page.last().filter(|_| page.len() == most);
     let next = next.map(|(number, _)| number.to_string());
-    // Those of jobs of several steps are shown with these.
-    let own = page
-        .iter()
-        .filter(|(_, process)| process.info.parent.is_none());
-    let data: Vec<Value> = own.map(|(_, process)| shown(app, process)).collect();
+    let data = page.iter().map(|(_, process)| shown(app, process));
+    let data: Vec<Value> = data.collect();
     Ok(Response::json(200, &json!({"data": data, "next": next})))
 }
 

@@ -28,6 +28,9 @@ pub(super) fn processes_are_shown_a_page_at_a_time(open: Open<'_>) {
     assert_eq!(page(None, Some(false), 9).1, [unsealed, made[3], made[2]]);
     let totals = db.two.totals().unwrap();
     assert_eq!((totals.processes, totals.open), (4, 3));
+    // The steps of a job are shown with it.
+    described(db.store(), &child_of(&worker.one()), &["step"]);
+    assert_eq!(page(None, None, 1).1, [unsealed]);
 }
 
 /// The one that decided dies after this many pieces of two jobs, and another one carries out the rest.
