@@ -29,18 +29,22 @@ pub(super) fn definitions(
     let error_at = |at| SkipReason::SyntaxError {
         line: lines.line_of(at),
     };
-    let parsed = || {
+    let parsed = |text: &[u8]| {
         let mut parser = Parser::new();
         let known = parser.set_language(language.grammar().0);
         // This package fixes the versions of grammars and parser, and a test parses with each grammar, so this cannot
         // fail.
         known.ok().and_then(|()| parser.parse(text, None))
     };
-    let tree = parsed().ok_or_else(|| error_at(0))?;
+    let tree = parsed(text.as_bytes()).ok_or_else(|| error_at(0))?;
     if !tree.root_node().has_error() {
         return walk(language, &tree, text, kind);
     }
-    Err(error_at(first_error(&tree)))
+    let mended = language.mended.and_then(|mended| parsed(&mended(text)));
+    match mended.filter(|tree| !tree.root_node().has_error()) {
+        Some(tree) => walk(language, &tree, text, kind),
+        None => Err(error_at(first_error(&tree))),
+    }
 }
 
 fn first_error(tree: &Tree) -> usize {

@@ -63,6 +63,8 @@ pub(super) struct Language {
     row: &'static Row,
     extensions: &'static [String],
     grammar: LanguageFn,
+    /// Rewrites a text that is valid but that the grammar rejects into one of the same length that it accepts.
+    pub(super) mended: Option<fn(&str) -> Vec<u8>>,
     roles: OnceLock<(tree_sitter::Language, Vec<Role>)>,
 }
 
@@ -72,13 +74,19 @@ static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
 
 static LANGUAGES: LazyLock<Vec<Language>> = LazyLock::new(|| {
     let grammars = |row: &'static Row| row.grammars.iter().map(move |grammar| (row, grammar));
-    let language =
-        |(row, (name, extensions)): (&'static Row, (&String, &'static Vec<String>))| Language {
+    let language = |(row, (name, extensions)): (&'static Row, (&String, &'static Vec<String>))| {
+        let mended: Option<fn(&str) -> Vec<u8>> = match name.as_str() {
+            "python" => Some(super::python::mended),
+            _ => None,
+        };
+        Language {
             row,
             extensions,
             grammar: grammar(name),
+            mended,
             roles: OnceLock::new(),
-        };
+        }
+    };
     ROWS.iter().flat_map(grammars).map(language).collect()
 });
 

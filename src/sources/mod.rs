@@ -27,6 +27,7 @@ mod definitions;
 mod filter;
 mod info;
 mod language;
+mod python;
 mod scan;
 mod split;
 mod text;

@@ -1,6 +1,7 @@
 //! A request as a handler sees it, and its response.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::str::FromStr;
@@ -364,9 +365,9 @@ pub(crate) enum Body {
     #[debug("Full({} bytes)", _0.len())]
     Full(Cow<'static, [u8]>),
     /// Written while it is generated; each flush sends the written part. An error ends the connection, so that a client
-    /// does not take a part for the complete response.
-    #[debug("Stream")]
-    Stream(Box<Writes>),
+    /// does not take a part for the complete response. Its length, where that is known.
+    #[debug("Stream({_0:?})")]
+    Stream(Option<u64>, Box<Writes>),
 }
 
 impl Response {
@@ -395,7 +396,16 @@ impl Response {
         Self {
             status: 200,
             headers: vec![("content-type", kind.to_owned())],
-            body: Body::Stream(Box::new(write)),
+            body: Body::Stream(None, Box::new(write)),
+        }
+    }
+
+    /// A file of this length, read while it is sent.
+    pub fn file(mut file: File, length: u64) -> Self {
+        let write = move |out: &mut dyn Write| io::copy(&mut file, out).map(drop);
+        Self {
+            body: Body::Stream(Some(length), Box::new(write)),
+            ..Self::full(200, "application/octet-stream", Vec::new())
         }
     }
 

@@ -225,7 +225,8 @@ impl Wire<'_> {
             .header("x-request-id", &self.request_id);
         head = match &response.body {
             Body::Full(bytes) => head.body(bytes.clone()),
-            Body::Stream(_) => head.chunked(),
+            Body::Stream(Some(length), _) => head.content_length(*length),
+            Body::Stream(None, _) => head.chunked(),
         };
         self.out.clear();
         self.http.respond(&head, &mut self.out).map_err(|error| {
@@ -239,7 +240,7 @@ impl Wire<'_> {
         match response.body {
             Body::Full(_) => {}
             _ if self.is_head => self.end_body()?,
-            Body::Stream(write) => {
+            Body::Stream(_, write) => {
                 self.send_out()?;
                 let mut outgoing = Outgoing {
                     wire: self,

@@ -195,11 +195,10 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 /// `GET /v1/files/{id}/content`.
 pub(super) fn content(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let record = found(app, call)?;
-    let mut file = app.storage.read(&record.id)?;
+    let file = app.storage.read(&record.id)?;
+    let length = file.metadata()?.len();
     let name = format!("attachment; filename=\"{}\"", record.id);
-    let write = move |out: &mut dyn io::Write| io::copy(&mut file, out).map(drop);
-    let response = Response::stream("application/octet-stream", write);
-    Ok(response.header("content-disposition", name))
+    Ok(Response::file(file, length).header("content-disposition", name))
 }
 
 fn found(app: &App, call: &Call<'_>) -> Result<FileRecord, Problem> {
