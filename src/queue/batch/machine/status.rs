@@ -71,6 +71,8 @@ impl Change<'_> {
         let has_changed = remote.status.as_ref() != Some(&word) || remote.counts != status.counts;
         remote.status = Some(word);
         remote.counts = status.counts.or(remote.counts);
+        // A refused batch is shown as refused until its items are settled.
+        self.record.state = State::Running(remote.clone());
         self.record.clear_failures();
         self.add(Effect::ResumeAccount);
         if !matches!(

@@ -99,11 +99,9 @@ impl FakeProvider {
     /// What time has brought about.
     pub fn catch_up(&mut self) {
         let now = self.clock.now();
-        let (come, coming) = std::mem::take(&mut self.coming)
-            .into_iter()
-            .partition(|remote| remote.exists_from <= now);
+        let coming = std::mem::take(&mut self.coming).into_iter();
+        let (come, coming): (Vec<_>, _) = coming.partition(|remote| remote.exists_from <= now);
         self.coming = coming;
-        let come: Vec<Remote> = come;
         for remote in come {
             self.exist(remote);
         }
@@ -180,10 +178,8 @@ impl FakeProvider {
     /// Batches that are still being worked on, or will be.
     pub fn alive(&mut self) -> usize {
         self.catch_up();
-        self.batches
-            .iter()
-            .filter(|b| !b.over && b.cancelled.is_none())
-            .count()
+        let is_alive = |batch: &&Remote| !batch.over && batch.cancelled.is_none();
+        self.batches.iter().filter(is_alive).count()
     }
 
     pub fn dies(&mut self) -> bool {

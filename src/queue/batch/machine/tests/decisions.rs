@@ -46,6 +46,13 @@ fn a_batch_that_is_refused_and_halved_leaves_no_input_at_the_provider() {
         let divided = place(|effect| matches!(effect, Effect::Divide));
         assert!(deleted.is_some() && deleted < divided, "{effects:?}");
     }
+    // Until items of a batch that is not divided are settled, it is shown as refused.
+    let whole = BatchRefusal::Whole(refusal(400));
+    let refused = Event::Status(Ok(status(BatchState::Refused(whole))));
+    let mut kept = record(State::Running(there));
+    apply(&mut kept, refused, &facts(true, None, false));
+    let shown = kept.state.remote().and_then(|remote| remote.status.clone());
+    assert_eq!(shown.as_deref(), Some("refused"));
 }
 
 #[test]
