@@ -114,10 +114,19 @@ fn left_in(text: &str) -> Option<u64> {
 pub(super) fn retry_after(tells: RateHeaders, headers: &HttpHeaders) -> Option<Duration> {
     let now = now_of_sender(headers);
     let number = |text: &str, scale: f64| wait(text.trim().parse::<f64>().ok()? * scale);
-    if let Some(wait) = headers.get("retry-after-ms").and_then(|t| number(t, 1e-3)) {
+    // LiteLLM passes on the headers of the provider behind it under names of its own.
+    let header = |name: &str| {
+        let passed_on = || headers.get(&format!("llm_provider-{name}"));
+        headers.get(name).or_else(passed_on)
+    };
+    if let Some(wait) = header("retry-after-ms").and_then(|t| number(t, 1e-3)) {
         return Some(wait);
     }
-    if let Some(text) = headers.get("retry-after") {
+    // LiteLLM reports a whole minute here too, but there is room again as soon as one of the calls in flight ends.
+    if headers.get("rate_limit_type") == Some("max_parallel_requests") {
+        return None;
+    }
+    if let Some(text) = header("retry-after") {
         return moment(text, now).or_else(|| number(text, 1.0)).or_else(|| {
             let date = httpdate::parse_http_date(text.trim()).ok()?;
             Some(time_to(date, now))
