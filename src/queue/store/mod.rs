@@ -331,7 +331,7 @@ impl Store {
         match &self.db {
             Db::Sqlite(db) => {
                 db.copy_log()?;
-                self.resume_chore(now)
+                Ok(self.resume_chore(now)? || db.shrink()?)
             }
             #[cfg(feature = "mysql")]
             Db::Mysql(_) => self.resume_chore(now),

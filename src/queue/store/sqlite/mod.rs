@@ -48,6 +48,10 @@ pub enum Durability {
 
 /// A log of this size is copied into the database.
 const WORTH_COPYING: u64 = 2 << 20;
+/// Up to this number of free pages the file is not shrunk.
+const FEW_PAGES: i64 = 1_000;
+/// Number of pages given back at once.
+const SHRINK_BY: i64 = 400;
 
 /// How a database of jobs is opened.
 #[derive(Debug, Clone, Setters)]
@@ -165,6 +169,25 @@ impl Sqlite {
             }
         });
         copied.map(drop).map_err(|fault| fault.in_file(&self.path))
+    }
+
+    /// Gives some free pages back to the disk if a quarter of the file is free. Returns true if more is left.
+    pub(super) fn shrink(&self) -> Result<bool, Error> {
+        let has_spare = |conn: &Connection| -> Result<bool, Fault> {
+            let ask = |sql| conn.prepare_cached(sql)?.query_row([], |row| row.get(0));
+            let free: i64 = ask("PRAGMA freelist_count")?;
+            Ok(free > FEW_PAGES && free > ask("PRAGMA page_count")? / 4)
+        };
+        if !self.read(has_spare)? {
+            return Ok(false);
+        }
+        self.write(Saved::Lazily, |conn| {
+            // Each row frees one page.
+            let mut shrink = conn.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_BY})"))?;
+            let mut rows = shrink.query([])?;
+            while rows.next()?.is_some() {}
+            has_spare(conn)
+        })
     }
 
     pub(super) fn look_at_health(

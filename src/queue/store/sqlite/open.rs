@@ -272,8 +272,9 @@ fn set_up(conn: &mut Connection, path: &Path, in_memory: bool) -> Result<(), Fau
     }
     refuse_foreign_files(conn, path)?;
     if number(conn, "user_version")? < SCHEMA_VERSION {
-        // The first written page fixes it.
+        // The first written page fixes both.
         conn.pragma_update(None, "page_size", 4_096)?;
+        conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     }
     if in_memory {
         return create(conn, path);

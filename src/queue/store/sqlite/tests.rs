@@ -61,7 +61,11 @@ fn a_missing_folder_is_made_and_the_file_is_ours() {
     drop(open(&deep).unwrap());
     drop(open(&deep).unwrap());
     let conn = Connection::open(&deep).unwrap();
-    for (pragma, value) in [("application_id", 0x6277_6a71), ("page_size", 4_096)] {
+    for (pragma, value) in [
+        ("application_id", 0x6277_6a71),
+        ("page_size", 4_096),
+        ("auto_vacuum", 2),
+    ] {
         let found = conn.pragma_query_value(None, pragma, |row| row.get::<_, i64>(0));
         assert_eq!(found, Ok(value), "{pragma}");
     }
