@@ -224,7 +224,8 @@ fn has_claimed(
 /// The query for the groups of jobs, by lane and priority. `which` is a condition on the jobs.
 pub(super) fn groups(dialect: Dialect, which: &str) -> String {
     match dialect {
-        // One seek per group. With `>` SQLite would step through all rows of the previous group.
+        // One seek per group. With `>` SQLite would step through all rows of the previous group. `UNION` ends it when a
+        // damaged index leads back to a group: with `UNION ALL` it would go on until no memory is left.
         Dialect::Sqlite => {
             let next = |from: &str| {
                 format!(
@@ -234,7 +235,7 @@ pub(super) fn groups(dialect: Dialect, which: &str) -> String {
                 )
             };
             format!(
-                "WITH RECURSIVE found (place) AS (SELECT {} UNION ALL
+                "WITH RECURSIVE found (place) AS (SELECT {} UNION
                    SELECT {} FROM found WHERE place IS NOT NULL)
                  SELECT place / 16, place % 16 FROM found WHERE place IS NOT NULL",
                 next("0, 0"),
