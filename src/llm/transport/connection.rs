@@ -20,7 +20,8 @@ use super::timeouts::Patience;
 /// A connection to a server, or to a proxy that forwards all bytes to one.
 pub(super) struct Connection {
     socket: Socket,
-    tls: Option<ClientConnection>,
+    /// In a box, because a connection is moved with each call and this is large.
+    tls: Option<Box<ClientConnection>>,
     input: Input,
     /// A buffer for the beginning of a request.
     pub output: Vec<u8>,
@@ -50,7 +51,7 @@ impl Connection {
     pub fn secure(&mut self, host: &str, patience: &Patience) -> Result<(), Fault> {
         let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
         let session = ClientConnection::new(tls_config()?, name).map_err(io::Error::other)?;
-        self.tls = Some(session);
+        self.tls = Some(Box::new(session));
         let (_, wire) = self.received(patience);
         if let Some(session) = wire.tls {
             session.complete_io(&mut Wire { tls: None, ..wire })?;
@@ -65,7 +66,7 @@ impl Connection {
     /// The received bytes, and the source of further ones.
     pub fn received<'c>(&'c mut self, patience: &'c Patience) -> (&'c mut Input, Wire<'c>) {
         let wire = Wire {
-            tls: self.tls.as_mut(),
+            tls: self.tls.as_deref_mut(),
             socket: &self.socket,
             patience,
         };
@@ -92,7 +93,7 @@ impl Connection {
             state
                 .is_ok_and(|state| state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed())
         };
-        self.input.unread().is_empty() && self.tls.as_mut().is_none_or(is_read)
+        self.input.unread().is_empty() && self.tls.as_deref_mut().is_none_or(is_read)
     }
 
     /// Whether the server has neither closed the connection nor sent unrequested bytes.
