@@ -8,7 +8,8 @@ use ureq::http::Request;
 
 use crate::Server;
 use crate::access::{Access, Role, new_token};
-use crate::router::{Route, routes};
+use crate::route::Route;
+use crate::router::routes;
 
 #[path = "../../../tests/it/has.rs"]
 mod has;

@@ -12,8 +12,8 @@ use batchwright::{Error, JobQueue, LlmManager, ProcessId, Progress, ProgressNoti
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use crate::api::events::Events;
-use crate::openai::direct::Waiting;
+use crate::events::Events;
+use crate::openai::waiting::Waiting;
 use crate::shapes::{Pace, now, time};
 
 /// Receives notifications of a worker and passes them on.

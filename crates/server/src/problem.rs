@@ -7,7 +7,6 @@ use batchwright::{Error, ErrorKind};
 use serde_json::{Value, json};
 
 use crate::http::Response;
-use crate::openai::is_of_v1;
 
 /// `Retry-After`, in seconds, for requests whose data could not be stored: space must be freed first.
 const STORAGE_RETRY: &str = "5";
@@ -221,6 +220,13 @@ impl From<Problem> for io::Error {
     fn from(problem: Problem) -> Self {
         io::Error::other(problem)
     }
+}
+
+/// True for a path in OpenAI's shapes, also for one of a base URL without `/v1`.
+pub(crate) fn is_of_v1(path: &str) -> bool {
+    let known = "v1 chat completions responses embeddings models batches files";
+    let first = path.split('/').nth(1).unwrap_or_default();
+    known.split(' ').any(|known| known == first)
 }
 
 #[cfg(test)]

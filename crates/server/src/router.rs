@@ -5,57 +5,14 @@ use std::net::SocketAddr;
 use batchwright::unstable::replacement;
 
 use crate::access::Access;
-use crate::http::{self, Answer, Call, Head, Response, decoded};
-use crate::problem::Problem;
-use crate::server::App;
+use crate::app::App;
+use crate::http::{self, Answer, Head, Response, decoded};
+use crate::problem::{Problem, is_of_v1};
+use crate::route::Route;
 use crate::{api, dashboard, openai};
 
 /// Removed endpoints, each with what to use instead.
 const REMOVED: &str = include_str!("../data/removed.txt");
-
-/// Handles a request.
-pub(crate) type Handler = fn(&App, &mut Call<'_>) -> Result<Response, Problem>;
-
-/// A method and a path, with their handler, and with what the token of a request must allow.
-pub(crate) struct Route {
-    pub method: &'static str,
-    /// A part in braces matches any one part of a path.
-    pub path: &'static str,
-    pub access: Access,
-    pub handler: Handler,
-}
-
-impl Route {
-    pub const fn get(path: &'static str, access: Access, handler: Handler) -> Self {
-        Self::new("GET", path, access, handler)
-    }
-
-    pub const fn post(path: &'static str, access: Access, handler: Handler) -> Self {
-        Self::new("POST", path, access, handler)
-    }
-
-    pub const fn put(path: &'static str, access: Access, handler: Handler) -> Self {
-        Self::new("PUT", path, access, handler)
-    }
-
-    pub const fn delete(path: &'static str, access: Access, handler: Handler) -> Self {
-        Self::new("DELETE", path, access, handler)
-    }
-
-    const fn new(
-        method: &'static str,
-        path: &'static str,
-        access: Access,
-        handler: Handler,
-    ) -> Self {
-        Self {
-            method,
-            path,
-            access,
-            handler,
-        }
-    }
-}
 
 /// The values of the names in a pattern.
 type Params = Vec<(&'static str, String)>;
@@ -160,7 +117,7 @@ impl http::Service for App {
         let refused = |problem: Problem| problem.response(&head.path);
         self.guard.check(head, reached).map_err(refused)?;
         let found = route(routes(), head).map_err(|problem| {
-            if problem.status == 404 && openai::is_of_v1(&head.path) {
+            if problem.status == 404 && is_of_v1(&head.path) {
                 openai::unknown(&head.method, &head.path)
             } else {
                 problem

@@ -1,18 +1,18 @@
-//! The server as its host sees it, and the state that its handlers share.
+//! The server as its host sees it.
 
 use std::fs::{File, TryLockError};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use std::{fmt, io, thread};
 
 use batchwright::config::{ConfigStore, SettingsWatch};
 use batchwright::progress::Metrics;
-use batchwright::queue::{COMPLETION_KIND, Durability, EMBEDDING_KIND, WorkerLimits, WorkerReport};
+use batchwright::queue::{COMPLETION_KIND, Durability, EMBEDDING_KIND, WorkerReport};
 use batchwright::unstable::{make_private_folder, open_private};
 use batchwright::{
-    Error, ErrorKind, JobQueue, LlmManager, ProcessId, RunningWorker, Secret, Settings, Worker,
+    Error, ErrorKind, JobQueue, LlmManager, RunningWorker, Secret, Settings, Worker,
 };
 use batchwright_jobs::JobTypes;
 use derive_setters::Setters;
@@ -20,16 +20,16 @@ use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::access::{Guard, Tokens};
-use crate::api::config::LiveSettings;
-use crate::api::events::Events;
-use crate::api::health::FolderCheck;
+use crate::app::{App, FolderCheck};
 use crate::background::{Background, Wake};
-use crate::dashboard::Page;
+use crate::dashboard::page::Page;
+use crate::events::Events;
 use crate::http::{Limits, Listener};
 use crate::observe::{Observer, Overview};
-use crate::openai::direct::Waiting;
 use crate::openai::storage::Storage;
+use crate::openai::waiting::Waiting;
 use crate::records::Records;
+use crate::settings::LiveSettings;
 use crate::webhooks::{self, Receiver};
 use crate::{openai, watcher};
 
@@ -396,50 +396,5 @@ impl RunningServer {
         });
         drop((self.batches, self.webhook));
         report
-    }
-}
-
-/// State that all handlers share. More than 15 fields: one for each part of the server that handlers share.
-pub(crate) struct App {
-    pub queue: JobQueue,
-    /// The settings and their location, if the server was given them.
-    pub settings: Option<LiveSettings>,
-    pub types: JobTypes,
-    /// The kinds of jobs that the worker carries out.
-    pub kinds: Vec<String>,
-    /// Most bytes that a body of JSON lines may have.
-    pub line_bytes: u64,
-    pub metrics: Metrics,
-    pub events: Arc<Events>,
-    /// The current limits of the worker's providers.
-    pub limits: WorkerLimits,
-    /// Receives the worker's notifications.
-    pub observer: Arc<Observer>,
-    pub overview: Overview,
-    pub records: Arc<Records>,
-    /// The files of the Batch endpoint.
-    pub storage: Storage,
-    pub waiting: Arc<Waiting>,
-    /// Wakes the thread that advances batches.
-    pub batches: Arc<Wake>,
-    /// Until when the numbers of the queue among the metrics are fresh.
-    pub counted_until: Mutex<Option<Instant>>,
-    pub guard: Guard,
-    pub page: Page,
-    pub folder: FolderCheck,
-    /// The file of the queue, if it is in one.
-    pub queue_file: Option<PathBuf>,
-}
-
-impl App {
-    /// Has the end of a process told that was created, if the server has a webhook. The process is there in any case.
-    pub fn tell_end(&self, process: ProcessId) {
-        let database = &self.records.single();
-        match self.records.tell_end(database, &process.to_string()) {
-            Ok(()) => self.records.wake_sender(),
-            Err(error) => {
-                log::error!("the webhook is not told the end of process {process}: {error}");
-            }
-        }
     }
 }

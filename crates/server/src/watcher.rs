@@ -9,8 +9,8 @@ use batchwright::progress::Timestamp;
 use batchwright::{Error, ProcessId};
 use serde_json::{Value, json};
 
+use crate::app::App;
 use crate::background::{Background, Wake};
-use crate::server::App;
 use crate::shapes::{self, now};
 
 /// How often it looks.

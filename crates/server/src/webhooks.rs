@@ -16,12 +16,12 @@ use sha2::Sha256;
 use ureq::Agent;
 use ureq::http::Uri;
 
+use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::records::files::{new_id, now};
 use crate::records::{Records, by, rows, run};
-use crate::server::App;
 use crate::shapes;
 
 /// Bytes of a secret, according to Standard Webhooks.

@@ -1,65 +1,21 @@
 //! Whether the server is up, and its numbers.
 
-use std::fs::{self, File};
-use std::io::Write;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use batchwright::ProcessId;
 use batchwright::provider::Day;
-use batchwright::unstable::open_private;
-use parking_lot::Mutex;
 use serde_json::json;
 
+use crate::app::App;
 use crate::http::{Call, Response};
 use crate::observe::fresh_until;
 use crate::problem::Problem;
-use crate::server::App;
 use crate::shapes::now;
 
 /// `GET /healthz`: 200 while the queue can be read.
 pub(super) fn healthz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
     check_queue(app)?;
     Ok(Response::json(200, &json!({"status": "ok"})))
-}
-
-/// A check of the folder is reused for this time, because anyone may request it.
-const FRESH: Duration = Duration::from_secs(1);
-/// Number of bytes that must fit into the data folder: about what a few jobs take.
-const PROBE_BYTES: usize = 64 << 10;
-
-/// Checks whether the data folder can be written, at most once per second.
-pub(crate) struct FolderCheck {
-    pub folder: PathBuf,
-    /// When it was checked, and whether it could be.
-    pub last: Mutex<Option<(Instant, bool)>>,
-}
-
-impl FolderCheck {
-    fn can_write(&self) -> bool {
-        let mut last = self.last.lock();
-        if let Some((at, can)) = *last
-            && at.elapsed() < FRESH
-        {
-            return can;
-        }
-        // Free space alone does not show quotas, and that a folder is read-only.
-        let path = self.folder.join("readyz.tmp");
-        let mut options = File::options();
-        let file = open_private(options.create(true).truncate(true).write(true), &path);
-        let written = file.and_then(|mut file| file.write_all(&[0; PROBE_BYTES]));
-        // Also if it is incomplete.
-        let removed = fs::remove_file(&path);
-        let probed = written.and(removed);
-        if let Err(error) = &probed {
-            log::warn!(
-                "{}: the check of the folder failed: {error}",
-                path.display()
-            );
-        }
-        *last = Some((Instant::now(), probed.is_ok()));
-        probed.is_ok()
-    }
 }
 
 /// `GET /readyz`: 200 while the server can work; otherwise 503 with the causes. It needs no token, so it tells no more

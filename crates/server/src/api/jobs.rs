@@ -10,9 +10,9 @@ use serde_json::{Value, json};
 
 use super::lines::{self, LONGEST_NAME, refuse_unknown};
 use super::{once, processes};
+use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::server::App;
 use crate::shapes::{ShownJob, time};
 
 /// Longest wait for the end of a job.

@@ -9,8 +9,8 @@ use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
 use batchwright_jobs::{JobLines, JobNames, PayloadError};
 use serde_json::Value;
 
+use crate::app::App;
 use crate::problem::Problem;
-use crate::server::App;
 
 /// Maximum length of a line.
 const MOST_LINE_BYTES: u64 = 16 << 20;

@@ -11,7 +11,7 @@ mod processes;
 mod results;
 
 use crate::access::Access::{Open, Operate, Read};
-use crate::router::Route;
+use crate::route::Route;
 
 /// The routes of this module.
 pub(crate) const ROUTES: &[Route] = &[

@@ -4,9 +4,9 @@ use batchwright::queue::EnqueueError;
 use batchwright::{ErrorKind, Job, JobQueue, ProcessId};
 use sha2::{Digest, Sha256};
 
+use crate::app::App;
 use crate::http::{Call, Response, is_visible};
 use crate::problem::Problem;
-use crate::server::App;
 
 /// Longest key, in bytes.
 const LONGEST: usize = 255;

@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::lines::{LONGEST_NAME, Lines, refuse_unknown};
 use super::once;
+use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::BatchRecord;
-use crate::server::App;
 use crate::shapes;
 
 /// A process that is there.

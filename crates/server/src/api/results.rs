@@ -8,9 +8,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::processes;
+use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::server::App;
 use crate::shapes::{Receipt, result_line};
 
 /// Outcomes that are read at a time.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use http_net::{HttpError, ServerConn, ServerEvent};
 
 use super::call::{Permit, Permits, new_request_id};
-use super::listener::{Answer, Limits, Open, Shared};
+use super::shared::{Answer, Limits, Open, Shared};
 use super::{Body, Call, Head, Incoming, Response};
 use crate::problem::Problem;
 

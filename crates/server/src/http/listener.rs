@@ -1,6 +1,5 @@
 //! Accepts connections, up to a maximum number; further ones are turned away.
 
-use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -8,10 +7,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use super::call::{Permits, new_request_id};
-use super::{Call, Head, Response, connection};
+use super::connection;
+use super::shared::{Limits, Open, Register, Service, Shared};
 
 /// Enough for nested JSON; hundreds of threads should not reserve eight megabytes each.
 const STACK_SIZE: usize = 1 << 20;
@@ -22,66 +22,6 @@ const LINGER: Duration = Duration::from_secs(1);
 const REFUSED: Duration = Duration::from_millis(20);
 /// Maximum number of bytes that it may send then.
 const MOST_BYTES: usize = 1 << 20;
-
-/// Answers requests.
-pub(crate) trait Service: Send + Sync + 'static {
-    /// Checks a request by its head, before its body is read, and returns its handler.
-    fn admit(&self, head: &Head, reached: SocketAddr) -> Result<Answer<'_>, Response>;
-}
-
-/// Answers an admitted request.
-pub(crate) type Answer<'s> = Box<dyn FnOnce(&mut Call<'_>) -> Response + 's>;
-
-/// Limits for clients.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// Connections at once.
-    pub connections: usize,
-    /// From the first byte of a head to its last.
-    pub head: Duration,
-    /// How long a connection may be idle between requests.
-    pub idle: Duration,
-    /// How long the server waits for a client to send bytes of a body, or to receive some.
-    pub stall: Duration,
-    /// How long a client that has a permit may take for its body.
-    pub whole: Duration,
-}
-
-impl Default for Limits {
-    fn default() -> Self {
-        Self {
-            connections: 4096,
-            head: Duration::from_secs(10),
-            idle: Duration::from_secs(75),
-            stall: Duration::from_secs(20),
-            whole: Duration::from_secs(300),
-        }
-    }
-}
-
-/// A connection as the listener sees it.
-pub(super) struct Open {
-    pub stream: TcpStream,
-    /// True while it has no request.
-    pub idle: Mutex<bool>,
-}
-
-/// What all threads of a listener share.
-pub(super) struct Shared {
-    pub service: Arc<dyn Service>,
-    pub limits: Limits,
-    pub stopping: AtomicBool,
-    pub permits: Permits,
-    /// Shared by itself: a thread leaves it last, when it has let go of the service and its files.
-    pub connections: Arc<Register>,
-}
-
-/// The open connections, by their numbers.
-#[derive(Default)]
-pub(super) struct Register {
-    open: Mutex<HashMap<u64, Arc<Open>>>,
-    gone: Condvar,
-}
 
 /// Accepts connections until it is dropped.
 pub(crate) struct Listener {

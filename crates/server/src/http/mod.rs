@@ -5,8 +5,10 @@
 mod call;
 mod connection;
 mod listener;
+mod shared;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use call::{Body, Call, Head, Incoming, Response, decoded, is_visible};
-pub(crate) use listener::{Answer, Limits, Listener, Service};
+pub(crate) use listener::Listener;
+pub(crate) use shared::{Answer, Limits, Service};

@@ -10,11 +10,11 @@ use serde_json::{Map, Value, json};
 use super::files::{self, page};
 use super::{ALL, of_batches};
 use crate::api::once;
+use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
 use crate::records::files::{FileRecord, id_of, new_id, now};
-use crate::server::App;
 
 /// Most batches of one page, and how many there are on one unless somebody says so.
 const MOST: usize = 100;

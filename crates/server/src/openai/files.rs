@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use super::multipart::Multipart;
 use crate::api::once;
+use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::files::{FileRecord, id_of, now};
-use crate::server::App;
 
 /// How long files of batches are kept where nobody says anything else, as at OpenAI: 30 days.
 pub(super) const KEPT_SECONDS: u64 = 30 * 24 * 3600;

@@ -12,6 +12,7 @@ mod parts;
 mod progress;
 mod results;
 pub(crate) mod storage;
+pub(crate) mod waiting;
 
 use batchwright::Error;
 use batchwright::client::RequestTask;
@@ -24,11 +25,11 @@ pub(crate) use parts::{KIND as LINE_KIND, handler as line_handler};
 pub(crate) use progress::start as start_progress;
 
 use crate::access::Access::{Operate, Read};
+use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
 use crate::records::batches::{BatchRecord, BatchState};
-use crate::router::Route;
-use crate::server::App;
+use crate::route::Route;
 
 const CHAT: &str = "/v1/chat/completions";
 const EMBEDDINGS: &str = "/v1/embeddings";
@@ -79,13 +80,6 @@ impl App {
 
 /// The endpoints of this server.
 const OFFERED: &str = "chat/completions, embeddings, batches, files and models";
-
-/// True for a path in OpenAI's shapes, also for one of a base URL without `/v1`.
-pub(crate) fn is_of_v1(path: &str) -> bool {
-    let known = "v1 chat completions responses embeddings models batches files";
-    let first = path.split('/').nth(1).unwrap_or_default();
-    known.split(' ').any(|known| known == first)
-}
 
 /// Why such a path does not exist. The status is 404: OpenAI's clients, and others, repeat a request after 501, as
 /// after every status from 500 on.

@@ -14,11 +14,11 @@ use log::{info, warn};
 use super::direct;
 use super::lines::{BadLine, Checked, Lines, check};
 use super::results::ResultFiles;
+use crate::app::App;
 use crate::background::Background;
 use crate::problem::Problem;
 use crate::records::batches::{BatchFault, BatchRecord, BatchState};
 use crate::records::files::{FileRecord, now};
-use crate::server::App;
 
 /// Interval of checks of open batches.
 const LOOK: Duration = Duration::from_millis(250);

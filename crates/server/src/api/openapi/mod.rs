@@ -4,9 +4,9 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::server::App;
 
 /// The document of a server with the built-in types of jobs; `$VERSION` stands for the version.
 static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
