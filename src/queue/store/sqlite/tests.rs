@@ -72,6 +72,30 @@ fn a_missing_folder_is_made_and_the_file_is_ours() {
 }
 
 #[test]
+fn free_space_is_given_back_unless_the_file_was_rebuilt_without_that() {
+    for is_rebuilt in [false, true] {
+        let dir = TempDir::new().unwrap();
+        let path = path(&dir);
+        let store = open(&path).unwrap();
+        let conn = Connection::open(&path).unwrap();
+        if is_rebuilt {
+            conn.execute_batch("PRAGMA auto_vacuum = NONE; VACUUM")
+                .unwrap();
+        }
+        let junk = "CREATE TABLE junk AS SELECT zeroblob(8000000) b; DROP TABLE junk";
+        conn.execute_batch(junk).unwrap();
+        let steps = (0..20).take_while(|_| store.maintain(T).unwrap()).count();
+        let free = conn.pragma_query_value(None, "freelist_count", |row| row.get::<_, i64>(0));
+        let free = free.unwrap();
+        assert_eq!(
+            (steps, free > 1_000),
+            if is_rebuilt { (0, true) } else { (2, false) },
+            "{free} pages are free"
+        );
+    }
+}
+
+#[test]
 fn files_of_others_are_refused_untouched() {
     let dir = TempDir::new().unwrap();
     let text = path(&dir);
