@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use batchwright::queue::ProcessBudget;
 use batchwright::{Budget, Error, ProcessId, Request, Route, Usd};
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::args::run::RunArgs;
 use crate::args::values::without_bom;
 use crate::exit::{About, Refusal, could_not_run};
+use crate::stdout;
 
 /// Whether the output does not exist yet, before the run creates it: then nothing was spent on it.
 pub fn starts_from_zero(args: &RunArgs) -> bool {
@@ -36,7 +37,7 @@ pub fn open(
             "an earlier run of this output without a budget is under way (OUTPUT.batchwright): finish it without one",
         ));
     }
-    let budget = match regular(args.output.as_deref()) {
+    let budget = match stdout::regular(args.output.as_deref()) {
         Some(output) => recorded(&budget, &output, from_zero)?,
         None => budget,
     };
@@ -83,14 +84,6 @@ fn recorded(budget: &Budget, output: &Path, from_zero: bool) -> Result<Budget, R
         };
         refusal.about(About::Output)
     })
-}
-
-/// The output, if it is a file. Through a link it has the same record.
-fn regular(output: Option<&Path>) -> Option<PathBuf> {
-    let output = output.filter(|path| *path != Path::new("-"))?;
-    let output = fs::canonicalize(output).unwrap_or_else(|_| output.to_owned());
-    let is_stream = fs::metadata(&output).is_ok_and(|found| !found.is_file());
-    (!is_stream && output.file_name().is_some()).then_some(output)
 }
 
 /// What the lines of an output cost, and how many have a cost.

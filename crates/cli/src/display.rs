@@ -40,13 +40,11 @@ pub fn unsaved(report: &WorkerReport) {
     }
 }
 
-/// Progress as a line that is redrawn, or as lines, and notes about a server that still loads its model.
+/// Progress as a line that is redrawn, or as lines.
 pub struct Display {
     shape: Shape,
     /// When the next line is due.
     next: Mutex<Instant>,
-    /// When the server was first found loading, in the run's own time.
-    loading_since: Mutex<Option<Duration>>,
 }
 
 enum Shape {
@@ -77,7 +75,6 @@ impl Display {
         Self {
             shape,
             next: Mutex::new(first),
-            loading_since: Mutex::new(None),
         }
     }
 
@@ -106,31 +103,10 @@ impl Display {
         }
         is_due
     }
-
-    /// Reports once that a server is loading its model, and once that it no longer is.
-    fn note_loading(&self, progress: &Progress) {
-        let mut since = self.loading_since.lock();
-        match (*since, progress.loading) {
-            (None, Some(time)) => {
-                *since = Some(progress.elapsed.saturating_sub(time));
-                let why = progress.trouble.as_deref().unwrap_or(LOADING);
-                note(format!("{}; waiting", shortened(why, 160)));
-            }
-            (Some(start), None) => {
-                *since = None;
-                let took = progress.elapsed.saturating_sub(start);
-                note(format!("the server is ready after {}", span(took)));
-            }
-            _ => {}
-        }
-    }
 }
-
-const LOADING: &str = "the server is still loading its model";
 
 impl ProgressNotifier for Display {
     fn on_progress(&self, progress: &Progress) {
-        self.note_loading(progress);
         let is_over = progress.phase == Phase::Finished;
         match self.shape {
             Shape::Bar if is_over => self.clear(),

@@ -10,7 +10,7 @@ use batchwright::files::{PromptRequests, PromptSettings};
 use batchwright::sources::{FileScanner, LeftOut, SymlinkPolicy};
 use batchwright::{Context, Error, ErrorKind, Prompts, Request};
 
-use super::args::input::{BadRows, FolderArgs, InputArgs, ReadingArgs};
+use super::args::input::{BadRows, FolderArgs, InputArgs};
 use super::background::{Background, Event, interrupted};
 use super::display::{self, Display};
 use super::exit::{About, Early, Refusal};
@@ -52,8 +52,37 @@ impl InputArgs {
         let settings = settings
             .keep_fields(self.keep.iter().filter(|name| *name != NOTHING).cloned())
             .skip_bad_rows(self.bad_rows == BadRows::Skip);
-        let settings = with_folder(settings, &self.reading, &self.files)?;
-        self.reading.settings(settings, folder)
+        let settings = self.with_folder(settings)?;
+        let settings = settings
+            .set(self.root.as_ref(), PromptSettings::root)
+            .set(self.id_column.as_deref(), |settings, column| match column {
+                NO_IDS => settings.without_ids(true),
+                column => settings.id_column(column),
+            })
+            .set(self.delimiter, PromptSettings::delimiter)
+            .set(self.quotes, PromptSettings::quotes)
+            .set(self.sheet.as_ref(), PromptSettings::sheet)
+            .set(folder, PromptSettings::spool_folder)
+            .set(self.format, PromptSettings::input_format);
+        match &self.encoding {
+            Some(encoding) => settings.encoding(encoding).map_err(refused),
+            None => Ok(settings),
+        }
+    }
+
+    /// Adds the selection and splitting of files in folders; rejects flags for that if no input is a folder.
+    fn with_folder(&self, settings: PromptSettings) -> Result<PromptSettings, Refusal> {
+        if self.files.iter().any(|path| path.is_dir()) {
+            let scanner = scanner(&self.pattern, &self.folder);
+            let split = self.split.unwrap_or_default();
+            return Ok(settings.scanner(scanner).split(split));
+        }
+        let selects = self.split.is_some() || !self.pattern.is_empty();
+        if selects || self.folder != FolderArgs::default() {
+            let why = "--split, --pattern and their like choose among the files of a folder, and no input is one";
+            return Err(Refusal::usage(why));
+        }
+        Ok(settings)
     }
 
     /// Opens and checks the prompts. A stream is read to its end first, and stored on the disk while the program runs.
@@ -107,31 +136,6 @@ impl InputArgs {
     pub fn whole(&self) -> String {
         let paths: Vec<String> = self.files.iter().map(|path| whole(path)).collect();
         paths.join(", ")
-    }
-}
-
-impl ReadingArgs {
-    /// Adds how the input is read, and the folder for temporary files, to these settings.
-    pub fn settings(
-        &self,
-        settings: PromptSettings,
-        folder: Option<PathBuf>,
-    ) -> Result<PromptSettings, Refusal> {
-        let settings = settings
-            .set(self.root.as_ref(), PromptSettings::root)
-            .set(self.id_column.as_deref(), |settings, column| match column {
-                NO_IDS => settings.without_ids(true),
-                column => settings.id_column(column),
-            })
-            .set(self.delimiter, PromptSettings::delimiter)
-            .set(self.quotes, PromptSettings::quotes)
-            .set(self.sheet.as_ref(), PromptSettings::sheet)
-            .set(folder, PromptSettings::spool_folder)
-            .set(self.format, PromptSettings::input_format);
-        match &self.encoding {
-            Some(encoding) => settings.encoding(encoding).map_err(refused),
-            None => Ok(settings),
-        }
     }
 }
 
@@ -229,26 +233,6 @@ pub fn scanner(patterns: &[String], args: &FolderArgs) -> FileScanner {
         .set(links, FileScanner::symlinks)
         .set(args.max_size, FileScanner::max_file_size);
     patterns.iter().fold(scanner, FileScanner::pattern)
-}
-
-/// Adds the selection and splitting of files in folders; rejects flags for that if no input is a folder.
-fn with_folder(
-    settings: PromptSettings,
-    reading: &ReadingArgs,
-    inputs: &[PathBuf],
-) -> Result<PromptSettings, Refusal> {
-    let told = reading.split.is_some()
-        || !reading.pattern.is_empty()
-        || reading.folder != FolderArgs::default();
-    match (inputs.iter().any(|path| path.is_dir()), reading.split) {
-        (false, _) if told => Err(Refusal::usage(
-            "--split, --pattern and their like choose among the files of a folder, and no input is one",
-        )),
-        (false, _) => Ok(settings),
-        (true, split) => Ok(settings
-            .scanner(scanner(&reading.pattern, &reading.folder))
-            .split(split.unwrap_or_default())),
-    }
 }
 
 /// Messages about skipped files; `all` is the command that lists them.

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use log::LevelFilter;
 
-use super::args::shared::{LogLevel, SayArgs};
+use super::args::shared::SayArgs;
 use super::sanitize::harmless;
 use super::stderr;
 
@@ -31,12 +31,7 @@ impl SayArgs {
         let level = if self.quiet { "error" } else { "warn" };
         let mut builder = env_logger::Builder::new();
         match self.log_level {
-            Some(level) => builder.parse_filters(match level {
-                LogLevel::Error => "error",
-                LogLevel::Warn => "warn",
-                LogLevel::Info => "batchwright=info,warn",
-                LogLevel::Debug => "batchwright=debug,info",
-            }),
+            Some(filter) => builder.parse_filters(filter),
             None => builder.parse_env(env_logger::Env::default().default_filter_or(level)),
         };
         // A second start (in tests) fails and does no harm.

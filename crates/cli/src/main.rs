@@ -27,10 +27,11 @@ mod worker;
 
 use std::process::ExitCode;
 
+use args::worker::TokenAction;
 use args::{Cli, Command};
 use commands::{
-    cancel, config, doctor, exec, export, providers, results, retry, run, scan, serve, shell,
-    simulate, status, submit, token, work,
+    cancel, config, doctor, exec, export, providers, results, run, scan, serve, simulate, status,
+    submit, work,
 };
 use exit::{Early, Exit};
 
@@ -76,12 +77,12 @@ fn carry_out(mut command: Command) -> Result<Exit, Early> {
         Command::Scan(args) => scan::execute(&args),
         Command::Exec(args) => exec::execute(&args),
         Command::Cancel(args) => cancel::execute(&args),
-        Command::Retry(args) => retry::execute(&args),
+        Command::Retry(args) => cancel::retry(&args),
         Command::Doctor(args) => doctor::execute(&args),
-        Command::Providers(args) => providers::execute(&args),
-        Command::Config(args) => config::execute(&args),
-        Command::Token(args) => token::execute(&args),
-        Command::Completions(args) => Ok(shell::execute(&args)),
+        Command::Providers { model } => providers::execute(model),
+        Command::Config(action) => config::execute(&action),
+        Command::Token(TokenAction::New { name, role }) => serve::new_token(&name, role),
+        Command::Completions { shell } => Ok(parse::print_completions(shell)),
         Command::Simulate(args) => simulate::execute(&args, signals::wait_for_stop),
     }
 }

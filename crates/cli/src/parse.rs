@@ -1,6 +1,7 @@
 //! Parses the command line. A flag or command that was removed is answered with what to use instead.
 
 use std::ffi::OsString;
+use std::io::Write;
 
 use batchwright::config::SettingKey;
 use batchwright::unstable::{Optional, replacement};
@@ -17,6 +18,15 @@ const REMOVED: &str = include_str!("../data/removed.txt");
 /// The program's commands, whose `--help` is short; `batchwright help COMMAND` has all.
 pub fn command() -> Command {
     with_short_help(Cli::command())
+}
+
+/// Prints a completion script, made from the same definitions as the help.
+pub fn print_completions(shell: clap_complete::Shell) -> Exit {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "batchwright", &mut script);
+    // A reader may close the pipe early.
+    let _ = std::io::stdout().write_all(&script);
+    Exit::Success
 }
 
 fn with_short_help(command: Command) -> Command {

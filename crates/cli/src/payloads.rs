@@ -23,7 +23,7 @@ pub fn open(
 ) -> Result<impl Iterator<Item = Result<Job, Error>> + use<>, Refusal> {
     let sources = input.files.iter().map(|path| source(path));
     let sources = sources.collect::<Result<Vec<_>, _>>()?;
-    let (mut names, column) = (JobNames::default(), input.reading.id_column.clone());
+    let (mut names, column) = (JobNames::default(), input.id_column.clone());
     let mut made = move |line: &[u8]| job(line, &job_type, column.as_deref(), &mut names);
     let jobs = sources
         .into_iter()

@@ -6,7 +6,7 @@ use batchwright::client::RequestTask;
 use batchwright::files::PromptSettings;
 use serde_json::{Map, Value};
 
-use super::args::shared::{PromptArgs, TaskArg};
+use super::args::shared::PromptArgs;
 use super::args::values::read_text;
 use super::exit::Refusal;
 use super::settings::refused;
@@ -14,14 +14,11 @@ use batchwright::unstable::Optional;
 
 /// The settings from the flags.
 pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettings, Refusal> {
-    if prompt.task == TaskArg::Embed {
+    if prompt.task == RequestTask::Embed {
         fits_vectors(prompt)?;
     }
     let mut settings = PromptSettings::new()
-        .task(match prompt.task {
-            TaskArg::Complete => RequestTask::Complete,
-            TaskArg::Embed => RequestTask::Embed,
-        })
+        .task(prompt.task)
         .set(model, PromptSettings::model)
         .set(prompt.system.as_ref(), PromptSettings::system)
         .set(prompt.max_tokens, PromptSettings::max_tokens)
@@ -38,7 +35,10 @@ pub fn settings(prompt: &PromptArgs, model: Option<&str>) -> Result<PromptSettin
 impl PromptArgs {
     /// The number of dimensions that `--extra` asks of embeddings.
     pub fn dimensions(&self) -> Option<u32> {
-        let text = self.extra.as_ref().filter(|_| self.task == TaskArg::Embed);
+        let text = self
+            .extra
+            .as_ref()
+            .filter(|_| self.task == RequestTask::Embed);
         let fields: Value = serde_json::from_str(text?).ok()?;
         u32::try_from(fields["dimensions"].as_u64()?).ok()
     }

@@ -2,20 +2,21 @@
 
 use std::path::Path;
 
+use batchwright::client::RequestTask;
 use batchwright::config::SettingSource;
 use batchwright::files::RunPlan;
 use batchwright::plan::{
     Concurrency, EffectiveStrategy, ProviderOptions, ProviderPlan, ProviderPlanError,
 };
 use batchwright::provider::{CallHeader, ProviderStatus};
-use batchwright::{ErrorKind, LlmConfig, Secret, Settings, Strategy};
+use batchwright::{ErrorKind, Secret, Settings, Strategy};
 
-use super::args::run::{OnError, RunArgs};
-use super::args::shared::{BatchProviderArgs, ProviderArgs, TaskArg};
+use super::args::run::RunArgs;
+use super::args::shared::{PaceArgs, ProviderArgs};
 use super::args::values::read_text;
 use super::display;
 use super::exit::{About, Refusal};
-use super::settings::{self, data_dir, refused};
+use super::settings::{data_dir, refused};
 use batchwright::unstable::Optional;
 
 pub const NO_MODEL: &str =
@@ -127,16 +128,29 @@ pub fn in_flight(calls: Concurrency) -> String {
     }
 }
 
-/// The flags that name providers, above the other settings.
-pub fn with_flags(settings: Settings, args: &ProviderArgs) -> Result<Settings, Refusal> {
+/// The flags that name providers and their limits, above the other settings.
+pub fn with_flags(
+    settings: Settings,
+    args: &ProviderArgs,
+    pace: &PaceArgs,
+) -> Result<Settings, Refusal> {
     let fallback = args.fallback.as_ref().map(|names| names.join(","));
     let flags = [
         ("llm.provider", "--provider", &args.provider),
         ("llm.model", "--model", &args.model),
         ("llm.fallback", "--fallback", &fallback),
         ("llm.prices", "--prices", &args.prices),
+        ("llm.bulk_strategy", "--strategy", &pace.strategy),
+        ("llm.sync_concurrency", "--concurrency", &pace.concurrency),
+        ("llm.requests_per_minute", "--rpm", &pace.rpm),
+        ("llm.tokens_per_minute", "--tpm", &pace.tpm),
+        ("llm.request_timeout", "--timeout", &pace.timeout),
     ];
-    settings::with_flags(settings, &flags)
+    let mut flags = flags.into_iter();
+    let settings = flags.try_fold(settings, |settings, (key, flag, value)| {
+        settings.flag(key, flag, value.clone())
+    });
+    settings.map_err(refused)
 }
 
 /// The options of these flags.
@@ -189,30 +203,8 @@ fn with_headers_and_key(
     if headers.is_empty() {
         return Ok(options);
     }
-    Ok(options.headers(name.ok_or_else(headers_of_nobody)?, headers))
-}
-
-/// The configuration of the provider that batches were created at, if flags give it.
-pub fn own_of_batches(args: &BatchProviderArgs) -> Result<Option<LlmConfig>, Refusal> {
-    if args.is_empty() {
-        return Ok(None);
-    }
-    let headers = read_headers(&args.header)?;
-    let settings = settings::settings()?;
-    let named = settings.flag("llm.provider", "--provider", args.provider.clone());
-    let named = named.and_then(|settings| settings.provider());
-    let nobody = || {
-        if headers.is_empty() {
-            Refusal::usage("--base-url applies to one provider only: add --provider NAME")
-        } else {
-            headers_of_nobody()
-        }
-    };
-    let name = named.map_err(refused)?.ok_or_else(nobody)?;
-    let config = LlmConfig::new(name).headers(&headers);
-    Ok(Some(
-        config.set(args.base_url.as_ref(), LlmConfig::base_url),
-    ))
+    let nobody = || bad_header("it applies to one provider only: add --provider NAME");
+    Ok(options.headers(name.ok_or_else(nobody)?, headers))
 }
 
 fn read_headers(given: &[String]) -> Result<Vec<CallHeader>, Refusal> {
@@ -237,10 +229,6 @@ fn read_headers(given: &[String]) -> Result<Vec<CallHeader>, Refusal> {
 
 fn bad_header(why: &str) -> Refusal {
     Refusal::usage(format!("--header: {why}"))
-}
-
-fn headers_of_nobody() -> Refusal {
-    bad_header("it applies to one provider only: add --provider NAME")
 }
 
 /// Why there is no plan, for people.
@@ -367,14 +355,14 @@ pub fn strategy(
 ) -> Result<EffectiveStrategy, Refusal> {
     let asked = settings.bulk_strategy().map_err(refused)?;
     let mut effective = match plan {
-        _ if args.prompt.task == TaskArg::Embed => EffectiveStrategy::possible(Strategy::Sync),
+        _ if args.prompt.task == RequestTask::Embed => EffectiveStrategy::possible(Strategy::Sync),
         Some(plan) => plan.strategy(),
         // The key may be available where the real run will take place.
         None if args.dry_run => EffectiveStrategy::expected(settings),
         // There is no provider.
         None => EffectiveStrategy::possible(Strategy::Sync),
     };
-    if asked == Strategy::Batch && args.prompt.task == TaskArg::Embed {
+    if asked == Strategy::Batch && args.prompt.task == RequestTask::Embed {
         let why = "embeddings are not made in batches: uses strategy sync";
         effective.fallback_reason = Some(why.to_owned());
     }
@@ -382,21 +370,7 @@ pub fn strategy(
     if args.no_wait && asked != Strategy::Batch {
         return Err(Refusal::usage("--no-wait applies only to --strategy batch"));
     }
-    if effective.strategy == Strategy::Batch {
-        check_error_policy(args)?;
-    }
     Ok(effective)
-}
-
-/// Rejects a policy that has no meaning for items that are submitted together.
-pub fn check_error_policy(args: &RunArgs) -> Result<(), Refusal> {
-    match args.on_error {
-        OnError::Stop => Err(Refusal::usage(
-            "--on-error stop cannot be used with batches, because their items are submitted together: use \
-             stop-critical, or --strategy sync",
-        )),
-        OnError::Continue | OnError::StopCritical => Ok(()),
-    }
 }
 
 #[cfg(test)]

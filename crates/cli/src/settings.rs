@@ -27,18 +27,6 @@ pub fn of_environment() -> Settings {
     Settings::new().environment(|name| std::env::var(name).ok())
 }
 
-/// The settings below these flags, each given with its setting, its name and its value.
-pub fn with_flags(
-    settings: Settings,
-    flags: &[(&str, &'static str, &Option<String>)],
-) -> Result<Settings, Refusal> {
-    let mut flags = flags.iter();
-    let settings = flags.try_fold(settings, |settings, (key, flag, value)| {
-        settings.flag(key, flag, Option::clone(value))
-    });
-    settings.map_err(refused)
-}
-
 /// The settings of a data folder.
 pub fn in_folder(folder: &Path) -> SqliteConfig {
     SqliteConfig::new(folder.join("config.db"))

@@ -1,7 +1,8 @@
 //! Standard output for programs; it may be full, closed, or blocked.
 
+use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -140,6 +141,14 @@ pub fn is_closed() -> bool {
 pub fn is_named(output: Option<&Path>) -> bool {
     let names = ["-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"];
     output.is_none_or(|path| names.iter().any(|name| path == Path::new(name)))
+}
+
+/// The output, if it is a file that can be resumed, under the name to which links lead.
+pub fn regular(output: Option<&Path>) -> Option<PathBuf> {
+    let output = output.filter(|path| *path != Path::new("-"))?;
+    let output = fs::canonicalize(output).unwrap_or_else(|_| output.to_owned());
+    let is_stream = fs::metadata(&output).is_ok_and(|found| !found.is_file());
+    (!is_stream && output.file_name().is_some()).then_some(output)
 }
 
 /// The error if results would be lost.

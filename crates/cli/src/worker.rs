@@ -15,7 +15,7 @@ use super::exit::{Refusal, could_not_run};
 use super::logging::is_quiet;
 use super::provider;
 use super::queue::{durability, existing_file, failed, open};
-use super::settings::{of_environment, refused, with_flags};
+use super::settings::{of_environment, refused};
 
 /// The queue in this file, otherwise on a server or in the data folder.
 pub fn queue(args: &WorkerArgs, file: Option<&Path>, folder: &Path) -> Result<JobQueue, Refusal> {
@@ -26,16 +26,10 @@ pub fn queue(args: &WorkerArgs, file: Option<&Path>, folder: &Path) -> Result<Jo
 
 /// The settings of this place and environment, overridden by the flags, and their later changes.
 pub fn settings(args: &WorkerArgs, config: Arc<SqliteConfig>) -> Result<SettingsWatch, Refusal> {
-    let settings = provider::with_flags(of_environment(), &args.provider)?;
-    let flags = [
-        ("llm.bulk_strategy", "--strategy", &args.strategy),
-        ("llm.sync_concurrency", "--concurrency", &args.concurrency),
-        ("llm.requests_per_minute", "--rpm", &args.rpm),
-        ("llm.tokens_per_minute", "--tpm", &args.tpm),
-        ("llm.request_timeout", "--timeout", &args.timeout),
-        ("queue.max_retries", "--max-retries", &args.max_retries),
-    ];
-    let settings = with_flags(settings, &flags)?;
+    let settings = provider::with_flags(of_environment(), &args.provider, &args.pace)?;
+    let retries = args.max_retries.clone();
+    let settings = settings.flag("queue.max_retries", "--max-retries", retries);
+    let settings = settings.map_err(refused)?;
     SettingsWatch::new(settings, config).map_err(could_not_run)
 }
 

@@ -4,10 +4,11 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use batchwright::ErrorPolicy;
 use batchwright_exec::SandboxMode;
 use clap::Args;
 
-use super::run::OnError;
+use super::run::ON_ERROR;
 use super::shared::{MORE, ShowArgs};
 use super::values::{bytes, commands_at_once, one_of, rate, some_seconds};
 
@@ -110,9 +111,9 @@ pub struct FailureArgs {
     /// What to do when a command fails. `stop-critical` stops only for a program that is not found, not allowed, or
     /// cannot be confined or started, a command that a signal ended or that exceeded a limit of the sandbox, and
     /// a full disk, each after the last retry.
-    #[arg(long, value_name = "POLICY", value_enum, default_value_t = OnError::Continue,
+    #[arg(long, value_name = "POLICY", value_parser = one_of(&ON_ERROR), default_value = "continue",
         hide_default_value = true, hide_possible_values = true)]
-    pub on_error: OnError,
+    pub on_error: ErrorPolicy,
 }
 
 /// Where results go.

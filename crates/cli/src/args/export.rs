@@ -25,7 +25,7 @@ pub struct ExportArgs {
     /// File for the table: .csv, .xlsx, .parquet …
     ///
     /// The extension selects the format: .csv, .tsv, .jsonl, .xlsx or .parquet. `-` is standard
-    /// output, as CSV or in the format of --output-format.
+    /// output, unless that is a terminal, as CSV or in the format of --output-format.
     #[arg(short, long, value_name = "FILE")]
     pub output: PathBuf,
 

@@ -34,14 +34,6 @@ pub struct InputArgs {
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',', value_parser = name, hide_short_help = true)]
     pub keep: Vec<String>,
 
-    #[command(flatten)]
-    pub reading: ReadingArgs,
-}
-
-/// How it is read.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Prompts")]
-pub struct ReadingArgs {
     /// Input format: jsonl, json, csv, tsv or txt
     ///
     /// For standard input, pipes and files with an unknown extension. Default for these: JSON lines if the input

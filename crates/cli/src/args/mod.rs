@@ -12,7 +12,7 @@ pub mod values;
 pub mod worker;
 
 use batchwright::config::SettingKey;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use clap_complete::Shell;
 
 use exec::ExecArgs;
@@ -23,10 +23,10 @@ use run::RunArgs;
 use shared::{MORE, SayArgs, StoreArgs};
 use simulate::SimulateArgs;
 use values::name;
-use worker::{ServeArgs, TokenArgs, WorkArgs};
+use worker::{ServeArgs, TokenAction, WorkArgs};
 
 /// Runs thousands of LLM prompts, resumes after a crash, and pays for each answer once
-#[derive(Debug, Parser)]
+#[derive(Parser)]
 #[command(name = "batchwright", version, arg_required_else_help = true)]
 pub struct Cli {
     #[command(flatten)]
@@ -36,7 +36,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub enum Command {
     Run(Box<RunArgs>),
     Submit(Box<SubmitArgs>),
@@ -50,43 +50,37 @@ pub enum Command {
     Cancel(CancelArgs),
     Retry(RetryArgs),
     Doctor(DoctorArgs),
-    Providers(ProvidersArgs),
-    Config(ConfigArgs),
-    Token(TokenArgs),
-    Simulate(Box<SimulateArgs>),
-    Completions(CompletionsArgs),
-}
-
-/// Show each provider: usable or why not, model, address, calls
-#[derive(Debug, Args)]
-pub struct ProvidersArgs {
-    /// Model to assume for prompts that name none
+    /// Show each provider: usable or why not, model, address, calls
+    Providers {
+        /// Model to assume for prompts that name none
+        ///
+        /// [env: BATCHWRIGHT_MODEL] [config: llm.model]
+        #[arg(long, value_name = "NAME", value_parser = name)]
+        model: Option<String>,
+    },
+    /// Show and change stored settings: provider, model, limits and more
     ///
-    /// [env: BATCHWRIGHT_MODEL] [config: llm.model]
-    #[arg(long, value_name = "NAME", value_parser = name)]
-    pub model: Option<String>,
-}
-
-/// Print a script that completes commands and flags in a shell
-#[derive(Debug, Args)]
-#[command(after_help = include_str!("../../data/help/completions.txt"))]
-pub struct CompletionsArgs {
-    /// Shell name
-    pub shell: Shell,
+    /// Stored settings apply to every run and worker of this data folder, unless the environment or a flag overrides
+    /// them.
+    #[command(subcommand, after_help = MORE, after_long_help = help(), arg_required_else_help = true)]
+    Config(ConfigAction),
+    /// Make tokens for the clients of `batchwright serve`
+    #[command(subcommand, after_long_help = include_str!("../../data/help/token.txt"), arg_required_else_help = true)]
+    Token(TokenAction),
+    Simulate(Box<SimulateArgs>),
+    /// Print a script that completes commands and flags in a shell
+    #[command(after_help = include_str!("../../data/help/completions.txt"))]
+    Completions {
+        /// Shell name
+        shell: Shell,
+    },
 }
 
 impl Command {
     /// The address of the queue of a command that uses one.
     pub fn store(&mut self) -> Option<&mut StoreArgs> {
         match self {
-            Self::Work(args) => {
-                let store = &mut args.worker.store;
-                if args.file.queue.is_some() {
-                    store.store = None;
-                    return None;
-                }
-                Some(store)
-            }
+            Self::Work(args) => Some(&mut args.worker.store),
             Self::Serve(args) => Some(&mut args.worker.store),
             Self::Submit(args) => Some(&mut args.data.store),
             Self::Status(args) => Some(&mut args.data.store),
@@ -99,18 +93,7 @@ impl Command {
     }
 }
 
-/// Show and change stored settings: provider, model, limits and more
-///
-/// Stored settings apply to every run and worker of this data folder, unless the environment or a flag overrides
-/// them.
-#[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = help(), arg_required_else_help = true)]
-pub struct ConfigArgs {
-    #[command(subcommand)]
-    pub action: ConfigAction,
-}
-
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub enum ConfigAction {
     /// Show every setting: its value, and where that comes from
     ///

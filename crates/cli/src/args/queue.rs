@@ -9,14 +9,14 @@ use batchwright_jobs::JobTypes;
 use clap::Args;
 
 use super::input::InputArgs;
-use super::shared::{BatchProviderArgs, DataArgs, MORE, PromptArgs, ShowArgs};
+use super::shared::{DataArgs, MORE, PromptArgs, ShowArgs};
 use super::values::{dollars, name, seconds};
 
 /// Put prompts on the queue; print the id of their process
 ///
 /// INPUT is checked completely before anything is queued, as with `run`. Nothing is sent: `batchwright work` does
 /// that, now or later, here or in another terminal. Either all prompts are queued or none.
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(after_help = MORE, after_long_help = include_str!("../../data/help/submit.txt"))]
 pub struct SubmitArgs {
     #[command(flatten)]
@@ -104,7 +104,7 @@ fn priority(text: &str) -> Result<u8, String> {
 }
 
 /// Show what is queued, running, done and failed
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(after_long_help = include_str!("../../data/help/status.txt"))]
 pub struct StatusArgs {
     /// Id of a process, or its first or last characters [default: all]
@@ -125,7 +125,7 @@ pub struct StatusArgs {
 /// Only results that were written are deleted from the queue. Jobs without an outcome stay in the queue; run the
 /// same command later to fetch theirs. On a terminal or in a pipe, results are only shown, because nothing confirms
 /// that they were read.
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(after_help = MORE, after_long_help = include_str!("../../data/help/results.txt"))]
 pub struct ResultsArgs {
     /// Id of the process, or its first or last characters
@@ -158,7 +158,7 @@ pub struct ResultsArgs {
 /// Cancel the waiting jobs of a process; running jobs finish
 ///
 /// Running jobs keep their results.
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(after_long_help = include_str!("../../data/help/cancel.txt"))]
 pub struct CancelArgs {
     /// Id of the process, or its first or last characters
@@ -180,16 +180,13 @@ pub struct CancelArgs {
     pub wait: Duration,
 
     #[command(flatten)]
-    pub at: BatchProviderArgs,
-
-    #[command(flatten)]
     pub data: DataArgs,
 }
 
 /// Requeue the failed and cancelled jobs of a process
 ///
 /// Each job gets its full number of retries.
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(after_long_help = include_str!("../../data/help/retry.txt"))]
 pub struct RetryArgs {
     /// Id of the process, or its first or last characters
@@ -209,7 +206,7 @@ pub struct RetryArgs {
 }
 
 /// Check the queue and its environment, and say what to do
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(after_long_help = include_str!("../../data/help/doctor.txt"))]
 pub struct DoctorArgs {
     #[command(flatten)]

@@ -6,8 +6,8 @@ use batchwright::{ErrorPolicy, Usd};
 use clap::{Args, ValueEnum};
 
 use super::input::InputArgs;
-use super::shared::{MORE, MemoryArgs, PromptArgs, ProviderArgs, ShowArgs};
-use super::values::{at_least_one, dollars, words_for};
+use super::shared::{MORE, MemoryArgs, PaceArgs, PromptArgs, ProviderArgs, ShowArgs};
+use super::values::{at_least_one, dollars, one_of};
 
 /// Run prompts to completion; run the same command again to resume
 ///
@@ -28,13 +28,8 @@ pub struct RunArgs {
     #[command(flatten)]
     pub provider: ProviderArgs,
 
-    /// sync, or batch: half the price within a day
-    ///
-    /// `sync` sends each prompt as a call; `batch` submits them to the provider's Batch API. If the provider has none,
-    /// the flag is rejected, and the setting means `sync`; so for `local` and `extract` [env:
-    /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
-    #[arg(help_heading = None::<&str>, long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
-    pub strategy: Option<String>,
+    #[command(flatten)]
+    pub pace: PaceArgs,
 
     #[command(flatten)]
     pub prompt: PromptArgs,
@@ -46,8 +41,15 @@ pub struct RunArgs {
     #[arg(help_heading = "Prompts", long, hide_short_help = true)]
     pub dedupe: bool,
 
-    #[command(flatten)]
-    pub pace: PaceArgs,
+    /// Retries of an item at each provider
+    #[arg(
+        help_heading = "Pace",
+        long,
+        value_name = "N",
+        default_value_t = 3,
+        hide_short_help = true
+    )]
+    pub max_retries: u8,
 
     /// Send nothing; print what would be done
     ///
@@ -73,10 +75,9 @@ pub struct RunArgs {
     /// What to do when an item fails. `stop-critical` stops only on errors that affect every item: a rejected key,
     /// no credit, an unknown model, a wrong address. Under every policy, a provider that rejects the key is not
     /// called again.
-    #[arg(help_heading = "Results", long, value_name = "POLICY", value_enum,
-        default_value_t = OnError::StopCritical, hide_default_value = true,
-        hide_possible_values = true, hide_short_help = true)]
-    pub on_error: OnError,
+    #[arg(help_heading = "Results", long, value_name = "POLICY", value_parser = one_of(&ON_ERROR),
+        default_value = "stop-critical", hide_default_value = true, hide_possible_values = true, hide_short_help = true)]
+    pub on_error: ErrorPolicy,
 
     /// Items to send again: failed, none or all
     ///
@@ -106,38 +107,6 @@ pub struct RunArgs {
     pub show: ShowArgs,
 }
 
-/// How fast, and how patiently.
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Pace")]
-pub struct PaceArgs {
-    /// Maximum calls in flight, or auto
-    ///
-    /// `auto` starts at 5 and increases up to 256 while throughput grows and the provider does not reject calls
-    /// [env: BATCHWRIGHT_SYNC_CONCURRENCY] [config: llm.sync_concurrency] [default: a local server's slots or 1,
-    /// else auto]
-    #[arg(help_heading = None::<&str>, short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
-    pub concurrency: Option<String>,
-
-    /// Requests per minute
-    ///
-    /// [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute] [default: detected from the
-    /// provider's replies]
-    #[arg(long, value_name = "N", value_parser = words_for("llm.requests_per_minute"), hide_short_help = true)]
-    pub rpm: Option<String>,
-
-    /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute] [default: detected]
-    #[arg(long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"), hide_short_help = true)]
-    pub tpm: Option<String>,
-
-    /// Retries of an item at each provider
-    #[arg(long, value_name = "N", default_value_t = 3, hide_short_help = true)]
-    pub max_retries: u8,
-
-    /// Time limit of one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout] [default: 600s]
-    #[arg(long, value_name = "TIME", value_parser = words_for("llm.request_timeout"), hide_short_help = true)]
-    pub timeout: Option<String>,
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Resend {
     Failed,
@@ -145,19 +114,9 @@ pub enum Resend {
     All,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum OnError {
-    Continue,
-    Stop,
-    StopCritical,
-}
-
-impl OnError {
-    pub fn policy(self) -> ErrorPolicy {
-        match self {
-            Self::Continue => ErrorPolicy::ContinueOnError,
-            Self::Stop => ErrorPolicy::StopOnError,
-            Self::StopCritical => ErrorPolicy::StopOnCriticalError,
-        }
-    }
-}
+/// What the failure of an item leads to, by name.
+pub const ON_ERROR: [(&str, ErrorPolicy); 3] = [
+    ("continue", ErrorPolicy::ContinueOnError),
+    ("stop", ErrorPolicy::StopOnError),
+    ("stop-critical", ErrorPolicy::StopOnCriticalError),
+];

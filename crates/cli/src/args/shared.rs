@@ -1,12 +1,12 @@
 //! Groups of arguments that several commands take.
 
-use std::fmt;
 use std::path::PathBuf;
 
+use batchwright::client::RequestTask;
 use batchwright::progress::MemoryManager;
 use clap::{Args, ValueEnum};
 
-use super::values::{bytes, name, temperature, text_or_file};
+use super::values::{bytes, name, one_of, temperature, text_or_file, words_for};
 
 /// The end of the short help.
 pub const MORE: &str = "All flags, examples and exit codes: batchwright help COMMAND";
@@ -69,6 +69,43 @@ pub struct ProviderArgs {
     pub prices: Option<String>,
 }
 
+/// How prompts are sent, and how fast.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Pace")]
+pub struct PaceArgs {
+    /// sync, or batch: half the price within a day
+    ///
+    /// `sync` sends each prompt as a call; `batch` submits them to the provider's Batch API. If the provider has none,
+    /// the flag is rejected, and the setting means `sync`; so for `local` and `extract` [env:
+    /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
+    #[arg(help_heading = None::<&str>, long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
+    pub strategy: Option<String>,
+
+    /// Maximum calls in flight, or auto
+    ///
+    /// `auto`, the default of `run`, starts at 5 and increases up to 256 while throughput grows and the provider does not
+    /// reject calls. A worker starts by default at JOB_QUEUE_WORKER_COUNT (5) jobs and stays between 1 and
+    /// AI_MAX_CONCURRENT_REQUESTS (10), by the load of the machine. A local server gets by default as many calls as it has
+    /// slots, or 1 [env: BATCHWRIGHT_SYNC_CONCURRENCY] [config: llm.sync_concurrency]
+    #[arg(help_heading = None::<&str>, short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
+    pub concurrency: Option<String>,
+
+    /// Requests per minute
+    ///
+    /// [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute] [default: detected from the
+    /// provider's replies]
+    #[arg(long, value_name = "N", value_parser = words_for("llm.requests_per_minute"), hide_short_help = true)]
+    pub rpm: Option<String>,
+
+    /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute] [default: detected]
+    #[arg(long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"), hide_short_help = true)]
+    pub tpm: Option<String>,
+
+    /// Time limit of one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout] [default: 600s]
+    #[arg(long, value_name = "TIME", value_parser = words_for("llm.request_timeout"), hide_short_help = true)]
+    pub timeout: Option<String>,
+}
+
 /// Flags that apply to each prompt.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Prompts")]
@@ -106,9 +143,9 @@ pub struct PromptArgs {
     ///
     /// What to request: `complete`, an answer to each prompt, or `embed`, its embedding; many embeddings share a
     /// call.
-    #[arg(long, value_name = "TASK", value_enum, default_value_t = TaskArg::Complete,
+    #[arg(long, value_name = "TASK", value_parser = one_of(&TASKS), default_value = "complete",
         hide_default_value = true, hide_possible_values = true, hide_short_help = true)]
-    pub task: TaskArg,
+    pub task: RequestTask,
 
     /// Randomness, 0 to 2 [default: the provider's]
     #[arg(long, value_name = "X", value_parser = temperature, hide_short_help = true)]
@@ -128,11 +165,10 @@ pub struct PromptArgs {
     pub service_tier: Option<String>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum TaskArg {
-    Complete,
-    Embed,
-}
+const TASKS: [(&str, RequestTask); 2] = [
+    ("complete", RequestTask::Complete),
+    ("embed", RequestTask::Embed),
+];
 
 /// Flags for what is shown.
 #[derive(Debug, Args)]
@@ -171,7 +207,7 @@ impl MemoryArgs {
 }
 
 /// Flags that select the queue.
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub struct DataArgs {
     #[command(flatten)]
     pub file: QueueFileArg,
@@ -231,43 +267,6 @@ pub struct StoreArgs {
     pub flags: String,
 }
 
-impl fmt::Debug for StoreArgs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Addresses may contain passwords.
-        f.write_str("StoreArgs")
-    }
-}
-
-/// Flags that select the provider of batches, if no variable does.
-#[derive(Debug, Args)]
-pub struct BatchProviderArgs {
-    /// Provider for the address, the key and headers
-    ///
-    /// [env: BATCHWRIGHT_PROVIDER] [config: llm.provider]
-    #[arg(long, value_name = "NAME", value_parser = name)]
-    pub provider: Option<String>,
-
-    /// Address of its API, if the run set one
-    ///
-    /// A batch belongs to the address that created it.
-    #[arg(long, value_name = "URL", value_parser = name, env = "BATCHWRIGHT_BASE_URL", hide_env = true)]
-    pub base_url: Option<String>,
-
-    /// Header for every call, as 'Name: value'
-    ///
-    /// For this provider, as with run and work: repeatable, and @FILE reads one per line. Needed if a header
-    /// authenticates, because batches belong to its account.
-    #[arg(long, value_name = "HEADER")]
-    pub header: Vec<String>,
-}
-
-impl BatchProviderArgs {
-    /// True when no flag is set.
-    pub fn is_empty(&self) -> bool {
-        self.base_url.is_none() && self.header.is_empty()
-    }
-}
-
 /// Flags for messages, which every command has.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Display")]
@@ -279,18 +278,9 @@ pub struct SayArgs {
     /// Minimum log level: error, warn, info or debug
     ///
     /// Overrides -q and RUST_LOG. Bodies and keys are never logged.
-    #[arg(
-        long,
-        value_name = "LEVEL",
-        value_enum,
-        ignore_case = true,
-        global = true,
-        hide_possible_values = true,
-        hide_short_help = true,
-        env = "BATCHWRIGHT_LOG_LEVEL",
-        hide_env = true
-    )]
-    pub log_level: Option<LogLevel>,
+    #[arg(long, value_name = "LEVEL", value_parser = one_of(&LEVELS), ignore_case = true, global = true,
+        hide_possible_values = true, hide_short_help = true, env = "BATCHWRIGHT_LOG_LEVEL", hide_env = true)]
+    pub log_level: Option<&'static str>,
 
     /// Print the result, or the error, as JSON
     ///
@@ -312,11 +302,10 @@ pub struct SayArgs {
     pub data_dir: Option<PathBuf>,
 }
 
-/// How bad an event must be to be logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-}
+/// Each level with the filter of the log that it stands for.
+const LEVELS: [(&str, &str); 4] = [
+    ("error", "error"),
+    ("warn", "warn"),
+    ("info", "batchwright=info,warn"),
+    ("debug", "batchwright=debug,info"),
+];

@@ -15,7 +15,9 @@ pub fn one_of<T: Copy + Send + Sync + 'static>(
 ) -> impl TypedValueParser<Value = T> {
     let names = words.iter().map(|(word, _)| *word);
     PossibleValuesParser::new(names).try_map(|word| {
-        let known = words.iter().find(|(known, _)| *known == word);
+        let known = words
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(&word));
         known.map(|(_, value)| *value).ok_or("an unknown word")
     })
 }

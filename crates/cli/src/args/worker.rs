@@ -6,54 +6,22 @@ use std::path::PathBuf;
 use batchwright_server::{Role, Server};
 use clap::{Args, Subcommand};
 
-use super::shared::{MORE, MemoryArgs, ProviderArgs, QueueFileArg, ShowArgs, StoreArgs};
+use super::shared::{MORE, MemoryArgs, PaceArgs, ProviderArgs, QueueFileArg, ShowArgs, StoreArgs};
 use super::values::{bytes, words_for};
 
-#[derive(Debug, Args)]
+#[derive(Args)]
 pub struct WorkerArgs {
     #[command(flatten)]
     pub provider: ProviderArgs,
 
-    /// sync, or batch: half the price within a day
-    ///
-    /// How to send prompts. `sync` sends each as an individual call. `batch` submits them to the provider's
-    /// Batch API, at half the price within a day. If the provider has no such API, the flag is rejected, and the
-    /// setting means `sync`. `local` and `extract` always use `sync` [env:
-    /// BATCHWRIGHT_BULK_STRATEGY] [config: llm.bulk_strategy] [default: sync]
-    #[arg(long, value_name = "NAME", value_parser = words_for("llm.bulk_strategy"))]
-    pub strategy: Option<String>,
-
-    /// Number of jobs at once, or auto
-    ///
-    /// A number is exact. `auto` grows while the providers answer well. By default a worker starts at
-    /// JOB_QUEUE_WORKER_COUNT (5) and stays between 1 and AI_MAX_CONCURRENT_REQUESTS (10), by the load of the machine;
-    /// a local server gets as many calls as it has slots, or 1 [env: BATCHWRIGHT_SYNC_CONCURRENCY] [config:
-    /// llm.sync_concurrency]
-    #[arg(help_heading = "Pace", short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
-    pub concurrency: Option<String>,
-
-    /// Requests per minute
-    ///
-    /// [env: RATE_LIMIT_REQUESTS_PER_MINUTE] [config: llm.requests_per_minute] [default: learned from the
-    /// provider's replies]
-    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("llm.requests_per_minute"))]
-    pub rpm: Option<String>,
-
-    /// Tokens per minute [env: RATE_LIMIT_TOKENS_PER_MINUTE] [config: llm.tokens_per_minute] [default: detected]
-    #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("llm.tokens_per_minute"),
-        hide_short_help = true)]
-    pub tpm: Option<String>,
+    #[command(flatten)]
+    pub pace: PaceArgs,
 
     /// Retries of a job at each provider, unless the job sets its own number [env: JOB_QUEUE_MAX_RETRIES] [config:
     /// queue.max_retries] [default: 3]
     #[arg(help_heading = "Pace", long, value_name = "N", value_parser = words_for("queue.max_retries"),
         hide_short_help = true)]
     pub max_retries: Option<String>,
-
-    /// Time limit of one call [env: AI_REQUEST_TIMEOUT] [config: llm.request_timeout] [default: 600s]
-    #[arg(help_heading = "Pace", long, value_name = "TIME", value_parser = words_for("llm.request_timeout"),
-        hide_short_help = true)]
-    pub timeout: Option<String>,
 
     #[command(flatten, next_help_heading = "Queue")]
     pub store: StoreArgs,
@@ -84,7 +52,7 @@ pub struct WorkerArgs {
 /// lets the calls in flight finish. Any number of workers share a queue; if one crashes, the others take over its
 /// jobs at once. If a provider rejects the key or is unreachable, no job fails: the jobs wait, and the worker calls
 /// the provider again. (A local server must answer when the worker starts.)
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(after_help = MORE, after_long_help = include_str!("../../data/help/work.txt"))]
 pub struct WorkArgs {
     /// Exit when the queue is empty, for cron and scripts
@@ -127,7 +95,7 @@ impl WorkArgs {
 /// client works with this server if you change its base URL, with any provider. The dashboard is at /. The server
 /// also runs a worker, as `batchwright work` does. Ctrl-C or SIGTERM stops it: running jobs may finish, the others
 /// stay on the queue.
-#[derive(Debug, Args)]
+#[derive(Args)]
 #[command(after_help = MORE, after_long_help = include_str!("../../data/help/serve.txt"))]
 pub struct ServeArgs {
     /// Address; any but loopback needs a token
@@ -191,30 +159,19 @@ pub struct ServeArgs {
     pub show: ShowArgs,
 }
 
-/// Make tokens for the clients of `batchwright serve`
-#[derive(Debug, Args)]
-#[command(after_long_help = include_str!("../../data/help/token.txt"), arg_required_else_help = true)]
-pub struct TokenArgs {
-    #[command(subcommand)]
-    pub action: TokenAction,
-}
-
-#[derive(Debug, Subcommand)]
+#[derive(Subcommand)]
 pub enum TokenAction {
-    New(NewTokenArgs),
-}
+    /// Make a token, and print its line for the file of `serve --token-file`
+    ///
+    /// The line goes to standard output and contains only a hash of the token. The token goes to standard error, once: give
+    /// it to the client.
+    #[command(after_long_help = include_str!("../../data/help/token.txt"))]
+    New {
+        /// Name of the client, to find its line again
+        name: String,
 
-/// Make a token, and print its line for the file of `serve --token-file`
-///
-/// The line goes to standard output and contains only a hash of the token. The token goes to standard error, once: give
-/// it to the client.
-#[derive(Debug, Args)]
-#[command(after_long_help = include_str!("../../data/help/token.txt"))]
-pub struct NewTokenArgs {
-    /// Name of the client, to find its line again
-    pub name: String,
-
-    /// Role: read or operate
-    #[arg(long, value_name = "ROLE")]
-    pub role: Role,
+        /// Role: read or operate
+        #[arg(long, value_name = "ROLE")]
+        role: Role,
+    },
 }

@@ -1,4 +1,5 @@
-//! `batchwright cancel`: cancels the waiting jobs of a process, and its batches at the provider.
+//! `batchwright cancel`: cancels the waiting jobs of a process, and its batches at the provider. `batchwright retry`: requeues
+//! the failed and cancelled jobs of a process.
 
 use batchwright::batch::{BatchInfo, clients_by_account};
 use batchwright::files::RunStore;
@@ -8,14 +9,13 @@ use batchwright::unstable::Optional;
 use batchwright::{Context, JobQueue, ProcessId, Worker};
 use serde_json::{Value, json};
 
-use crate::args::queue::CancelArgs;
+use crate::args::queue::{CancelArgs, RetryArgs};
 use crate::args::shared::DataArgs;
 use crate::batches;
 use crate::command_line::quoted;
 use crate::display;
-use crate::exit::{Early, Exit, Refusal};
+use crate::exit::{About, Early, Exit, Refusal};
 use crate::format::{self, count, span};
-use crate::provider::own_of_batches;
 use crate::queue::{collected_by_server, failed, report, run_command};
 use crate::settings::{self, data_dir, refused};
 
@@ -41,55 +41,44 @@ pub fn execute(args: &CancelArgs) -> Result<Exit, Early> {
     // Also before a process is deleted: without it no worker would collect their results.
     let batches = cancel_batches(args, &queue, id)?;
     let now = queue.process(id).map_err(failed)?.unwrap_or(process);
-    let came = if batches.any {
-        answered(&now.counts).saturating_sub(before)
-    } else {
-        0
+    let came = match batches.any {
+        true => answered(&now.counts).saturating_sub(before),
+        false => 0,
     };
-    let done = if args.delete {
-        delete(args, queue, &now, came, &batches)?
+    let (mut line, mut facts) = if args.delete {
+        delete(args, queue, &now, came)?
     } else {
-        cancelled_line(args, &now, cancelled, came, &batches)
+        cancelled_line(&now, cancelled, came, batches.any)
     };
-    Ok(report(done))
+    line += &batches.lines;
+    facts["batches"] = batches.left.into();
+    let counts = &now.counts;
+    if !args.delete && counts.finished() > counts.consumed && now.info.collector.is_none() {
+        line += &to_take(&args.data, &now);
+    }
+    Ok(report((line, facts)))
 }
 
-fn cancelled_line(
-    args: &CancelArgs,
-    now: &ProcessState,
-    cancelled: u64,
-    came: u64,
-    batches: &CancelledBatches,
-) -> (String, Value) {
+fn cancelled_line(now: &ProcessState, cancelled: u64, came: u64, any: bool) -> (String, Value) {
     let counts = &now.counts;
-    let cancelled = if batches.any {
-        counts.cancelled
-    } else {
-        cancelled
-    };
-    let parts = [
-        vec![format!("{} jobs cancelled", count(cancelled))],
-        format::counts([
-            (
-                came,
-                "results arrived from its batches meanwhile and are billed",
-            ),
-            (
-                counts.in_progress,
-                "are running: they finish and are not retried",
-            ),
-        ]),
-    ];
-    let mut line = parts.concat().join("; ") + &batches.lines(&args.data);
-    if counts.finished() > counts.consumed && now.info.collector.is_none() {
-        line.push_str(&to_take(&args.data, now));
-    }
+    let cancelled = if any { counts.cancelled } else { cancelled };
+    let mut line = format!("{} jobs cancelled", count(cancelled));
+    let others = format::counts([
+        (
+            came,
+            "results arrived from its batches meanwhile and are billed",
+        ),
+        (
+            counts.in_progress,
+            "are running: they finish and are not retried",
+        ),
+    ]);
+    others.iter().for_each(|text| line += &format!("; {text}"));
     let facts = json!({
         "process_id": now.process_id,
         "cancelled": cancelled,
         "in_progress": counts.in_progress,
         "at_provider": counts.at_provider,
-        "batches": batches.left.len(),
     });
     (line, facts)
 }
@@ -99,7 +88,6 @@ fn delete(
     queue: JobQueue,
     now: &ProcessState,
     came: u64,
-    batches: &CancelledBatches,
 ) -> Result<(String, Value), Refusal> {
     let (data, id) = (&args.data, now.process_id);
     if came > 0 {
@@ -118,9 +106,7 @@ fn delete(
         RunStore::tidy(&store.with_extension(""));
     }
     let line = format!("process {id} is deleted with {} jobs", count(deleted));
-    let left = batches.left.len();
-    let facts = json!({"process_id": id, "deleted": deleted, "batches": left});
-    Ok((line + &batches.lines(data), facts))
+    Ok((line, json!({"process_id": id, "deleted": deleted})))
 }
 
 /// The command that takes the results of a process.
@@ -139,14 +125,14 @@ fn answered(counts: &JobCounts) -> u64 {
     counts.completed + counts.failed
 }
 
-/// The results of cancelling the batches of a process.
+/// What became of the batches of a process.
 struct CancelledBatches {
     /// The process had batches.
     any: bool,
-    /// Ended batches whose billed results were abandoned.
-    given_up: Vec<BatchInfo>,
-    /// Batches that still exist.
-    left: Vec<BatchInfo>,
+    /// Text about those whose billed results were abandoned, and those that still exist.
+    lines: String,
+    /// How many still exist.
+    left: usize,
 }
 
 /// Cancels the batches of a cancelled process. An active worker cancels its own batches; for the others, this
@@ -156,7 +142,6 @@ fn cancel_batches(
     queue: &JobQueue,
     id: ProcessId,
 ) -> Result<CancelledBatches, Refusal> {
-    let own = own_of_batches(&args.at)?;
     let read = || queue.batches(Some(id)).map_err(failed);
     let before = read()?;
     if before.iter().any(|batch| !batch.attended) {
@@ -167,7 +152,7 @@ fn cancel_batches(
         let options = ProviderOptions::new().set(data_dir(), ProviderOptions::data_dir);
         let worker = Worker::new(queue)
             .processes([id])
-            .batch_clients(clients_by_account(own))
+            .batch_clients(clients_by_account(None))
             .collecting(options.collecting_route(&settings).map_err(refused)?)
             .settings(WorkerSettings::default().batches(batches))
             .context(&Context::new().with_timeout(args.wait))
@@ -177,41 +162,61 @@ fn cancel_batches(
     }
     let (any, left) = (!before.is_empty(), read()?);
     let is_over = |batch: &BatchInfo| left.iter().all(|other| other.label != batch.label);
-    let mut given_up = before;
-    given_up.retain(|batch| batch.uncollected.is_some() && is_over(batch));
+    let given_up = before.iter();
+    let given_up = given_up.filter(|batch| batch.uncollected.is_some() && is_over(batch));
+    let given_up = given_up.map(|batch| {
+        let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
+        let why = "its missing results are abandoned, although they were billed";
+        format!("\n  batch {name} at {}: {why}", batch.provider)
+    });
+    let lines = given_up.chain(left.iter().map(|batch| left_line(args, batch)));
     Ok(CancelledBatches {
         any,
-        given_up,
-        left,
+        lines: lines.collect(),
+        left: left.len(),
     })
 }
 
-impl CancelledBatches {
-    /// Lines about abandoned results, and about the remaining batches.
-    fn lines(&self, data: &DataArgs) -> String {
-        let mut out = String::new();
-        for batch in &self.given_up {
-            let name = batch.remote_id.as_deref().unwrap_or(&batch.label);
-            out.push_str(&format!(
-                "\n  batch {name} at {}: its missing results are abandoned, although they were billed",
-                batch.provider
+/// A line about a batch that is not over, and how it ends.
+fn left_line(args: &CancelArgs, batch: &BatchInfo) -> String {
+    let line = format!("\n  not over yet: {}", batches::line(batch));
+    if batch.attended {
+        return line + "; its worker cancels it";
+    }
+    let mut work = args.data.command("work --until-empty");
+    if batches::lacks_its_key(batch) {
+        let (provider, url) = (quoted(&batch.provider), quoted(&batch.base_url));
+        work += &format!(" --provider {provider} --base-url {url}");
+    }
+    format!("{line}; any worker with its key ends it: {work}")
+}
+
+pub fn retry(args: &RetryArgs) -> Result<Exit, Early> {
+    let data = &args.data;
+    let (queue, process) = data.process(args.process.as_deref())?;
+    let id = process.process_id;
+    if let Some(limit) = args.budget {
+        let set = queue.set_budget(id, limit);
+        set.map_err(|error| Refusal::usage(error.message()).about(About::Queue))?;
+    }
+    let retried = queue.retry_failed(id).map_err(failed)?;
+    let mut line = match (retried, args.budget) {
+        (0, Some(limit)) => format!("the budget of process {id} is {limit}"),
+        (0, None) => "no job has failed or was cancelled: nothing to requeue".to_owned(),
+        _ => format!(
+            "{} jobs requeued: each is sent and billed again\n  to run them: {}",
+            count(retried),
+            run_command(&process.info).unwrap_or_else(|| data.command("work"))
+        ),
+    };
+    for batch in queue.batches(Some(id)).map_err(failed)? {
+        if let Some(waiting) = batches::missing_results(&batch) {
+            let (provider, give_up) = (&batch.provider, data.command(&format!("cancel {id}")));
+            line.push_str(&format!(
+                "\n  not requeued: {waiting}, at {provider}; to abandon them first: {give_up}"
             ));
         }
-        for batch in &self.left {
-            out.push_str(&format!("\n  not over yet: {}", batches::line(batch)));
-            if batch.attended {
-                out.push_str("; its worker cancels it");
-                continue;
-            }
-            let work = data.command("work");
-            out.push_str(&format!("; any worker with its key ends it: {work}"));
-            if batches::lacks_its_key(batch) {
-                let (provider, url) = (quoted(&batch.provider), quoted(&batch.base_url));
-                out.push_str(&format!(
-                    "; with another address than here, give this command also: --provider {provider} --base-url {url}"
-                ));
-            }
-        }
-        out
     }
+    let facts = json!({"process_id": id, "retried": retried});
+    Ok(report((line, facts)))
 }

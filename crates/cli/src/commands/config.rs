@@ -4,7 +4,7 @@ use batchwright::config::{ConfigStore, Setting, SettingKey, SettingSource, Sqlit
 use batchwright::{Settings, Strategy};
 use serde_json::{Value, json};
 
-use crate::args::{ConfigAction, ConfigArgs};
+use crate::args::ConfigAction;
 use crate::display;
 use crate::exit::{Early, Exit, Refusal, could_not_run};
 use crate::format::Table;
@@ -13,19 +13,14 @@ use crate::queue::folder;
 use crate::settings::{in_folder, refused, settings};
 use crate::stdout;
 
-pub fn execute(args: &ConfigArgs) -> Result<Exit, Early> {
-    let text = carry_out(args)?;
-    Ok(stdout::print(&text, Exit::Success))
-}
-
-/// The text for standard output.
-fn carry_out(args: &ConfigArgs) -> Result<String, Refusal> {
-    match &args.action {
+pub fn execute(action: &ConfigAction) -> Result<Exit, Early> {
+    let text = match action {
         ConfigAction::List => list(&settings()?),
         ConfigAction::Get { key } => get(&settings()?, key),
         ConfigAction::Set { key, value } => set(&stored_at()?, key, value),
         ConfigAction::Unset { key } => unset(&stored_at()?, key),
-    }
+    };
+    Ok(stdout::print(&text?, Exit::Success))
 }
 
 fn known(key: &str) -> Result<&'static SettingKey, Refusal> {

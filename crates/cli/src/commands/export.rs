@@ -13,7 +13,6 @@ use crate::exit::{About, Early, Exit, Refusal};
 use crate::format::{count, counts};
 use crate::logging::is_json;
 use crate::prompts::{asks_any_object, schema};
-use crate::sanitize::harmless;
 use crate::signals::Signals;
 use crate::stdout;
 use batchwright::unstable::Optional;
@@ -25,6 +24,12 @@ pub fn execute(args: &ExportArgs) -> Result<Exit, Early> {
     let to_stdout = stdout::is_named(Some(&args.output));
     if is_json() && to_stdout {
         let why = "--json needs -o FILE, because the table is on standard output";
+        return Err(Refusal::usage(why).into());
+    }
+    if to_stdout && io::stdout().is_terminal() {
+        // Its cells could control the terminal.
+        let why =
+            "a table is not for a terminal: name a file with -o, or pipe it, for example into less";
         return Err(Refusal::usage(why).into());
     }
     if args.results.iter().any(|path| path == Path::new("-")) {
@@ -80,10 +85,9 @@ fn table(args: &ExportArgs) -> Result<Export, Refusal> {
 
 /// Writes to standard output; `None` if its reader closed the pipe, which is not an error.
 fn to_stdout_unless_gone(table: Export, ctx: &Context) -> Option<Result<ExportReport, Error>> {
-    let stdout = io::stdout();
-    let mut out = TableStdout::new(stdout.lock(), stdout.is_terminal());
+    let mut out = TableStdout::default();
     let written = table.to_writer(&mut out, ctx);
-    (!out.reader_is_gone()).then_some(written)
+    (!out.is_gone).then_some(written)
 }
 
 fn show(args: &ExportArgs, report: &ExportReport) -> Exit {
@@ -149,28 +153,13 @@ fn refused(error: &Error, signals: &Signals) -> Early {
     }
 }
 
-/// Standard output for a table: makes texts harmless for a terminal, and allows the reader to close the pipe.
-struct TableStdout<W> {
-    out: W,
-    /// The incomplete line, if lines are made harmless before they are shown.
-    line: Option<Vec<u8>>,
+/// Standard output for a table, whose reader may close the pipe.
+#[derive(Default)]
+struct TableStdout {
     is_gone: bool,
 }
 
-impl<W: Write> TableStdout<W> {
-    fn new(out: W, is_terminal: bool) -> Self {
-        Self {
-            out,
-            line: is_terminal.then(Vec::new),
-            is_gone: false,
-        }
-    }
-
-    /// True after the reader has closed it.
-    fn reader_is_gone(&self) -> bool {
-        self.is_gone
-    }
-
+impl TableStdout {
     fn noted<T>(&mut self, result: io::Result<T>) -> io::Result<T> {
         let is_gone = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
         self.is_gone |= result.as_ref().err().is_some_and(is_gone);
@@ -178,48 +167,12 @@ impl<W: Write> TableStdout<W> {
     }
 }
 
-impl<W: Write> Write for TableStdout<W> {
+impl Write for TableStdout {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(line) = &mut self.line else {
-            let written = self.out.write(bytes);
-            return self.noted(written);
-        };
-        line.extend_from_slice(bytes);
-        let Some(end) = line.iter().rposition(|byte| *byte == b'\n') else {
-            return Ok(bytes.len());
-        };
-        let whole: Vec<u8> = line.drain(..=end).collect();
-        let shown = harmless(&String::from_utf8_lossy(&whole));
-        let written = self.out.write_all(shown.as_bytes());
-        self.noted(written).map(|()| bytes.len())
+        self.noted(io::stdout().write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let flushed = self.out.flush();
-        self.noted(flushed)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn table_cells_cannot_control_the_terminal() {
-        let table = "a,\u{1b}[2Jé\u{202e}\n\"x\r\ny\",z\n".as_bytes();
-        let mut plain = Vec::new();
-        TableStdout::new(&mut plain, false)
-            .write_all(table)
-            .unwrap();
-        assert_eq!(plain, table);
-        let mut shown = Vec::new();
-        let mut out = TableStdout::new(&mut shown, true);
-        for piece in table.chunks(3) {
-            out.write_all(piece).unwrap();
-        }
-        assert_eq!(
-            String::from_utf8(shown).unwrap(),
-            "a, [2Jé\u{fffd}\n\"x \ny\",z\n"
-        );
+        self.noted(io::stdout().flush())
     }
 }

@@ -3,7 +3,6 @@
 use batchwright::Settings;
 use batchwright::provider::{ProviderStatus, survey};
 
-use crate::args::ProvidersArgs;
 use crate::display;
 use crate::exit::{Early, Exit};
 use crate::format::Table;
@@ -12,9 +11,9 @@ use crate::sanitize;
 use crate::settings::{refused, settings};
 use crate::stdout;
 
-pub fn execute(args: &ProvidersArgs) -> Result<Exit, Early> {
+pub fn execute(model: Option<String>) -> Result<Exit, Early> {
     let settings = settings()?
-        .flag("llm.model", "--model", args.model.clone())
+        .flag("llm.model", "--model", model)
         .map_err(refused)?;
     let list = survey(settings.model().map_err(refused)?.as_deref(), false);
     let star = taken(&settings, &list);

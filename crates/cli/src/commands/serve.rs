@@ -1,4 +1,4 @@
-//! `batchwright serve`: the queue over HTTP, with a worker.
+//! `batchwright serve`: the queue over HTTP, with a worker. `batchwright token`: tokens for the clients of a server.
 
 use std::io::Write;
 use std::net::SocketAddr;
@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use batchwright::progress::Metrics;
-use batchwright::{Context, ErrorPolicy, Secret};
-use batchwright_server::{RunningServer, Server};
+use batchwright::{Context, ErrorKind, ErrorPolicy, Secret};
+use batchwright_server::{Role, RunningServer, Server};
 
 use crate::args::worker::ServeArgs;
 use crate::background::Cancelled;
@@ -16,7 +16,7 @@ use crate::exit::{Early, Exit, Refusal, could_not_run};
 use crate::queue::{durability, folder};
 use crate::settings::in_folder;
 use crate::signals::{GRACE, Signals};
-use crate::worker;
+use crate::{stdout, worker};
 use batchwright::unstable::Optional;
 
 /// Minimum length of a token; shorter ones can be guessed.
@@ -136,4 +136,18 @@ fn token(args: &ServeArgs) -> Result<Option<Secret>, Refusal> {
         return Err(Refusal::usage(why));
     }
     Ok(Some(Secret::new(text)))
+}
+
+pub fn new_token(name: &str, role: Role) -> Result<Exit, Early> {
+    let made = batchwright_server::new_token(name, role);
+    let (token, line) = made.map_err(|error| match error.kind() {
+        ErrorKind::Invalid => Refusal::usage(error.message()),
+        _ => could_not_run(error),
+    })?;
+    let exit = stdout::print(&format!("{line}\n"), Exit::Success);
+    if exit == Exit::Success {
+        let token = token.expose();
+        display::say(&format!("token of {name}, shown only now: {token}"));
+    }
+    Ok(exit)
 }

@@ -89,7 +89,7 @@ fn runner(args: &ExecArgs) -> Result<CommandRunner, Refusal> {
         .max_concurrency(at_once.max(MOST_AT_ONCE))
         .concurrency(at_once)
         .rate(args.pace.rate)
-        .on_error(args.failures.on_error.policy())
+        .on_error(args.failures.on_error)
         .timeout(args.pace.timeout)
         .retries(args.failures.retries)
         .max_output(most)

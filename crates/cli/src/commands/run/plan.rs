@@ -2,13 +2,13 @@
 
 use std::time::SystemTime;
 
+use batchwright::client::RequestTask;
 use batchwright::files::RunPlan;
 use batchwright::plan::{Concurrency, EffectiveStrategy, EstimatedCost};
 use batchwright::{Budget, Estimate, FileRun, LlmManager, Prices, Settings, Strategy};
 use serde_json::{Value, json};
 
 use crate::args::run::{Resend, RunArgs};
-use crate::args::shared::TaskArg;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::format::{count, counts, number_of};
@@ -131,8 +131,8 @@ pub fn dry_run(
     let plan = run.plan();
     // Many embeddings share a call, so no call may be saved.
     let saved = match args.prompt.task {
-        TaskArg::Embed => 0,
-        TaskArg::Complete => plan.equal + plan.answered + plan.unusable_equal,
+        RequestTask::Embed => 0,
+        _ => plan.equal + plan.answered + plan.unusable_equal,
     };
     let exit = if is_json() {
         let mut value = json!(plan);
@@ -205,7 +205,7 @@ fn costs(
     if provider == "extract" || provider == "local" {
         return Vec::new();
     }
-    let has_batches = args.prompt.task == TaskArg::Complete
+    let has_batches = args.prompt.task == RequestTask::Complete
         && EffectiveStrategy::new(Strategy::Batch, provider).strategy == Strategy::Batch;
     let strategies = [Strategy::Sync, Strategy::Batch].into_iter();
     let strategies = strategies.filter(|strategy| *strategy == Strategy::Sync || has_batches);

@@ -3,18 +3,21 @@
 
 use std::path::Path;
 
-use batchwright::files::{ExportFormat, FileRunError, PromptSettings, RunOutput, RunReport};
+use batchwright::client::RequestTask;
+use batchwright::files::{
+    ExportFormat, FileRunError, PromptSettings, QueueRun, RunOutput, RunReport, RunStore,
+};
 use batchwright::plan::{Concurrency, ProviderPlan};
+use batchwright::queue::SqliteOptions;
 use batchwright::unstable::Optional;
 use batchwright::{
-    Context, Error, ErrorKind, FileRun, FileRunOptions, LlmClient, LlmManager, Prompts, Request,
-    Response, Route, Settings, Strategy,
+    Context, Error, ErrorKind, ErrorPolicy, FileRun, FileRunOptions, LlmClient, LlmManager,
+    Prompts, Request, Response, Route, Settings, Strategy,
 };
 
 use super::plan::{self, Setup};
-use super::via_queue::{QueueFacts, RunQueue, ViaQueue};
+use super::via_queue::{self, QueueFacts};
 use crate::args::run::{Resend, RunArgs};
-use crate::args::shared::TaskArg;
 use crate::budget::{self, starts_from_zero};
 use crate::command_line::quoted_path;
 use crate::display;
@@ -23,24 +26,15 @@ use crate::input::SMALL_ROW_BYTES;
 use crate::logging::is_json;
 use crate::prompts;
 use crate::provider;
+use crate::queue::{durability, failed};
 use crate::settings::{self, data_dir, refused};
 use crate::signals::{GRACE, Session, stopping_line};
 use crate::stdout::{self, ResultsOut};
 
 /// The settings of this data folder and environment beneath the flags.
 pub fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
-    let pace = &args.pace;
     refuse_table(args)?;
-    let settings = settings::settings()?;
-    let settings = provider::with_flags(settings, &args.provider)?;
-    let flags = [
-        ("llm.bulk_strategy", "--strategy", &args.strategy),
-        ("llm.sync_concurrency", "--concurrency", &pace.concurrency),
-        ("llm.requests_per_minute", "--rpm", &pace.rpm),
-        ("llm.tokens_per_minute", "--tpm", &pace.tpm),
-        ("llm.request_timeout", "--timeout", &pace.timeout),
-    ];
-    settings::with_flags(settings, &flags)
+    provider::with_flags(settings::settings()?, &args.provider, &args.pace)
 }
 
 /// From here on a signal winds the run down.
@@ -70,16 +64,25 @@ fn find_prompts(args: &RunArgs, session: &Session) -> Result<Prompts, Early> {
     args.input.open(&prompt_settings(args)?, session)
 }
 
-/// The queue that the items go through, if they do. A dry run opens no queue that is not there yet.
-fn find_queue(args: &RunArgs, strategy: Strategy) -> Result<Option<RunQueue>, Refusal> {
-    let queue = RunQueue::find(args, strategy)?;
-    if args.dedupe && (queue.is_some() || strategy == Strategy::Batch) {
+/// Whether the items go through the queue, which takes no flags for single calls.
+fn uses_queue(args: &RunArgs, strategy: Strategy) -> Result<bool, Refusal> {
+    let is_used = via_queue::is_used(args, strategy)?;
+    if !is_used && strategy != Strategy::Batch {
+        return Ok(false);
+    }
+    if args.dedupe {
         return Err(Refusal::usage(
             "--dedupe is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \
              separate request: remove it, or use --strategy sync",
         ));
     }
-    Ok(queue)
+    if args.on_error == ErrorPolicy::StopOnError {
+        return Err(Refusal::usage(
+            "--on-error stop cannot be used with batches, because their items are submitted together: use \
+             stop-critical, or --strategy sync",
+        ));
+    }
+    Ok(is_used)
 }
 
 /// The providers. Stored as a `Result`: if all items are finished, none is needed, and the error does not matter.
@@ -89,8 +92,8 @@ fn find_providers(
     unnamed: u64,
     session: &Session,
 ) -> Result<Result<ProviderPlan, Refusal>, Early> {
-    let embed = args.prompt.task == TaskArg::Embed;
-    let options = provider::options(&args.provider).max_retries(args.pace.max_retries);
+    let embed = args.prompt.task == RequestTask::Embed;
+    let options = provider::options(&args.provider).max_retries(args.max_retries);
     let plan = provider::plan(&args.provider, settings, options, embed, unnamed);
     if session.ctx.is_cancelled() {
         return Err(session.interrupted());
@@ -110,7 +113,7 @@ fn may_lack(args: &RunArgs, refusal: &Refusal) -> bool {
 
 fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
     let settings = prompts::settings(&args.prompt, args.provider.model.as_deref())?;
-    if !(args.prompt.task == TaskArg::Embed && args.provider.fallback.is_some()) {
+    if !(args.prompt.task == RequestTask::Embed && args.provider.fallback.is_some()) {
         let folder = data_dir();
         let settings = settings.set(args.output.as_ref(), PromptSettings::results);
         let keeps = args.input.keep.is_empty();
@@ -152,7 +155,7 @@ pub struct Prepared {
 /// A run whose input was compared with the output, and with the queue if the run uses it.
 pub enum Plan {
     Direct(Box<FileRun<'static>>),
-    ViaQueue(Box<ViaQueue>),
+    ViaQueue(Box<QueueRun>),
 }
 
 /// How a run ended.
@@ -168,14 +171,14 @@ pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result
     let unnamed = prompts.without_model();
     let providers = find_providers(args, settings, unnamed, session)?;
     let strategy = provider::strategy(args, settings, providers.as_ref().ok())?;
-    let queue = find_queue(args, strategy.strategy)?;
+    let uses_queue = uses_queue(args, strategy.strategy)?;
     let from_zero = starts_from_zero(args);
     let models = providers.as_ref().is_ok_and(provider::asks_a_model);
     let output = match &args.output {
         Some(path) if path != Path::new("-") => RunOutput::file(path),
         _ => RunOutput::writer(ResultsOut::new(&session.ctx)),
     };
-    let run = compare(args, prompts, output, queue, models)?;
+    let run = compare(args, prompts, output, uses_queue, models)?;
     let plan = run.compared().plan();
     if !plan.resumable && args.output.is_some() && !args.dry_run {
         display::note("the output is not a regular file: this run cannot be resumed");
@@ -184,7 +187,7 @@ pub fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result
 
     let queued = match &run {
         Plan::Direct(_) => None,
-        Plan::ViaQueue(run) => run.process()?,
+        Plan::ViaQueue(run) => run.queue().process(run.process()).map_err(failed)?,
     };
     let is_unlimited = queued.as_ref().is_some_and(|run| run.budget.is_none());
     let budget = if args.dry_run {
@@ -227,7 +230,7 @@ fn compare(
     args: &RunArgs,
     prompts: Prompts,
     output: RunOutput,
-    queue: Option<RunQueue>,
+    uses_queue: bool,
     asks_a_model: bool,
 ) -> Result<Plan, Refusal> {
     let options = FileRunOptions::new()
@@ -239,12 +242,12 @@ fn compare(
         .fsync(args.fsync)
         .dedupe(args.dedupe)
         .dry_run(args.dry_run);
-    let run = match queue {
-        Some(queue) => {
-            let run = ViaQueue::prepare(queue, prompts, output, options);
-            run.map(|run| Plan::ViaQueue(Box::new(run)))
-        }
-        None => FileRun::prepare(prompts, output, options).map(|run| Plan::Direct(Box::new(run))),
+    let run = if uses_queue {
+        let store = SqliteOptions::default().durability(durability(args.fsync));
+        let run = QueueRun::prepare(prompts, output, options, RunStore::Beside(store));
+        run.map(|run| Plan::ViaQueue(Box::new(run)))
+    } else {
+        FileRun::prepare(prompts, output, options).map(|run| Plan::Direct(Box::new(run)))
     };
     run.map_err(|error| match error {
         FileRunError::Usage(error) => Refusal::usage(error.message()).about(About::Output),
@@ -291,7 +294,7 @@ impl Plan {
             display::say(&format!("strategy: {why}"));
         }
         if let Self::ViaQueue(run) = self {
-            let lines = run.lines(providers, setup.strategy.strategy)?;
+            let lines = via_queue::lines(run, providers, setup.strategy.strategy)?;
             lines.iter().for_each(display::note);
         }
         if !provider::asks_a_model(providers) {
@@ -330,7 +333,7 @@ impl Prepared {
                     Concurrency::Auto { most, .. } => run.up_to(most),
                     fixed => run.concurrency(fixed.most()),
                 };
-                let run = run.on_error(args.on_error.policy());
+                let run = run.on_error(args.on_error);
                 let report = run.context(&session.ctx).run(route);
                 session.display.clear();
                 if let Some(Err(error)) = budget.map(|budget| budget.close()) {
@@ -343,7 +346,8 @@ impl Prepared {
                 if let Some(manager) = manager.as_ref().filter(|_| budget.is_some()) {
                     limited(manager)?;
                 }
-                let (report, facts) = run.run(args, manager.as_ref(), budget, session)?;
+                let (report, facts) =
+                    via_queue::execute(*run, args, manager.as_ref(), budget, session)?;
                 (report, Some(facts))
             }
         };

@@ -1,29 +1,24 @@
 //! A run whose items go through a store beside its output: for the batch strategy, and for items that an earlier run
 //! left there.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use batchwright::files::{
-    FileRunError, QueueRun, QueueRunReport, RunOutput, RunReport, RunStore, store_path,
-};
+use batchwright::client::RequestTask;
+use batchwright::files::{QueueRun, QueueRunReport, RunReport, RunStore, store_path};
 use batchwright::plan::ProviderPlan;
 use batchwright::queue::{ProcessInfo, ProcessState, SqliteOptions};
 use batchwright::unstable::Optional;
-use batchwright::{
-    Budget, Error, ErrorKind, FileRun, FileRunOptions, JobQueue, LlmManager, ProcessId, Prompts,
-    Strategy,
-};
+use batchwright::{Budget, Error, ErrorKind, JobQueue, LlmManager, ProcessId, Strategy};
 use serde_json::json;
 
 use crate::args::run::RunArgs;
-use crate::args::shared::TaskArg;
 use crate::batches;
-use crate::command_line::{command_line_from_anywhere, quoted_path};
-use crate::exit::{About, Refusal};
+use crate::command_line::{command_line_from_anywhere, quoted, quoted_path};
+use crate::exit::Refusal;
 use crate::format::{count, counts};
-use crate::provider::check_error_policy;
-use crate::queue::{durability, failed};
+use crate::queue::failed;
 use crate::signals::Session;
+use crate::stdout;
 
 /// Facts about a run through the queue.
 pub struct QueueFacts {
@@ -40,55 +35,34 @@ pub struct QueueFacts {
     pub has_held: bool,
 }
 
-/// The store beside the output, where the items of a run wait.
-pub struct RunQueue {
-    options: SqliteOptions,
-    file: PathBuf,
-}
-
-impl RunQueue {
-    /// The store of a run that uses one: because of its strategy, or because an earlier run of the same output has left
-    /// it.
-    pub fn find(args: &RunArgs, strategy: Strategy) -> Result<Option<Self>, Refusal> {
-        let batch = strategy == Strategy::Batch;
-        if args.prompt.task == TaskArg::Embed {
-            return Ok(None);
-        }
-        let Some(output) = args.output.as_deref().filter(|path| is_regular(path)) else {
-            if batch && !args.dry_run {
-                let by = match args.strategy {
-                    Some(_) => "",
-                    None => " (llm.bulk_strategy is set to batch)",
-                };
-                return Err(Refusal::usage(format!(
-                    "batches{by} take up to a day, so their results need a file to be collected in later: add -o FILE, or \
-                     use --strategy sync"
-                )));
-            }
-            return Ok(None);
-        };
-        if !args.dry_run {
-            RunStore::tidy(output);
-        }
-        let file = store_path(output).map_err(|_| {
-            let output = output.display();
-            let why = format!("{output}: cannot open the output: its folder is not there");
-            Refusal::could_not_run(why).about(About::Output)
-        });
-        let is_there = file.as_ref().is_ok_and(|file| file.exists());
-        if !is_there {
-            refuse_orphans(args, output)?;
-            if !batch || args.dry_run {
-                return Ok(None);
-            }
-        }
-        check_error_policy(args)?;
-        let options = SqliteOptions::default().durability(durability(args.fsync));
-        Ok(Some(Self {
-            options,
-            file: file?,
-        }))
+/// Whether the items go through a store beside the output: because of the strategy, or because an earlier run of the same
+/// output has left one. A dry run makes none.
+pub fn is_used(args: &RunArgs, strategy: Strategy) -> Result<bool, Refusal> {
+    let batch = strategy == Strategy::Batch;
+    if args.prompt.task == RequestTask::Embed {
+        return Ok(false);
     }
+    let Some(output) = stdout::regular(args.output.as_deref()) else {
+        if batch && !args.dry_run {
+            let by = match args.pace.strategy {
+                Some(_) => "",
+                None => " (llm.bulk_strategy is set to batch)",
+            };
+            return Err(Refusal::usage(format!(
+                "batches{by} take up to a day, so their results need a file to be collected in later: add -o FILE, or \
+                 use --strategy sync"
+            )));
+        }
+        return Ok(false);
+    };
+    if !args.dry_run {
+        RunStore::tidy(&output);
+    }
+    if store_path(&output).is_ok_and(|file| file.exists()) {
+        return Ok(true);
+    }
+    refuse_orphans(args, &output)?;
+    Ok(batch && !args.dry_run)
 }
 
 /// Rejects a new output beside the store of another run of the same input whose output is gone: it may have been renamed
@@ -124,111 +98,75 @@ fn refuse_orphans(args: &RunArgs, output: &Path) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn is_regular(path: &Path) -> bool {
-    let plain = std::fs::metadata(path).map_or(true, |metadata| metadata.is_file());
-    path != Path::new("-") && plain
+/// Lines about batches of earlier runs and the strategy, shown before the run begins.
+pub fn lines(
+    run: &QueueRun,
+    plan: &ProviderPlan,
+    strategy: Strategy,
+) -> Result<Vec<String>, Refusal> {
+    let (id, name) = (run.process(), plan.first.provider);
+    let known = run.queue().process(id).map_err(failed)?;
+    let batches = run.queue().batches(Some(id)).map_err(failed)?;
+    let mut lines: Vec<String> = batches.iter().map(batches::line).collect();
+    let plan = run.compared().plan();
+    let is_ending = |known: &ProcessState| known.cancelled && known.counts.at_provider > 0;
+    lines.push(match strategy {
+        _ if known.as_ref().is_some_and(is_ending) => format!(
+            "process {id} was cancelled: what its batches have not answered is sent again once they have ended"
+        ),
+        Strategy::Batch if plan.to_send == 0 && known.is_some() => {
+            format!("strategy batch: nothing new to submit (process {id})")
+        }
+        Strategy::Batch => {
+            format!("strategy batch: prompts go to {name} in batches, as process {id}")
+        }
+        Strategy::Sync => format!(
+            "process {id} of an earlier run goes on, which the queue has; what is new runs {strategy}"
+        ),
+    });
+    Ok(lines)
 }
 
-/// A run that was compared with the queue.
-pub struct ViaQueue {
-    file: PathBuf,
+/// Executes the run. There is no manager if no item is to be sent.
+pub fn execute(
     run: QueueRun,
-}
-
-impl ViaQueue {
-    /// Compares the input with the output and with the queue.
-    pub fn prepare(
-        queue: RunQueue,
-        prompts: Prompts,
-        output: RunOutput,
-        options: FileRunOptions,
-    ) -> Result<Self, FileRunError> {
-        let RunQueue {
-            options: store,
-            file,
-        } = queue;
-        let run = QueueRun::prepare(prompts, output, options, RunStore::Beside(store))?;
-        Ok(Self { file, run })
-    }
-
-    /// The input compared with the output.
-    pub fn compared(&self) -> &FileRun<'static> {
-        self.run.compared()
-    }
-
-    /// What the queue has of this output.
-    pub fn process(&self) -> Result<Option<ProcessState>, Refusal> {
-        let found = self.run.queue().process(self.run.process());
-        found.map_err(failed)
-    }
-
-    /// Lines about batches of earlier runs and the strategy, shown before the run begins.
-    pub fn lines(&self, plan: &ProviderPlan, strategy: Strategy) -> Result<Vec<String>, Refusal> {
-        let (id, name) = (self.run.process(), plan.first.provider);
-        let known = self.process()?;
-        let batches = self.run.queue().batches(Some(id)).map_err(failed)?;
-        let mut lines: Vec<String> = batches.iter().map(batches::line).collect();
-        let plan = self.compared().plan();
-        let is_ending = |known: &ProcessState| known.cancelled && known.counts.at_provider > 0;
-        lines.push(match strategy {
-            _ if known.as_ref().is_some_and(is_ending) => format!(
-                "process {id} was cancelled: what its batches have not answered is sent again once they have ended"
-            ),
-            Strategy::Batch if plan.to_send == 0 && known.is_some() => {
-                format!("strategy batch: nothing new to submit (process {id})")
-            }
-            Strategy::Batch => {
-                format!("strategy batch: prompts go to {name} in batches, as process {id}")
-            }
-            Strategy::Sync => format!(
-                "process {id} of an earlier run goes on, which the queue has; what is new runs {strategy}"
-            ),
-        });
-        Ok(lines)
-    }
-
-    /// Executes the run. There is no manager if no item is to be sent.
-    pub fn run(
-        self,
-        args: &RunArgs,
-        manager: Option<&LlmManager>,
-        budget: Option<&Budget>,
-        session: &Session,
-    ) -> Result<(RunReport, QueueFacts), Refusal> {
-        let Self { file, run } = self;
-        let process = run.process();
-        let run = run
-            .context(&session.ctx)
-            .notifier(session.display.clone())
-            .until_submitted(args.no_wait)
-            .on_error(args.on_error.policy())
-            .described(info(args, manager))
-            .set(budget, QueueRun::budget);
-        let make_worker = |queue: &JobQueue| {
-            let manager = manager.ok_or_else(|| Error::new(ErrorKind::Invalid, NO_MANAGER))?;
-            manager.run_worker(queue)
-        };
-        let ended = run.run(make_worker);
-        session.display.clear();
-        let ended = ended.map_err(failed)?;
-        let in_batches = |left: &ProcessState| left.counts.at_provider;
-        let facts = QueueFacts {
-            batches: batches_line(&ended),
-            remaining: remaining(&file, &ended, process),
-            json: vec![
-                ("process_id", json!(process)),
-                ("submitted", ended.submitted.into()),
-                ("attached", ended.attached.into()),
-                ("superseded_answers", ended.superseded.into()),
-                ("batches_created", ended.created.into()),
-                ("batches", json!(ended.batches)),
-            ],
-            has_remaining: ended.left.is_some(),
-            in_batches: ended.left.as_ref().map_or(0, in_batches),
-            has_held: ended.batches.iter().any(|batch| batch.state == "held"),
-        };
-        Ok((ended.report, facts))
-    }
+    args: &RunArgs,
+    manager: Option<&LlmManager>,
+    budget: Option<&Budget>,
+    session: &Session,
+) -> Result<(RunReport, QueueFacts), Refusal> {
+    let (process, store) = (run.process(), run.queue().location());
+    let run = run
+        .context(&session.ctx)
+        .notifier(session.display.clone())
+        .until_submitted(args.no_wait)
+        .on_error(args.on_error)
+        .described(info(args, manager))
+        .set(budget, QueueRun::budget);
+    let make_worker = |queue: &JobQueue| {
+        let manager = manager.ok_or_else(|| Error::new(ErrorKind::Invalid, NO_MANAGER))?;
+        manager.run_worker(queue)
+    };
+    let ended = run.run(make_worker);
+    session.display.clear();
+    let ended = ended.map_err(failed)?;
+    let in_batches = |left: &ProcessState| left.counts.at_provider;
+    let facts = QueueFacts {
+        batches: batches_line(&ended),
+        remaining: remaining(&store, &ended, process),
+        json: vec![
+            ("process_id", json!(process)),
+            ("submitted", ended.submitted.into()),
+            ("attached", ended.attached.into()),
+            ("superseded_answers", ended.superseded.into()),
+            ("batches_created", ended.created.into()),
+            ("batches", json!(ended.batches)),
+        ],
+        has_remaining: ended.left.is_some(),
+        in_batches: ended.left.as_ref().map_or(0, in_batches),
+        has_held: ended.batches.iter().any(|batch| batch.state == "held"),
+    };
+    Ok((ended.report, facts))
 }
 
 const NO_MANAGER: &str =
@@ -246,7 +184,7 @@ fn info(args: &RunArgs, manager: Option<&LlmManager>) -> ProcessInfo {
 }
 
 /// Lines about remaining items, and how to collect or cancel them.
-fn remaining(file: &Path, ended: &QueueRunReport, id: ProcessId) -> Vec<String> {
+fn remaining(store: &str, ended: &QueueRunReport, id: ProcessId) -> Vec<String> {
     let Some(process) = &ended.left else {
         return Vec::new();
     };
@@ -256,9 +194,9 @@ fn remaining(file: &Path, ended: &QueueRunReport, id: ProcessId) -> Vec<String> 
         lines.push(format!("{} items wait in the queue", count(waiting)));
     }
     lines.push("to collect the results, run the same command in this folder".to_owned());
-    let file = quoted_path(file);
+    let store = quoted(store);
     lines.push(format!(
-        "to give it up:  batchwright cancel {id} --queue {file}"
+        "to give it up:  batchwright cancel {id} --queue {store}"
     ));
     lines
 }
