@@ -1,51 +1,188 @@
-//! The parts that all clients of a provider share: address, credential, model, and secrets to remove.
+//! The parts that all clients of a provider share: address, credential, headers, model, and secrets to remove.
 
 use std::borrow::Cow;
+use std::path::{Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use sha2::{Digest, Sha256};
 
+use crate::base::secret::{redacted_url, secrets_in};
 use crate::base::{Error, ErrorKind, Secret};
+use crate::llm::hash::hex;
 use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
+use crate::llm::transport::is_callable;
 
-use super::address::ApiAddress;
+use super::headers::CallHeader;
 use super::vendor::Vendor;
 
+/// Reads an environment variable.
+pub(super) type Env<'e> = &'e dyn Fn(&str) -> Option<String>;
+
+/// The value of a variable. An empty variable counts as unset.
+pub(super) fn setting(name: &str, env: Env<'_>) -> Option<String> {
+    env(name).filter(|value| !name.is_empty() && !value.trim().is_empty())
+}
+
 /// The address and the credential of a client.
+#[derive(Default)]
 pub(super) struct Access {
-    pub address: ApiAddress,
+    pub base_url: String,
+    /// The query of every address, such as `api-version=2024-10-21`; it may be empty.
+    query: String,
+    /// Whether the model is a part of the address of its calls.
+    pub by_deployment: bool,
+    /// The headers of every call.
     pub headers: Vec<(Cow<'static, str>, String)>,
     /// The key, and the secrets of the address and of the user's headers. They are removed from errors.
-    pub secrets: Vec<Secret>,
+    secrets: Vec<Secret>,
     /// The keys among them. They are removed from answers too.
-    pub keys: Vec<Secret>,
+    keys: Vec<Secret>,
     /// Advice if the provider rejects the credential.
-    pub key_hint: String,
-    /// A name of the account.
+    key_hint: String,
+    /// A name of the account; it is empty without a credential.
     pub account: String,
 }
 
 impl Access {
+    /// The access to the API at this base URL, with this credential and the user's `own` headers.
+    ///
+    /// # Errors
+    /// If there is no base URL, if calls cannot use it, or if a variable has characters that a header cannot contain.
+    pub fn new(
+        vendor: &Vendor,
+        base_url: String,
+        credential: Option<Credential>,
+        own: &[CallHeader],
+        key_hint: String,
+        env: Env<'_>,
+    ) -> Result<Self, Error> {
+        let mut access = Self {
+            base_url,
+            headers: vec![("content-type".into(), "application/json".to_owned())],
+            key_hint,
+            ..Self::default()
+        };
+        if vendor.azure {
+            access.choose_azures_api(setting("OPENAI_API_VERSION", env));
+        }
+        let checked = access.check_address(vendor);
+        checked.map_err(|why| Error::new(ErrorKind::Invalid, format!("{}: {why}", vendor.name)))?;
+        access.add_headers(vendor, credential.as_ref(), own, env)?;
+        let key = credential.map(|credential| credential.key);
+        let of_user: Vec<Secret> = key
+            .into_iter()
+            .chain(secrets_in(&access.base_url))
+            .collect();
+        access.keys = of_user.clone();
+        access.keys.extend(own.iter().flat_map(CallHeader::keys));
+        access.secrets = of_user;
+        access
+            .secrets
+            .extend(own.iter().flat_map(CallHeader::secrets));
+        Ok(access)
+    }
+
+    /// Azure has two APIs. The older one needs a version, as in OpenAI's SDK for it, and its address ends with
+    /// `/openai`. That of the newer one ends with `/openai/v1`.
+    fn choose_azures_api(&mut self, version: Option<String>) {
+        if self.base_url.is_empty() || self.base_url.ends_with("/v1") {
+            return;
+        }
+        match version.as_deref().map(str::trim) {
+            None | Some("preview" | "latest" | "v1") => self.base_url += "/v1",
+            Some(version) => {
+                self.query = format!("api-version={version}");
+                self.by_deployment = true;
+            }
+        }
+    }
+
+    fn check_address(&self, vendor: &Vendor) -> Result<(), String> {
+        let odd = |byte: u8| !byte.is_ascii_alphanumeric() && !b"-.=".contains(&byte);
+        if self.query.bytes().any(odd) {
+            return Err("OPENAI_API_VERSION is a version such as 2024-10-21".to_owned());
+        }
+        let url = &self.base_url;
+        if url.is_empty() {
+            return Err(format!("no address: set {}", vendor.url_var));
+        }
+        let shown = redacted_url(url);
+        let http = url.starts_with("http://") || url.starts_with("https://");
+        if !http || url.contains(['?', '#']) {
+            return Err(format!(
+                "the base URL must start with http:// or https:// and have no query, found `{shown}`"
+            ));
+        }
+        if !is_callable(url) {
+            return Err(format!(
+                "the base URL names no host and port to call: `{shown}`"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Adds the headers of every call, and names the account that they select.
+    fn add_headers(
+        &mut self,
+        vendor: &Vendor,
+        credential: Option<&Credential>,
+        own: &[CallHeader],
+        env: Env<'_>,
+    ) -> Result<(), Error> {
+        let mut account = String::new();
+        for header in own {
+            if let Some(key) = header.credential() {
+                account += account_of(vendor, header.name(), key);
+            }
+        }
+        if let Some(Credential { header, key, .. }) = credential {
+            let key = key.expose();
+            let value = match *header {
+                "authorization" => format!("Bearer {key}"),
+                _ => key.to_owned(),
+            };
+            self.headers.push(((*header).into(), value));
+            account += account_of(vendor, header, key);
+        }
+        let own_value = |name: &str| own.iter().find(|header| header.name() == name);
+        if let Some((header, version)) = vendor.version
+            && own_value(header).is_none()
+        {
+            self.headers.push((header.into(), version.to_owned()));
+        }
+        for (header, variable) in &vendor.identity {
+            // One key may reach several projects, each with its own batches and limits.
+            if let Some(own) = own_value(header) {
+                account += &format!("\n{header}: {}", own.value());
+            } else if let Some(value) = setting(variable, env) {
+                let value = plain(variable, value.trim())?;
+                account += &format!("\n{header}: {value}");
+                self.headers.push(((*header).into(), value.to_owned()));
+            }
+        }
+        self.headers.extend(own.iter().map(CallHeader::sent));
+        if !account.is_empty() {
+            self.account = hex(&Sha256::digest(&account)[..8]);
+        }
+        Ok(())
+    }
+
     /// The URL of a path below the base URL.
     pub fn url(&self, path: &str) -> String {
-        let ApiAddress {
-            base_url, query, ..
-        } = &self.address;
-        let separator = if query.is_empty() {
-            ""
-        } else if path.contains('?') {
-            "&"
-        } else {
-            "?"
+        let separator = match &*self.query {
+            "" => "",
+            _ if path.contains('?') => "&",
+            _ => "?",
         };
-        format!("{base_url}{path}{separator}{query}")
+        format!("{}{path}{separator}{}", self.base_url, self.query)
     }
 
     /// The URL for calls of a model.
     pub fn call_url(&self, path: &str, model: &str) -> String {
-        if self.address.by_deployment {
+        if self.by_deployment {
             self.url(&format!("/deployments/{}{path}", escaped(model)))
         } else {
             self.url(path)
@@ -151,3 +288,115 @@ impl ModelChoice {
 /// The minimum length of a key that is removed from answers. Keys of providers are longer. The key of a local server
 /// may be any word, which must stay in answers.
 const REAL_KEY: usize = 16;
+
+/// A credential for the calls of a provider.
+pub(super) struct Credential {
+    header: &'static str,
+    pub key: Secret,
+    /// The variable that contains it, or could.
+    pub variable: &'static str,
+    /// The file that it was read from.
+    file: Option<PathBuf>,
+}
+
+impl Credential {
+    pub fn given(vendor: &Vendor, key: &Secret) -> Self {
+        Self {
+            header: vendor.key_header,
+            key: key.clone(),
+            variable: vendor.key_vars.first().copied().unwrap_or("the key"),
+            file: None,
+        }
+    }
+
+    /// Where it was found.
+    pub fn found(&self) -> String {
+        match &self.file {
+            None => format!("{} set", self.variable),
+            Some(file) => format!("{} in {}", self.variable, file.display()),
+        }
+    }
+
+    /// What to check if the provider rejects it.
+    pub fn place(&self) -> String {
+        match &self.file {
+            None => self.variable.to_owned(),
+            Some(file) => file.display().to_string(),
+        }
+    }
+}
+
+/// The credential in the environment, a key or else a token: in a variable, in the file that `<VARIABLE>_FILE` names, or
+/// in a file of systemd's folder with the name of the variable, also in lower case.
+///
+/// # Errors
+/// If there is such a file, and it contains no credential that can be read.
+pub(super) fn key_from(vendor: &Vendor, env: Env<'_>) -> Result<Option<Credential>, Error> {
+    let keys = vendor.key_vars.iter();
+    let keys = keys.map(|name| (vendor.key_header, *name));
+    let all = keys.chain([("authorization", vendor.token_var)]);
+    let all: Vec<_> = all.filter(|(_, variable)| !variable.is_empty()).collect();
+    let found = |header, key, variable, file| {
+        Ok(Some(Credential {
+            header,
+            key,
+            variable,
+            file,
+        }))
+    };
+    for &(header, variable) in &all {
+        if let Some(key) = setting(variable, env) {
+            return found(header, Secret::new(key.trim()), variable, None);
+        }
+    }
+    let named = |variable: &str| Some(PathBuf::from(setting(&format!("{variable}_FILE"), env)?));
+    let folder = setting("CREDENTIALS_DIRECTORY", env);
+    let given = |variable: &str| {
+        let folder = Path::new(folder.as_deref()?);
+        let names = [variable.to_owned(), variable.to_lowercase()];
+        let mut files = names.iter().map(|name| folder.join(name));
+        files.find(|file| file.exists())
+    };
+    let places: [&dyn Fn(&str) -> Option<PathBuf>; 2] = [&named, &given];
+    for place in places {
+        for &(header, variable) in &all {
+            if let Some(file) = place(variable) {
+                return found(header, Secret::from_file(&file)?, variable, Some(file));
+            }
+        }
+    }
+    Ok(None)
+}
+
+/// The text that identifies the account of a credential: the credential itself. A token of Microsoft Entra at Azure changes
+/// every hour, but batches last for days; they belong to the Azure resource, which is the address.
+fn account_of<'k>(vendor: &Vendor, header: &str, key: &'k str) -> &'k str {
+    if vendor.azure && header == "authorization" {
+        "token"
+    } else {
+        key
+    }
+}
+
+/// The reason why headers are not sent to a server that was found on a usual port.
+pub(super) fn withheld_headers(vendor: &Vendor) -> String {
+    let named = vendor.url_var;
+    format!("headers are sent only to an address that {named} or --base-url names")
+}
+
+/// The message for a missing key, with the variables to set.
+pub(super) fn no_key(vendor: &Vendor) -> String {
+    let variables = vendor.key_vars.iter().chain([&vendor.token_var]);
+    let named: Vec<&str> = variables.copied().filter(|name| !name.is_empty()).collect();
+    format!("no key: set {}", named.join(" or "))
+}
+
+/// Checks that a value for a header is visible ASCII. The error does not show the value.
+pub(super) fn plain<'v>(what: &str, value: &'v str) -> Result<&'v str, Error> {
+    if value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(value);
+    }
+    let why =
+        format!("{what} contains a blank, a line break or another character that no header takes");
+    Err(Error::new(ErrorKind::Auth, why))
+}

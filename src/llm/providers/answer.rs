@@ -1,8 +1,12 @@
 //! From what a reply holds to an answer or a failure, the same way for every dialect.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::LazyLock;
 
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -13,8 +17,7 @@ use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
 use crate::llm::response::{FinishReason, Response};
 
-use super::bounded;
-use super::ends::{End, end};
+use super::fields;
 
 /// A reply's parts, not judged yet.
 #[derive(Debug, Default)]
@@ -278,19 +281,6 @@ pub(super) fn beginning(body: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(&body[..body.len().min(64 * 1024)])
 }
 
-/// A field that is read apart from the answer: a strange one must not cost it.
-pub(super) fn optional(raw: Option<&RawValue>) -> Option<Value> {
-    bounded::field(raw).ok()?
-}
-
-/// A list that is read apart from the answer.
-pub(super) fn list(raw: Option<&RawValue>) -> Vec<Value> {
-    match optional(raw) {
-        Some(Value::Array(items)) => items.into_iter().map(shallow).collect(),
-        _ => Vec::new(),
-    }
-}
-
 /// A call of a tool. Arguments that come as text are read where they are JSON.
 pub(super) fn tool_call(
     id: Option<&str>,
@@ -300,7 +290,7 @@ pub(super) fn tool_call(
     let arguments = match arguments.unwrap_or_default() {
         // A tool without parameters may be called with nothing at all.
         Value::String(text) if text.trim().is_empty() => json!({}),
-        Value::String(text) => match bounded::value(&text) {
+        Value::String(text) => match fields::value(&text) {
             Ok(read) if !(has_long_number(&text) && is_rounded(&read)) => read,
             _ => Value::String(text),
         },
@@ -353,10 +343,71 @@ pub(super) fn reasoning(text: String, details: Vec<Value>) -> Option<Reasoning> 
     some.then_some(Reasoning { text, details })
 }
 
+/// What a word for the end of an answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum End {
+    Complete,
+    /// Cut at the token limit or the end of the context.
+    Cut,
+    /// A safety filter, or the model refused.
+    Blocked,
+    /// The model wants a tool called.
+    Tool,
+    /// The provider paused a turn in which it carries out tools itself.
+    Paused,
+    /// The model failed in calling a tool.
+    ToolFault,
+    /// The model failed while answering.
+    Fault,
+    /// The provider broke the answer off, and may well finish the next one.
+    Interrupted,
+}
+
+/// `tables/ends.json`: words for the end of an answer, as vendors and the gateways before them have them. No word means
+/// two things, so that one table serves all dialects. A word that is missing is kept as it is.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ends {
+    #[serde(rename = "sources")]
+    _sources: IgnoredAny,
+    words: BTreeMap<String, End>,
+}
+
+static ENDS: LazyLock<Ends> = LazyLock::new(|| {
+    let ends = serde_json::from_str(include_str!("tables/ends.json"));
+    ends.expect("the tests read this file too")
+});
+
+/// What a word means, if it is known.
+pub(super) fn end(word: &str) -> Option<End> {
+    ENDS.words.get(word).copied()
+}
+
+/// The word that tells how an answer ended: a gateway's, or that of the provider behind it where the
+/// gateway calls an answer complete that is not. LiteLLM says `stop` for every word that it does not know. An end
+/// that is not specified counts only where the answer is `silent`: a gateway may have filled it in.
+pub(super) fn telling(own: String, native: String, silent: bool) -> String {
+    if native.is_empty() {
+        return own;
+    }
+    let is_broken = match end(&native) {
+        Some(End::Interrupted | End::ToolFault) => true,
+        Some(End::Fault) => silent || !native.eq_ignore_ascii_case("finish_reason_unspecified"),
+        _ => false,
+    };
+    if is_broken && end(&own) == Some(End::Complete) {
+        native
+    } else {
+        own
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::dialect::decode;
     use super::super::dialect::testing::vendor;
+    use super::telling;
     use crate::llm::transport::HttpReply;
 
     #[test]
@@ -381,5 +432,27 @@ mod tests {
         let error = read(page).unwrap_err();
         assert_eq!(error.raw_bytes(), Some(&page[..]));
         assert!(error.is_unusable_reply());
+    }
+
+    #[test]
+    fn a_gateways_finish_reason_is_replaced_only_if_it_hides_a_failure() {
+        let word = |own: &str, native: &str| telling(own.to_owned(), native.to_owned(), false);
+        let broken = "insufficient_system_resource";
+        assert_eq!(word("stop", broken), broken);
+        assert_eq!(
+            word("stop", "MALFORMED_FUNCTION_CALL"),
+            "MALFORMED_FUNCTION_CALL"
+        );
+        assert_eq!(word("stop", "STOP"), "stop");
+        assert_eq!(word("stop", ""), "stop");
+        assert_eq!(word("stop", "of the future"), "stop");
+        assert_eq!(word("length", "error"), "length");
+        let unspecified = "FINISH_REASON_UNSPECIFIED";
+        assert_eq!(word("stop", unspecified), "stop");
+        for fault in ["MALFORMED_RESPONSE", unspecified] {
+            assert_eq!(telling("stop".into(), fault.into(), true), fault);
+        }
+        assert_eq!(word("stop", "MALFORMED_RESPONSE"), "MALFORMED_RESPONSE");
+        assert_eq!(word("content_filter", "OTHER"), "content_filter");
     }
 }

@@ -17,15 +17,12 @@ use crate::llm::response::Response;
 
 use super::answer::{Answer, name_calls, reasoning, tool_call, unlike};
 use super::anthropic_schema;
-use super::bounded::{self, Raw, field};
-use super::cache_marks;
-use super::calls::{self, Call, CallResult, Choice, Function};
-use super::content::{self, JSON_MODE, Part, invalid};
-use super::counts::Counts;
-use super::error_body::word;
+use super::content::{self, Call, CallResult, Choice, Function, JSON_MODE, Part, invalid};
 use super::errors::failure_inside;
-use super::further::{call_id, without_tools};
+use super::fields::{self, Counts, Raw, field};
+use super::further::{cache_control, call_id, without_tools};
 use super::native;
+use super::rules::word;
 use super::vendor::Vendor;
 
 /// The maximum number of tokens of an answer if the request sets none, not including thinking. Every model supports it,
@@ -66,7 +63,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
             fields.insert(name.to_owned(), value);
         }
     };
-    let mark = cache_marks::cache_control(vendor, request);
+    let mark = cache_control(vendor, request);
     set("system", system.value(mark));
     set("temperature", params.temperature.map(Value::from));
     set("top_p", params.top_p.map(Value::from));
@@ -98,7 +95,7 @@ fn conversation(vendor: &Vendor, request: &Request) -> Result<(System, Vec<Value
                 messages.push(json!({"role": role, "content": turn(vendor, text, extra)?}));
             }
             "tool" => {
-                let (id, result) = calls::result(text, extra)?;
+                let (id, result) = content::result(text, extra)?;
                 let result = match result {
                     CallResult::Text(text) => text.into(),
                     CallResult::Parts(parts) => blocks(parts)?,
@@ -132,9 +129,9 @@ fn turn(
         let kind = block.get("type").and_then(Value::as_str);
         matches!(kind, Some("thinking" | "redacted_thinking"))
     };
-    let thoughts = calls::reasoning_details(extra).filter(own);
+    let thoughts = content::reasoning_details(extra).filter(own);
     let mut content: Vec<Value> = thoughts.cloned().collect();
-    let mut calls = calls::of_turn(extra).peekable();
+    let mut calls = content::calls_of_turn(extra).peekable();
     if content.is_empty() && calls.peek().is_none() {
         return blocks(text);
     }
@@ -174,14 +171,14 @@ fn answered(messages: &mut Vec<Value>, block: Value) {
 
 /// The tools, and the choice among them.
 fn tools(request: &Request) -> (Option<Value>, Option<Value>) {
-    let tools = calls::tools(request);
+    let tools = content::tools(request);
     if tools.is_empty() {
         return (None, None);
     }
     let functions = tools.functions.iter().map(tool);
     let all = tools.own.iter().map(|own| (*own).clone()).chain(functions);
-    let one = calls::one_at_a_time(request);
-    let mut choice = match calls::choice(request) {
+    let one = content::one_at_a_time(request);
+    let mut choice = match content::choice(request) {
         None if !one => return (Some(all.collect()), None),
         None | Some(Choice::Auto) => json!({"type": "auto"}),
         Some(Choice::Never) => json!({"type": "none"}),
@@ -314,20 +311,14 @@ fn document(source: Value, name: Option<&str>) -> Value {
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'b"))]
 struct Reply<'b> {
-    #[serde(borrow)]
     id: Raw<'b>,
-    #[serde(borrow)]
     model: Raw<'b>,
-    #[serde(borrow)]
     content: Raw<'b>,
-    #[serde(borrow)]
     stop_reason: Raw<'b>,
-    #[serde(borrow)]
     stop_details: Raw<'b>,
-    #[serde(borrow)]
     usage: Raw<'b>,
-    #[serde(borrow)]
     error: Raw<'b>,
 }
 
@@ -349,7 +340,7 @@ pub(super) fn read(
             None => unlike("it has no content", body).with_paid(Paid::new(usage, None)),
         }));
     };
-    let finish = bounded::word(reply.stop_reason)?;
+    let finish = fields::word(reply.stop_reason)?;
     let details = field(reply.stop_details)?.filter(|_| finish == "refusal");
     let detail = |name| {
         let text = word(details.as_ref().and_then(|d| d.get(name)));
@@ -360,7 +351,7 @@ pub(super) fn read(
         refusal,
         category,
         finish,
-        model: Some(bounded::word(reply.model)?),
+        model: Some(fields::word(reply.model)?),
         usage,
         ..content_of(blocks)
     };

@@ -6,20 +6,19 @@ use std::time::Duration;
 
 use derive_setters::Setters;
 
-use crate::base::secret::{redacted_url, secrets_in};
+use crate::base::secret::redacted_url;
 use crate::base::{Error, ErrorKind, Secret};
 use crate::config::choices::PROVIDERS;
 use crate::llm::client::Client;
 use crate::llm::transport::{HttpTransport, Transport};
 
-use super::access::{Access, ModelChoice};
-use super::address::ApiAddress;
+use super::access::{
+    Access, Credential, Env, ModelChoice, key_from, no_key, plain, setting, withheld_headers,
+};
 use super::batch::BatchApi;
-use super::credential::{Credential, key_from, no_key, setting, withheld_headers};
 use super::extract::Extract;
 use super::headers::CallHeader;
 use super::remote::Remote;
-use super::sent_headers::{SentHeaders, plain};
 use super::vendor::{Dialect, Vendor};
 
 /// A server on this machine or in its network accepts a connection at once or is not there. Its reply may take long,
@@ -175,7 +174,7 @@ impl LlmConfig {
 
     pub(crate) fn client_with(
         &self,
-        env: &dyn Fn(&str) -> Option<String>,
+        env: Env<'_>,
         transport: Option<Arc<dyn Transport>>,
     ) -> Result<Client, Error> {
         let vendor = known(&self.provider)?;
@@ -188,12 +187,12 @@ impl LlmConfig {
         let transport = match transport {
             Some(transport) => transport,
             None if vendor.probed => {
-                let (within, url) = (LOCAL_CONNECT_TIMEOUT, &access.address.base_url);
+                let (within, url) = (LOCAL_CONNECT_TIMEOUT, &access.base_url);
                 let http = HttpTransport::connecting_within(within, url, concurrency, timeout);
                 Arc::new(http.usable()?)
             }
             None => {
-                let http = HttpTransport::new(&access.address.base_url, concurrency, timeout);
+                let http = HttpTransport::new(&access.base_url, concurrency, timeout);
                 Arc::new(http.usable()?)
             }
         };
@@ -201,7 +200,7 @@ impl LlmConfig {
             unordered: AtomicBool::new(false),
             vendor,
             transport,
-            chat_url: if access.address.by_deployment {
+            chat_url: if access.by_deployment {
                 None
             } else {
                 Some(access.url("/chat/completions"))
@@ -225,7 +224,7 @@ impl LlmConfig {
 
     pub(crate) fn batch_client_with(
         &self,
-        env: &dyn Fn(&str) -> Option<String>,
+        env: Env<'_>,
         transport: Option<Arc<dyn Transport>>,
     ) -> Result<BatchApi, Error> {
         let vendor = known(&self.provider)?;
@@ -240,11 +239,7 @@ impl LlmConfig {
     ///
     /// # Errors
     /// If there is no key, or if the address or a header cannot be used.
-    pub(super) fn access(
-        &self,
-        vendor: &Vendor,
-        env: &dyn Fn(&str) -> Option<String>,
-    ) -> Result<Access, Error> {
+    pub(super) fn access(&self, vendor: &Vendor, env: Env<'_>) -> Result<Access, Error> {
         let named = self.base_url.as_deref().map(|url| {
             if self.exact {
                 url.to_owned()
@@ -257,22 +252,8 @@ impl LlmConfig {
         let withheld = vendor.probed && (self.unnamed || given.is_none());
         let credential = self.credential(vendor, withheld, env)?;
         let base_url = given.unwrap_or_else(|| vendor.normalise(vendor.base_url));
-        let address = ApiAddress::of(vendor, base_url, env)?;
-        let sent = SentHeaders::of(vendor, credential.as_ref(), &self.headers, env)?;
         let key_hint = self.key_hint(vendor, credential.as_ref(), withheld);
-        let key = credential.map(|credential| credential.key);
-        let in_url = secrets_in(&address.base_url);
-        let own: Vec<Secret> = key.into_iter().chain(in_url).collect();
-        let given = self.headers.iter().flat_map(CallHeader::secrets);
-        let keys = self.headers.iter().flat_map(CallHeader::keys);
-        Ok(Access {
-            secrets: own.iter().cloned().chain(given).collect(),
-            keys: own.iter().cloned().chain(keys).collect(),
-            address,
-            account: sent.account(),
-            headers: sent.headers,
-            key_hint,
-        })
+        Access::new(vendor, base_url, credential, &self.headers, key_hint, env)
     }
 
     /// The key or token; `None` if none is required, if a header replaces it, or if the user did not name the address.
@@ -280,7 +261,7 @@ impl LlmConfig {
         &self,
         vendor: &Vendor,
         withheld: bool,
-        env: &dyn Fn(&str) -> Option<String>,
+        env: Env<'_>,
     ) -> Result<Option<Credential>, Error> {
         if withheld && !self.headers.is_empty() {
             let why = format!("{}: {}", vendor.name, withheld_headers(vendor));

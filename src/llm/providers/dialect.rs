@@ -15,9 +15,10 @@ use crate::llm::transport::HttpReply;
 use super::answer::unreadable;
 use super::content::invalid;
 use super::errors::failure;
+use super::fields::leniently;
 use super::limits::rate_hints;
 use super::vendor::{Dialect, Vendor};
-use super::{anthropic, gemini, lenient, openai, openai_request};
+use super::{anthropic, gemini, openai, openai_request};
 
 /// A call: where it goes, below the base URL, and what it says.
 pub(super) struct Call {
@@ -135,7 +136,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Resp
         let is_unusable = error.is_unusable_reply();
         error.when(is_unusable, |error| error.with_unusable_reply(body))
     };
-    match lenient::read(body, strictly) {
+    match leniently(body, strictly) {
         Ok((Ok(mut response), warning)) => {
             if let Some(warning) = warning {
                 response.warn(&warning);

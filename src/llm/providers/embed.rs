@@ -19,14 +19,14 @@ use crate::llm::transport::HttpReply;
 
 use super::answer::{malformed, unlike, unreadable};
 use super::content::invalid;
-use super::counts::Counts;
 use super::dialect::{Call, request_id};
-use super::error_body::word;
 use super::errors::{failure, failure_inside};
+use super::fields::{Counts, leniently};
 use super::further::further;
 use super::limits::rate_hints;
+use super::rules::word;
 use super::vendor::{Dialect, Vendor};
-use super::{gemini, lenient, openai};
+use super::{gemini, openai};
 
 /// The call for several texts.
 ///
@@ -110,7 +110,7 @@ pub(super) fn decode(
             _ => error,
         });
     }
-    let read = lenient::read(&reply.body, |body| {
+    let read = leniently(&reply.body, |body| {
         Ok(match vendor.dialect {
             Dialect::Gemini => {
                 read_gemini(vendor, serde_json::from_slice(body)?, body, requests.len())
@@ -226,19 +226,18 @@ impl EmbedReply {
 }
 
 #[derive(serde::Deserialize)]
+#[serde(bound(deserialize = "'de: 'b"))]
 struct OpenAiReply<'b> {
     model: Option<Value>,
-    #[serde(borrow)]
     data: Option<Vec<Option<Entry<'b>>>>,
-    #[serde(borrow)]
     usage: Option<&'b RawValue>,
     error: Option<Value>,
 }
 
 #[derive(serde::Deserialize)]
+#[serde(bound(deserialize = "'de: 'b"))]
 struct Entry<'b> {
     index: Option<Value>,
-    #[serde(borrow)]
     embedding: Option<&'b RawValue>,
 }
 
@@ -296,18 +295,16 @@ fn in_order(data: Vec<Option<Entry<'_>>>, texts: usize) -> Result<Vec<Embedded>,
 }
 
 #[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", bound(deserialize = "'de: 'b"))]
 struct GeminiReply<'b> {
-    #[serde(borrow)]
     embeddings: Option<Vec<Option<ContentEmbedding<'b>>>>,
-    #[serde(borrow)]
     usage_metadata: Option<&'b RawValue>,
     error: Option<Value>,
 }
 
 #[derive(serde::Deserialize)]
+#[serde(bound(deserialize = "'de: 'b"))]
 struct ContentEmbedding<'b> {
-    #[serde(borrow)]
     values: Option<&'b RawValue>,
 }
 

@@ -7,9 +7,8 @@ use crate::base::{Error, ErrorKind, Mark, Optional, Sent};
 use crate::llm::transport::HttpReply;
 
 use super::answer::{beginning, malformed};
-use super::error_body::ErrorBody;
 use super::limits::retry_after;
-use super::rules::RULES;
+use super::rules::{ErrorBody, RULES, word};
 use super::vendor::{Dialect, Vendor};
 
 /// The failure of a reply with an error status.
@@ -74,8 +73,32 @@ fn sent(status: u16) -> Sent {
     }
 }
 
-/// The failure of a request in a batch, by the status that such an error has in a reply to a call.
-pub(super) fn failure_in_batch(vendor: &Vendor, status: u16, error_body: &ErrorBody) -> Error {
+/// The error of a batch or of one of its requests, with the status that it has in a reply to a call: by Google's codes, or
+/// by Anthropic's types.
+pub(super) fn error_in_batch(vendor: &Vendor, error: &Value) -> ErrorBody {
+    let error = error.get("error").unwrap_or(error);
+    let mut error_body = ErrorBody::from_error(error);
+    let code = word(error.get("code"));
+    let mut known = RULES.google_codes.iter();
+    let known = known
+        .find(|(number, name, _)| number.to_string() == code || name.eq_ignore_ascii_case(&code));
+    if let Some((_, name, status)) = known {
+        error_body.status = Some(*status);
+        if !error_body.words.contains(name) {
+            error_body.words.push(name.clone());
+        }
+    }
+    error_body.status = error_body.status.or_else(|| by_type(vendor, &error_body));
+    error_body
+}
+
+/// The failure of a batch or of one of its requests.
+pub(super) fn failure_in_batch(vendor: &Vendor, error_body: &ErrorBody) -> Error {
+    // An unknown error is not known to be the fault of the request, so it is retried.
+    let status = error_body
+        .status
+        .filter(|status| (400..600).contains(status));
+    let status = status.unwrap_or(500);
     let rule = vendor.rule(status, error_body);
     Error::new(rule.kind, error_body.text(vendor.name, status))
         .with_status(status)
@@ -84,17 +107,19 @@ pub(super) fn failure_in_batch(vendor: &Vendor, status: u16, error_body: &ErrorB
         .when(rule.of_model, Error::with_model_only)
 }
 
+/// The status of an error of Anthropic in a reply to a call.
+fn by_type(vendor: &Vendor, error_body: &ErrorBody) -> Option<u16> {
+    let mut known = RULES.anthropic_statuses.iter();
+    let (_, status) = known.find(|(kind, _)| error_body.words.contains(kind))?;
+    (vendor.dialect == Dialect::Anthropic).then_some(*status)
+}
+
 /// The failure inside a reply with a success status, which some gateways send.
 pub(super) fn failure_inside(vendor: &Vendor, error: &Value, body: &[u8]) -> Error {
     let error_body = ErrorBody::from_error(error);
-    let by_type = || {
-        let mut known = RULES.anthropic_statuses.iter();
-        let known = known.find(|(kind, _)| error_body.words.contains(kind));
-        known.map(|(_, status)| *status)
-    };
     let named = error_body
         .status
-        .or_else(|| (vendor.dialect == Dialect::Anthropic).then(by_type)?)
+        .or_else(|| by_type(vendor, &error_body))
         .filter(|status| (400..600).contains(status));
     // Without a status, only errors with a rule of their own are known.
     let status = named.unwrap_or(400);

@@ -18,15 +18,13 @@ use crate::llm::reply_details::RawJson;
 use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
-use super::answer::{Answer, name_calls, optional, reasoning, tool_call, unlike};
-use super::bounded::{self, Raw, field};
-use super::calls::{self, Call, CallResult, Choice};
-use super::content::{self, Part, invalid};
-use super::counts::{Counts, count};
-use super::error_body::word;
+use super::answer::{Answer, name_calls, reasoning, tool_call, unlike};
+use super::content::{self, Call, CallResult, Choice, Part, invalid};
 use super::errors::failure_inside;
+use super::fields::{self, Counts, Raw, count, field, optional};
 use super::further::without_tools;
 use super::native;
+use super::rules::word;
 use super::vendor::Vendor;
 
 /// The name of a model as a part of the address.
@@ -101,7 +99,7 @@ fn conversation(request: &Request, model: &str) -> Result<Conversation, Error> {
             "user" => "user",
             "assistant" => "model",
             "tool" => {
-                let (id, result) = calls::result(text, extra)?;
+                let (id, result) = content::result(text, extra)?;
                 let call = called.get(id).ok_or_else(|| {
                     invalid(format!(
                         "no tool call in the conversation has the id `{id}`"
@@ -121,12 +119,13 @@ fn conversation(request: &Request, model: &str) -> Result<Conversation, Error> {
                 )));
             }
         };
-        let mut parts = parts(text, calls::of_turn(extra).next().is_some())?;
-        let signature = calls::reasoning_details(extra).find_map(|d| d.get("thoughtSignature"));
+        let mut parts = parts(text, content::calls_of_turn(extra).next().is_some())?;
+        let signature = content::reasoning_details(extra).find_map(|d| d.get("thoughtSignature"));
         if let (Some(signature), Some(last)) = (signature, parts.last_mut()) {
             last["thoughtSignature"] = signature.clone();
         }
-        let calls: Result<Vec<Call<'_>>, Error> = calls::of_turn(extra).map(Call::read).collect();
+        let calls: Result<Vec<Call<'_>>, Error> =
+            content::calls_of_turn(extra).map(Call::read).collect();
         let calls = calls?;
         // Gemini signs only the first of several calls of one turn.
         let is_own = calls.iter().any(|call| call.signature.is_some());
@@ -202,7 +201,7 @@ fn answered(contents: &mut Vec<Value>, part: Value) {
 /// The tools in Gemini's format, and the choice among them unless the request has it in Gemini's format already. In
 /// this format strictness applies to all tools together.
 fn tools(request: &Request, fields: &mut Map<String, Value>, has_choice: bool) {
-    let tools = calls::tools(request);
+    let tools = content::tools(request);
     let declared = tools.functions.iter().map(|function| {
         let mut own = json!({"name": function.name});
         if let Some(description) = function.description {
@@ -223,7 +222,7 @@ fn tools(request: &Request, fields: &mut Map<String, Value>, has_choice: bool) {
     }
     fields.insert("tools".to_owned(), all.into());
     let strict = tools.functions.iter().any(|function| function.strict);
-    let choice = match calls::choice(request) {
+    let choice = match content::choice(request) {
         _ if has_choice => return,
         None | Some(Choice::Auto) if strict => json!({"mode": "VALIDATED"}),
         None => return,
@@ -300,38 +299,26 @@ fn parts(text: Text<'_>, beside_calls: bool) -> Result<Vec<Value>, Error> {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", bound(deserialize = "'de: 'b"))]
 struct Reply<'b> {
-    #[serde(borrow, default, deserialize_with = "bounded::first")]
+    #[serde(default, deserialize_with = "fields::first")]
     candidates: Option<Candidate<'b>>,
-    #[serde(borrow)]
     prompt_feedback: Raw<'b>,
-    #[serde(borrow)]
     usage_metadata: Raw<'b>,
-    #[serde(borrow)]
     model_version: Raw<'b>,
-    #[serde(borrow)]
     response_id: Raw<'b>,
-    #[serde(borrow)]
     error: Raw<'b>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", bound(deserialize = "'de: 'b"))]
 struct Candidate<'b> {
-    #[serde(borrow)]
     content: Raw<'b>,
-    #[serde(borrow)]
     finish_reason: Raw<'b>,
-    #[serde(borrow)]
     safety_ratings: Raw<'b>,
-    #[serde(borrow)]
     grounding_metadata: Raw<'b>,
-    #[serde(borrow)]
     citation_metadata: Raw<'b>,
-    #[serde(borrow)]
     avg_logprobs: Raw<'b>,
-    #[serde(borrow)]
     logprobs_result: Raw<'b>,
 }
 
@@ -394,9 +381,9 @@ pub(super) fn read(
     };
     let (citations, searches) = candidate.citations();
     let mut answer = Answer {
-        finish: bounded::word(candidate.finish_reason)?,
+        finish: fields::word(candidate.finish_reason)?,
         category: category(field(candidate.safety_ratings)?.as_ref()),
-        model: Some(bounded::word(reply.model_version)?),
+        model: Some(fields::word(reply.model_version)?),
         usage: usage.map(|usage| Usage {
             server_tool_calls: searches,
             web_search_calls: searches,

@@ -13,49 +13,38 @@ use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
 use crate::llm::response::Response;
 
 use super::answer::{
-    Answer, Holds, beginning, interrupted, list, name_calls, reasoning, tool_call, unlike,
+    Answer, End, Holds, beginning, end, interrupted, name_calls, reasoning, telling, tool_call,
+    unlike,
 };
-use super::bounded::{self, Raw, field, word};
-use super::counts::Counts;
-use super::ends::{self, End};
-use super::error_body::word as value_word;
 use super::errors::failure_inside;
+use super::fields::{self, Counts, Raw, field, list, word};
+use super::rules::word as value_word;
 use super::vendor::Vendor;
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'b"))]
 struct Reply<'b> {
-    #[serde(borrow)]
     id: Raw<'b>,
-    #[serde(borrow)]
     model: Raw<'b>,
-    #[serde(borrow, default, deserialize_with = "bounded::first")]
+    #[serde(default, deserialize_with = "fields::first")]
     choices: Option<Choice<'b>>,
-    #[serde(borrow)]
     usage: Raw<'b>,
-    #[serde(borrow)]
     service_tier: Raw<'b>,
     /// Of xAI and Perplexity.
-    #[serde(borrow)]
     citations: Raw<'b>,
-    #[serde(borrow)]
     error: Raw<'b>,
 }
 
 #[derive(Deserialize)]
+#[serde(bound(deserialize = "'de: 'b"))]
 struct Choice<'b> {
-    #[serde(borrow)]
     finish_reason: Raw<'b>,
-    #[serde(borrow)]
     message: Option<Message<'b>>,
-    #[serde(borrow)]
     logprobs: Raw<'b>,
     /// OpenRouter: the finish reason of the provider behind it, and that provider's failure.
-    #[serde(borrow)]
     native_finish_reason: Raw<'b>,
-    #[serde(borrow)]
     error: Raw<'b>,
     /// Of LiteLLM.
-    #[serde(borrow)]
     provider_specific_fields: Raw<'b>,
 }
 
@@ -70,39 +59,28 @@ impl Choice<'_> {
             native if native.is_empty() => value_word(behind),
             native => native,
         };
-        Ok(ends::telling(word(self.finish_reason)?, native, is_silent))
+        Ok(telling(word(self.finish_reason)?, native, is_silent))
     }
 }
 
 #[derive(Default, Deserialize)]
+#[serde(bound(deserialize = "'de: 'b"))]
 struct Message<'b> {
-    #[serde(borrow)]
     content: Raw<'b>,
-    #[serde(borrow)]
     refusal: Raw<'b>,
-    #[serde(borrow)]
     tool_calls: Raw<'b>,
     /// The older form of one call.
-    #[serde(borrow)]
     function_call: Raw<'b>,
-    #[serde(borrow)]
     audio: Raw<'b>,
-    #[serde(borrow)]
     images: Raw<'b>,
-    #[serde(borrow)]
     reasoning: Raw<'b>,
-    #[serde(borrow)]
     reasoning_content: Raw<'b>,
     /// Of OpenRouter.
-    #[serde(borrow)]
     reasoning_details: Raw<'b>,
     /// Of LiteLLM: what Anthropic has signed, in its own shape.
-    #[serde(borrow)]
     thinking_blocks: Raw<'b>,
     /// Of LiteLLM: what OpenAI has no field for, and its refusal.
-    #[serde(borrow)]
     provider_specific_fields: Raw<'b>,
-    #[serde(borrow)]
     annotations: Raw<'b>,
 }
 
@@ -265,7 +243,7 @@ pub(super) fn read(
     };
     let said = choice.message.take().unwrap_or_default().said()?;
     let finish = choice.finish(said.is_silent)?;
-    if ends::end(&finish) == Some(End::Interrupted)
+    if end(&finish) == Some(End::Interrupted)
         && let Some(error) = field(choice.error)?.filter(Value::is_object)
     {
         let error = failure_inside(vendor, &error, body).with_raw(&beginning(body));

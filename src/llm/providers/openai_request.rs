@@ -9,10 +9,8 @@ use crate::base::json_text::{write_field as field, write_name, write_string};
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::{Request, Text};
 
-use super::cache_marks::cache_key;
-use super::calls;
 use super::content::{self, JSON_MODE, Part};
-use super::further::{call_id, further, of_turn};
+use super::further::{cache_key, call_id, further, of_turn};
 use super::native;
 use super::vendor::{CapField, SentReasoning, Vendor};
 
@@ -183,7 +181,11 @@ fn turn_fields(
     for (name, value) in of_turn(fields) {
         match (name.as_str(), value) {
             ("tool_calls", calls) => {
-                field(out, name, &calls::in_openais_shape(vendor, calls, request))?;
+                field(
+                    out,
+                    name,
+                    &content::in_openais_shape(vendor, calls, request),
+                )?;
             }
             ("tool_call_id", Value::String(id)) => field(out, name, &call_id(vendor, id))?,
             ("reasoning", Value::Object(_)) => {}
@@ -204,7 +206,7 @@ fn reasoning(vendor: &Vendor, fields: &Map<String, Value>) -> Option<(&'static s
         return None;
     }
     let signed = |is_one: fn(&str) -> bool| {
-        let details = calls::reasoning_details(Some(fields));
+        let details = content::reasoning_details(Some(fields));
         let kept = details.filter(|block| block["type"].as_str().is_some_and(is_one));
         let kept: Vec<Value> = kept.cloned().collect();
         (vendor.reasoning == SentReasoning::Signed && !kept.is_empty()).then(|| kept.into())

@@ -112,7 +112,7 @@ impl LlmClient for Remote {
     fn quota(&self, request: &Request) -> QuotaKey {
         let model = self.model.of_request(request).unwrap_or("");
         let access = &self.access;
-        let (url, account) = (&access.address.base_url, &access.account);
+        let (url, account) = (&access.base_url, &access.account);
         QuotaKey::new(&[self.vendor.name, url, account, model])
     }
 
@@ -141,7 +141,7 @@ impl LlmClient for Remote {
     }
 
     fn address(&self) -> &str {
-        &self.access.address.base_url
+        &self.access.base_url
     }
 }
 

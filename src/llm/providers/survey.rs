@@ -8,8 +8,8 @@ use crate::base::secret::{Address, redacted_url};
 use crate::base::{Error, Optional, Secret};
 use crate::llm::transport::is_loopback_url;
 
+use super::access::{Env, key_from, no_key, setting, withheld_headers};
 use super::config::{LlmConfig, known};
-use super::credential::{key_from, no_key, setting, withheld_headers};
 use super::headers::CallHeader;
 use super::local::{self, LocalServer};
 use super::vendor::{Dialect, VENDORS, Vendor};
@@ -209,7 +209,7 @@ struct Look<'a> {
     /// How long a local server may take to reply.
     patience: Duration,
     /// Reads a variable.
-    env: &'a dyn Fn(&str) -> Option<String>,
+    env: Env<'a>,
 }
 
 impl Look<'_> {

@@ -11,9 +11,8 @@ use crate::base::{Error, ErrorKind};
 use crate::llm::batch::BatchLimits;
 use crate::llm::pack::PackLimits;
 
-use super::error_body::ErrorBody;
 use super::limits::RateHeaders;
-use super::rules::{RULES, Rule, classify};
+use super::rules::{ErrorBody, RULES, Rule, classify};
 
 /// A wire format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]

@@ -9,29 +9,20 @@ use std::collections::HashSet;
 use std::io::{self, Read, Write};
 use std::time::SystemTime;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::base::{Error, ErrorKind, Sent, Timestamp};
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchState, BatchStatus, ListedBatches,
+    BatchCounts, BatchInput, BatchIntent, BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::providers::access::escaped;
-use crate::llm::providers::answer::{malformed, unlike};
-use crate::llm::providers::anthropic;
-use crate::llm::providers::content::invalid;
-use crate::llm::providers::dialect::read;
-use crate::llm::providers::error_body::{ErrorBody, word};
-use crate::llm::providers::errors::failure_in_batch;
-use crate::llm::providers::rules::RULES;
+use crate::llm::providers::rules::word;
 use crate::llm::providers::vendor::Vendor;
-use crate::llm::request::Request;
 
 use super::files::Search;
 use super::http::{Http, json as body_of, named, served_at};
-use super::reply::{answered, count, inside, leniently, not_processed, text, time};
-use super::{Submission, Wire};
+use super::reply::{count, text, time};
+use super::{Submission, Wire, status};
 
 const BATCHES: &str = "/messages/batches";
 /// As many as a page of the list takes.
@@ -46,28 +37,6 @@ pub(super) struct Anthropic;
 impl Wire for Anthropic {
     fn uploads(&self) -> bool {
         false
-    }
-
-    fn line(
-        &self,
-        vendor: &Vendor,
-        key: &str,
-        request: &Request,
-        model: &str,
-    ) -> Result<Vec<u8>, Error> {
-        let params = anthropic::message(vendor, request, model)?;
-        let refused = REFUSED.iter().find(|field| params.get(**field).is_some());
-        if let Some(field) = refused {
-            return Err(invalid(format!(
-                "anthropic does not support `{field}` in a batch"
-            )));
-        }
-        if params["max_tokens"] == 0 {
-            let why = "anthropic does not support a `max_tokens` of 0 in a batch";
-            return Err(invalid(why.to_owned()));
-        }
-        let line = json!({"custom_id": key, "params": params});
-        Ok(format!("{line}\n").into_bytes())
     }
 
     fn create(&self, batch: &Submission<'_>, input: &mut dyn BatchInput) -> Result<String, Error> {
@@ -114,7 +83,7 @@ impl Wire for Anthropic {
         path(id)
     }
 
-    fn status_of(&self, _: &Vendor, batch: &Value, _: Option<Timestamp>) -> Option<BatchStatus> {
+    fn read(&self, _: &Vendor, batch: &Value, _: Option<Timestamp>) -> Option<BatchStatus> {
         text(batch, "processing_status").map(|_| status_of(batch))
     }
 
@@ -138,47 +107,7 @@ impl Wire for Anthropic {
         };
         http.download(&results, sink)
     }
-
-    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
-        leniently(line, |line| {
-            Ok(Ok(judged(vendor, serde_json::from_slice(line)?, line)))
-        })
-    }
-
-    fn body<'l>(&self, line: &'l str) -> Option<&'l RawValue> {
-        inside(line, &["result", "message"])
-    }
 }
-
-fn judged(vendor: &Vendor, Line { custom_id, result }: Line<'_>, line: &[u8]) -> BatchLine {
-    let kind = word(result.as_ref().and_then(|result| result.kind.as_ref()));
-    let end = match (&*kind, &result) {
-        (
-            "succeeded",
-            Some(LineOutcome {
-                message: Some(message),
-                ..
-            }),
-        ) => answered(read(vendor, message.get().as_bytes(), false)),
-        ("errored", Some(result)) => answered(Err(failure(vendor, bytes(result.error)))),
-        ("canceled", _) => not_processed("the batch was cancelled before this request's turn"),
-        ("expired", _) => not_processed("the batch expired before this request's turn"),
-        _ => answered(Err(unlike(format!("the result `{kind}`"), line))),
-    };
-    BatchLine {
-        key: custom_id,
-        result: end,
-    }
-}
-
-/// Fields that are allowed in a call but not in a batch.
-const REFUSED: [&str; 5] = [
-    "stream",
-    "speed",
-    "store",
-    "previous_thread_event_id",
-    "cache_hint",
-];
 
 fn path(id: &str) -> String {
     format!("{BATCHES}/{}", escaped(id))
@@ -220,78 +149,38 @@ fn status_of(batch: &Value) -> BatchStatus {
         "ended" => BatchState::Completed,
         _ => BatchState::Unknown(ended),
     };
-    let total = sum(batch, &COUNTED);
+    let total = total(batch);
     let of = |name| count(&batch["request_counts"][name]).unwrap_or(0);
     let over = state.is_final();
-    BatchStatus {
-        // Until the batch has ended, all requests are counted as `processing`.
-        counts: total.filter(|_| over).map(|total| BatchCounts {
-            total,
-            completed: of("succeeded"),
-            failed: of("errored"),
-        }),
-        results: over.then(|| RESULTS.to_owned()).into_iter().collect(),
-        expected: sum(batch, &WORKED_ON).filter(|done| over && *done > 0),
-        poll_after: None,
-        state,
-    }
+    // Until the batch has ended, all requests are counted as `processing`.
+    let counts = total.filter(|_| over).map(|total| BatchCounts {
+        total,
+        completed: of("succeeded"),
+        failed: of("errored"),
+    });
+    let results = over.then(|| RESULTS.to_owned());
+    status(state, counts, results.into_iter().collect())
 }
 
 /// The names of the counts; their sum is the number of requests, from the start.
 const COUNTED: [&str; 5] = ["processing", "succeeded", "errored", "canceled", "expired"];
-/// The counts of requests that were processed.
-const WORKED_ON: [&str; 2] = ["succeeded", "errored"];
-
-/// The sum of these counts.
-fn sum(batch: &Value, names: &[&str]) -> Option<u64> {
+/// The number of requests of a batch.
+fn total(batch: &Value) -> Option<u64> {
     let counts = batch.get("request_counts")?.as_object()?;
-    let known = counts.keys().any(|name| names.contains(&&**name));
-    let all = names.iter().filter_map(|name| count(counts.get(*name)?));
-    known.then(|| all.fold(0, u64::saturating_add))
+    let counts: Vec<u64> = COUNTED
+        .iter()
+        .filter_map(|name| count(counts.get(*name)?))
+        .collect();
+    (!counts.is_empty()).then(|| counts.into_iter().fold(0, u64::saturating_add))
 }
 
 /// The path of the results of a batch that has ended, unless they were deleted.
 fn results_of(http: &Http<'_>, id: &str, batch: &Value) -> Option<String> {
     let url = text(batch, "results_url").filter(|_| text(batch, "archived_at").is_none())?;
     // The credential may be sent only to the base URL.
-    let below = url.strip_prefix(&http.api.access.address.base_url);
+    let below = url.strip_prefix(&http.api.access.base_url);
     let below = below.filter(|path| path.starts_with('/'));
     Some(below.map_or_else(|| format!("{}/results", path(id)), str::to_owned))
-}
-
-#[derive(Deserialize)]
-struct Line<'b> {
-    custom_id: String,
-    #[serde(borrow)]
-    result: Option<LineOutcome<'b>>,
-}
-
-#[derive(Deserialize)]
-struct LineOutcome<'b> {
-    #[serde(rename = "type")]
-    kind: Option<Value>,
-    #[serde(borrow)]
-    message: Option<&'b RawValue>,
-    #[serde(borrow)]
-    error: Option<&'b RawValue>,
-}
-
-fn bytes(part: Option<&RawValue>) -> &[u8] {
-    part.map_or("", RawValue::get).as_bytes()
-}
-
-/// The failure of one request.
-fn failure(vendor: &Vendor, error: &[u8]) -> Error {
-    let Some(body) = ErrorBody::from_body(error) else {
-        return malformed("an error without a message", error);
-    };
-    let mut known = RULES.anthropic_statuses.iter();
-    let known = known.find(|(kind, _)| body.words.contains(kind));
-    // An unknown error is not known to be the fault of the request, so it is retried.
-    let status = known.map_or(500, |(_, status)| *status);
-    let whole: Value = serde_json::from_slice(error).unwrap_or_default();
-    failure_in_batch(vendor, status, &body)
-        .with_request_id(whole.get("request_id").and_then(Value::as_str))
 }
 
 /// The batches with a matching creation time and number of requests, newest first.
@@ -304,29 +193,19 @@ fn candidates(
     let ahead = clock.map_or(0, |there| there.0 - Timestamp::from(SystemTime::now()).0);
     let since = since(intent, ahead);
     let created = |batch: &Value| time(batch.get("created_at")?);
-    let pages = http.pages(format!("{BATCHES}?limit={PAGE}"), |page| {
-        let list = page.get("data")?.as_array()?;
-        let older = |batch: &Value| created(batch).is_some_and(|time| time < since);
-        let past = !list.is_empty() && list.iter().all(older);
-        let more = page.get("has_more").and_then(Value::as_bool) == Some(true);
-        if past || !more {
-            return Some((list.clone(), None));
-        }
-        // A list that has more entries but names no last id cannot be read to its end.
-        let last = text(page, "last_id").or_else(|| text(list.last()?, "id"))?;
-        let next = format!("{BATCHES}?limit={PAGE}&after_id={}", escaped(last));
-        Some((list.clone(), Some(next)))
-    });
+    let older = |batch: &Value| created(batch).is_some_and(|time| time < since);
     let mut found = Vec::new();
-    for page in pages {
-        found.extend(page?.into_iter().filter_map(|batch| {
-            let id = text(&batch, "id")
-                .filter(|id| !known.contains(*id))?
-                .to_owned();
-            let fits = sum(&batch, &COUNTED) == Some(intent.items)
-                && created(&batch).is_none_or(|time| time >= since);
-            fits.then_some((id, batch))
+    for page in http.pages(&format!("{BATCHES}?limit={PAGE}"), "data", "after_id") {
+        let page = page?;
+        let is_last = !page.is_empty() && page.iter().all(older);
+        found.extend(page.into_iter().filter_map(|batch| {
+            let id = text(&batch, "id").filter(|id| !known.contains(*id))?;
+            let fits = total(&batch) == Some(intent.items) && !older(&batch);
+            fits.then(|| (id.to_owned(), batch.clone()))
         }));
+        if is_last {
+            break;
+        }
     }
     Ok(found)
 }
@@ -353,10 +232,9 @@ fn is_ours(
         _ => {}
     }
     // A line of our own batch would have the known fields.
-    let line = serde_json::from_slice::<Line<'_>>(&first.line);
-    Ok(Some(line.is_ok_and(|line| {
-        line.custom_id.starts_with(&intent.label)
-    })))
+    let line: Value = serde_json::from_slice(&first.line).unwrap_or_default();
+    let key = text(&line, "custom_id");
+    Ok(Some(key.is_some_and(|key| key.starts_with(&intent.label))))
 }
 
 /// Holds the first line, up to a bound. The write that completes it fails, so that the download ends.

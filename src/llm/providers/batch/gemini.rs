@@ -8,33 +8,25 @@
 use std::io::Write;
 use std::time::Duration;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use crate::base::{Error, ErrorKind, Optional, Sent, Timestamp};
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchLine, BatchRefusal, BatchStage, BatchState,
-    BatchStatus, ListedBatches,
+    BatchCounts, BatchInput, BatchIntent, BatchRefusal, BatchStage, BatchState, BatchStatus,
+    ListedBatches,
 };
 use crate::llm::providers::access::escaped;
-use crate::llm::providers::answer::malformed;
 use crate::llm::providers::content::invalid;
-use crate::llm::providers::dialect::read;
-use crate::llm::providers::error_body::{ErrorBody, word};
-use crate::llm::providers::errors::failure_in_batch;
+use crate::llm::providers::errors::{error_in_batch, failure_in_batch};
 use crate::llm::providers::gemini;
-use crate::llm::providers::rules::RULES;
+use crate::llm::providers::rules::word;
 use crate::llm::providers::vendor::Vendor;
-use crate::llm::request::Request;
 use crate::llm::transport::HttpReply;
 
-use super::files::{ListPage, Search};
-use super::http::{Http, Page, json as body_of, named, served_at, unusable};
-use super::reply::{
-    answered, count, inside, leniently, list_entries, not_processed, text, time, without_response,
-};
-use super::{Submission, Wire, expected, refusal};
+use super::files::{self, Listing, Search};
+use super::http::{Http, json as body_of, named, served_at, unusable};
+use super::reply::{count, text, time};
+use super::{Submission, Wire, refusal, status};
 
 /// How long to wait if a creation is rate-limited and the reply has no `Retry-After`.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
@@ -43,18 +35,6 @@ const PATIENCE: Duration = Duration::from_secs(15 * 60);
 pub(super) struct Gemini;
 
 impl Wire for Gemini {
-    fn line(
-        &self,
-        vendor: &Vendor,
-        key: &str,
-        request: &Request,
-        model: &str,
-    ) -> Result<Vec<u8>, Error> {
-        let request = gemini::content(vendor, request, model)?;
-        let line = json!({"key": key, "request": request});
-        Ok(format!("{line}\n").into_bytes())
-    }
-
     /// Uploads the input, unless an earlier attempt did.
     fn upload(
         &self,
@@ -87,12 +67,7 @@ impl Wire for Gemini {
     }
 
     fn find(&self, batch: &Submission<'_>, search: &Search<'_>) -> Result<ListedBatches, Error> {
-        let pages = batch.http.pages(LIST.to_owned(), page);
-        search.through(pages, |entry| {
-            let metadata = &entry["metadata"];
-            let ours = text(metadata, "displayName") == Some(&batch.intent.label);
-            ListPage::read(metadata, text(entry, "name"), ours, &["createTime"])
-        })
+        files::find(batch, &LIST, search)
     }
 
     fn discard(&self, http: &Http<'_>, file: &str) -> Result<(), Error> {
@@ -106,12 +81,7 @@ impl Wire for Gemini {
         path(id)
     }
 
-    fn status_of(
-        &self,
-        vendor: &Vendor,
-        batch: &Value,
-        _: Option<Timestamp>,
-    ) -> Option<BatchStatus> {
+    fn read(&self, vendor: &Vendor, batch: &Value, _: Option<Timestamp>) -> Option<BatchStatus> {
         Some(status_of(vendor, batch))
     }
 
@@ -132,44 +102,19 @@ impl Wire for Gemini {
         })
     }
 
-    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
-        leniently(line, |line| {
-            Ok(judged(vendor, serde_json::from_slice(line)?, line))
-        })
-    }
-
-    fn body<'l>(&self, line: &'l str) -> Option<&'l RawValue> {
-        inside(line, &["response"])
-    }
-
     fn cancel(&self, id: &str) -> String {
         format!("{}:cancel", path(id))
     }
 }
 
-fn judged(vendor: &Vendor, result: Line<'_>, line: &[u8]) -> Result<BatchLine, Error> {
-    let inner = || Some(text(result.metadata.as_ref()?, "key")?.to_owned());
-    let key = result.key.clone().or_else(inner);
-    let key = key.ok_or_else(|| malformed("a result without a key", line))?;
-    let end = match (&result.error, result.response) {
-        (Some(error), _) if code_of(error) == Some(1) => {
-            not_processed(failure(vendor, error).message())
-        }
-        (Some(error), _) => answered(Err(failure(vendor, error))),
-        (None, Some(response)) => answered(read(vendor, response.get().as_bytes(), false)),
-        (None, None) => without_response(line),
-    };
-    Ok(BatchLine { key, result: end })
-}
-
-const LIST: &str = "/batches?pageSize=100";
-
-fn page(list: &Value) -> Option<Page> {
-    let token = text(list, "nextPageToken");
-    let entries = list_entries(list, "operations", &["nextPageToken", "unreachable"])?;
-    let then = token.map(|token| format!("{LIST}&pageToken={}", escaped(token)));
-    Some((entries, then))
-}
+const LIST: Listing = Listing {
+    path: "/batches?pageSize=100",
+    entries: "operations",
+    after: "",
+    ids: &["/name"],
+    label: "/metadata/displayName",
+    created: &["/metadata/createTime"],
+};
 
 /// The path of a resource such as `batches/x`.
 fn path(resource: &str) -> String {
@@ -292,18 +237,15 @@ fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
         completed: of("successfulRequestCount"),
         failed: of("failedRequestCount"),
     });
-    BatchStatus {
-        // A batch that ended early may not keep the results that it had.
-        expected: expected(&state, counts).filter(|_| !results.is_empty()),
-        counts,
-        results: if state.is_final() {
-            results
-        } else {
-            Vec::new()
-        },
-        poll_after: None,
-        state,
+    let mut status = status(state, counts, results);
+    // A batch that ended early may not keep the results that it had.
+    if status.results.is_empty() {
+        status.expected = None;
     }
+    if !status.state.is_final() {
+        status.results.clear();
+    }
+    status
 }
 
 /// The name of the file with a batch's results.
@@ -322,7 +264,8 @@ fn failed(vendor: &Vendor, error: Option<&Value>) -> BatchState {
         );
         return BatchState::Failed(error.with_sent(Sent::Answered));
     };
-    let (code, failure) = (code_of(error), failure(vendor, error));
+    let failure = failure_in_batch(vendor, &error_in_batch(vendor, error));
+    let code = code_of(error);
     let transient = |error: &Error| {
         let error = Error::new(ErrorKind::Transient, error.message());
         BatchState::Failed(error.with_sent(Sent::Answered))
@@ -338,33 +281,4 @@ fn failed(vendor: &Vendor, error: Option<&Value>) -> BatchState {
 
 fn code_of(error: &Value) -> Option<u64> {
     count(error.get("code")?)
-}
-
-/// Classifies an error that has one of Google's codes or an HTTP status.
-fn failure(vendor: &Vendor, error: &Value) -> Error {
-    let mut error_body = ErrorBody::from_error(error);
-    let code = code_of(error);
-    let mut known = RULES.google_codes.iter();
-    let known = known.find(|(own, ..)| code == Some(*own));
-    let status = match (known, code) {
-        (Some((_, name, status)), _) => {
-            if !error_body.words.contains(name) {
-                error_body.words.insert(0, name.clone());
-            }
-            *status
-        }
-        (None, Some(code @ 400..600)) => code as u16,
-        // An unknown error is not known to be the request's fault, so it is retried.
-        (None, _) => 500,
-    };
-    failure_in_batch(vendor, status, &error_body)
-}
-
-#[derive(Deserialize)]
-struct Line<'b> {
-    key: Option<String>,
-    metadata: Option<Value>,
-    #[serde(borrow)]
-    response: Option<&'b RawValue>,
-    error: Option<Value>,
 }

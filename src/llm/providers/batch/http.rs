@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind, Optional, Timestamp};
+use crate::llm::providers::access::escaped;
 use crate::llm::providers::answer::{WEB_PAGE, is_web_page, malformed};
 use crate::llm::providers::dialect::request_id;
 use crate::llm::providers::errors::failure;
@@ -15,6 +16,7 @@ use crate::llm::providers::limits::{RateHeaders, retry_after};
 use crate::llm::transport::{HttpMethod, HttpReply, HttpTransfer};
 
 use super::refusal::places_of;
+use super::reply::text;
 use super::{BatchApi, REPLY};
 
 /// A list with more pages is assumed to repeat itself.
@@ -31,9 +33,6 @@ pub(super) struct Http<'a> {
     pub api: &'a BatchApi,
     pub ctx: &'a Context,
 }
-
-/// A page of a list: its entries, and the path of the next one.
-pub(super) type Page = (Vec<Value>, Option<String>);
 
 impl<'a> Http<'a> {
     /// Gets a resource that should exist.
@@ -117,7 +116,7 @@ impl<'a> Http<'a> {
     pub fn named_place(&self, url: &str) -> Result<String, Error> {
         self.by_way_of_base(url).ok_or_else(|| {
             let (vendor, named) = (self.api.vendor.name, redacted_url(origin(url)));
-            let base = redacted_url(&self.api.access.address.base_url);
+            let base = redacted_url(&self.api.access.base_url);
             let why = format!(
                 "{vendor} at {base} names {named} as the place to send to; nothing is sent to a \
                  host that is not configured"
@@ -127,7 +126,7 @@ impl<'a> Http<'a> {
     }
 
     fn above_version(&self) -> &str {
-        let base = &self.api.access.address.base_url;
+        let base = &self.api.access.base_url;
         let above = base.strip_suffix(self.api.vendor.segment);
         above.unwrap_or(base)
     }
@@ -152,14 +151,15 @@ impl<'a> Http<'a> {
         })
     }
 
-    /// Gets the pages of a list one by one. `split` gets the entries and the next path from a reply, or `None` if it
-    /// is not such a list.
+    /// Gets the pages of a list one by one, which have their entries under this name. `after` is the parameter for the last
+    /// id of the page before, in lists that have it.
     pub fn pages<'h>(
         &'h self,
-        first: String,
-        mut split: impl FnMut(&Value) -> Option<Page> + 'h,
+        list: &'h str,
+        entries: &'h str,
+        after: &'h str,
     ) -> impl Iterator<Item = Result<Vec<Value>, Error>> + 'h {
-        let mut next = Some(first);
+        let mut next = Some(list.to_owned());
         let mut left = MOST_PAGES;
         std::iter::from_fn(move || {
             let path = next.take()?;
@@ -169,8 +169,8 @@ impl<'a> Http<'a> {
             }
             left -= 1;
             let entries = self.get(&path).and_then(|reply| {
-                let value = json(&reply)?;
-                let (entries, then) = split(&value).ok_or_else(|| unusable("no list", &reply))?;
+                let page = page(list, entries, after, &json(&reply)?);
+                let (entries, then) = page.ok_or_else(|| unusable("no list", &reply))?;
                 if then.as_ref() == Some(&path) {
                     return Err(unusable("a page that follows itself", &reply));
                 }
@@ -243,7 +243,7 @@ impl<'a> Http<'a> {
     }
 
     fn is_at_home(&self, url: &str) -> bool {
-        origin(url) == origin(&self.api.access.address.base_url)
+        origin(url) == origin(&self.api.access.base_url)
     }
 
     /// The reply, if it is a success.
@@ -261,6 +261,42 @@ impl<'a> Http<'a> {
             }
         }
     }
+}
+
+/// The parameters of the next page of a list, by the places of their values in a page.
+const TOKENS: [(&str, &str); 3] = [
+    ("/paging/next_cursor", "cursor"),
+    ("/pagination_token", "pagination_token"),
+    ("/nextPageToken", "pageToken"),
+];
+
+/// The entries of a page of a list, and the path of the next page.
+fn page(list: &str, name: &str, after: &str, page: &Value) -> Option<(Vec<Value>, Option<String>)> {
+    let known = ["pagination_token", "nextPageToken", "unreachable"];
+    let entries = match page.get(name) {
+        Some(entries) => entries.as_array()?.clone(),
+        // An empty list may be absent, but then there is nothing else.
+        None if after.is_empty() && page.as_object()?.keys().all(|k| known.contains(&&**k)) => {
+            Vec::new()
+        }
+        None => return None,
+    };
+    let tokens = TOKENS.into_iter();
+    let mut tokens =
+        tokens.filter_map(|(place, name)| Some((name, page.pointer(place)?.as_str()?)));
+    let next = match tokens.find(|(_, token)| !token.is_empty()) {
+        // A list that has more entries but names no next page cannot be read to its end.
+        None if page["has_more"] == true => {
+            let last = text(page, "last_id").or_else(|| text(entries.last()?, "id"))?;
+            Some((after, last))
+        }
+        next => next,
+    };
+    let then = next.map(|(name, value)| {
+        let separator = if list.contains('?') { '&' } else { '?' };
+        format!("{list}{separator}{name}={}", escaped(value))
+    });
+    Some((entries, then))
 }
 
 fn is_gone(reply: &HttpReply) -> bool {

@@ -22,7 +22,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind, Optional, Timestamp};
@@ -63,17 +62,6 @@ struct Submission<'a> {
 trait Wire: Sync {
     fn uploads(&self) -> bool {
         true
-    }
-
-    /// The line of a request whose key was checked.
-    fn line(
-        &self,
-        vendor: &Vendor,
-        key: &str,
-        request: &Request,
-        model: &str,
-    ) -> Result<Vec<u8>, Error> {
-        lines::write(vendor, key, request, model, self.url())
     }
 
     /// The address that the line of a request contains, if the format has such lines.
@@ -117,19 +105,14 @@ trait Wire: Sync {
 
     fn status(&self, http: &Http<'_>, id: &str) -> Result<BatchStatus, Error> {
         let reply = http.get(&self.path(id))?;
-        let status = self.status_of(http.api.vendor, &json(&reply)?, served_at(&reply));
+        let status = self.read(http.api.vendor, &json(&reply)?, served_at(&reply));
         let mut status = status.ok_or_else(|| unusable("no status of a batch", &reply))?;
         status.poll_after = poll_after(&reply);
         Ok(status)
     }
 
-    /// The status in a reply of the server, which was sent at `served`.
-    fn status_of(
-        &self,
-        vendor: &Vendor,
-        batch: &Value,
-        served: Option<Timestamp>,
-    ) -> Option<BatchStatus>;
+    /// Reads the status in a reply of the server, which was sent at `now`.
+    fn read(&self, vendor: &Vendor, batch: &Value, now: Option<Timestamp>) -> Option<BatchStatus>;
 
     /// Writes one of the [results](BatchStatus::results) of a batch, one line per item.
     fn download(
@@ -140,15 +123,6 @@ trait Wire: Sync {
         sink: &mut dyn Write,
     ) -> Result<(), Error> {
         http.download(&format!("/files/{}/content", escaped(file)), sink)
-    }
-
-    fn read(&self, vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
-        lines::read(vendor, line)
-    }
-
-    /// The body of the reply in a line of results.
-    fn body<'l>(&self, line: &'l str) -> Option<&'l RawValue> {
-        reply::inside(line, &["response", "body"])
     }
 }
 
@@ -193,7 +167,7 @@ impl BatchApi {
         let transport = match transport {
             Some(transport) => transport,
             None => {
-                let http = HttpTransport::new(&access.address.base_url, CONNECTIONS, REPLY);
+                let http = HttpTransport::new(&access.base_url, CONNECTIONS, REPLY);
                 Arc::new(http.usable()?)
             }
         };
@@ -252,7 +226,7 @@ impl BatchClient for BatchApi {
     fn account(&self) -> BatchAccount {
         BatchAccount {
             provider: self.vendor.name.to_owned(),
-            base_url: redacted_url(&self.access.address.base_url),
+            base_url: redacted_url(&self.access.base_url),
             credential: self.access.account.clone(),
         }
     }
@@ -279,7 +253,7 @@ impl BatchClient for BatchApi {
         if attached::memory(request)?.is_some() {
             own = Cow::Owned(attached::filled(self.vendor, request)?);
         }
-        let line = self.wire.line(self.vendor, key, &own, model)?;
+        let line = lines::write(self.vendor, key, &own, model, self.wire.url())?;
         let (length, most) = (line.len() as u64, self.limits.bytes);
         if length > most {
             let why = format!("the request has {length} bytes, a whole batch at most {most}");
@@ -360,7 +334,7 @@ impl BatchClient for BatchApi {
 
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
         let redacted = |error| self.redacted(error);
-        let read = self.wire.read(self.vendor, line);
+        let read = lines::read(self.vendor, line);
         let BatchLine { key, result } = read.map_err(redacted)?;
         let result = match result {
             BatchLineResult::Answered(answer) => {
@@ -372,7 +346,7 @@ impl BatchClient for BatchApi {
                 if let Ok(response) = &mut answer {
                     self.access.remove_keys(response);
                 }
-                reply::answered(answer)
+                lines::answered(answer)
             }
             BatchLineResult::NotProcessed(error) => BatchLineResult::NotProcessed(redacted(error)),
         };
@@ -381,7 +355,7 @@ impl BatchClient for BatchApi {
 
     fn unchecked_answer(&self, line: &[u8]) -> Option<Response> {
         let text = String::from_utf8_lossy(line);
-        let body = self.wire.body(&text)?;
+        let body = lines::body(self.vendor, &text)?;
         let mut answer = dialect::read(self.vendor, body.get().as_bytes(), true).ok()?;
         self.access.remove_keys(&mut answer);
         Some(answer)
@@ -389,7 +363,7 @@ impl BatchClient for BatchApi {
 
     fn reply(&self, line: &[u8]) -> RawJson {
         let line = String::from_utf8_lossy(line);
-        let body = self.wire.body(&line).map(RawJson::of);
+        let body = lines::body(self.vendor, &line).map(RawJson::of);
         self.access
             .cleaned(body.unwrap_or_else(|| RawJson::new(&line)))
     }
@@ -437,16 +411,23 @@ fn check(request: &Request) -> Result<(), Error> {
     Ok(())
 }
 
-/// How many requests the results hold at least: of a batch that was completed those that were worked
-/// on, and of one that was cut short or failed those that were answered by then.
-fn expected(state: &BatchState, counts: Option<BatchCounts>) -> Option<u64> {
-    let counts = counts?;
-    let least = match state {
-        BatchState::Completed => counts.completed.saturating_add(counts.failed),
-        BatchState::Expired | BatchState::Cancelled | BatchState::Failed(_) => counts.completed,
-        _ => return None,
-    };
-    Some(least).filter(|least| *least > 0)
+/// A status with these results. They hold at least the requests that were worked on if the batch was completed, and those
+/// that were answered by then if it was cut short or failed.
+fn status(state: BatchState, counts: Option<BatchCounts>, results: Vec<String>) -> BatchStatus {
+    let expected = counts.and_then(|counts| match state {
+        BatchState::Completed => Some(counts.completed.saturating_add(counts.failed)),
+        BatchState::Expired | BatchState::Cancelled | BatchState::Failed(_) => {
+            Some(counts.completed)
+        }
+        _ => None,
+    });
+    BatchStatus {
+        state,
+        counts,
+        results,
+        expected: expected.filter(|least| *least > 0),
+        poll_after: None,
+    }
 }
 
 /// What every provider takes as the name of a request.

@@ -11,31 +11,42 @@ use crate::llm::batch::{
 use crate::llm::providers::access::escaped;
 use crate::llm::providers::vendor::Vendor;
 
-use super::files::{ListPage, Search};
-use super::http::{Page, json, named, poll_after};
+use super::files::{self, Listing, Search};
+use super::http::{json, named, poll_after};
 use super::refusal;
 use super::reply::{count, text, texts};
-use super::{Submission, Wire, expected};
+use super::{Submission, Wire, status};
 
 /// The wire.
 pub(super) struct OpenAi {
-    /// The path of the list. The position of the next page is appended.
-    list: &'static str,
+    list: &'static Listing,
     /// The endpoint that lines and batches name.
     endpoint: &'static str,
     /// Whether the provider must process a file before a batch can use it.
     processes_files: bool,
 }
 
+const LIST: Listing = Listing {
+    path: "/batches?limit=100",
+    entries: "data",
+    after: "after",
+    ids: &["/id"],
+    label: "/metadata/label",
+    created: &["/created_at"],
+};
+
 pub(super) static OPENAI: OpenAi = OpenAi {
-    list: "/batches?limit=100&",
+    list: &LIST,
     endpoint: "/v1/chat/completions",
     processes_files: false,
 };
 
 /// Groq itself chooses the length of a page of its list.
 pub(super) static GROQ: OpenAi = OpenAi {
-    list: "/batches?",
+    list: &Listing {
+        path: "/batches",
+        ..LIST
+    },
     ..OPENAI
 };
 
@@ -48,22 +59,6 @@ pub(super) static AZURE: OpenAi = OpenAi {
 
 /// After an upload the provider may reply for this long that the file does not exist.
 const FILE_LAG: Duration = Duration::from_secs(60);
-
-impl OpenAi {
-    fn page(&self, list: &Value) -> Option<Page> {
-        let entries = list.get("data")?.as_array()?.clone();
-        let cursor = list.get("paging").and_then(|p| text(p, "next_cursor"));
-        let more = list.get("has_more").and_then(Value::as_bool) == Some(true);
-        let last = text(list, "last_id").or_else(|| text(entries.last()?, "id"));
-        let then = match (cursor, more) {
-            (Some(cursor), _) => Some(format!("{}cursor={}", self.list, escaped(cursor))),
-            // A list that has more entries but names no next page cannot be read to its end.
-            (None, true) => Some(format!("{}after={}", self.list, escaped(last?))),
-            (None, false) => None,
-        };
-        Some((entries, then))
-    }
-}
 
 impl Wire for OpenAi {
     fn url(&self) -> &'static str {
@@ -112,22 +107,10 @@ impl Wire for OpenAi {
     }
 
     fn find(&self, batch: &Submission<'_>, search: &Search<'_>) -> Result<ListedBatches, Error> {
-        let first = self.list.trim_end_matches(['&', '?']).to_owned();
-        let pages = batch.http.pages(first, |list| self.page(list));
-        search.through(pages, |entry| {
-            let label = entry.get("metadata").and_then(|m| text(m, "label"));
-            let file = text(entry, "input_file_id");
-            let ours = file == Some(batch.file) || label == Some(&batch.intent.label);
-            ListPage::read(entry, text(entry, "id"), ours, &["created_at"])
-        })
+        files::find(batch, self.list, search)
     }
 
-    fn status_of(
-        &self,
-        vendor: &Vendor,
-        batch: &Value,
-        _: Option<Timestamp>,
-    ) -> Option<BatchStatus> {
+    fn read(&self, vendor: &Vendor, batch: &Value, _: Option<Timestamp>) -> Option<BatchStatus> {
         let word = text(batch, "status")?;
         // Azure sometimes capitalizes them.
         let counts = batch.get("request_counts").and_then(Value::as_object);
@@ -153,12 +136,7 @@ impl Wire for OpenAi {
             "failed" => refusal::refused(vendor, batch.get("errors")),
             _ => BatchState::Unknown(word.to_owned()),
         };
-        Some(BatchStatus {
-            expected: expected(&state, counts),
-            results: texts(batch, &["output_file_id", "error_file_id"]),
-            state,
-            counts,
-            poll_after: None,
-        })
+        let results = texts(batch, &["output_file_id", "error_file_id"]);
+        Some(status(state, counts, results))
     }
 }

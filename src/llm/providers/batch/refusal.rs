@@ -4,16 +4,16 @@ use serde_json::Value;
 
 use crate::base::{Error, ErrorKind};
 use crate::llm::batch::{BatchRefusal, BatchState, RequestName};
-use crate::llm::providers::error_body::ErrorBody;
+use crate::llm::providers::rules::ErrorBody;
 use crate::llm::providers::vendor::Vendor;
 
 use super::named::{WORDS, named};
 use super::reply::count;
 
 /// The kind of the failure of a batch or of one of its requests, also without a status.
-pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody, status: Option<u16>) -> ErrorKind {
-    let named = status.or(error_body.status);
-    if let Some(status) = named.filter(|status| (400..600).contains(status)) {
+pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody) -> ErrorKind {
+    let status = error_body.status;
+    if let Some(status) = status.filter(|status| (400..600).contains(status)) {
         return vendor.rule(status, error_body).kind;
     }
     let says = |parts: &[&str]| {
@@ -88,7 +88,7 @@ fn rank(refusal: &BatchRefusal) -> u8 {
 fn part(vendor: &Vendor, entry: &Value) -> BatchRefusal {
     let error_body = ErrorBody::from_error(entry);
     let line = entry.get("line").and_then(count).filter(|line| *line > 0);
-    let kind = kind(vendor, &error_body, None);
+    let kind = kind(vendor, &error_body);
     let error = Error::new(kind, message(vendor, &error_body));
     match line {
         Some(line) if kind != ErrorKind::Quota => {

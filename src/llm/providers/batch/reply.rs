@@ -1,83 +1,10 @@
-//! Parts of replies that several Batch APIs share: times, counts, lists, and the result of one request.
+//! Parts of replies that several Batch APIs share: times, counts and texts.
 
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
-use serde_json::value::RawValue;
 
-use crate::base::json_object::JsonObject;
-use crate::base::{Error, ErrorKind, Sent, Timestamp};
-use crate::llm::batch::{BatchLine, BatchLineResult};
-use crate::llm::providers::answer::{malformed, unlike};
-use crate::llm::providers::dialect::decode;
-use crate::llm::providers::lenient;
-use crate::llm::providers::vendor::Vendor;
-use crate::llm::response::Response;
-use crate::llm::transport::{HttpHeaders, HttpReply};
-
-/// Decodes the answer to a request of a batch like the reply to a single call.
-pub(super) fn answer(vendor: &Vendor, status: u16, body: &[u8]) -> Result<Response, Error> {
-    let reply = HttpReply {
-        status,
-        headers: HttpHeaders::default(),
-        body: body.to_vec(),
-    };
-    decode(vendor, &reply, false)
-}
-
-/// Reads a line of results. If it is not valid JSON, it is repaired first, and its answer gets a warning.
-pub(super) fn leniently(
-    line: &[u8],
-    read: impl Fn(&[u8]) -> serde_json::Result<Result<BatchLine, Error>>,
-) -> Result<BatchLine, Error> {
-    let (read, warning) = lenient::read(line, read).map_err(|error| malformed(error, line))?;
-    let mut line = read?;
-    if let (BatchLineResult::Answered(answer), Some(warning)) = (&mut line.result, warning)
-        && let Ok(response) = &mut **answer
-    {
-        response.warn(&warning);
-    }
-    Ok(line)
-}
-
-/// The value at a path of field names.
-pub(super) fn inside<'l>(json: &'l str, path: &[&str]) -> Option<&'l RawValue> {
-    let mut json: &RawValue = serde_json::from_str(json.trim()).ok()?;
-    for name in path {
-        json = JsonObject::parse(json.get())?.get(name, 0)?;
-    }
-    Some(json)
-}
-
-/// The result of a request that was processed.
-pub(super) fn answered(answer: Result<Response, Error>) -> BatchLineResult {
-    BatchLineResult::Answered(Box::new(answer))
-}
-
-/// The result of a line that has neither a response nor an error.
-pub(super) fn without_response(line: &[u8]) -> BatchLineResult {
-    answered(Err(unlike("neither a response nor an error", line)))
-}
-
-/// The entries of a page of a list under this name. The provider may leave out an empty list; the page must then have
-/// no fields but `others`.
-pub(super) fn list_entries(page: &Value, name: &str, others: &[&str]) -> Option<Vec<Value>> {
-    match page.get(name) {
-        Some(entries) => entries.as_array().cloned(),
-        None => {
-            let mut fields = page.as_object()?.keys();
-            fields
-                .all(|field| others.contains(&&**field))
-                .then(Vec::new)
-        }
-    }
-}
-
-/// The result of a request that was not processed. Another try may succeed, whatever ended its batch.
-pub(super) fn not_processed(why: impl Into<String>) -> BatchLineResult {
-    let error = Error::new(ErrorKind::Transient, why);
-    BatchLineResult::NotProcessed(error.with_sent(Sent::Answered))
-}
+use crate::base::Timestamp;
 
 /// A count: a number, or one in quotes.
 pub(super) fn count(value: &Value) -> Option<u64> {
