@@ -5,6 +5,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use ureq::Agent;
 use ureq::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use ureq::unversioned::transport::DefaultConnector;
@@ -22,6 +23,12 @@ const LONGEST: u64 = 16 << 20;
 const LONGEST_ID: usize = 200;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 const MOST_REDIRECTS: u32 = 5;
+/// All bytes that have a meaning in an address.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
 
 /// A source of articles.
 pub(crate) enum Finder {
@@ -154,7 +161,8 @@ fn at_url(
     if id == "." || id == ".." {
         return Err(invalid("the id would change the path of jobs.articles"));
     }
-    let url = template.replace(ArticleSource::ID, &percent_encoded(id));
+    let id = utf8_percent_encode(id, RESERVED).to_string();
+    let url = template.replace(ArticleSource::ID, &id);
     let place = redacted_url(&url);
     let timeout = ctx
         .remaining()
@@ -192,20 +200,18 @@ fn at_url(
 
 /// An address that is not allowed is a permanent failure; all others may be temporary.
 fn unreachable(error: &ureq::Error, place: &str, private: bool) -> Error {
-    let refused = match error {
-        ureq::Error::Io(error) => error.kind() == io::ErrorKind::PermissionDenied,
-        ureq::Error::RequireHttpsOnly(_) => true,
-        _ => false,
-    };
-    // The texts of these errors may quote the URL, which may contain a key.
-    let why = match error {
-        ureq::Error::RequireHttpsOnly(_) => "it does not begin with https://".to_owned(),
-        ureq::Error::BadUri(_) => {
-            "it is not a usable URL, or redirects to an unusable one".to_owned()
+    let (refused, why) = match error {
+        ureq::Error::RequireHttpsOnly(_) => (true, "it does not begin with https://".to_owned()),
+        // The texts of these errors may quote the URL, which may contain a key.
+        ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::Protocol(_) => {
+            let why = "it is not a usable URL, redirects to an unusable one, or its reply is not valid HTTP";
+            (false, why.to_owned())
         }
-        ureq::Error::Http(_) => "it does not result in a valid request".to_owned(),
-        ureq::Error::Protocol(_) => "its reply is not valid HTTP".to_owned(),
-        other => other.to_string(),
+        ureq::Error::Io(error) => (
+            error.kind() == io::ErrorKind::PermissionDenied,
+            error.to_string(),
+        ),
+        other => (false, other.to_string()),
     };
     if refused && !private {
         let why = format!(
@@ -215,19 +221,6 @@ fn unreachable(error: &ureq::Error, place: &str, private: bool) -> Error {
         return Error::new(ErrorKind::PermissionDenied, why);
     }
     Error::new(ErrorKind::Transient, format!("{place}: {why}"))
-}
-
-fn percent_encoded(id: &str) -> String {
-    let mut encoded = String::new();
-    for byte in id.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                encoded.push(char::from(byte));
-            }
-            _ => encoded.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    encoded
 }
 
 #[cfg(test)]

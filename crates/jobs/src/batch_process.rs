@@ -2,13 +2,14 @@
 
 use std::collections::HashSet;
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use batchwright::queue::{Children, PRIORITIES};
 use batchwright::{Context, Error, Handler, Job, RunningJob};
 
-use super::fields::{Fields, PayloadError};
+use super::fields::{PayloadError, Text, check_list, read};
 use super::job_type::JobType;
 
 pub(crate) const NAME: &str = "batch_process";
@@ -47,37 +48,51 @@ fn prepared(types: &[JobType], mut payload: Value) -> Result<Value, PayloadError
     Ok(payload)
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Payload {
+    jobs: Vec<Member>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Member {
+    #[serde(rename = "type")]
+    job_type: String,
+    payload: Value,
+    id: Option<Text>,
+    priority: Option<u8>,
+    max_retries: Option<u8>,
+}
+
 /// The jobs of a payload, each with its type.
 fn members(types: &[JobType], payload: &Value) -> Result<Vec<Job>, PayloadError> {
-    let fields = Fields::of(payload, &["jobs"])?;
-    let members = fields.list("jobs", MOST_JOBS)?;
-    let members = members.ok_or_else(|| fields.missing("jobs"))?;
+    let members = read::<Payload>(payload)?.jobs;
+    check_list("jobs", &members, MOST_JOBS)?;
     let mut seen = HashSet::new();
     let mut jobs = Vec::with_capacity(members.len());
-    for (i, (path, member)) in members.into_iter().enumerate() {
-        let names = ["type", "payload", "id", "priority", "max_retries"];
-        let fields = Fields::at(path.clone(), member, &names)?;
-        let name = fields.required_text("type")?;
-        let Some(one) = types.iter().find(|one| one.name() == name) else {
+    for (i, member) in members.into_iter().enumerate() {
+        let path = format!("jobs[{i}]");
+        let bad = |field, why: String| PayloadError::new(field, why).within(&path);
+        let Some(one) = types.iter().find(|one| one.name() == member.job_type) else {
             let names: Vec<&str> = types.iter().map(JobType::name).collect();
             let why = format!("unknown type; known types: {}", names.join(", "));
-            return Err(fields.bad("type", why));
+            return Err(bad("type", why));
         };
-        let payload = fields.get("payload");
-        let payload = payload.ok_or_else(|| fields.missing("payload"))?;
-        let job = one.checked(payload);
+        let job = one.checked(&member.payload);
         let mut job = job.map_err(|error| error.within(&format!("{path}.payload")))?;
-        let id = fields.text("id")?.map(str::to_owned);
-        let id = id.unwrap_or_else(|| i.to_string());
+        let id = member.id.map_or_else(|| i.to_string(), |id| id.0);
         if !seen.insert(id.clone()) {
-            return Err(fields.bad("id", format!("{id:?} occurs twice")));
+            return Err(bad("id", format!("{id:?} occurs twice")));
         }
-        let range = usize::from(*PRIORITIES.start())..=usize::from(*PRIORITIES.end());
-        if let Some(priority) = fields.whole("priority", range)? {
-            job = job.priority(u8::try_from(priority).unwrap_or(*PRIORITIES.end()));
+        if let Some(priority) = member.priority {
+            if !PRIORITIES.contains(&priority) {
+                return Err(bad("priority", "write a number from 1 to 10".to_owned()));
+            }
+            job = job.priority(priority);
         }
-        if let Some(retries) = fields.whole("max_retries", 0..=usize::from(u8::MAX))? {
-            job = job.max_retries(u8::try_from(retries).unwrap_or(u8::MAX));
+        if let Some(retries) = member.max_retries {
+            job = job.max_retries(retries);
         }
         jobs.push(job.item_id(id));
     }

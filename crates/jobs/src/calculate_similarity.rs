@@ -1,6 +1,7 @@
 //! `calculate_similarity`: the similarity of texts, as the cosine of their embeddings.
 
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -8,8 +9,8 @@ use serde_json::{Value, json};
 use batchwright::queue::Children;
 use batchwright::{Context, Error, ErrorKind, Handler, Job, Request, RunningJob};
 
-use super::fields::{Fields, PayloadError};
-use super::job_type::JobType;
+use super::fields::{PayloadError, Text, check_list, read};
+use super::job_type::{JobType, made};
 
 /// Lower than the priority of interactive jobs.
 const PRIORITY: u8 = 3;
@@ -22,93 +23,98 @@ pub(crate) fn job_type() -> JobType {
     JobType::handled("calculate_similarity", Handler::with_children(calculate))
         .about("Similarity of texts: the texts nearest to a given one, or the nearest pairs")
         .priority(PRIORITY)
-        .check(|payload| Payload::read(payload).map(drop))
+        .check(|payload| read::<Payload>(payload)?.check())
 }
 
-struct Payload<'v> {
-    items: Vec<(String, Source<'v>)>,
-    query: Option<Source<'v>>,
-    top_k: usize,
-    min_score: f64,
-    model: Option<&'v str>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Payload {
+    items: Vec<Item>,
+    query: Option<Item>,
+    top_k: Option<NonZeroUsize>,
+    min_score: Option<f64>,
+    model: Option<Text>,
 }
 
-/// The source of an embedding.
-enum Source<'v> {
-    Text(&'v str),
-    Vector(Vec<f32>),
+/// A text, or its embedding.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Item {
+    id: Option<Text>,
+    text: Option<Text>,
+    embedding: Option<Vector>,
 }
 
-impl<'v> Payload<'v> {
-    fn read(payload: &'v Value) -> Result<Self, PayloadError> {
-        let names = ["items", "query", "top_k", "min_score", "model"];
-        let fields = Fields::of(payload, &names)?;
-        let members = fields.list("items", MOST_ITEMS)?;
-        let members = members.ok_or_else(|| fields.missing("items"))?;
-        let mut items = Vec::with_capacity(members.len());
-        let mut seen = HashSet::new();
-        for (i, (path, member)) in members.into_iter().enumerate() {
-            let item = Fields::at(path, member, &["id", "text", "embedding"])?;
-            let id = item
-                .text("id")?
-                .map_or_else(|| i.to_string(), str::to_owned);
-            if !seen.insert(id.clone()) {
-                return Err(item.bad("id", format!("{id:?} occurs twice")));
-            }
-            items.push((id, source(&item)?));
+#[derive(Deserialize)]
+#[serde(try_from = "Vec<f32>")]
+struct Vector(Vec<f32>);
+
+impl TryFrom<Vec<f32>> for Vector {
+    type Error = &'static str;
+
+    fn try_from(numbers: Vec<f32>) -> Result<Self, Self::Error> {
+        if numbers.iter().any(|x| *x != 0.0) && numbers.iter().all(|x| x.is_finite()) {
+            return Ok(Self(numbers));
         }
-        let query = fields.object("query", &["text", "embedding"])?;
-        let query = query.map(|query| source(&query)).transpose()?;
-        if query.is_none() && !(2..=MOST_PAIRED).contains(&items.len()) {
+        Err("write a list of numbers that are not all 0")
+    }
+}
+
+impl Payload {
+    fn check(&self) -> Result<(), PayloadError> {
+        check_list("items", &self.items, MOST_ITEMS)?;
+        let items = self.items.iter().enumerate();
+        let items = items.map(|(i, item)| (format!("items[{i}]"), item));
+        let query = self.query.iter().map(|query| ("query".to_owned(), query));
+        for (path, source) in query.chain(items) {
+            if source.text.is_some() == source.embedding.is_some() {
+                let why = "write either text or embedding";
+                return Err(PayloadError::new("text", why).within(&path));
+            }
+        }
+        let mut seen = HashSet::new();
+        for i in 0..self.items.len() {
+            let id = self.id(i);
+            if !seen.insert(id.clone()) {
+                let why = format!("{id:?} occurs twice");
+                return Err(PayloadError::new(format!("items[{i}].id"), why));
+            }
+        }
+        if self.query.is_none() && !(2..=MOST_PAIRED).contains(&self.items.len()) {
             let why =
                 format!("without a query each is compared with each: write 2 to {MOST_PAIRED}");
-            return Err(fields.bad("items", why));
+            return Err(PayloadError::new("items", why));
         }
-        Ok(Self {
-            items,
-            query,
-            top_k: fields.whole("top_k", 1..=MOST_ITEMS)?.unwrap_or(TOP_K),
-            min_score: fields.number("min_score", -1.0..=1.0)?.unwrap_or(-1.0),
-            model: fields.text("model")?,
-        })
+        if self
+            .min_score
+            .is_some_and(|score| !(-1.0..=1.0).contains(&score))
+        {
+            let why = "write a number from -1 to 1";
+            return Err(PayloadError::new("min_score", why));
+        }
+        Ok(())
+    }
+
+    /// The name of an item.
+    fn id(&self, i: usize) -> String {
+        let id = self.items[i].id.as_ref();
+        id.map_or_else(|| i.to_string(), |id| id.0.clone())
     }
 
     /// All sources; the query first, if there is one.
-    fn sources(&self) -> impl Iterator<Item = &Source<'v>> {
-        let items = self.items.iter().map(|(_, source)| source);
-        self.query.iter().chain(items)
+    fn sources(&self) -> impl Iterator<Item = &Item> {
+        self.query.iter().chain(&self.items)
     }
 
-    fn embedding(&self, text: &str) -> Job {
-        let request = Request::embedding(text);
-        Job::from(match self.model {
-            Some(model) => request.with_model(model),
-            None => request,
-        })
-    }
-}
-
-fn source<'v>(fields: &Fields<'v>) -> Result<Source<'v>, PayloadError> {
-    if fields.get("text").is_some() == fields.get("embedding").is_some() {
-        return Err(fields.bad("text", "write either text or embedding"));
-    }
-    if let Some(text) = fields.text("text")? {
-        return Ok(Source::Text(text));
-    }
-    let vector = fields.get("embedding").map(Vec::<f32>::deserialize);
-    match vector {
-        Some(Ok(vector))
-            if vector.iter().any(|x| *x != 0.0) && vector.iter().all(|x| x.is_finite()) =>
-        {
-            Ok(Source::Vector(vector))
-        }
-        _ => Err(fields.bad("embedding", "write a list of numbers that are not all 0")),
+    fn embedding(&self, text: &Text) -> Job {
+        let mut request = Request::embedding(&text.0);
+        request.model = self.model.as_ref().map(|model| model.0.clone());
+        Job::from(request)
     }
 }
 
 fn calculate(job: &RunningJob, children: &Children, _: &Context) -> Result<Option<Value>, Error> {
-    let payload: Value = job.parse()?;
-    let payload = Payload::read(&payload)?;
+    let payload: Payload = job.parse()?;
     let Some(vectors) = vectors(&payload, children)? else {
         return Ok(None);
     };
@@ -121,13 +127,14 @@ fn calculate(job: &RunningJob, children: &Children, _: &Context) -> Result<Optio
         return Err(Error::new(ErrorKind::Invalid, why));
     }
     let units: Vec<Vec<f32>> = vectors.iter().map(|vector| unit(vector)).collect();
-    let id = |i: usize| payload.items[i].0.as_str();
-    let keep = |score: &f64| *score >= payload.min_score;
+    let id = |i| payload.id(i);
+    let keep = |score: &f64| *score >= payload.min_score.unwrap_or(-1.0);
+    let top_k = payload.top_k.map_or(TOP_K, NonZeroUsize::get);
     Ok(Some(match (&payload.query, &units[..]) {
         (Some(_), [query, items @ ..]) => {
             let scores = items.iter().map(|item| cosine(query, item)).enumerate();
             let scores = scores.filter(|(_, score)| keep(score)).collect();
-            let best = best(scores, payload.top_k).into_iter();
+            let best = best(scores, top_k).into_iter();
             let matches = best.map(|(i, score)| json!({"id": id(i), "score": rounded(score)}));
             json!({"matches": matches.collect::<Vec<_>>(), "dimensions": dimensions})
         }
@@ -135,7 +142,7 @@ fn calculate(job: &RunningJob, children: &Children, _: &Context) -> Result<Optio
             let pairs = (0..items.len()).flat_map(|a| (a + 1..items.len()).map(move |b| (a, b)));
             let scores = pairs.map(|(a, b)| ((a, b), cosine(&items[a], &items[b])));
             let scores = scores.filter(|(_, score)| keep(score)).collect();
-            let best = best(scores, payload.top_k).into_iter();
+            let best = best(scores, top_k).into_iter();
             let pairs = best
                 .map(|((a, b), score)| json!({"a": id(a), "b": id(b), "score": rounded(score)}));
             json!({"pairs": pairs.collect::<Vec<_>>(), "dimensions": dimensions})
@@ -144,27 +151,23 @@ fn calculate(job: &RunningJob, children: &Children, _: &Context) -> Result<Optio
 }
 
 /// The embeddings of all sources; `None` while some are not made yet.
-fn vectors(payload: &Payload<'_>, children: &Children) -> Result<Option<Vec<Vec<f32>>>, Error> {
-    let texts = payload.sources().filter_map(|source| match source {
-        Source::Text(text) => Some(payload.embedding(text)),
-        Source::Vector(_) => None,
-    });
-    let asked: Vec<Job> = texts.collect();
-    let made = if asked.is_empty() {
+fn vectors(payload: &Payload, children: &Children) -> Result<Option<Vec<Vec<f32>>>, Error> {
+    let texts = payload.sources().filter_map(|source| source.text.as_ref());
+    let asked: Vec<Job> = texts.map(|text| payload.embedding(text)).collect();
+    let calls = if asked.is_empty() {
         Vec::new()
     } else {
         match children.gather("embeddings", || Ok(asked))? {
-            Some(made) => made,
+            Some(calls) => calls,
             None => return Ok(None),
         }
     };
-    let mut made = made.iter();
-    let vector = |source: &Source<'_>| match source {
-        Source::Vector(vector) => Ok(vector.clone()),
-        Source::Text(_) => {
-            let line = made.next().map(|result| result.parse::<Line>());
-            let line = line.unwrap_or_else(|| Err(Error::cancelled()));
-            line.map(|line| line.embedding).map_err(|e| missing(&e))
+    let mut calls = calls.iter();
+    let vector = |source: &Item| match &source.embedding {
+        Some(vector) => Ok(vector.0.clone()),
+        None => {
+            let line = made::<Line>(calls.next(), "the embedding of a text failed")?;
+            Ok(line.embedding)
         }
     };
     let vectors: Result<_, Error> = payload.sources().map(vector).collect();
@@ -175,11 +178,6 @@ fn vectors(payload: &Payload<'_>, children: &Children) -> Result<Option<Vec<Vec<
 #[derive(Deserialize)]
 struct Line {
     embedding: Vec<f32>,
-}
-
-fn missing(error: &Error) -> Error {
-    let why = format!("the embedding of a text failed: {}", error.message());
-    Error::new(ErrorKind::Invalid, why)
 }
 
 /// The vector of length 1 in the same direction.

@@ -9,15 +9,15 @@ use encoding_rs::{Encoding, ISO_2022_JP, UTF_8, WINDOWS_1252};
 use html5ever::tendril::TendrilSink;
 use html5ever::tree_builder::{Tracer, TreeBuilderOpts};
 use html5ever::{ParseOpts, parse_document};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use batchwright::queue::ModelCall;
 use batchwright::{Context, Error, ErrorKind, Handler, RunningJob};
 
-use super::fields::{Fields, PayloadError};
+use super::fields::{PayloadError, Text, read};
 use super::job_type::{Host, JobType};
 
-const FIELDS: [&str; 2] = ["html", "url"];
 /// Larger pages are not articles, and parsing them would occupy a thread for a long time.
 const MOST_ELEMENTS: usize = 200_000;
 /// The time to parse a page grows with the square of its depth; browsers flatten elements that are nested deeper. This
@@ -32,10 +32,9 @@ const DECLARED_WITHIN: usize = 1024;
 
 pub(crate) fn job_type(host: &Host) -> JobType {
     let local_files = host.local_files;
-    let handler = Handler::new(move |job: &RunningJob, _: &Context| {
-        let payload: Value = job.parse()?;
-        let payload = Payload::read(&payload, local_files)?;
-        article(payload.html, payload.url)
+    let handler = Handler::new(|job: &RunningJob, _: &Context| {
+        let payload: Payload = job.parse()?;
+        article(&payload.html.0, payload.url.as_ref().map(|url| &*url.0))
     });
     JobType::handled(
         "extract_content",
@@ -49,28 +48,29 @@ pub(crate) fn job_type(host: &Host) -> JobType {
             Ok(payload)
         }
     })
-    .check(move |payload| Payload::read(payload, local_files).map(drop))
+    .check(|payload| read::<Payload>(payload).map(drop))
 }
 
-struct Payload<'v> {
-    html: &'v str,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Payload {
+    html: Text,
     /// The address of the page, for links and titles.
-    url: Option<&'v str>,
+    url: Option<PageUrl>,
 }
 
-impl<'v> Payload<'v> {
-    fn read(payload: &'v Value, local_files: bool) -> Result<Self, PayloadError> {
-        let fields = Fields::of(payload, &FIELDS)?;
-        let url = fields.text("url")?;
-        let web = |url: &str| url.starts_with("http://") || url.starts_with("https://");
-        if !url.is_none_or(web) {
-            return Err(fields.bad("url", "write an address as https://example.org/page"));
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct PageUrl(String);
+
+impl TryFrom<String> for PageUrl {
+    type Error = &'static str;
+
+    fn try_from(url: String) -> Result<Self, Self::Error> {
+        if url.starts_with("http://") || url.starts_with("https://") {
+            return Ok(Self(url));
         }
-        let or = if local_files { ", or path, a file" } else { "" };
-        let missing = || format!("bring the text of the page{or}: no page is fetched here");
-        let html = fields.text("html")?;
-        let html = html.ok_or_else(|| fields.bad("html", missing()))?;
-        Ok(Self { html, url })
+        Err("write an address as https://example.org/page")
     }
 }
 

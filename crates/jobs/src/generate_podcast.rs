@@ -11,21 +11,13 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::audio::{AudioFolder, Wav};
-use super::fields::{Fields, Length, PayloadError, Preferences};
-use super::job_type::{Host, JobType, now};
+use super::fields::{Length, Preferences, Text, check_list, read};
+use super::job_type::{Host, JobType, made, now};
 
 const NAME: &str = "generate_podcast";
 /// The kinds of the jobs that call models.
 const SCRIPT: &str = "generate_podcast.script";
 const SPEECH: &str = "generate_podcast.speech";
-const FIELDS: [&str; 6] = [
-    "article_id",
-    "content",
-    "user_preferences",
-    "voices",
-    "model",
-    "speech_model",
-];
 const SPEECH_MODEL: &str = "gpt-4o-mini-tts";
 /// Who speaks, and the voices unless others are given.
 const SPEAKERS: [&str; 2] = ["Host", "Guest"];
@@ -49,8 +41,11 @@ pub(crate) fn job_type(host: &Host) -> JobType {
     made.about(about)
         .named_by("article_id")
         .check(move |payload| {
-            let payload = Payload::read(payload)?;
-            finder.check_article(payload.content, payload.article_id)
+            let payload: Payload = read(payload)?;
+            if let Some(voices) = &payload.voices {
+                check_list("voices", voices, SPEAKERS.len())?;
+            }
+            finder.check_article(payload.content.as_ref(), payload.article_id.as_ref())
         })
 }
 
@@ -65,14 +60,13 @@ pub(crate) fn calls(host: &Host) -> Vec<(&'static str, ModelCall)> {
 fn write_script(host: &Host) -> ModelCall {
     let host = host.clone();
     let ask = move |job: &RunningJob, ctx: &Context| {
-        let payload: Value = job.parse()?;
-        let payload = Payload::read(&payload)?;
-        let content = host.article(payload.content, payload.article_id, ctx)?;
+        let payload: Payload = job.parse()?;
+        let (content, id) = (payload.content.as_ref(), payload.article_id.as_ref());
+        let content = host.article(content, id, ctx)?;
         payload.request(content)
     };
     let make = |job: &RunningJob, answer: &Response| {
-        let payload: Value = job.parse()?;
-        let payload = Payload::read(&payload)?;
+        let payload: Payload = job.parse()?;
         answer.parse::<Script>()?.spoken(payload.speakers())
     };
     let json = Request::default().with_response_format(ResponseFormat::JsonObject);
@@ -98,41 +92,44 @@ fn speak(folder: AudioFolder) -> ModelCall {
     ModelCall::new(ask, make).like(Request::speech("", ""))
 }
 
-struct Payload<'v> {
-    article_id: Option<&'v str>,
-    content: Option<&'v str>,
-    preferences: Preferences<'v>,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Payload {
+    article_id: Option<Text>,
+    content: Option<Text>,
+    user_preferences: Option<Preferences>,
     /// One for each speaker.
-    voices: Vec<&'v str>,
-    model: Option<&'v str>,
-    speech_model: &'v str,
+    voices: Option<Vec<Text>>,
+    model: Option<Text>,
+    speech_model: Option<Text>,
 }
 
-impl<'v> Payload<'v> {
-    fn read(payload: &'v Value) -> Result<Self, PayloadError> {
-        let fields = Fields::of(payload, &FIELDS)?;
-        Ok(Self {
-            article_id: fields.text("article_id")?,
-            content: fields.text("content")?,
-            preferences: Preferences::read(&fields)?,
-            voices: voices(&fields)?,
-            model: fields.text("model")?,
-            speech_model: fields.text("speech_model")?.unwrap_or(SPEECH_MODEL),
-        })
+impl Payload {
+    fn voices(&self) -> Vec<&str> {
+        match &self.voices {
+            Some(voices) => voices.iter().map(|voice| &*voice.0).collect(),
+            None => VOICES.to_vec(),
+        }
     }
 
     fn speakers(&self) -> &'static [&'static str] {
-        &SPEAKERS[..self.voices.len()]
+        &SPEAKERS[..self.voices().len().min(SPEAKERS.len())]
+    }
+
+    fn speech_model(&self) -> &str {
+        let named = self.speech_model.as_ref();
+        named.map_or(SPEECH_MODEL, |model| &model.0)
     }
 
     /// The request for the script.
     fn request(&self, content: String) -> Result<Request, Error> {
-        let (extent, most_turns) = match self.preferences.length {
+        let preferences = self.user_preferences.clone().unwrap_or_default();
+        let (extent, most_turns) = match preferences.length() {
             Length::Short => ("about 200 words", 20),
             Length::Medium => ("about 600 words", 60),
             Length::Long => ("about 1200 words", 120),
         };
-        let language = self.preferences.in_language();
+        let language = preferences.in_language();
         let speakers = self.speakers();
         let who = match speakers {
             [one] => format!("a talk by one speaker, {one}"),
@@ -147,41 +144,26 @@ impl<'v> Payload<'v> {
         );
         let format = ResponseFormat::json_schema(schema(speakers, most_turns))?;
         let request = Request::new(content).with_system(system);
-        let request = request.with_response_format(format);
-        Ok(match self.model {
-            Some(model) => request.with_model(model),
-            None => request,
-        })
+        let mut request = request.with_response_format(format);
+        request.model = self.model.as_ref().map(|model| model.0.clone());
+        Ok(request)
     }
 
     /// The script in parts, one per turn and call of the speech model.
     fn pieces(&self, podcast: JobId, script: &Script) -> Vec<Piece> {
+        let voices = self.voices();
         let voice = |speaker: &str| {
             let place = SPEAKERS.iter().position(|known| *known == speaker);
-            self.voices.get(place.unwrap_or_default()).copied()
+            voices.get(place.unwrap_or_default()).copied()
         };
         let piece = |turn: &Turn| Piece {
             podcast,
-            model: self.speech_model.to_owned(),
+            model: self.speech_model().to_owned(),
             voice: voice(&turn.speaker).unwrap_or_default().to_owned(),
             text: turn.text.clone(),
         };
         script.turns.iter().map(piece).collect()
     }
-}
-
-/// The voices of the speakers, one or two.
-fn voices<'v>(fields: &Fields<'v>) -> Result<Vec<&'v str>, PayloadError> {
-    let Some(given) = fields.list("voices", SPEAKERS.len())? else {
-        return Ok(VOICES.to_vec());
-    };
-    let voice = |(path, member): (String, &'v Value)| {
-        let named = |name: &&str| (1..=100).contains(&name.trim().chars().count());
-        let why = "write the name of a voice, of 1 to 100 characters";
-        let voice = member.as_str().filter(named);
-        voice.ok_or_else(|| PayloadError::new(path, why))
-    };
-    given.into_iter().map(voice).collect()
 }
 
 /// A complete script.
@@ -298,8 +280,7 @@ fn podcast(
     job: &RunningJob,
     children: &Children,
 ) -> Result<Option<Value>, Error> {
-    let payload: Value = job.parse()?;
-    let payload = Payload::read(&payload)?;
+    let payload: Payload = job.parse()?;
     // Every podcast would fail for this reason, so the jobs wait until the folder can be written.
     let ready = folder.prepare(job.job_id);
     ready.map_err(Error::with_unreachable)?;
@@ -342,8 +323,8 @@ fn podcast(
     let finished = folder.finished(target)?;
     folder.forget(job.job_id);
     let characters: usize = pieces.iter().map(|piece| piece.text.chars().count()).sum();
-    let voices = SPEAKERS.iter().zip(&payload.voices);
-    let voices = voices.map(|(speaker, voice)| ((*speaker).to_owned(), Value::from(*voice)));
+    let voices = SPEAKERS.iter().zip(payload.voices());
+    let voices = voices.map(|(speaker, voice)| ((*speaker).to_owned(), Value::from(voice)));
     Ok(Some(json!({
         "audio": finished.name,
         "seconds": finished.seconds,
@@ -351,7 +332,7 @@ fn podcast(
         "parts": pieces.len(),
         "characters": characters,
         "voices": voices.collect::<serde_json::Map<_, _>>(),
-        "speech_model": payload.speech_model,
+        "speech_model": payload.speech_model(),
         "title": script.title,
         "script": script.turns,
         "generated_at": now(),
@@ -365,12 +346,7 @@ fn script_of(job: &RunningJob, children: &Children) -> Result<Option<Script>, Er
     let Some(written) = children.gather("script", ask)? else {
         return Ok(None);
     };
-    let script = written.first().map(|written| written.parse::<Script>());
-    let script = script.unwrap_or_else(|| Err(Error::cancelled()));
-    script.map(Some).map_err(|error| {
-        let why = format!("no model wrote the script: {}", error.message());
-        Error::new(ErrorKind::Invalid, why)
-    })
+    made(written.first(), "no model wrote the script").map(Some)
 }
 
 #[cfg(test)]
@@ -381,7 +357,7 @@ mod tests {
     fn a_script_is_requested_and_each_turn_is_a_part() {
         let payload = json!({"content": "It rained.", "voices": ["ash", "sage"], "model": "m",
             "user_preferences": {"length": "short", "language": "ja"}});
-        let payload = Payload::read(&payload).unwrap();
+        let payload = read::<Payload>(&payload).unwrap();
         let request = payload.request("It rained.".to_owned()).unwrap();
         let system = request.system.as_deref().unwrap();
         for part in ["Host and Guest", "200 words", "the tag ja"] {

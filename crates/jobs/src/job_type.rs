@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_json::value::to_raw_value;
 use sha2::{Digest, Sha256};
 
-use batchwright::queue::{ModelCall, PRIORITIES};
+use batchwright::queue::{JobResult, ModelCall, PRIORITIES};
 use batchwright::{Context, Error, ErrorKind, Handler, Job, Request};
 
 use super::audio::AudioFolder;
-use super::fields::PayloadError;
+use super::fields::{PayloadError, Text};
 
 type Check = dyn Fn(&Value) -> Result<(), PayloadError> + Send + Sync;
 type Prepare = dyn Fn(Value) -> Result<Value, PayloadError> + Send + Sync;
@@ -199,8 +200,8 @@ impl Host {
     /// Rejects a payload without a text, unless articles can be looked up by id.
     pub fn check_article(
         &self,
-        content: Option<&str>,
-        id: Option<&str>,
+        content: Option<&Text>,
+        id: Option<&Text>,
     ) -> Result<(), PayloadError> {
         if content.is_some() || id.is_some() && self.articles.is_some() {
             Ok(())
@@ -215,20 +216,21 @@ impl Host {
     /// If there is none, or it cannot be found or is blank.
     pub fn article(
         &self,
-        content: Option<&str>,
-        id: Option<&str>,
+        content: Option<&Text>,
+        id: Option<&Text>,
         ctx: &Context,
     ) -> Result<String, Error> {
-        let text = match (content, id, &self.articles) {
-            (Some(content), ..) => content.to_owned(),
-            (None, Some(id), Some(find)) => find(id, ctx)?,
-            _ => return Err(no_article().into()),
-        };
-        if text.trim().is_empty() {
-            let why = format!("the article {} has no text", id.unwrap_or_default());
-            return Err(Error::new(ErrorKind::Invalid, why));
+        match (content, id, &self.articles) {
+            (Some(content), ..) => Ok(content.0.clone()),
+            (None, Some(Text(id)), Some(find)) => match find(id, ctx)? {
+                text if text.trim().is_empty() => {
+                    let why = format!("the article {id} has no text");
+                    Err(Error::new(ErrorKind::Invalid, why))
+                }
+                text => Ok(text),
+            },
+            _ => Err(no_article().into()),
         }
-        Ok(text)
     }
 }
 
@@ -246,6 +248,13 @@ pub(crate) struct Host {
     pub local_files: bool,
     /// The folder for audio.
     pub audio_folder: Option<AudioFolder>,
+}
+
+/// What a model call of a job made, or why the job fails without it.
+pub(crate) fn made<T: DeserializeOwned>(call: Option<&JobResult>, why: &str) -> Result<T, Error> {
+    let made = call.map(|call| call.parse::<T>());
+    let made = made.unwrap_or_else(|| Err(Error::cancelled()));
+    made.map_err(|error| Error::new(ErrorKind::Invalid, format!("{why}: {}", error.message())))
 }
 
 /// The present time, for example `2026-11-21T23:14:39Z`.

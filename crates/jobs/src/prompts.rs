@@ -1,43 +1,58 @@
 //! `completion` and `embedding`: prompts as payloads, for programs that also submit jobs of other types.
 
+use std::num::NonZeroU32;
+
+use serde::Deserialize;
+
 use batchwright::Request;
 use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
 
-use super::fields::Fields;
+use super::fields::{PayloadError, Text, read};
 use super::job_type::JobType;
 
-const MOST_TOKENS: usize = u32::MAX as usize;
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Completion {
+    prompt: Text,
+    system: Option<Text>,
+    model: Option<Text>,
+    max_tokens: Option<NonZeroU32>,
+    temperature: Option<f64>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Embedding {
+    text: Text,
+    model: Option<Text>,
+}
 
 pub(crate) fn completion() -> JobType {
     JobType::prompt(COMPLETION_KIND, |payload| {
-        let names = ["prompt", "system", "model", "max_tokens", "temperature"];
-        let fields = Fields::of(payload, &names)?;
-        let mut request = Request::new(fields.required_text("prompt")?);
-        if let Some(system) = fields.text("system")? {
-            request = request.with_system(system);
+        let payload: Completion = read(payload)?;
+        let mut request = Request::new(payload.prompt.0);
+        request.system = payload.system.map(|text| text.0);
+        request.model = payload.model.map(|text| text.0);
+        request.params.max_tokens = payload.max_tokens.map(NonZeroU32::get);
+        request.params.temperature = payload.temperature;
+        if payload
+            .temperature
+            .is_some_and(|heat| !(0.0..=2.0).contains(&heat))
+        {
+            let why = "write a number from 0 to 2";
+            return Err(PayloadError::new("temperature", why));
         }
-        if let Some(model) = fields.text("model")? {
-            request = request.with_model(model);
-        }
-        if let Some(tokens) = fields.whole("max_tokens", 1..=MOST_TOKENS)? {
-            request = request.with_max_tokens(u32::try_from(tokens).unwrap_or(u32::MAX));
-        }
-        Ok(match fields.number("temperature", 0.0..=2.0)? {
-            Some(temperature) => request.with_temperature(temperature),
-            None => request,
-        })
+        Ok(request)
     })
     .about("Answer to a prompt; files with only prompts need no --type")
 }
 
 pub(crate) fn embedding() -> JobType {
     JobType::prompt(EMBEDDING_KIND, |payload| {
-        let fields = Fields::of(payload, &["text", "model"])?;
-        let request = Request::embedding(fields.required_text("text")?);
-        Ok(match fields.text("model")? {
-            Some(model) => request.with_model(model),
-            None => request,
-        })
+        let payload: Embedding = read(payload)?;
+        let mut request = Request::embedding(payload.text.0);
+        request.model = payload.model.map(|text| text.0);
+        Ok(request)
     })
     .about("Embedding of a text; one call embeds many texts")
 }

@@ -1,29 +1,20 @@
 //! `validate_summary`: whether a summary is faithful to its source, checked without a model, and also by a model if
 //! requested.
 
+use std::num::NonZeroUsize;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use batchwright::queue::{Children, ModelCall};
-use batchwright::{
-    Context, Error, ErrorKind, Handler, Job, Request, Response, ResponseFormat, RunningJob,
-};
+use batchwright::{Context, Error, Handler, Job, Request, Response, ResponseFormat, RunningJob};
 
-use super::fields::{Fields, PayloadError, language};
-use super::job_type::JobType;
+use super::fields::{Language, PayloadError, Text, read};
+use super::job_type::{JobType, made};
 use super::text;
 
-const FIELDS: [&str; 6] = [
-    "summary",
-    "source",
-    "language",
-    "min_chars",
-    "max_chars",
-    "judge",
-];
 /// The kind of the job that calls the model.
 const JUDGE: &str = "validate_summary.judge";
-const MOST_CHARS: usize = 10_000_000;
 /// Without a maximum, small models never end a list.
 const MOST_PROBLEMS: usize = 10;
 
@@ -31,7 +22,16 @@ pub(crate) fn job_type() -> JobType {
     let handler = Handler::with_children(validate).within(ModelCall::DEFAULT_TIMEOUT);
     JobType::handled("validate_summary", handler)
         .about("Check of a summary against its source: length, numbers, language")
-        .check(|payload| Payload::read(payload).map(drop))
+        .check(|payload| {
+            let payload: Payload = read(payload)?;
+            match payload.max_chars {
+                Some(most) if Some(most) < payload.min_chars => {
+                    let why = "it is less than min_chars";
+                    Err(PayloadError::new("max_chars", why))
+                }
+                _ => Ok(()),
+            }
+        })
 }
 
 /// The model call: checks whether the summary agrees with the source.
@@ -69,60 +69,48 @@ struct Verdict {
     problems: Vec<String>,
 }
 
-struct Payload<'v> {
-    summary: &'v str,
-    source: &'v str,
-    language: Option<&'v str>,
-    min_chars: usize,
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Payload {
+    summary: Text,
+    source: Text,
+    language: Option<Language>,
+    min_chars: Option<NonZeroUsize>,
     /// `None`: no longer than the source, if both have the same script.
-    max_chars: Option<usize>,
-    judge: bool,
+    max_chars: Option<NonZeroUsize>,
+    judge: Option<bool>,
 }
 
-impl<'v> Payload<'v> {
-    fn read(payload: &'v Value) -> Result<Self, PayloadError> {
-        let fields = Fields::of(payload, &FIELDS)?;
-        let read = Self {
-            summary: fields.required_text("summary")?,
-            source: fields.required_text("source")?,
-            language: language(&fields, "language")?,
-            min_chars: fields.whole("min_chars", 1..=MOST_CHARS)?.unwrap_or(1),
-            max_chars: fields.whole("max_chars", 1..=MOST_CHARS)?,
-            judge: fields.flag("judge")?,
-        };
-        if read.max_chars.is_some_and(|most| most < read.min_chars) {
-            Err(fields.bad("max_chars", "it is less than min_chars"))
-        } else {
-            Ok(read)
-        }
-    }
-
+impl Payload {
     /// The problems of the summary, and the measurements.
     fn checked(&self) -> (Vec<Value>, Value) {
         let mut problems = Vec::new();
         let mut problem = |check: &str, detail: String| {
             problems.push(json!({"check": check, "detail": detail}));
         };
-        let chars = self.summary.trim().chars().count();
-        let source_chars = self.source.trim().chars().count();
-        let script = text::script(self.summary);
+        let (Text(summary), Text(source)) = (&self.summary, &self.source);
+        let chars = summary.trim().chars().count();
+        let source_chars = source.trim().chars().count();
+        let script = text::script(summary);
         // A translation may be longer than its source.
-        let translated = script.is_some() && script != text::script(self.source);
-        let most = self
-            .max_chars
-            .unwrap_or(if translated { usize::MAX } else { source_chars });
-        if chars < self.min_chars || chars > most {
-            let wanted = match self.max_chars {
-                None if chars > most => format!("the source has {source_chars}"),
-                _ if chars > most => format!("at most {most}"),
-                _ => format!("at least {}", self.min_chars),
-            };
+        let translated = script.is_some() && script != text::script(source);
+        let least = self.min_chars.map_or(1, NonZeroUsize::get);
+        let wanted = match self.max_chars {
+            _ if chars < least => Some(format!("at least {least}")),
+            Some(most) if chars > most.get() => Some(format!("at most {most}")),
+            None if chars > source_chars && !translated => {
+                Some(format!("the source has {source_chars}"))
+            }
+            _ => None,
+        };
+        if let Some(wanted) = wanted {
             problem("length", format!("{chars} characters, {wanted}"));
         }
-        for number in text::foreign_numbers(self.summary, self.source) {
+        for number in text::foreign_numbers(summary, source) {
             problem("number", format!("{number} is not in the source"));
         }
-        let wanted = self.language.map(text::script_of_language);
+        let wanted = self.language.as_ref();
+        let wanted = wanted.map(|Language(tag)| text::script_of_language(tag));
         if let (Some(wanted), Some(script)) = (wanted, script)
             && wanted != script
         {
@@ -142,22 +130,18 @@ impl<'v> Payload<'v> {
 }
 
 fn validate(job: &RunningJob, children: &Children, _: &Context) -> Result<Option<Value>, Error> {
-    let payload: Value = job.parse()?;
-    let payload = Payload::read(&payload)?;
-    let verdict = if !payload.judge {
+    let payload: Payload = job.parse()?;
+    let verdict = if payload.judge != Some(true) {
         None
     } else {
-        let ask = || Ok(vec![Job::new(JUDGE, &[payload.summary, payload.source])?]);
+        let texts = [&payload.summary.0, &payload.source.0];
+        let ask = || Ok(vec![Job::new(JUDGE, &texts)?]);
         let Some(judged) = children.gather("judge", ask)? else {
             return Ok(None);
         };
-        let judged = judged.first().map(|judged| judged.parse::<Verdict>());
         // If a requested check was not made, it does not count as passed.
-        let verdict = judged.unwrap_or_else(|| Err(Error::cancelled()));
-        Some(verdict.map_err(|error| {
-            let why = format!("no model judged the summary: {}", error.message());
-            Error::new(ErrorKind::Invalid, why)
-        })?)
+        let verdict: Verdict = made(judged.first(), "no model judged the summary")?;
+        Some(verdict)
     };
     let (problems, measured) = payload.checked();
     let faithful = verdict.as_ref().is_none_or(|verdict| verdict.faithful);
@@ -180,7 +164,7 @@ mod tests {
         let mut payload = json!({"source": SOURCE});
         let fields = payload.as_object_mut().unwrap();
         fields.extend(more.as_object().unwrap().clone());
-        let (problems, _) = Payload::read(&payload).unwrap().checked();
+        let (problems, _) = read::<Payload>(&payload).unwrap().checked();
         let check = |problem: &Value| problem["check"].as_str().unwrap().to_owned();
         problems.iter().map(check).collect()
     }
