@@ -90,12 +90,8 @@ fn in_file(desk: &Desk<'_>, batch: &Batch, id: &str, now: Duration) -> Option<Wh
 
 /// The results of a batch as a download.
 pub(super) fn download(desk: &Desk<'_>, batch: &Batch, which: Which, spoiled: Spoiled) -> Reply {
-    let created = desk.millis(batch.created) / 1_000;
-    let mut results = Results::new(batch, desk.config(), which, created);
-    if spoiled == Spoiled::Short {
-        results.shorten();
-    }
-    Reply::Download(results, spoiled)
+    let bytes = Results::new(batch, desk, which).bytes(spoiled);
+    Reply::Download("application/x-jsonl", bytes, spoiled)
 }
 
 /// A result file as a download; input files are not given out.

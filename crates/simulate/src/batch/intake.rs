@@ -30,19 +30,6 @@ const NEVER_IN_BATCHES: [&str; 5] = [
     "cache_hint",
 ];
 
-/// The facts about all requests that were read.
-#[derive(Debug, Default)]
-pub(super) struct Intake {
-    pub(super) items: Vec<Item>,
-    pub(super) failures: Vec<Failure>,
-    /// Whether something was not as the API has it, poison aside.
-    pub(super) malformed: bool,
-    pub(super) model: String,
-    /// The prompt tokens of each model.
-    pub(super) tokens: Vec<(String, u64)>,
-    ids: HashSet<u64>,
-}
-
 type Reason = (&'static str, String);
 
 /// One request of a batch, in whatever API.
@@ -98,41 +85,45 @@ impl Reading {
         let bytes = body.get().as_bytes();
         self.dialect.prompt(bytes, &self.model)
     }
+}
 
-    /// Reads all lines of a file.
-    pub(super) fn lines(&self, blob: &Blob, config: &SimConfig) -> Intake {
-        let mut intake = Intake::default();
-        let bytes = blob.get();
-        let mut at = 0;
-        let mut number = 0;
-        while at < bytes.len() {
-            let end = memchr::memchr(b'\n', &bytes[at..]).map_or(bytes.len(), |end| at + end);
-            number += 1;
-            let line = &bytes[at..end];
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            self.line(
-                &mut intake,
-                line,
-                blob.range.start + at,
-                Some(number),
-                config,
-            );
-            at = end + 1;
+/// Reads the requests of a batch into its plan.
+struct Intake<'a> {
+    config: &'a SimConfig,
+    plan: &'a mut Plan,
+    ids: HashSet<u64>,
+    /// Whether something was not as the API has it, poison aside.
+    malformed: bool,
+}
+
+impl<'a> Intake<'a> {
+    fn new(plan: &'a mut Plan, desk: &Desk<'a>) -> Intake<'a> {
+        Intake {
+            config: &desk.shared.config,
+            plan,
+            ids: HashSet::new(),
+            malformed: false,
         }
-        intake
+    }
+
+    /// Reads all lines of the file.
+    fn lines(&mut self) {
+        let blob = Arc::clone(&self.plan.blob);
+        let mut at = blob.range.start;
+        for (line, number) in blob.get().split(|byte| *byte == b'\n').zip(1..) {
+            // The last line end is no beginning of a line.
+            if at < blob.range.end {
+                let whole = line.strip_suffix(b"\r").unwrap_or(line);
+                self.line(whole, at, Some(number));
+            }
+            at += line.len() + 1;
+        }
     }
 
     /// Reads one request at this position of its blob.
-    pub(super) fn line(
-        &self,
-        intake: &mut Intake,
-        line: &[u8],
-        at: usize,
-        number: Option<u64>,
-        config: &SimConfig,
-    ) {
-        let split = self.split(line).and_then(|(id, body)| {
-            let is_new = intake.ids.insert(prompt_key(&id));
+    fn line(&mut self, line: &[u8], at: usize, number: Option<u64>) {
+        let split = self.plan.reading.split(line).and_then(|(id, body)| {
+            let is_new = self.ids.insert(prompt_key(&id));
             let message = format!("The custom_id '{id}' is used more than once.");
             is_new
                 .then_some(body)
@@ -141,11 +132,11 @@ impl Reading {
         let body = match split {
             Ok(body) => body,
             Err((code, message)) => {
-                intake.malformed = true;
-                return intake.fail(number, code, message);
+                self.malformed = true;
+                return self.fail(number, code, message);
             }
         };
-        if let Some(recorder) = &config.recorder {
+        if let Some(recorder) = &self.config.recorder {
             recorder.record(body.get().as_bytes());
         }
         let mut item = Item {
@@ -156,33 +147,21 @@ impl Reading {
             fate: Fate::Waiting,
             costs: [0; 2],
         };
-        match self.prompt(body) {
-            Ok(prompt) => self.judge(intake, &mut item, prompt, number, config),
+        match self.plan.reading.prompt(body) {
+            Ok(prompt) => self.judge(&mut item, prompt, number),
             Err(fault) => {
-                intake.malformed = true;
+                self.malformed = true;
                 item.fate = Fate::Invalid;
                 let message = format!("The request is invalid at '{}': {fault:?}", fault.at);
-                self.fail(intake, number, "invalid_request", message);
+                self.fail_item(number, "invalid_request", message);
             }
         }
-        intake.items.push(item);
+        self.plan.items.push(item);
     }
 
-    /// Fails the whole batch; Anthropic reports errors only when it processes the request.
-    fn fail(&self, intake: &mut Intake, line: Option<u64>, code: &'static str, message: String) {
-        if self.family != Family::Anthropic {
-            intake.fail(line, code, message);
-        }
-    }
-
-    fn judge(
-        &self,
-        intake: &mut Intake,
-        item: &mut Item,
-        prompt: Prompt,
-        number: Option<u64>,
-        config: &SimConfig,
-    ) {
+    fn judge(&mut self, item: &mut Item, prompt: Prompt, number: Option<u64>) {
+        let config = self.config;
+        let family = self.plan.reading.family;
         item.key = prompt_key(&prompt.text);
         item.form = Form::of(prompt.shape.is_some());
         item.costs = [None, Some(Trouble::Empty)].map(|odd| {
@@ -192,43 +171,63 @@ impl Reading {
         let model = prompt.model;
         if !config.knows_model(&model) {
             item.fate = Fate::Invalid;
-            let message = match self.family {
+            let message = match family {
                 Family::Xai => format!("The model {model} is not supported for batch processing."),
                 _ => format!("The model `{model}` does not exist."),
             };
-            self.fail(intake, number, "model_not_found", message);
+            self.fail_item(number, "model_not_found", message);
         }
-        if intake.model.is_empty() {
-            intake.model.clone_from(&model);
-        } else if intake.model != model && matches!(self.family, Family::OpenAi | Family::Azure) {
-            intake.malformed = true;
+        let of_batch = &mut self.plan.reading.model;
+        if of_batch.is_empty() {
+            of_batch.clone_from(&model);
+        } else if *of_batch != model && matches!(family, Family::OpenAi | Family::Azure) {
+            self.malformed = true;
             let message = "All requests of a batch must name the same model.".to_owned();
-            intake.fail(number, "mismatched_model", message);
+            self.fail(number, "mismatched_model", message);
         }
         let poison = config.batches.poison.as_ref();
         if poison.is_some_and(|poison| prompt.text.contains(poison.as_str())) {
-            if self.family == Family::Anthropic {
+            if family == Family::Anthropic {
                 item.fate = Fate::Done(Some(Trouble::BadRequest));
             }
             let number = number.filter(|_| !config.batches.hide_lines);
             let message = "The simulator refuses this prompt.".to_owned();
-            self.fail(intake, number, "invalid_request", message);
+            self.fail_item(number, "invalid_request", message);
         }
-        match intake.tokens.iter_mut().find(|(name, _)| *name == model) {
+        let mut known = self.plan.tokens.iter_mut();
+        match known.find(|(name, _)| *name == model) {
             Some((_, tokens)) => *tokens += prompt.tokens,
-            None => intake.tokens.push((model, prompt.tokens)),
+            None => self.plan.tokens.push((model, prompt.tokens)),
         }
     }
-}
 
-impl Intake {
-    pub(super) fn fail(&mut self, line: Option<u64>, code: &'static str, message: String) {
-        if self.failures.len() < FAILURES {
-            self.failures.push(Failure {
+    /// Fails the whole batch because of a request; Anthropic reports its error only when it processes it.
+    fn fail_item(&mut self, line: Option<u64>, code: &'static str, message: String) {
+        if self.plan.reading.family != Family::Anthropic {
+            self.fail(line, code, message);
+        }
+    }
+
+    fn fail(&mut self, line: Option<u64>, code: &'static str, message: String) {
+        if self.plan.failures.len() < FAILURES {
+            self.plan.failures.push(Failure {
                 line,
                 code,
                 message,
             });
+        }
+    }
+
+    /// The rules for whole batches.
+    fn end(mut self, desk: &Desk<'_>) {
+        let most = desk.wire().max_requests.unwrap_or(u64::MAX);
+        if self.plan.items.len() as u64 > most {
+            self.malformed = true;
+            let message = format!("The batch has more than {most} requests.");
+            self.fail(None, "too_many_requests", message);
+        }
+        if self.malformed {
+            desk.shared.ledger.malformed();
         }
     }
 }
@@ -246,7 +245,8 @@ fn arrived(desk: &Desk<'_>, model: &str, hours: u64) -> Plan {
         label: Value::Null,
         window: Duration::from_secs(hours * 3_600),
         input: None,
-        requests: None,
+        blob: Arc::default(),
+        items: Vec::new(),
         failures: Vec::new(),
         tokens: Vec::new(),
     }
@@ -303,30 +303,13 @@ fn read(desk: &Desk<'_>, rules: &Create, id: &str, plan: &mut Plan) -> Result<()
             Err(Refusal::bad(400, message))
         }
         Some((blob, _)) => {
-            let intake = plan.reading.lines(&blob, desk.config());
-            accept(desk, plan, intake, blob);
+            plan.blob = blob;
+            let mut intake = Intake::new(plan, desk);
+            intake.lines();
+            intake.end(desk);
             Ok(())
         }
     }
-}
-
-/// Puts the requests into the batch, by the rules for whole batches.
-fn accept(desk: &Desk<'_>, plan: &mut Plan, mut intake: Intake, blob: Arc<Blob>) {
-    let most = desk.wire().max_requests.unwrap_or(u64::MAX);
-    if intake.items.len() as u64 > most {
-        intake.malformed = true;
-        let message = format!("The batch has more than {most} requests.");
-        intake.fail(None, "too_many_requests", message);
-    }
-    if intake.malformed {
-        desk.shared.ledger.malformed();
-    }
-    if plan.reading.model.is_empty() {
-        plan.reading.model = intake.model;
-    }
-    plan.requests = Some((blob, intake.items));
-    plan.failures = intake.failures;
-    plan.tokens = intake.tokens;
 }
 
 #[derive(Deserialize)]
@@ -348,14 +331,14 @@ pub(super) fn inline(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
         let message = "requests: List should have at least 1 item after validation";
         return Err(Fault::invalid("requests", message).into());
     }
-    let mut intake = Intake::default();
+    let mut intake = Intake::new(&mut plan, desk);
     for request in &read.requests {
         let line = request.get().as_bytes();
         let at = line.as_ptr() as usize - body.as_ptr() as usize;
-        plan.reading
-            .line(&mut intake, line, at, None, desk.config());
+        intake.line(line, at, None);
     }
-    accept(desk, &mut plan, intake, Arc::new(Blob::whole(body)));
+    intake.end(desk);
+    plan.blob = Arc::new(Blob::whole(body));
     match plan.failures.first() {
         Some(failure) => Err(Refusal::told(400, format!("requests: {}", failure.message))),
         None => make(desk, plan),

@@ -59,10 +59,9 @@ impl Item {
     /// What its outcome costs, in picodollars.
     pub(super) fn cost(&self) -> u64 {
         match self.fate {
-            fate if fate.is_error() => 0,
-            Fate::Waiting | Fate::Missing => 0,
             Fate::Done(Some(Trouble::ContentFilter | Trouble::Empty)) => self.costs[1],
-            Fate::Invalid | Fate::Done(_) => self.costs[0],
+            Fate::Done(_) if !self.fate.is_error() => self.costs[0],
+            _ => 0,
         }
     }
 }
@@ -73,41 +72,7 @@ impl Fate {
         match self {
             Fate::Waiting | Fate::Missing | Fate::Done(None) => false,
             Fate::Invalid => true,
-            Fate::Done(Some(kind)) => !matches!(
-                kind,
-                Trouble::ContentFilter
-                    | Trouble::Refusal
-                    | Trouble::Empty
-                    | Trouble::InvalidJson
-                    | Trouble::Length
-            ),
-        }
-    }
-}
-
-/// The requests of a batch.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Part {
-    pub(super) blob: Arc<Blob>,
-    pub(super) items: Arc<Vec<Item>>,
-    /// How many of the items, from the first on, have been finished and paid.
-    pub(super) booked: usize,
-}
-
-impl Part {
-    /// The line of an item.
-    pub(super) fn line(&self, place: usize) -> &[u8] {
-        let item = &self.items[place];
-        let at = item.at as usize;
-        &self.blob.bytes[at..at + item.size as usize]
-    }
-
-    /// The outcome of an item by now: an item that was not reached is waiting, even if its outcome is decided already.
-    pub(super) fn fate(&self, place: usize) -> Fate {
-        match self.items[place].fate {
-            Fate::Missing => Fate::Missing,
-            _ if place >= self.booked => Fate::Waiting,
-            fate => fate,
+            Fate::Done(Some(kind)) => !kind.is_paid(),
         }
     }
 }
@@ -121,7 +86,7 @@ pub(super) struct Failure {
 }
 
 /// How the requests of one batch are to be read.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Reading {
     pub(super) family: Family,
     pub(super) dialect: Dialect,
@@ -130,7 +95,7 @@ pub(super) struct Reading {
 }
 
 /// A batch as it was requested.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) struct Plan {
     pub(super) reading: Reading,
     /// Data of the client: metadata, or a name.
@@ -138,7 +103,8 @@ pub(super) struct Plan {
     pub(super) window: Duration,
     /// The id of the input file.
     pub(super) input: Option<String>,
-    pub(super) requests: Option<(Arc<Blob>, Vec<Item>)>,
+    pub(super) blob: Arc<Blob>,
+    pub(super) items: Vec<Item>,
     /// Why validation fails; empty if it does not.
     pub(super) failures: Vec<Failure>,
     /// The prompt tokens of each model.
@@ -178,7 +144,8 @@ pub(super) struct Batch {
     /// Since the simulator's start, like all times here.
     pub(super) created: Duration,
     pub(super) plan: Plan,
-    pub(super) part: Part,
+    /// How many of the items, from the first on, have been finished and paid.
+    pub(super) booked: usize,
     /// The share of its items that is finished when it expires, if it does.
     pub(super) expires: Option<f64>,
     pub(super) cancelled: Option<Duration>,
@@ -196,12 +163,28 @@ impl Batch {
     }
 
     pub(super) fn total(&self) -> u64 {
-        self.part.items.len() as u64
+        self.plan.items.len() as u64
     }
 
     /// How many items are neither finished nor lost.
     pub(super) fn waiting(&self) -> u64 {
         self.total() - self.done - self.failed - self.missing
+    }
+
+    /// The line of an item.
+    pub(super) fn line(&self, place: usize) -> &[u8] {
+        let item = &self.plan.items[place];
+        let at = item.at as usize;
+        &self.plan.blob.bytes[at..at + item.size as usize]
+    }
+
+    /// The outcome of an item by now: an item that was not reached is waiting, even if its outcome is decided already.
+    pub(super) fn fate(&self, place: usize) -> Fate {
+        match self.plan.items[place].fate {
+            Fate::Missing => Fate::Missing,
+            _ if place >= self.booked => Fate::Waiting,
+            fate => fate,
+        }
     }
 
     pub(super) fn has_failed(&self) -> bool {
@@ -273,9 +256,14 @@ impl Batch {
         (all * progress).floor().min(most) as usize
     }
 
+    /// Whether it ends, or has ended, before all of its items are finished.
+    pub(super) fn has_expired(&self) -> bool {
+        self.expires.is_some() && self.cancelled.is_none()
+    }
+
     /// Whether there are results of both kinds, answers and errors, after its end.
     pub(super) fn has_results(&self) -> [bool; 2] {
-        let left_over = self.expires.is_some() && self.cancelled.is_none() && self.waiting() > 0;
+        let left_over = self.has_expired() && self.waiting() > 0;
         let any = self.done + self.failed > 0;
         [self.done > 0, self.failed > 0 || any && left_over]
     }

@@ -34,7 +34,6 @@ pub use pause::{BatchPoint, Pause};
 pub(super) use store::Store;
 
 use life::Batch;
-use results::Results;
 use store::{Inner, Spoiled};
 use wire::{TABLE, Wire};
 
@@ -188,9 +187,8 @@ enum Reply {
     Json(Value),
     /// A header, and JSON if there is any.
     Headed((&'static str, String), Option<Value>),
-    Download(Results, Spoiled),
-    /// A page of results, which has been made already.
-    Page(Vec<u8>, Spoiled),
+    /// Results, and their media type.
+    Download(&'static str, Vec<u8>, Spoiled),
     /// The connection is closed without a reply.
     Nothing,
 }
@@ -308,11 +306,10 @@ impl Connection<'_> {
         let (bytes, spoiled) = match outcome.and_then(|()| serve::serve(&desk, body)) {
             Ok(Reply::Nothing) => return Next::Close,
             Err(Refusal::Nowhere) => return self.nowhere(&request),
-            Ok(Reply::Download(results, spoiled)) => {
-                head.media = Some("application/x-jsonl");
-                (results.bytes(&shared.config), spoiled)
+            Ok(Reply::Download(media, bytes, spoiled)) => {
+                head.media = Some(media);
+                (bytes, spoiled)
             }
-            Ok(Reply::Page(bytes, spoiled)) => (bytes, spoiled),
             Ok(Reply::Json(value)) => {
                 let _ = serde_json::to_writer(&mut self.body, &value);
                 return self.reply(&request, head);

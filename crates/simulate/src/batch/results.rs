@@ -3,8 +3,9 @@
 
 use serde_json::Value;
 
-use super::Family;
-use super::life::{Batch, Fate, Part, Reading};
+use super::life::{Batch, Fate};
+use super::store::Spoiled;
+use super::{Desk, Family};
 use crate::answer::{self, Place};
 use crate::prompt::Problem;
 use crate::rules::Fault;
@@ -21,41 +22,32 @@ pub(super) enum Which {
     All,
 }
 
-/// Represents a line with an unknown id.
-const STRANGER: u32 = u32::MAX;
-
-/// A snapshot of a batch's results; its requests are shared, not copied.
-#[derive(Debug)]
-pub(super) struct Results {
-    reading: Reading,
-    part: Part,
-    /// The indices of the requests, in the order of their lines.
-    order: Vec<u32>,
-    /// The outcome of requests that were not processed.
-    left_over: &'static str,
+/// A batch's results, the other way round than its requests unless that is configured.
+pub(super) struct Results<'a> {
+    batch: &'a Batch,
+    config: &'a SimConfig,
+    /// The indices of the requests, in the order of their lines; `None` is a line with an unknown id.
+    order: Vec<Option<usize>>,
     /// Seconds since the epoch.
     created: u64,
 }
 
-impl Results {
-    /// `created` is in seconds since the epoch.
-    pub(super) fn new(batch: &Batch, config: &SimConfig, which: Which, created: u64) -> Results {
+impl<'a> Results<'a> {
+    pub(super) fn new(batch: &'a Batch, desk: &Desk<'a>, which: Which) -> Results<'a> {
+        let config = &desk.shared.config;
         let family = batch.family();
         let over = batch.waiting() == 0 || batch.cancelled.is_some();
-        let expired = batch.expires.is_some() && batch.cancelled.is_none();
         let shown = |fate: Fate| match (which, fate) {
             (_, Fate::Missing) => false,
             (Which::Answers, fate) => matches!(fate, Fate::Done(_)) && !fate.is_error(),
-            (Which::Errors, Fate::Waiting) => expired,
+            (Which::Errors, Fate::Waiting) => batch.has_expired(),
             (Which::Errors, fate) => fate.is_error(),
             (Which::All, Fate::Waiting) => family == Family::Anthropic,
             (Which::All, _) => true,
         };
-        let places = (0..STRANGER).zip(0..batch.part.items.len());
-        let mut order: Vec<u32> = places
-            .filter(|(_, place)| shown(batch.part.fate(*place)))
-            .map(|(place, _)| place)
-            .collect();
+        let places = 0..batch.plan.items.len();
+        let places = places.filter(|place| shown(batch.fate(*place)));
+        let mut order: Vec<_> = places.map(Some).collect();
         // While xAI's batch runs, its pages must only grow at their end.
         if !config.batches.in_order && (family != Family::Xai || over) {
             order.reverse();
@@ -64,14 +56,13 @@ impl Results {
         order.extend_from_within(..twice);
         if !order.is_empty() {
             let strangers = config.batches.strangers as usize;
-            order.resize(order.len() + strangers, STRANGER);
+            order.resize(order.len() + strangers, None);
         }
         Results {
-            reading: batch.plan.reading.clone(),
-            part: batch.part.clone(),
+            batch,
+            config,
             order,
-            left_over: if expired { "expired" } else { "canceled" },
-            created,
+            created: desk.millis(batch.created) / 1_000,
         }
     }
 
@@ -79,14 +70,13 @@ impl Results {
         self.order.len()
     }
 
-    /// Leaves out the last third.
-    pub(super) fn shorten(&mut self) {
-        self.order.truncate(self.order.len() * 2 / 3);
-    }
-
-    /// All lines.
-    pub(super) fn bytes(&self, config: &SimConfig) -> Vec<u8> {
-        let lines = (0..self.len()).map(|nth| self.line(config, nth));
+    /// All lines; a short download lacks the last third.
+    pub(super) fn bytes(&self, spoiled: Spoiled) -> Vec<u8> {
+        let shown = match spoiled {
+            Spoiled::Short => self.len() * 2 / 3,
+            _ => self.len(),
+        };
+        let lines = (0..shown).map(|nth| self.line(nth));
         lines
             .flat_map(|line| [line, b"\n".to_vec()])
             .flatten()
@@ -94,31 +84,35 @@ impl Results {
     }
 
     /// One result, without a line's end.
-    pub(super) fn line(&self, config: &SimConfig, line: usize) -> Vec<u8> {
-        let place = self.order[line] as usize;
+    pub(super) fn line(&self, line: usize) -> Vec<u8> {
+        let reading = &self.batch.plan.reading;
         let mut facts = Facts::default();
-        facts.set("number", place);
-        let wire = self.reading.family.wire();
         let mut fate = Fate::Done(Some(Trouble::BadRequest));
         let mut body = "";
         let mut id = format!("stranger-{line}");
-        if self.order[line] != STRANGER
-            && let Ok((own, own_body)) = self.reading.split(self.part.line(place))
+        if let Some(place) = self.order[line]
+            && let Ok((own, own_body)) = reading.split(self.batch.line(place))
         {
-            (id, body, fate) = (own, own_body.get(), self.part.fate(place));
+            (id, body, fate) = (own, own_body.get(), self.batch.fate(place));
         }
+        let number = self.order[line].unwrap_or(line);
+        facts.set("number", number);
         facts.set("id", id);
+        let wire = reading.family.wire();
         if fate == Fate::Waiting {
-            facts.set("left_over", self.left_over);
+            let left_over = if self.batch.has_expired() {
+                "expired"
+            } else {
+                "canceled"
+            };
+            facts.set("left_over", left_over);
             return facts.fill(&wire.left_line).to_string().into_bytes();
         }
         let mut result = Vec::new();
-        let status = match self.result(&mut result, config, place, fate, body) {
+        let number = number as u64 + 1;
+        let status = match self.result(&mut result, number, fate, body) {
             Ok(()) => 200,
-            Err(problem) => self
-                .reading
-                .dialect
-                .problem(&mut result, &problem, place as u64 + 1),
+            Err(problem) => reading.dialect.problem(&mut result, &problem, number),
         };
         if status != 200 {
             facts.set("rpc", rpc(status));
@@ -128,34 +122,27 @@ impl Results {
     }
 
     /// Appends the body that a call would get.
-    fn result(
-        &self,
-        out: &mut Vec<u8>,
-        config: &SimConfig,
-        number: usize,
-        fate: Fate,
-        body: &str,
-    ) -> Result<(), Problem> {
+    fn result(&self, out: &mut Vec<u8>, call: u64, fate: Fate, body: &str) -> Result<(), Problem> {
+        let (config, reading) = (self.config, &self.batch.plan.reading);
         let odd = match fate {
             Fate::Done(odd) => odd,
             _ => None,
         };
-        let model = &self.reading.model;
-        if let Some(problem) = odd.and_then(|kind| answer::problem(kind, config, model, "messages"))
-        {
+        let problem = |kind| answer::problem(kind, config, &reading.model, "messages");
+        if let Some(problem) = odd.and_then(problem) {
             return Err(problem);
         }
         let body = serde_json::from_str(body).map_err(|_| Fault::not_json())?;
-        let prompt = self.reading.prompt(body)?;
+        let prompt = reading.prompt(body)?;
         if !config.knows_model(&prompt.model) {
             return Err(Problem::no_model(&prompt.model));
         }
         let place = Place {
-            call: number as u64 + 1,
+            call,
             created: self.created,
             key: prompt_key(&prompt.text),
         };
-        answer::write(out, self.reading.dialect, config, &prompt, odd, place);
+        answer::write(out, reading.dialect, config, &prompt, odd, place);
         Ok(())
     }
 }

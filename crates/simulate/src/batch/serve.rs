@@ -132,12 +132,7 @@ fn result_page(desk: &Desk<'_>, id: &str, query: &Query) -> Outcome {
         if ended.is_some_and(|ended| !desk.is_kept(ended, now)) {
             return Err(Refusal::missing("batch result", id));
         }
-        let results = Results::new(
-            batch,
-            desk.config(),
-            Which::All,
-            desk.millis(batch.created) / 1_000,
-        );
+        let results = Results::new(batch, desk, Which::All);
         let paging = desk.wire().parts.as_ref().ok_or(Refusal::Nowhere)?;
         let places: Vec<_> = (0..results.len()).map(|place| place.to_string()).collect();
         let (mut range, mut facts) = paging.find(query, &places)?;
@@ -149,9 +144,7 @@ fn result_page(desk: &Desk<'_>, id: &str, query: &Query) -> Outcome {
         let page = facts.fill(&paging.reply).to_string();
         let (before, rest) = page.split_once('[').unwrap_or_default();
         let (_, behind) = rest.split_once(']').unwrap_or_default();
-        let lines: Vec<_> = range
-            .map(|line| results.line(desk.config(), line))
-            .collect();
+        let lines: Vec<_> = range.map(|line| results.line(line)).collect();
         let page = [
             before.as_bytes(),
             b"[",
@@ -159,7 +152,7 @@ fn result_page(desk: &Desk<'_>, id: &str, query: &Query) -> Outcome {
             b"]",
             behind.as_bytes(),
         ];
-        Ok(Reply::Page(page.concat(), spoiled))
+        Ok(Reply::Download("application/json", page.concat(), spoiled))
     })
 }
 

@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::config::BatchConfig;
 use super::config::{BatchSeen, BatchStats};
-use super::life::{Batch, Blob, Failure, Fate, Item, Part, Phase, Plan};
+use super::life::{Batch, Blob, Failure, Fate, Item, Phase, Plan};
 use super::pause::Pauses;
 use super::{Family, Refusal};
 use crate::config::LONGEST;
@@ -163,7 +163,7 @@ impl Inner {
         }
         for batch in &mut self.batches {
             let finished = batch.finished(now, &shared.config.batches);
-            if finished > batch.part.booked {
+            if finished > batch.booked {
                 self.counts.bought_twice += book(batch, finished, shared);
             }
         }
@@ -206,17 +206,16 @@ impl Inner {
         }
         self.counts.created += 1;
         let id = format!("{}{:016x}", family.wire().batch_id, self.fresh());
-        let requests = plan.requests.take();
         let starts = plan.failures.is_empty();
         self.counts.started += u64::from(starts);
         let expires = (starts && self.expiring > 0).then_some(config.batches.expire_first.1);
         self.expiring -= u64::from(expires.is_some());
-        let part = self.part(requests, starts, config);
+        self.decide(&mut plan.items, starts, config);
         self.batches.push(Batch {
             id,
             created: now,
             plan,
-            part,
+            booked: 0,
             expires,
             cancelled: None,
             done: 0,
@@ -229,13 +228,7 @@ impl Inner {
     }
 
     /// Decides what becomes of the requests of a batch, which starts or not.
-    fn part(
-        &mut self,
-        requests: Option<(Arc<Blob>, Vec<Item>)>,
-        starts: bool,
-        config: &SimConfig,
-    ) -> Part {
-        let (blob, mut items) = requests.unwrap_or_default();
+    fn decide(&mut self, items: &mut [Item], starts: bool, config: &SimConfig) {
         let salted = |item: u64, what| unit(item ^ mix(config.seed ^ what));
         for item in items.iter_mut().filter(|item| item.fate == Fate::Waiting) {
             if salted(item.key, FAILS) < config.batches.item_failures {
@@ -249,11 +242,6 @@ impl Inner {
         }
         if starts {
             self.counts.items_accepted += items.len() as u64;
-        }
-        Part {
-            blob,
-            items: Arc::new(items),
-            booked: 0,
         }
     }
 
@@ -375,15 +363,8 @@ impl Inner {
 
 /// Finishes the items of a batch up to `finished`; returns how many of them had been billed before.
 fn book(batch: &mut Batch, finished: usize, shared: &Shared) -> u64 {
-    let Batch {
-        part,
-        done,
-        failed,
-        missing,
-        ..
-    } = batch;
-    let items = &mut Arc::make_mut(&mut part.items)[part.booked..finished];
-    part.booked = finished;
+    let items = &mut batch.plan.items[batch.booked..finished];
+    batch.booked = finished;
     let waiting = |fate| fate == Fate::Waiting;
     let asked: Vec<_> = items
         .iter()
@@ -399,9 +380,9 @@ fn book(batch: &mut Batch, finished: usize, shared: &Shared) -> u64 {
     for item in items {
         cost += item.cost();
         match item.fate {
-            Fate::Missing => *missing += 1,
-            fate if fate.is_error() => *failed += 1,
-            _ => *done += 1,
+            Fate::Missing => batch.missing += 1,
+            fate if fate.is_error() => batch.failed += 1,
+            _ => batch.done += 1,
         }
     }
     shared.ledger.bill(cost);
