@@ -69,12 +69,6 @@ pub trait Rows {
     /// # Errors
     /// Any, to end the reading.
     fn row(&mut self, values: &[Value]) -> Result<(), Error>;
-
-    /// Called from time to time while there is no row to give.
-    ///
-    /// # Errors
-    /// Any, to end the reading.
-    fn check(&self) -> Result<(), Error>;
 }
 
 /// The value of a cell that was read.

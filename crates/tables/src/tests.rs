@@ -31,10 +31,6 @@ impl Rows for Lines {
         });
         Ok(())
     }
-
-    fn check(&self) -> Result<(), Error> {
-        Ok(())
-    }
 }
 
 fn sheet(path: &Path, name: Option<&str>) -> Result<(Vec<String>, u64), String> {
@@ -85,6 +81,8 @@ fn workbook(path: &Path) -> Result<(), XlsxError> {
     // A number that is not a date.
     sheet.write_number_with_format(6, 0, 2_958_466.0, &day)?;
     book.add_worksheet().set_name("Empty")?;
+    let wide = book.add_worksheet().set_name("Wide")?;
+    wide.write_string(0, 0, "id")?.write_string(1, 1, "note")?;
     book.save(path)
 }
 
@@ -100,16 +98,16 @@ fn rows_of_a_worksheet_keep_their_numbers() {
         "",
         r#"[8,2,"2024-05-01T12:30:00","note",0.1,null]"#,
         r#"[2958466,null,"09:05:00",null,null,null]"#,
-        "",
     ];
     assert_eq!((rows, before), (expected.map(str::to_owned).to_vec(), 3));
     let sheet = |name: &str| sheet(&path, Some(name));
     assert_eq!(sheet("First").unwrap().0, expected);
     for (name, said) in [
+        ("Wide", "found a value in B2, whose column has no name"),
         ("Empty", "found no cells in the sheet \"Empty\""),
         (
             "first",
-            "found no sheet \"first\"; expected one of \"First\", \"Empty\"",
+            "found no sheet \"first\"; expected one of \"First\", \"Empty\", \"Wide\"",
         ),
     ] {
         let why = sheet(name).unwrap_err();
@@ -198,7 +196,7 @@ fn column_types_are_converted_as_expected() {
 }
 
 #[test]
-fn times_of_96_bits_and_whole_decimals_keep_their_digits() {
+fn times_of_96_bits_have_milliseconds_and_whole_decimals_their_digits() {
     let schema = "message schema {
         REQUIRED GROUP point { REQUIRED INT32 a; }
         OPTIONAL INT96 at;
@@ -223,18 +221,18 @@ fn times_of_96_bits_and_whole_decimals_keep_their_digits() {
     let rows = parquet(&path).unwrap();
     let expected = [
         r#"["point","at","whole","empty"]"#,
-        r#"[{"a":1},"1970-01-01T00:00:00.000000001",0,null]"#,
+        r#"[{"a":1},"1970-01-01T00:00:00",0,null]"#,
         r#"[{"a":2},null,123,null]"#,
-        r#"[{"a":3},"1969-12-31T23:59:59.999999999",-5,null]"#,
+        r#"[{"a":3},"1969-12-31T23:59:59.999",-5,null]"#,
         r#"[{"a":1},"2024-05-01T00:00:00",0,null]"#,
         r#"[{"a":2},null,123,null]"#,
-        r#"[{"a":3},"-4713-11-24T00:00:00.000001",-5,null]"#,
+        r#"[{"a":3},"-4713-11-24T00:00:00",-5,null]"#,
     ];
     assert_eq!(rows, expected);
 }
 
 #[test]
-fn a_column_that_cannot_be_read_is_named() {
+fn a_column_that_cannot_be_read_is_an_error() {
     let schema = "message schema {
         REQUIRED INT64 n;
         REQUIRED GROUP times { REQUIRED FIXED_LEN_BYTE_ARRAY(12) took (INTERVAL); }
@@ -247,9 +245,7 @@ fn a_column_that_cannot_be_read_is_named() {
         group.close().unwrap();
     });
     let why = parquet(&path).unwrap_err();
-    let named =
-        r#"found the column "times.took" of type INTERVAL, which cannot be read; leave it out"#;
-    assert!(why.contains(named), "{why}");
+    assert!(why.contains("such as INTERVAL: leave it out"), "{why}");
 }
 
 #[test]

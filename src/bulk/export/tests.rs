@@ -144,10 +144,6 @@ impl batchwright_tables::Rows for Rows {
         self.0.push(serde_json::to_value(values).unwrap());
         Ok(())
     }
-
-    fn check(&self) -> Result<(), batchwright_tables::Error> {
-        Ok(())
-    }
 }
 
 #[cfg(feature = "tables")]

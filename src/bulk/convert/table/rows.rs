@@ -113,8 +113,4 @@ impl Rows for Spooled<'_> {
     fn row(&mut self, values: &[Value]) -> Result<(), TableError> {
         self.line(values).map_err(passed)
     }
-
-    fn check(&self) -> Result<(), TableError> {
-        self.ctx.check().map_err(passed)
-    }
 }
