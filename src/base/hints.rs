@@ -34,4 +34,12 @@ impl RateHints {
     pub fn is_empty(&self) -> bool {
         self.requests.is_none() && self.tokens.is_none()
     }
+
+    /// Whether the reply reports a used-up allowance.
+    pub(crate) fn is_used_up(&self) -> bool {
+        let windows = [self.requests, self.tokens].into_iter().flatten();
+        windows
+            .map(|window| window.remaining)
+            .any(|left| left == Some(0))
+    }
 }

@@ -1,23 +1,40 @@
-//! Which steps can be called now: the first step of an item's route that is neither excluded nor behind an open
-//! circuit breaker, and whose quota is not paused.
+//! Which steps can be called now: the first step of an item's route that is neither excluded nor in an outage, and whose
+//! quota is not paused.
 //!
 //! - **Pauses.** The limiter decides about pauses. Its last decisions are stored here, so that items of a paused quota are
 //!   skipped without asking it for each of them.
 //! - **Exclusions.** A provider that failed critically, and a model that it does not know. A run excludes them until its end;
-//!   durable work probes them later with one call at a time.
+//!   durable work probes them later with one call at a time. A rejected API key or a `Retry-After` of hours concerns all items,
+//!   unless other calls are answered: a host's own client may use another API key for one item. So a step that has answered, or
+//!   has other calls in flight, is in question until enough consecutive calls have failed in this way. An account without
+//!   credit is critical at once.
+//! - **Outages.** See [`health`].
+
+use std::time::Duration;
 
 use crate::base::{Error, ErrorKind, Time};
 
-use super::breaker::Breakers;
 use super::class::{Class, StepId};
 use super::quota::QuotaId;
+
+mod health;
+
+#[cfg(test)]
+pub(crate) use health::MAX_LOADING;
+use health::{Closed, Shared, StepHealth};
+pub(crate) use health::{Detour, EndFacts, is_overload, may_be_shared};
+
+/// Interval of checks while a call probes a step. The end of the probe is noticed immediately.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Everything that can make items wait, and how long each lasts.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Availability {
     pub pauses: Pauses,
-    pub(crate) exclusions: Exclusions,
-    pub(super) breakers: Breakers,
+    /// The steps that were called.
+    steps: Vec<StepHealth>,
+    /// By the number of the quota.
+    quotas: Vec<Shared>,
 }
 
 impl Availability {
@@ -35,51 +52,82 @@ impl Availability {
 
     /// The next time at which a pause or an exclusion ends.
     pub(crate) fn next_change(&self, now: Time) -> Option<Time> {
-        let ends = self.pauses.ends().chain(self.exclusions.ends());
+        let excluded = self.all_excluded().map(|closed| closed.until);
+        let ends = self.pauses.0.iter().copied().chain(excluded);
         ends.filter(|t| *t > now && *t < Time::FAR).min()
     }
 
-    /// Lets one call probe what was excluded long enough, and lets breakers that were open long enough admit one call.
+    /// Lets one call probe what was excluded or away long enough.
     pub(super) fn advance(&mut self, now: Time) {
-        self.exclusions.expire(now);
-        self.breakers.half_open(now);
+        let steps = self.steps.iter_mut();
+        let of_steps = steps.flat_map(|step| [&mut step.outage, &mut step.shared.excluded]);
+        let of_quotas = self.quotas.iter_mut().map(|quota| &mut quota.excluded);
+        for closed in of_steps.chain(of_quotas).flatten() {
+            closed.advance(now);
+        }
     }
 
-    /// The first callable step at or after `from`. A step with an open breaker is skipped if a later step is
-    /// callable.
+    /// The first callable step at or after `from`. A step in an outage is skipped if a later step is callable.
     pub(crate) fn callable_step(&self, class: &Class, from: u8) -> Option<u8> {
-        let steps = from..class.steps() as u8;
-        let mut left = steps.filter(|step| self.exclusions.reason(class, *step).is_none());
+        let mut left = self.not_excluded(class, from);
         let first = left.next()?;
-        let is_closed = |step: &u8| self.breakers.open_reason(class.at(*step)).is_none();
-        let found = std::iter::once(first).chain(left).find(is_closed);
+        let is_up = |step: &u8| self.outage(class.at(*step)).is_none();
+        let found = std::iter::once(first).chain(left).find(is_up);
         Some(found.unwrap_or(first))
+    }
+
+    fn not_excluded(&self, class: &Class, from: u8) -> impl Iterator<Item = u8> {
+        let steps = from..class.steps() as u8;
+        steps.filter(|step| self.excluded(class, *step).is_none())
     }
 
     /// If this step is unavailable: the first time at which this or a later step can be probed.
     pub(super) fn opens_again(&self, class: &Class, step: u8, now: Time) -> Option<Time> {
-        let closed = |step| self.breakers.closed_until(class.at(step), now);
+        let closed = |step| {
+            let outage = self.step(class.at(step))?.closed()?;
+            let is_probed = outage.probe.is_some();
+            Some(if is_probed {
+                now.after(LOOK_AGAIN)
+            } else {
+                outage.until
+            })
+        };
         let first = closed(step)?;
-        let later = (step + 1..class.steps() as u8)
-            .filter(|step| self.exclusions.reason(class, *step).is_none())
-            .filter_map(closed);
+        let later = self.not_excluded(class, step + 1).filter_map(closed);
         Some(later.fold(first, Time::min))
     }
 
     /// Why items skip a step.
     pub(super) fn why_passed_by(&self, class: &Class, step: u8) -> Option<&Error> {
-        let open = || self.breakers.open_reason(class.at(step));
-        self.exclusions.reason(class, step).or_else(open)
+        let outage = || self.outage(class.at(step));
+        self.excluded(class, step).or_else(outage)
     }
 
-    /// Blocks the quota until `until`. Ends all pauses, because waiting items may have another provider now; the
+    /// Why a step is not called while another step can be.
+    pub(super) fn outage(&self, step: StepId) -> Option<&Error> {
+        self.step(step)?.closed().map(|outage| &outage.why)
+    }
+
+    /// Whether all steps that were called are in an outage.
+    pub(super) fn all_away(&self) -> bool {
+        !self.steps.is_empty() && self.steps.iter().all(|step| step.outage.is_some())
+    }
+
+    /// Whether the probe of a step may start.
+    pub(super) fn wants_probe(&self, now: Time) -> bool {
+        self.steps.iter().any(|step| step.wants_probe(now))
+    }
+
+    /// Excludes the quota until `until`. Ends all pauses, because waiting items may have another provider now; the
     /// limiter pauses quotas again when it is asked.
     pub(super) fn exclude_quota(&mut self, quota: QuotaId, error: &Error, until: Time) {
         self.pauses.forget();
-        self.exclusions.quota(quota, error, until);
+        if quota != QuotaId::NONE {
+            self.quota(quota).exclude(error, until);
+        }
     }
 
-    /// Blocks the step until `until`. Returns true if it was the last callable step of its route.
+    /// Excludes the step until `until`. Returns true if it was the last callable step of its route.
     pub(crate) fn exclude_step(
         &mut self,
         class: &Class,
@@ -88,7 +136,174 @@ impl Availability {
         until: Time,
     ) -> bool {
         self.pauses.forget();
-        self.exclusions.step(class, step, error, until)
+        let at = self.step_mut(class.at(step));
+        at.shared.exclude(error, until);
+        let is_excluded = |step| {
+            let known = self.step(class.at(step));
+            known.is_some_and(|known| known.shared.excluded.is_some())
+        };
+        (0..class.steps() as u8).all(is_excluded)
+    }
+
+    fn step(&self, id: StepId) -> Option<&StepHealth> {
+        self.steps.iter().find(|step| step.id == id)
+    }
+
+    fn step_mut(&mut self, id: StepId) -> &mut StepHealth {
+        let at = self.steps.iter().position(|step| step.id == id);
+        let at = at.unwrap_or_else(|| {
+            self.steps.push(StepHealth::of(id));
+            self.steps.len() - 1
+        });
+        &mut self.steps[at]
+    }
+
+    fn quota(&mut self, quota: QuotaId) -> &mut Shared {
+        let at = quota.0 as usize;
+        if self.quotas.len() <= at {
+            self.quotas.resize_with(at + 1, Shared::default);
+        }
+        &mut self.quotas[at]
+    }
+
+    /// What is known of a quota; of a step, if its tasks have none.
+    pub(super) fn shared(&mut self, step: StepId, quota: QuotaId) -> &mut Shared {
+        match quota {
+            QuotaId::NONE => &mut self.step_mut(step).shared,
+            quota => self.quota(quota),
+        }
+    }
+
+    /// The exclusions of a step and of its quota, also those that a call may probe.
+    fn exclusions(&self, class: &Class, step: u8) -> impl Iterator<Item = &Closed> {
+        let of_step = self.step(class.at(step)).map(|step| &step.shared);
+        let of_quota = self.quotas.get(class.quota(step).0 as usize);
+        let shared = of_step.into_iter().chain(of_quota);
+        shared.filter_map(|shared| shared.excluded.as_ref())
+    }
+
+    fn all_excluded(&self) -> impl Iterator<Item = &Closed> {
+        let of_steps = self.steps.iter().map(|step| &step.shared);
+        let shared = of_steps.chain(&self.quotas);
+        shared.filter_map(|shared| shared.excluded.as_ref())
+    }
+
+    /// Why a step is excluded.
+    pub(super) fn excluded(&self, class: &Class, step: u8) -> Option<&Error> {
+        let mut found = self
+            .exclusions(class, step)
+            .filter(|closed| closed.holds_calls());
+        found.next().map(|closed| &closed.why)
+    }
+
+    /// Whether a step is excluded, or is being probed.
+    pub(super) fn was_excluded(&self, class: &Class, step: u8) -> bool {
+        self.exclusions(class, step).next().is_some()
+    }
+
+    /// Why no step of a route answers, if all are excluded or were when they were last called: a rejected key only if
+    /// each step rejected it, and otherwise the reason of the first step that has another one.
+    pub(crate) fn refusal(&self, class: &Class) -> Option<&Error> {
+        let (mut of_key, mut other) = (None, None);
+        for step in 0..class.steps() as u8 {
+            let mut reasons = self.exclusions(class, step).map(|closed| &closed.why);
+            let first = reasons.next()?;
+            let mut all = std::iter::once(first).chain(reasons);
+            match all.find(|why| why.kind() == ErrorKind::Auth) {
+                Some(why) => of_key = of_key.or(Some(why)),
+                None => other = other.or(Some(first)),
+            }
+        }
+        other.or(of_key)
+    }
+
+    /// Whether only one call may start, to find out if the step is still to be excluded.
+    pub(crate) fn is_probed(&self, class: &Class, step: u8) -> bool {
+        self.exclusions(class, step).any(Closed::is_due)
+    }
+
+    /// The reasons of the exclusions that let no call start; steps come before quotas.
+    pub(crate) fn reasons(&self) -> impl Iterator<Item = &Error> {
+        let closed = self.all_excluded().filter(|closed| closed.holds_calls());
+        closed.map(|closed| &closed.why)
+    }
+
+    /// Records the start of a call, which is a probe if one is due.
+    pub(super) fn begin_call(&mut self, step: StepId, quota: QuotaId, number: u64, now: Time) {
+        let of_quota = self.quotas.get_mut(quota.0 as usize);
+        if let Some(closed) = of_quota.and_then(|quota| quota.excluded.as_mut()) {
+            closed.begin_call(number);
+        }
+        let at = self.step_mut(step);
+        at.first_call.get_or_insert(now);
+        at.in_flight += 1;
+        let closed = [&mut at.outage, &mut at.shared.excluded];
+        for closed in closed.into_iter().flatten() {
+            closed.begin_call(number);
+        }
+    }
+
+    /// Records the end of a call. Returns true if it was the probe of an outage.
+    pub(super) fn end_call(
+        &mut self,
+        step: StepId,
+        quota: QuotaId,
+        (number, is_answered): (u64, bool),
+    ) -> bool {
+        if let Some(quota) = self.quotas.get_mut(quota.0 as usize) {
+            quota.end_call(number, is_answered);
+        }
+        let at = self.step_mut(step);
+        at.in_flight -= 1;
+        at.shared.end_call(number, is_answered);
+        let probe = at.outage.as_mut().map(|outage| &mut outage.probe);
+        probe.is_some_and(|probe| probe.take_if(|probe| *probe == number).is_some())
+    }
+
+    /// Records what the end of a call shows about its provider. Returns true if an outage began or ended.
+    pub(super) fn note(&mut self, call: EndFacts, error: Option<&Error>, now: Time) -> bool {
+        self.step_mut(call.step).note(call, error, now)
+    }
+
+    /// An item was answered: later failures concern single items until others follow.
+    pub(super) fn answered(&mut self, step: StepId, quota: QuotaId) {
+        self.step_mut(step).shared.answered();
+        self.shared(step, quota).answered();
+    }
+
+    /// Whether calls have failed critically since the last answer.
+    pub(super) fn in_question(&self, step: StepId, quota: QuotaId) -> bool {
+        let of_step = self.step(step).map(|step| &step.shared);
+        let of_quota = self.quotas.get(quota.0 as usize);
+        let mut both = of_step.into_iter().chain(of_quota);
+        both.any(|shared| shared.critical > 0)
+    }
+
+    /// Records a reply that is no answer, as [`StepHealth::failed_at_first`] does.
+    pub(super) fn failed_at_first(&mut self, step: StepId, error: &Error) -> Option<Error> {
+        self.step_mut(step).failed_at_first(error)
+    }
+
+    /// If items without another step stop waiting after this failure: the reason.
+    pub(super) fn patience_over(&self, call: EndFacts, error: &Error, now: Time) -> Option<Error> {
+        self.step(call.step)?.patience_over(error, call.out, now)
+    }
+
+    /// The number of calls in flight to a step.
+    pub(super) fn in_flight(&self, step: StepId) -> usize {
+        self.step(step).map_or(0, |step| step.in_flight)
+    }
+
+    /// Whether the step answers at the moment.
+    pub(super) fn answers(&self, step: StepId, now: Time) -> bool {
+        self.step(step).is_some_and(|step| step.answers(now))
+    }
+
+    /// Since when a server has been loading its model.
+    pub(super) fn loading_since(&self) -> Option<Time> {
+        let of_steps = self.steps.iter().map(|step| &step.shared);
+        let all = of_steps.chain(&self.quotas);
+        all.filter_map(|shared| shared.loading_since).min()
     }
 }
 
@@ -107,7 +322,7 @@ impl Pauses {
     }
 
     pub(crate) fn is_paused(&self, quota: QuotaId, now: Time) -> bool {
-        self.0.get(quota.0 as usize).is_some_and(|t| *t > now)
+        self.until(quota, now).is_some()
     }
 
     /// The end of the quota's pause, if it is paused.
@@ -118,180 +333,14 @@ impl Pauses {
 
     /// The quotas that are paused.
     pub(super) fn paused(&self, now: Time) -> impl Iterator<Item = QuotaId> + '_ {
-        let paused = self
-            .0
-            .iter()
-            .zip(0..)
-            .filter(move |(until, _)| **until > now);
-        paused.map(|(_, quota)| QuotaId(quota))
-    }
-
-    /// The ends of all pauses, including past ones.
-    pub(super) fn ends(&self) -> impl Iterator<Item = Time> + '_ {
-        self.0.iter().copied()
+        let ids = (0..).map(QuotaId).zip(&self.0);
+        ids.filter(move |(_, until)| **until > now)
+            .map(|(id, _)| id)
     }
 
     /// Ends all pauses. The limiter pauses a quota again when the next item asks for it.
     pub(super) fn forget(&mut self) {
         self.0.fill(Time::ZERO);
-    }
-}
-
-/// Excluded steps of routes, and excluded quotas.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct Exclusions(Vec<Excluded>);
-
-/// Maximum number of exclusions that are kept for a probe.
-const MOST: usize = 1_000;
-
-/// What is excluded, why, and until when; [`Time::FAR`] until the end of the run.
-#[derive(Debug, Clone)]
-struct Excluded {
-    what: Place,
-    why: Error,
-    until: Time,
-    /// The call that probes it.
-    probe: Option<u64>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    Step(StepId),
-    Quota(QuotaId),
-}
-
-impl Excluded {
-    /// Whether the next call may probe it.
-    fn is_due(&self) -> bool {
-        self.until == Time::ZERO && self.probe.is_none()
-    }
-}
-
-impl Exclusions {
-    pub(super) fn quota(&mut self, quota: QuotaId, error: &Error, until: Time) {
-        if quota != QuotaId::NONE {
-            self.exclude(Place::Quota(quota), error, until);
-        }
-    }
-
-    /// Excludes a step. Returns true if it was the last callable step of its route.
-    pub(super) fn step(&mut self, class: &Class, step: u8, error: &Error, until: Time) -> bool {
-        self.exclude(Place::Step(class.at(step)), error, until);
-        (0..class.steps() as u8).all(|step| self.has_step(class, step))
-    }
-
-    fn exclude(&mut self, what: Place, error: &Error, until: Time) {
-        // One that no call probes, for example of a key that was replaced, stays until there are too many.
-        if self.0.len() >= MOST
-            && let Some(at) = self.0.iter().position(Excluded::is_due)
-        {
-            self.0.remove(at);
-        }
-        match self.0.iter_mut().find(|known| known.what == what) {
-            // Calls that were in flight fail after the first one.
-            Some(known) if known.until > Time::ZERO => {}
-            Some(known) => {
-                (known.until, known.probe) = (until, None);
-                known.why = error.clone();
-            }
-            None => self.0.push(Excluded {
-                what,
-                why: error.clone(),
-                until,
-                probe: None,
-            }),
-        }
-    }
-
-    fn has_step(&self, class: &Class, step: u8) -> bool {
-        let at = Place::Step(class.at(step));
-        self.0.iter().any(|known| known.what == at)
-    }
-
-    fn of(&self, class: &Class, step: u8) -> impl Iterator<Item = &Excluded> {
-        let (at, quota) = (Place::Step(class.at(step)), Place::Quota(class.quota(step)));
-        let found = self.0.iter();
-        found.filter(move |known| known.what == at || known.what == quota)
-    }
-
-    /// Whether a step is excluded, or is being probed.
-    pub(super) fn has(&self, class: &Class, step: u8) -> bool {
-        self.of(class, step).next().is_some()
-    }
-
-    /// Why a step is excluded.
-    pub(super) fn reason(&self, class: &Class, step: u8) -> Option<&Error> {
-        let mut found = self.of(class, step).filter(|known| !known.is_due());
-        found.next().map(|known| &known.why)
-    }
-
-    /// Why no step of a route answers, if all are excluded or were when they were last called: a rejected key only if
-    /// each step rejected it, and otherwise the reason of the first step that has another one.
-    pub(crate) fn refusal(&self, class: &Class) -> Option<&Error> {
-        let (mut of_key, mut other) = (None, None);
-        for step in 0..class.steps() as u8 {
-            let mut reasons = self.of(class, step).map(|known| &known.why);
-            let first = reasons.next()?;
-            let mut all = std::iter::once(first).chain(reasons);
-            match all.find(|why| why.kind() == ErrorKind::Auth) {
-                Some(why) => of_key = of_key.or(Some(why)),
-                None => other = other.or(Some(first)),
-            }
-        }
-        other.or(of_key)
-    }
-
-    /// Whether only one call may start, to find out if the step is still to be excluded.
-    pub(crate) fn is_probed(&self, class: &Class, step: u8) -> bool {
-        self.of(class, step).any(Excluded::is_due)
-    }
-
-    /// How many exclusions let no call start.
-    pub(crate) fn closed(&self) -> usize {
-        self.0.iter().filter(|known| !known.is_due()).count()
-    }
-
-    /// Records the start of a call, which is a probe if one is due.
-    pub(super) fn begin_call(&mut self, step: StepId, quota: QuotaId, number: u64) {
-        for known in self.0.iter_mut().filter(|known| known.is_due()) {
-            if known.what == Place::Step(step) || known.what == Place::Quota(quota) {
-                known.probe = Some(number);
-            }
-        }
-    }
-
-    /// Records the end of a call. An answered probe ends the exclusion; after another failure the next one may start.
-    pub(super) fn end_call(&mut self, number: u64, is_answered: bool) {
-        if is_answered {
-            self.0.retain(|known| known.probe != Some(number));
-        }
-        for known in self
-            .0
-            .iter_mut()
-            .filter(|known| known.probe == Some(number))
-        {
-            known.probe = None;
-        }
-    }
-
-    /// The reason of the first exclusion; steps come before quotas.
-    pub(super) fn first_reason(&self) -> Option<&Error> {
-        let mut closed = self.0.iter().filter(|known| !known.is_due());
-        let step = closed
-            .clone()
-            .find(|known| matches!(known.what, Place::Step(_)));
-        step.or_else(|| closed.next()).map(|known| &known.why)
-    }
-
-    pub(super) fn ends(&self) -> impl Iterator<Item = Time> + '_ {
-        self.0.iter().map(|known| known.until)
-    }
-
-    /// Lets probes start where the time is over.
-    pub(super) fn expire(&mut self, now: Time) {
-        for known in self.0.iter_mut().filter(|known| known.until <= now) {
-            known.until = Time::ZERO;
-        }
     }
 }
 
@@ -301,27 +350,36 @@ mod tests {
 
     #[test]
     fn a_route_rejects_the_key_only_if_each_step_does() {
-        let class = Class::new([QuotaId::NONE, QuotaId::NONE]);
+        // A step and its quota can be excluded for different reasons.
+        let quota = QuotaId(1);
+        let class = Class::new([quota, quota]);
         let [key, credit, model] = [ErrorKind::Auth, ErrorKind::Quota, ErrorKind::UnknownModel]
             .map(|kind| Error::new(kind, "no"));
-        let refusal = |reasons: [&[&Error]; 2]| {
-            let mut exclusions = Exclusions::default();
-            for (step, reasons) in (0..).zip(reasons) {
-                for (at, why) in reasons.iter().enumerate() {
-                    // A step and its quota can be excluded for different reasons.
-                    let place = match at {
-                        0 => Place::Step(class.at(step)),
-                        _ => Place::Quota(QuotaId::NONE),
-                    };
-                    exclusions.exclude(place, why, Time::FAR);
-                }
+        let refusal = |reasons: &[&Error], of_quota: Option<&Error>| {
+            let mut availability = Availability::default();
+            for (step, why) in (0..).zip(reasons) {
+                availability.exclude_step(&class, step, why, Time::FAR);
             }
-            exclusions.refusal(&class).map(Error::kind)
+            if let Some(why) = of_quota {
+                availability.exclude_quota(quota, why, Time::FAR);
+            }
+            availability.refusal(&class).map(Error::kind)
         };
-        assert_eq!(refusal([&[&key], &[]]), None);
-        assert_eq!(refusal([&[&key], &[&key]]), Some(key.kind()));
-        assert_eq!(refusal([&[&credit], &[&key]]), Some(credit.kind()));
-        assert_eq!(refusal([&[&key], &[&model]]), Some(model.kind()));
-        assert_eq!(refusal([&[&model, &key], &[&model]]), Some(key.kind()));
+        assert_eq!(refusal(&[&key], None), None);
+        assert_eq!(refusal(&[&key, &key], None), Some(key.kind()));
+        assert_eq!(refusal(&[&credit, &key], None), Some(credit.kind()));
+        assert_eq!(refusal(&[&key, &model], None), Some(model.kind()));
+        assert_eq!(refusal(&[&model, &model], Some(&key)), Some(key.kind()));
+    }
+
+    #[test]
+    fn critical_failures_are_counted_by_step_and_quota() {
+        let (step, quota) = (StepId::default(), QuotaId(1));
+        let mut availability = Availability::default();
+        availability.answered(step, quota);
+        let mut is_critical = |quota| availability.shared(step, quota).is_critical(0);
+        assert!(is_critical(QuotaId(2)) && !is_critical(quota));
+        assert!(!is_critical(QuotaId::NONE), "the step has answered");
+        assert!(availability.in_question(step, quota));
     }
 }

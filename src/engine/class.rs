@@ -41,5 +41,5 @@ impl Class {
 }
 
 /// A step of a route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct StepId(u16, u8);

@@ -9,9 +9,8 @@ use std::sync::Arc;
 
 use crate::base::{Error, RateHints, Time};
 
-use super::availability::{Availability, Exclusions};
+use super::availability::Availability;
 use super::counters::Counters;
-use super::health::Health;
 use super::limited_by::{Lately, Limit, LimitedBy};
 use super::limiter::{Limiter, Permit};
 use super::route::RetryPolicy;
@@ -32,8 +31,6 @@ pub(crate) struct Call<T> {
     /// Number of the call in this run, from 1.
     pub number: u64,
     pub began: Time,
-    /// Whether the call shows if its provider is available again.
-    pub probes: bool,
     pub ticket: Ticket<T>,
     pub permit: Permit,
 }
@@ -128,7 +125,6 @@ pub(crate) struct Dispatcher<W: Work> {
     /// The latest failure that will be retried, until something succeeds.
     last_failure: Option<Error>,
     availability: Availability,
-    health: Health,
     stop: Option<StopReason>,
     /// Consecutive items that failed without a connection.
     unreached: u32,
@@ -155,7 +151,6 @@ impl<W: Work> Dispatcher<W> {
             settle_error: None,
             last_failure: None,
             availability: Availability::default(),
-            health: Health::default(),
             stop: None,
             unreached: 0,
             unreachable_logged: false,
@@ -194,12 +189,12 @@ impl<W: Work> Dispatcher<W> {
 
     /// Why a provider is not called at the moment.
     pub(crate) fn not_called(&self) -> Option<&Error> {
-        self.availability.exclusions.first_reason()
+        self.availability.reasons().next()
     }
 
-    /// The providers and models that are not called at the moment.
-    pub(crate) fn exclusions(&self) -> &Exclusions {
-        &self.availability.exclusions
+    /// What is known of providers and models.
+    pub(crate) fn availability(&self) -> &Availability {
+        &self.availability
     }
 
     /// When the next call can start, if all items wait for a retry or a cooldown.
@@ -209,7 +204,7 @@ impl<W: Work> Dispatcher<W> {
 
     /// Since when a server has been loading its model.
     pub(crate) fn loading_since(&self) -> Option<Time> {
-        self.health.loading_since()
+        self.availability.loading_since()
     }
 
     /// Takes the requests to perform without the lock. Their outcomes return as events.

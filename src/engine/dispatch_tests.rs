@@ -7,8 +7,8 @@ use super::settle::GROUP_DELAY;
 use super::*;
 use crate::base::random::Random;
 use crate::base::{ErrorKind, RateWindow, Sent};
+use crate::engine::availability::MAX_LOADING;
 use crate::engine::class::Class;
-use crate::engine::health::MAX_LOADING;
 use crate::engine::limiter::{Limits, QuotaId, QuotaKey};
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
@@ -504,6 +504,15 @@ fn end_of(call: Call<usize>, result: Result<(), Error>) -> EndedCall<usize, ()> 
         hints: RateHints::default(),
         fatal: false,
     }
+}
+
+#[test]
+fn long_times_are_written_in_suitable_units() {
+    let long = |seconds| failure::long(Duration::from_secs(seconds));
+    assert_eq!(long(90), "90 s");
+    assert_eq!(long(2_500), "41 min");
+    assert_eq!(long(86_400), "24 h");
+    assert_eq!(long(31_536_000), "365 days");
 }
 
 #[path = "trip_tests.rs"]

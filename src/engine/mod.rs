@@ -7,14 +7,12 @@
 //! with hints. [`dispatch`] decides, with [`limiter`] and [`route`]; [`run`] executes the decisions with threads.
 
 pub(crate) mod availability;
-mod breaker;
 mod bucket;
 pub mod budget;
 pub(crate) mod class;
 pub(crate) mod counters;
 pub(crate) mod dispatch;
 pub(crate) mod feeder;
-pub(crate) mod health;
 pub(crate) mod limited_by;
 pub mod limiter;
 mod outliers;

@@ -393,7 +393,7 @@ impl Quota {
                     });
                 }
             }
-            CallEnd::RateLimited(wait) => self.refused(permit, wait, used_up(hints), now),
+            CallEnd::RateLimited(wait) => self.refused(permit, wait, hints.is_used_up(), now),
             CallEnd::NotReady(wait) => self.unready(permit, wait, now),
             CallEnd::Unreachable if permit.cut_epoch == self.cut_epoch => {
                 let pause = self.next_pause().min(LONGEST_UNREACHED);
@@ -431,13 +431,4 @@ impl Quota {
         self.accepted_peak = 0;
         self.waits_for_reply = false;
     }
-}
-
-/// Whether the reply reports a used-up allowance.
-fn used_up(hints: &RateHints) -> bool {
-    let windows = [hints.requests, hints.tokens];
-    windows
-        .into_iter()
-        .flatten()
-        .any(|window| window.remaining == Some(0))
 }

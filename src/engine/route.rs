@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::base::brief::beginning;
 use crate::base::{Error, ErrorKind, Optional, RateHints, Sent, Time};
 
-use super::breaker::may_be_shared;
+use super::availability::may_be_shared;
 
 /// How often failed calls are retried, and after which waits.
 #[derive(Debug, Clone, Copy, PartialEq, Setters)]

@@ -5,7 +5,7 @@ use std::iter::Sum;
 use crate::base::{Error, Time};
 
 use super::availability::Availability;
-use super::class::Class;
+use super::class::{Class, StepId};
 use super::limited_by::Limit;
 use super::limiter::QuotaId;
 use super::route::Tries;
@@ -46,6 +46,10 @@ impl Sum for Cost {
 impl<T> Ticket<T> {
     pub(crate) fn quota(&self) -> QuotaId {
         self.class.quota(self.tries.step)
+    }
+
+    pub(super) fn step(&self) -> StepId {
+        self.class.at(self.tries.step)
     }
 }
 

@@ -369,7 +369,7 @@ impl StoreBacklog {
         if self.batch_overview.critical.lock().is_some() {
             return Ok(Take::Done);
         }
-        let closed = availability.exclusions.closed();
+        let closed = availability.reasons().count();
         if closed < std::mem::replace(&mut self.closed, closed) {
             // Jobs that were skipped can start.
             self.heard.jobs.store(true, Ordering::SeqCst);

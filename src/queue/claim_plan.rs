@@ -175,7 +175,7 @@ impl ClaimPlan {
             return 0;
         }
         closed.note(room.more_at);
-        let is_probed = availability.exclusions.is_probed(&open.class, live);
+        let is_probed = availability.is_probed(&open.class, live);
         let most = if is_probed { 1 } else { usize::MAX };
         closed.waits_for_call |= is_probed;
         let room = room.calls.min(most);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use parking_lot::Mutex;
 
 use crate::base::{Clock, Context, Error, ErrorKind};
-use crate::engine::availability::Exclusions;
+use crate::engine::availability::Availability;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::run::Waker;
 use crate::llm::params::RequestTask;
@@ -61,7 +61,7 @@ pub(crate) struct Controls {
     pub batch_control: BatchControl,
     pub batch_overview: Arc<BatchOverview>,
     /// The providers and models that are not called, as of a moment ago.
-    pub exclusions: Mutex<Exclusions>,
+    pub availability: Mutex<Availability>,
     /// The store was written since the notifier last received every process.
     pub written: AtomicBool,
 }
@@ -188,7 +188,7 @@ impl WorkerLimits {
             name: request.model.clone(),
             step: 0,
         })?;
-        self.0.exclusions.lock().refusal(&open.class).cloned()
+        self.0.availability.lock().refusal(&open.class).cloned()
     }
 
     /// The kind of jobs that clients wait for with such a request.

@@ -305,7 +305,7 @@ impl Worker {
             waker,
             heard: Arc::default(),
             batch_overview: Arc::default(),
-            exclusions: Mutex::default(),
+            availability: Mutex::default(),
             written: AtomicBool::new(false),
         });
         controls.change(|setup| {

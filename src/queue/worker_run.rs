@@ -323,7 +323,7 @@ impl WorkerRun {
         let mut observer = Observer {
             look: &|d: &mut Dispatcher<StoreWork>, now: Time| {
                 d.set_retry(controls.kinds.setup.now().settings.retry);
-                controls.exclusions.lock().clone_from(d.exclusions());
+                controls.availability.lock().clone_from(d.availability());
                 look(d, now)
             },
             show: &mut show,

@@ -4,33 +4,13 @@ use std::time::Duration;
 
 use crate::base::{Error, ErrorKind, Mark, Sent, Time};
 
-use super::super::breaker::{Detour, Ended, is_overload, may_be_shared};
-use super::super::class::StepId;
-use super::super::health::long;
-use super::super::limiter::{CallEnd, LOADING_AGAIN};
-use super::super::route;
+use super::super::availability::{Detour, EndFacts, may_be_shared};
+use super::super::limiter::{CallEnd, LOADING_AGAIN, QuotaId};
 use super::super::work::{Settled, Ticket, Work};
 use super::{Call, Dispatcher, EndedCall, ErrorPolicy, StopReason};
 
 /// Longer pauses of a quota are logged.
 const LONG_PAUSE: Duration = Duration::from_secs(60);
-
-/// Facts about a call that has ended.
-pub(super) struct EndFacts {
-    pub step: StepId,
-    pub detour: Detour,
-    /// Other calls to the same provider that have not ended.
-    pub out: usize,
-    /// The call was rate-limited.
-    pub refused: bool,
-}
-
-impl EndFacts {
-    /// Whether another provider can be called.
-    pub(super) fn has_next_step(&self) -> bool {
-        self.detour == Detour::NextStep
-    }
-}
 
 impl<W: Work> Dispatcher<W> {
     pub(super) fn on_call_ended(&mut self, ended: EndedCall<W::Task, W::Done>, now: Time) {
@@ -43,16 +23,14 @@ impl<W: Work> Dispatcher<W> {
         } = ended;
         let hints = self.options.retry.obeyed(hints);
         self.ended += 1;
-        if !call.probes {
-            let Ticket { class, tries, .. } = &call.ticket;
-            self.health.end_call(class.at(tries.step));
-        }
         let is_answered = match &result {
             Ok(done) => self.work.is_answer(done),
             // The key and the model were accepted.
             Err(error) => error.kind() == ErrorKind::Invalid && error.sent() == Sent::Answered,
         };
-        (self.availability.exclusions).end_call(call.number, is_answered);
+        let (step, quota) = (call.ticket.step(), call.ticket.quota());
+        let end = (call.number, is_answered);
+        let probed = self.availability.end_call(step, quota, end);
         let not_made = match &result {
             Ok(done) => !self.work.is_answer(done),
             Err(error) => error.kind() == ErrorKind::BudgetExceeded,
@@ -82,10 +60,18 @@ impl<W: Work> Dispatcher<W> {
             return;
         }
         self.counters.last_end = Some(now);
-        let facts = self.note_provider(&call, &result, now);
+        let facts = self.note_provider(&call, &result, probed, now);
         let Call { ticket, permit, .. } = call;
         let mut end = self.end_of_call(&result, used, &facts);
-        let is_loading = self.health.is_loading(ticket.quota(), &end, now);
+        let shared = self.availability.shared(step, quota);
+        let is_loading = match end {
+            CallEnd::NotReady(_) => shared.is_loading(now),
+            CallEnd::Replied(_) | CallEnd::Troubled(_) | CallEnd::RateLimited(_) => {
+                shared.loading_since = None;
+                false
+            }
+            CallEnd::Unreachable | CallEnd::Failed => false,
+        };
         if !is_loading && matches!(end, CallEnd::NotReady(_)) {
             // The server has loaded for too long; from now on the failure counts as a reply.
             end = CallEnd::Replied(None);
@@ -94,7 +80,7 @@ impl<W: Work> Dispatcher<W> {
         let until = self.limiter.settle(permit, end, &hints, now);
         self.note_quota(&ticket, &result, until, now);
         match result {
-            Ok(done) => self.on_answer(ticket, done, facts.step),
+            Ok(done) => self.on_answer(ticket, done),
             Err(error) if fatal => {
                 self.stop_for(StopReason::Fatal(error.clone()));
                 self.pending.push(Settled::Unsent(ticket, error));
@@ -111,34 +97,29 @@ impl<W: Work> Dispatcher<W> {
         &mut self,
         call: &Call<W::Task>,
         result: &Result<W::Done, Error>,
+        probed: bool,
         now: Time,
     ) -> EndFacts {
-        let ticket = &call.ticket;
-        let step = ticket.class.at(ticket.tries.step);
-        let detour = self.detour(&ticket.class, ticket.tries.step);
-        let out = match result {
-            Ok(_) => 0,
-            Err(_) => self.health.out(step),
-        };
-        let ended = Ended {
+        let Ticket { class, tries, .. } = &call.ticket;
+        let step = call.ticket.step();
+        let error = result.as_ref().err();
+        let facts = EndFacts {
             step,
-            quota: ticket.quota(),
-            began: call.began,
-            first: ticket.tries.attempt == 0 && ticket.tries.divisions == 0,
-            of_one: (result.as_ref().err()).is_some_and(|error| self.may_be_of_one(ticket, error)),
-            detour,
-            out,
+            took: now.since(call.began),
+            first: tries.attempt == 0 && tries.divisions == 0,
+            probed,
+            detour: self.detour(class, tries.step),
+            out: error.map_or(0, |_| self.availability.in_flight(step)),
+            refused: false,
         };
-        self.note_reached(ended, result, now);
+        self.note_reached(facts, call.ticket.quota(), error, now);
         // If other calls are answered, a proxy that rejects calls limits their rate.
         let refused = |error: &Error| {
-            is_pace(error) || error.is_marked(Mark::ByProxy) && self.answers(step, now)
+            is_pace(error) || error.is_marked(Mark::ByProxy) && self.availability.answers(step, now)
         };
         EndFacts {
-            step,
-            detour,
-            out,
-            refused: result.as_ref().is_err_and(refused),
+            refused: error.is_some_and(refused),
+            ..facts
         }
     }
 
@@ -171,8 +152,8 @@ impl<W: Work> Dispatcher<W> {
             // If another provider can be called, the breaker decides about the wait.
             Err(e)
                 if e.is_unreachable()
-                    && !facts.has_next_step()
-                    && !self.is_unavailable(facts.step) =>
+                    && facts.detour != Detour::NextStep
+                    && self.availability.outage(facts.step).is_none() =>
             {
                 CallEnd::Unreachable
             }
@@ -188,34 +169,35 @@ impl<W: Work> Dispatcher<W> {
         until: Option<Time>,
         now: Time,
     ) {
-        let availability = &mut self.availability;
-        let was_paused = availability.pauses.is_paused(ticket.quota(), now);
-        let excluded = availability
-            .exclusions
-            .reason(&ticket.class, ticket.tries.step);
-        if excluded.is_none() {
-            availability
-                .pauses
-                .set(ticket.quota(), until.unwrap_or(Time::ZERO));
+        let (quota, availability) = (ticket.quota(), &mut self.availability);
+        let was_paused = availability.pauses.is_paused(quota, now);
+        if availability
+            .excluded(&ticket.class, ticket.tries.step)
+            .is_none()
+        {
+            availability.pauses.set(quota, until.unwrap_or(Time::ZERO));
         }
         let wait = until.map_or(Duration::ZERO, |until| until.since(now));
         if let Err(error) = result
             && !was_paused
             && wait > LONG_PAUSE
         {
-            log::warn!("{error}; no calls to the provider for {}", long(wait));
+            log::warn!(
+                "{error}; no calls to the provider for {}",
+                super::failure::long(wait)
+            );
         }
         if !result.as_ref().is_err_and(Error::is_unreachable) {
             self.unreached = 0;
         }
     }
 
-    fn on_answer(&mut self, mut ticket: Ticket<W::Task>, done: W::Done, step: StepId) {
+    fn on_answer(&mut self, mut ticket: Ticket<W::Task>, done: W::Done) {
         self.last_failure = None;
         if std::mem::take(&mut self.unreachable_logged) {
             log::warn!("the provider answers again");
         }
-        self.health.answered(step, ticket.quota());
+        self.availability.answered(ticket.step(), ticket.quota());
         if self.options.on_error == ErrorPolicy::StopOnError
             && let Some(error) = self.work.failure_of_one(&done).cloned()
         {
@@ -225,42 +207,37 @@ impl<W: Work> Dispatcher<W> {
         self.pending.push(Settled::Final(ticket, Ok(done)));
     }
 
-    /// Trips or closes the step's breaker.
-    fn note_reached(&mut self, ended: Ended, result: &Result<W::Done, Error>, now: Time) {
-        let (step, quota) = (ended.step, ended.quota);
-        if self.is_unavailable(step) || self.health.in_question(step, quota) {
+    /// Begins or ends an outage of the step.
+    fn note_reached(&mut self, facts: EndFacts, quota: QuotaId, error: Option<&Error>, now: Time) {
+        let availability = &mut self.availability;
+        if facts.probed
+            || availability.outage(facts.step).is_some()
+            || availability.in_question(facts.step, quota)
+        {
             // Items were held back until the result of this call.
-            self.availability.pauses.forget();
+            availability.pauses.forget();
         }
-        let detour = ended.detour;
-        let changed = self.availability.breakers.note(ended, result, now);
-        if !changed {
+        if !availability.note(facts, error, now) {
             return;
         }
-        match result {
-            Ok(_) => log::warn!("the provider answers again; calls to it resume"),
-            Err(error) if self.availability.breakers.open_reason(step).is_none() => {
+        match error {
+            None => log::warn!("the provider answers again; calls to it resume"),
+            Some(error) if availability.outage(facts.step).is_none() => {
                 log::warn!("the provider is reachable again; calls to it resume: {error}");
             }
-            Err(error) if detour == Detour::Wait => {
+            Some(error) if facts.detour == Detour::Wait => {
                 log::warn!(
                     "{error}; no other call is answered either, so items wait, and the provider is probed periodically"
                 );
             }
-            Err(error) => {
+            Some(error) => {
                 // Items that wait for their quota may have another provider now.
-                self.availability.pauses.forget();
+                availability.pauses.forget();
                 log::warn!(
                     "{error}; switching to the next provider and probing this one periodically"
                 );
             }
         }
-    }
-
-    /// Whether one of the items that share the call may have caused the failure.
-    fn may_be_of_one(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
-        let several = self.work.members(&ticket.task) > 1;
-        several && route::may_divide(error) && !is_overload(error)
     }
 }
 

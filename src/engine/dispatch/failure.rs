@@ -4,13 +4,12 @@ use std::time::Duration;
 
 use crate::base::{Error, ErrorKind, RateHints, Sent, Time};
 
-use super::super::breaker::{Detour, is_overload, may_be_shared};
-use super::super::class::{Class, StepId};
-use super::super::health::{self, Refusal};
+use super::super::availability::{Detour, EndFacts, is_overload, may_be_shared};
+use super::super::class::Class;
 use super::super::quota::QuotaId;
 use super::super::route::{self, Next};
 use super::super::work::{Settled, Ticket, Work};
-use super::call_ended::{EndFacts, is_pace};
+use super::call_ended::is_pace;
 use super::{Dispatcher, ErrorPolicy, StopReason};
 
 /// Interval of checks whether calls in flight have shown if a key is valid or a provider is worth waiting for.
@@ -23,6 +22,8 @@ const UNREACHED: u32 = 5;
 /// Rate-limited calls are no attempts until an item has waited this many seconds. An item that is always rate-limited
 /// while others are answered must not delay the end of the run for ever.
 const MOST_WAITED: u16 = 1800;
+/// Give up on a quota after this long without a single answer.
+const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 /// Time until durable work probes a provider again that rejected every call, or could not be reached.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 
@@ -89,55 +90,70 @@ impl<W: Work> Dispatcher<W> {
         facts: &EndFacts,
         now: Time,
     ) {
-        let &EndFacts { step, out, .. } = facts;
-        self.note_first_reply(step, &error, facts.has_next_step());
+        let step = ticket.tries.step;
+        let has_next_step = facts.detour == Detour::NextStep;
+        self.note_first_reply(&ticket, &error, has_next_step);
+        // Durable work keeps waiting, unless its run stops on critical errors.
+        let may_end = !self.options.durable || self.stops_when_critical();
         if facts.detour == Detour::Wait
             && may_be_shared(&error)
             && !error.timed_out()
-            && let Some(why) = self.patience_over(step, &error, out, now)
+            && may_end
+            && let Some(why) = self.availability.patience_over(*facts, &error, now)
         {
-            self.give_up_waiting(ticket, why);
-            return;
+            return self.give_up_waiting(ticket, why);
         }
-        if self.is_unavailable(step)
+        if self.availability.outage(facts.step).is_some()
             && is_of_provider(&error)
             && !error.timed_out()
-            && self.can_hold(&ticket.class, ticket.tries.step)
-            && !self.can_go_on(&ticket.class, ticket.tries.step)
+            && self.can_hold(&ticket.class, step)
+            && !self.can_go_on(&ticket.class, step)
         {
-            self.wait_for_provider(ticket, error, now);
-            return;
+            // Not an attempt: no model saw the item.
+            ticket.tries.uncount();
+            let at = now.after(self.options.retry.asked(&error).max(SHORTEST_WAIT));
+            self.last_failure = Some(error.clone());
+            return self.wait_until(ticket, at, Some(error));
         }
         let quota = match error.kind() {
             // One of many callers may use a model that the key may not use.
             ErrorKind::Auth if !self.options.multi_tenant => QuotaId::NONE,
             _ => ticket.quota(),
         };
-        let critical = self.health.is_critical(step, quota, &error, out);
-        let critical =
-            critical && !(self.options.multi_tenant && error.kind() == ErrorKind::UnknownModel);
+        let critical = self.is_critical(facts, quota, &error);
         if critical {
             self.exclude(&ticket, &error, now);
         } else if error.kind() == ErrorKind::Auth
             && self.options.durable
-            && !facts.has_next_step()
+            && !has_next_step
             && (error.status() != Some(403) || ticket.tries.attempt < FORBIDDEN_TRIES)
         {
             // All other calls may fail in the same way; then it is not the job's fault.
             if error.status() != Some(403) {
                 ticket.tries.uncount();
             }
-            self.wait_until(ticket, now.after(REFUSED_FOR), Some(error));
-            return;
+            return self.wait_until(ticket, now.after(REFUSED_FOR), Some(error));
         }
         let reach = if critical { Reach::All } else { Reach::Item };
         self.after_failure(ticket, error, reach, now);
     }
 
+    /// Whether every further call would fail in the same way.
+    fn is_critical(&mut self, facts: &EndFacts, quota: QuotaId, error: &Error) -> bool {
+        match error.kind() {
+            ErrorKind::RateLimited | ErrorKind::Auth => {
+                let shared = self.availability.shared(facts.step, quota);
+                shared.is_critical(facts.out)
+            }
+            ErrorKind::UnknownModel if self.options.multi_tenant => false,
+            _ => error.is_critical(),
+        }
+    }
+
     /// Stops a run before it pays for more unusable replies, or sends more requests that are always rejected.
     /// Rejected items fail over if another provider can be called; items with unusable replies do not.
-    fn note_first_reply(&mut self, step: StepId, error: &Error, elsewhere: bool) {
-        let Some(why) = self.health.failed_at_first(step, error) else {
+    fn note_first_reply(&mut self, ticket: &Ticket<W::Task>, error: &Error, elsewhere: bool) {
+        let Some(why) = self.availability.failed_at_first(ticket.step(), error) else {
             return;
         };
         let goes_on = elsewhere && error.is_unclassified();
@@ -156,48 +172,45 @@ impl<W: Work> Dispatcher<W> {
         hints: &RateHints,
         now: Time,
     ) {
-        let &EndFacts { step, out, .. } = facts;
-        let elsewhere = facts.has_next_step();
-        let refusal = self.health.refused(step, ticket.quota(), now);
-        let error = if self.options.retry.exceeds_longest_wait(&error) {
-            let asked = error.retry_after().unwrap_or_default();
-            let quota = ticket.quota();
+        let (durable, quota) = (self.options.durable, ticket.quota());
+        let elsewhere = facts.detour == Detour::NextStep;
+        let shared = self.availability.shared(facts.step, quota);
+        let refused_for = now.since(*shared.refused_since.get_or_insert(now));
+        // If it is unknown whether the quota ever answers, a run that would stop for this waits, as does durable work.
+        let waits = shared.answered || durable || (!elsewhere && self.stops_when_critical());
+        if self.options.retry.exceeds_longest_wait(&error) {
             // A used-up allowance concerns all items.
-            let affects_all = is_empty(hints) || self.health.is_critical(step, quota, &error, out);
-            let error = error.context(format!("it requests a wait of {}", health::long(asked)));
-            if !affects_all {
-                if self.options.durable && !elsewhere {
-                    let at = now.after(self.options.retry.asked(&error));
-                    self.wait_until(ticket, at, Some(error));
-                } else {
-                    self.after_failure(ticket, error, Reach::Gone, now);
-                }
-                return;
-            }
-            error
-        } else if refusal == Refusal::OfAll {
-            error.context("all calls were rejected for 10 minutes")
-        } else {
-            let waits = match refusal {
-                Refusal::Answering => true,
-                // It is unknown whether the quota ever answers. A run that would stop for this waits, as does durable
-                // work.
-                _ => self.options.durable || (!elsewhere && self.stops_when_critical()),
-            };
-            let mut tries = ticket.tries.clone();
-            let jitter = self.options.jitter.share();
-            let at = route::after_refusal(&self.options.retry, &mut tries, &error, now, jitter);
-            let in_time = self.options.durable || self.options.deadline.is_none_or(|end| at <= end);
-            let may_wait = ticket.tries.waited < MOST_WAITED;
-            if waits && in_time && may_wait {
-                ticket.tries = tries;
-                self.last_failure = Some(error.clone());
+            let affects_all = hints.is_used_up() || self.is_critical(facts, quota, &error);
+            let asked = long(error.retry_after().unwrap_or_default());
+            let error = error.context(format!("it requests a wait of {asked}"));
+            if affects_all {
+                self.quota_is_lost(ticket, error, now);
+            } else if durable && !elsewhere {
+                let at = now.after(self.options.retry.asked(&error));
                 self.wait_until(ticket, at, Some(error));
             } else {
-                self.after_failure(ticket, error, Reach::Item, now);
+                self.after_failure(ticket, error, Reach::Gone, now);
             }
             return;
-        };
+        }
+        if refused_for >= GIVE_UP_AFTER {
+            let error = error.context("all calls were rejected for 10 minutes");
+            return self.quota_is_lost(ticket, error, now);
+        }
+        let mut tries = ticket.tries.clone();
+        let jitter = self.options.jitter.share();
+        let at = route::after_refusal(&self.options.retry, &mut tries, &error, now, jitter);
+        let in_time = durable || self.options.deadline.is_none_or(|end| at <= end);
+        if waits && in_time && ticket.tries.waited < MOST_WAITED {
+            ticket.tries = tries;
+            self.last_failure = Some(error.clone());
+            self.wait_until(ticket, at, Some(error));
+        } else {
+            self.after_failure(ticket, error, Reach::Item, now);
+        }
+    }
+
+    fn quota_is_lost(&mut self, ticket: Ticket<W::Task>, error: Error, now: Time) {
         // Other models of the provider may have capacity.
         self.exclude(&ticket, &error.clone().with_model_only(), now);
         self.after_failure(ticket, error, Reach::All, now);
@@ -220,31 +233,31 @@ impl<W: Work> Dispatcher<W> {
         now: Time,
     ) {
         let critical = reach == Reach::All;
+        let step = ticket.step();
+        // During an outage, items do not wait. Nor do they if the server requests a long wait, and nothing suggests that
+        // it will answer afterwards.
         let moves_on = reach == Reach::Gone
-            || self.shares_open_breaker(&ticket, &error)
-            || self.is_not_worth_waiting_for(&ticket, &error, now);
+            || self.availability.outage(step).is_some()
+                && may_be_shared(&error)
+                && self.can_go_on(&ticket.class, ticket.tries.step)
+            || route::requests_long_wait(&error) && !self.availability.answers(step, now);
         let next_callable = self.next_callable(&ticket);
         let members = self.work.members(&ticket.task);
         let jitter = self.options.jitter.share();
-        let mut next = route::decide(
-            &self.options.retry,
-            next_callable.is_some(),
-            &ticket.tries,
-            &error,
-            now,
-            // Durable work may wait beyond the end of the run.
-            self.options.deadline.filter(|_| !self.options.durable),
-            jitter,
-        );
-        if critical || moves_on {
-            next = match next_callable {
-                Some(_) => Next::FallBack,
-                None => next,
-            };
-        }
-        if (critical || reach == Reach::Gone) && next_callable.is_none() {
-            next = Next::GiveUp;
-        }
+        let next = match next_callable {
+            Some(_) if critical || moves_on => Next::FallBack,
+            None if critical || reach == Reach::Gone => Next::GiveUp,
+            _ => route::decide(
+                &self.options.retry,
+                next_callable.is_some(),
+                &ticket.tries,
+                &error,
+                now,
+                // Durable work may wait beyond the end of the run.
+                self.options.deadline.filter(|_| !self.options.durable),
+                jitter,
+            ),
+        };
         let moves_on = moves_on && next_callable.is_some();
         let divides =
             members > 1 && route::may_divide(&error) && !(moves_on && is_overload(&error));
@@ -285,7 +298,14 @@ impl<W: Work> Dispatcher<W> {
             ErrorPolicy::StopOnCriticalError if critical => {
                 self.stop_for(StopReason::Critical(error.clone()));
             }
-            ErrorPolicy::StopOnCriticalError => self.note_unreached(&error),
+            ErrorPolicy::StopOnCriticalError
+                if error.is_unreachable() && !self.options.no_shared_fate =>
+            {
+                self.unreached += 1;
+                if self.unreached >= UNREACHED {
+                    self.stop_for(StopReason::Unreachable(error.clone()));
+                }
+            }
             _ => {}
         }
         let unreachable = error.is_unreachable();
@@ -307,33 +327,10 @@ impl<W: Work> Dispatcher<W> {
         });
     }
 
-    /// Whether the failure is one of those that opened the breaker, and the next provider is not known to be
-    /// unavailable too.
-    fn shares_open_breaker(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
-        let step = ticket.class.at(ticket.tries.step);
-        let open = self.availability.breakers.open_reason(step).is_some();
-        open && may_be_shared(error) && self.can_go_on(&ticket.class, ticket.tries.step)
-    }
-
-    /// Whether the server requests a long wait, and nothing suggests that it will answer afterwards.
-    fn is_not_worth_waiting_for(&self, ticket: &Ticket<W::Task>, error: &Error, now: Time) -> bool {
-        let step = ticket.class.at(ticket.tries.step);
-        route::requests_long_wait(error) && !self.answers(step, now)
-    }
-
-    fn note_unreached(&mut self, error: &Error) {
-        if error.is_unreachable() && !self.options.no_shared_fate {
-            self.unreached += 1;
-            if self.unreached >= UNREACHED {
-                self.stop_for(StopReason::Unreachable(error.clone()));
-            }
-        }
-    }
-
     /// Excludes a provider after a critical failure, or a model that it does not know.
     fn exclude(&mut self, ticket: &Ticket<W::Task>, error: &Error, now: Time) {
         let (class, step) = (&ticket.class, ticket.tries.step);
-        let is_new = !self.availability.exclusions.has(class, step);
+        let is_new = !self.availability.was_excluded(class, step);
         let until = if self.options.durable {
             now.after(REFUSED_FOR)
         } else {
@@ -349,7 +346,7 @@ impl<W: Work> Dispatcher<W> {
             self.stop_for(StopReason::Critical(error.clone()));
         }
         // Items without a quota cannot be distinguished from others, so the step is not excluded.
-        let excluded = self.availability.exclusions.reason(class, step).is_some();
+        let excluded = self.availability.excluded(class, step).is_some();
         if is_new && excluded && self.options.durable {
             let wait = REFUSED_FOR.as_secs();
             log::warn!("one call every {wait} s until the provider answers again: {error}");
@@ -360,10 +357,9 @@ impl<W: Work> Dispatcher<W> {
 }
 
 // Outages of a provider without alternative: which items wait, which item probes, and when the outage ends.
-// [`breaker`](super::super::breaker) decides whether a provider is unavailable.
 
-/// The item that probes a provider is chosen among this many.
-const CHOICE: usize = 16;
+/// The item that probes a provider is chosen among this many, so that one that never failed is found.
+const CHOICE: usize = 1_000;
 /// Minimum wait for an unavailable provider. It lets another item probe the next time.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -371,14 +367,10 @@ impl<W: Work> Dispatcher<W> {
     /// Number of items to take. If a provider is to be probed, several to choose from, unless returning them needs a
     /// write.
     pub(super) fn wanted(&self, free: usize, now: Time) -> usize {
-        let breakers = &self.availability.breakers;
-        if !breakers.any_half_open(now) {
-            free
-        } else if self.options.durable {
-            1
-        } else {
-            let failed = breakers.items_in_question(now).unwrap_or_default();
-            free.max(failed + CHOICE)
+        match self.availability.wants_probe(now) {
+            false => free,
+            true if self.options.durable => 1,
+            true => free.max(CHOICE),
         }
     }
 
@@ -395,19 +387,15 @@ impl<W: Work> Dispatcher<W> {
 
     /// Whether the items at a step can be held back without holding back others: they have a quota, or there are no
     /// other items.
-    pub(super) fn can_hold(&self, class: &Class, step: u8) -> bool {
+    fn can_hold(&self, class: &Class, step: u8) -> bool {
         let is_one = class.steps() == 1 && !self.options.durable;
         !self.options.no_shared_fate && (is_one || class.quota(step) != QuotaId::NONE)
     }
 
     /// Whether a later step can be called and is not known to be unavailable.
-    pub(super) fn can_go_on(&self, class: &Class, step: u8) -> bool {
+    fn can_go_on(&self, class: &Class, step: u8) -> bool {
         let next = self.availability.callable_step(class, step + 1);
-        next.is_some_and(|next| !self.is_unavailable(class.at(next)))
-    }
-
-    pub(super) fn is_unavailable(&self, step: StepId) -> bool {
-        self.availability.breakers.open_reason(step).is_some()
+        next.is_some_and(|next| self.availability.outage(class.at(next)).is_none())
     }
 
     /// Time until which no call starts at the step. Reasons: this and all later steps are unavailable, or calls in
@@ -420,43 +408,14 @@ impl<W: Work> Dispatcher<W> {
         {
             return Some(until.max(now.after(SOON)));
         }
-        let in_question = self.health.in_question(at, class.quota(step));
-        let waits = in_question && self.can_hold(class, step) && self.health.out(at) > 0;
+        let in_question = self.availability.in_question(at, class.quota(step));
+        let waits =
+            in_question && self.can_hold(class, step) && self.availability.in_flight(at) > 0;
         waits.then(|| now.after(LOOK_AGAIN))
     }
 
-    /// The provider is unavailable, and no other can be called now. Not an attempt: no model saw the item.
-    pub(super) fn wait_for_provider(
-        &mut self,
-        mut ticket: Ticket<W::Task>,
-        error: Error,
-        now: Time,
-    ) {
-        ticket.tries.uncount();
-        let at = now.after(self.options.retry.asked(&error).max(SHORTEST_WAIT));
-        self.last_failure = Some(error.clone());
-        self.wait_until(ticket, at, Some(error));
-    }
-
-    /// If the run stops waiting for a provider: the reason. Durable work keeps waiting, unless its run stops on
-    /// critical errors.
-    pub(super) fn patience_over(
-        &self,
-        step: StepId,
-        error: &Error,
-        out: usize,
-        now: Time,
-    ) -> Option<Error> {
-        let ends = !self.options.durable || self.stops_when_critical();
-        if !ends {
-            return None;
-        }
-        let breakers = &self.availability.breakers;
-        breakers.patience_over(step, error, out, now)
-    }
-
     /// Leaves the item unsent, and ends the run or excludes the step.
-    pub(super) fn give_up_waiting(&mut self, ticket: Ticket<W::Task>, why: Error) {
+    fn give_up_waiting(&mut self, ticket: Ticket<W::Task>, why: Error) {
         let (class, step) = (&ticket.class, ticket.tries.step);
         if self.availability.exclude_step(class, step, &why, Time::FAR) {
             self.stop_for(StopReason::Unreachable(why.clone()));
@@ -466,11 +425,6 @@ impl<W: Work> Dispatcher<W> {
         }
         self.pending.push(Settled::Unsent(ticket, why));
     }
-
-    /// Whether the provider answers at the moment.
-    pub(super) fn answers(&self, step: StepId, now: Time) -> bool {
-        !self.is_unavailable(step) && self.availability.breakers.answers(step, now)
-    }
 }
 
 /// Whether the provider is the cause: no model saw the request, and nothing was charged.
@@ -479,10 +433,12 @@ fn is_of_provider(error: &Error) -> bool {
     refused && error.kind() == ErrorKind::Transient && error.sent() != Sent::Maybe
 }
 
-/// Whether a reply reports a used-up allowance.
-fn is_empty(hints: &RateHints) -> bool {
-    let windows = [hints.requests, hints.tokens].into_iter().flatten();
-    windows
-        .map(|window| window.remaining)
-        .any(|left| left == Some(0))
+/// A duration for messages.
+pub(super) fn long(time: Duration) -> String {
+    match time.as_secs() {
+        s if s < 120 => format!("{s} s"),
+        s if s < 2 * 3600 => format!("{} min", s / 60),
+        s if s < 48 * 3600 => format!("{} h", s / 3600),
+        s => format!("{} days", s / 86_400),
+    }
 }

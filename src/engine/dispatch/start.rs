@@ -85,7 +85,7 @@ impl<W: Work> Dispatcher<W> {
         now: Time,
         start: &mut Vec<Call<W::Task>>,
     ) {
-        if self.availability.breakers.any_half_open(now) {
+        if self.availability.wants_probe(now) {
             // Items that never failed show best whether a provider is available again.
             let failures = |tries: &Tries| tries.refused + u16::from(tries.attempt);
             items.sort_by_key(|ticket| failures(&ticket.tries));
@@ -134,7 +134,7 @@ impl<W: Work> Dispatcher<W> {
 
     /// Why quotas are paused.
     fn pauses_hold(&mut self, now: Time) -> Limit {
-        if self.availability.breakers.all_open() {
+        if self.availability.all_away() {
             return Limit::Cooldown;
         }
         if self.is_full() {
@@ -160,7 +160,7 @@ impl<W: Work> Dispatcher<W> {
         match self.availability.callable_step(&ticket.class, step) {
             Some(live) => self.pass_steps(&mut ticket, live),
             None => {
-                let dead = self.availability.exclusions.reason(&ticket.class, step);
+                let dead = self.availability.excluded(&ticket.class, step);
                 let kind = dead.map_or(ErrorKind::Cancelled, Error::kind);
                 let why = dead.map_or_else(String::new, ToString::to_string);
                 let error = Error::new(kind, format!("not sent: {why}"));
@@ -227,19 +227,12 @@ impl<W: Work> Dispatcher<W> {
         self.counters.in_flight += 1;
         let most = &mut self.counters.most_in_flight;
         *most = self.counters.in_flight.max(*most);
-        let step = ticket.class.at(ticket.tries.step);
-        let probes = self.availability.breakers.begin_call(step);
         self.started += 1;
-        if !probes {
-            self.health.begin_call(step);
-        }
         self.availability
-            .exclusions
-            .begin_call(step, quota, self.started);
+            .begin_call(ticket.step(), quota, self.started, now);
         Call {
             number: self.started,
             began: now,
-            probes,
             ticket,
             permit,
         }

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use crate::base::{Error, ErrorKind, Sent, Time};
 
-use crate::engine::availability::Availability;
+use crate::engine::availability::{Availability, MAX_LOADING};
 use crate::engine::class::Class;
-use crate::engine::health::MAX_LOADING;
 use crate::engine::limiter::QuotaId;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
