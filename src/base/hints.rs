@@ -16,8 +16,6 @@ pub struct RateWindow {
     pub remaining: Option<u64>,
     /// Time until the full allowance is available again, if reported.
     pub reset: Option<Duration>,
-    /// The header that reported it, if it was one.
-    pub header: Option<&'static str>,
 }
 
 /// The limits that one reply reports; empty if it reports none.

@@ -11,25 +11,6 @@ use super::quota_status::RateStatus;
 /// each reply; one that was reported only once, for example by a proxy, would slow the run until its end.
 const TRUSTED: Duration = Duration::from_secs(600);
 
-/// When and where a reply last reported a limit.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Learned {
-    at: Time,
-    pub header: Option<&'static str>,
-}
-
-impl Learned {
-    /// Time since the last report.
-    pub(super) fn age(&self, now: Time) -> Duration {
-        now.since(self.at)
-    }
-
-    /// Whether a call that is answered without a report of the limit drops it.
-    pub(super) fn is_over(&self, now: Time) -> bool {
-        self.age(now) >= TRUSTED
-    }
-}
-
 /// A continuously refilled token bucket. Its level can be negative: a call larger than the capacity starts alone and
 /// is paid off afterwards.
 #[derive(Debug, Clone, Copy)]
@@ -37,8 +18,8 @@ pub(super) struct Bucket {
     pub per_second: f64,
     pub capacity: f64,
     pub level: f64,
-    /// How the limit was learned; `None` if the user set it.
-    pub learned: Option<Learned>,
+    /// When a reply last reported the limit; `None` if the user set it.
+    pub learned: Option<Time>,
     /// The part of the rate and of the capacity that this bucket has: less than 1 if other workers have the rest.
     part: f64,
     /// What the provider counts as used in addition to what is missing here: use by others, and what it keeps beyond
@@ -91,6 +72,11 @@ impl Bucket {
     fn fill(&mut self, level: f64) {
         self.level = level.min(self.most());
         self.elsewhere = (self.elsewhere - (level - self.level)).max(0.0);
+    }
+
+    /// Whether a call that is answered without a report of the limit drops it.
+    pub(super) fn is_outdated(&self, now: Time) -> bool {
+        self.learned.is_some_and(|at| now.since(at) >= TRUSTED)
     }
 
     /// What is left of the limit per minute.
@@ -199,10 +185,7 @@ pub(super) fn learn_window(
         bucket.get_or_insert_with(|| Bucket::per_minute(per_minute, capacity(per_minute), now));
     bucket.refill(now);
     bucket.per_second = per_minute / 60.0;
-    bucket.learned = Some(Learned {
-        at: now,
-        header: window.header,
-    });
+    bucket.learned = Some(now);
     bucket.capacity = capacity(per_minute);
     if let Some(remaining) = window.remaining {
         let left = remaining as f64 - unseen;

@@ -391,7 +391,6 @@ fn a_run_that_is_only_refused_stops_after_ten_minutes_and_loses_nothing_before()
 fn a_reset_that_nobody_waits_for_pauses_nothing_and_a_refusal_then_ends_the_run() {
     let day = |reset| {
         let requests = Some(RateWindow {
-            header: None,
             limit: 1000,
             period: Duration::from_secs(86_400),
             remaining: Some(0),

@@ -73,7 +73,6 @@ impl Lately {
 
 #[cfg(test)]
 mod tests {
-    use super::super::quota_status::LimitSource;
     use super::*;
 
     #[test]
@@ -81,8 +80,6 @@ mod tests {
         let limit = LearnedLimit {
             unit: "requests",
             per_minute: 60,
-            source: LimitSource::Reply,
-            age: Duration::ZERO,
         };
         let at = |ms| Time::ZERO.after(Duration::from_millis(ms));
         let mut lately = Lately::default();

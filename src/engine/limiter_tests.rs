@@ -23,7 +23,6 @@ fn at(ms: u64) -> Time {
 
 fn window(limit: u64, remaining: u64, period: Duration) -> Option<RateWindow> {
     Some(RateWindow {
-        header: None,
         limit,
         period,
         remaining: Some(remaining),

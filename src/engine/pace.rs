@@ -60,7 +60,7 @@ const SHORT: f64 = 0.1;
 /// The start of a call: its time and number.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Begun {
-    at: Time,
+    pub at: Time,
     number: u64,
 }
 
@@ -91,7 +91,6 @@ pub(super) struct Pace {
     paused: bool,
     last_answer: Time,
     last_call: Time,
-    last_refusal: Time,
     /// Duration of a call in seconds.
     latency: f64,
     rate: Option<Rate>,
@@ -151,7 +150,6 @@ impl Pace {
 
     /// Records that a call was rejected because of its rate.
     pub(super) fn refused(&mut self, call: Begun, now: Time) {
-        self.last_refusal = now;
         let accepted = self.accepted(call);
         let begun = self.so_far(now);
         if let Some(rate) = &mut self.rate {
@@ -302,11 +300,9 @@ impl Pace {
         Some(rate.bucket.flow())
     }
 
-    /// Calls per minute at this rate, and the time since a call was last rejected because of it.
-    pub(super) fn inferred(&self, now: Time) -> Option<(u64, Duration)> {
-        let rate = self.rate.as_ref()?;
-        let per_minute = rate.bucket.minute().round().max(1.0) as u64;
-        Some((per_minute, now.since(self.last_refusal)))
+    /// The rate that was inferred.
+    pub(super) fn inferred(&self) -> Option<Bucket> {
+        Some(self.rate.as_ref()?.bucket)
     }
 
     /// Records the start of a call.

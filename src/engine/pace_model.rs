@@ -213,7 +213,6 @@ impl Allowance {
 
     fn told(self, tells: bool) -> Option<RateWindow> {
         (tells && self.rate > 0.0).then(|| RateWindow {
-            header: None,
             limit: (self.rate * 60.0) as u64,
             period: Duration::from_secs(60),
             remaining: Some(self.level as u64),

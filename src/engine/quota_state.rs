@@ -21,7 +21,7 @@ use super::pace::{Begun, Pace};
 use super::quota::{CallEnd, Limits, QuotaId};
 use super::quota_status::QuotaStatus;
 use super::shared_quota::{Share, Shared};
-use super::window::{Answer, Epoch, Window};
+use super::window::{Answer, Window};
 
 mod division;
 mod learn;
@@ -50,10 +50,11 @@ pub struct Permit {
     replies: u64,
     /// Requests and tokens of the quota that had been reserved by then, including this call.
     reserved: (f64, f64),
-    began: (Time, Epoch),
+    /// The epoch of the window.
+    epoch: u32,
     /// Calls in flight, including this one.
     in_flight: u32,
-    number: Begun,
+    begun: Begun,
 }
 
 impl Permit {
@@ -64,9 +65,9 @@ impl Permit {
         cut_epoch: 0,
         replies: 0,
         reserved: (0.0, 0.0),
-        began: (Time::ZERO, Epoch::NONE),
+        epoch: 0,
         in_flight: 0,
-        number: Begun::NONE,
+        begun: Begun::NONE,
     };
 }
 
@@ -332,7 +333,7 @@ impl Quota {
         if self.in_flight == 0 && now.since(held_until) > IDLE {
             self.pace.resume();
         }
-        let number = self.pace.take(now);
+        let begun = self.pace.take(now);
         self.in_flight += 1;
         self.reserved.0 += 1.0;
         self.reserved.1 += need;
@@ -342,9 +343,9 @@ impl Quota {
             cut_epoch: self.cut_epoch,
             replies: self.replies,
             reserved: self.reserved,
-            began: (now, self.window.began(self.in_flight)),
+            epoch: self.window.began(self.in_flight),
             in_flight: self.in_flight,
-            number,
+            begun,
         })
     }
 
@@ -382,13 +383,13 @@ impl Quota {
                     }
                 }
                 if accepted {
-                    self.pace
-                        .answered(permit.number, now.since(permit.began.0), now);
+                    let took = now.since(permit.begun.at);
+                    self.pace.answered(permit.begun, took, now);
                     self.search_rate(now);
                     self.drop_unreported(hints, now);
                     self.window.replied(Answer {
-                        began: permit.began.1,
-                        took: now.since(permit.began.0),
+                        epoch: permit.epoch,
+                        took,
                         tokens: used.map(|(_, output)| output),
                     });
                 }

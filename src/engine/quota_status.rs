@@ -59,21 +59,4 @@ pub struct LearnedLimit {
     pub unit: &'static str,
     /// The limit per minute.
     pub per_minute: u64,
-    /// Where it was learned.
-    pub source: LimitSource,
-    /// Time since it was last reported or inferred.
-    pub age: Duration,
-}
-
-/// Where a limit was learned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum LimitSource {
-    /// A reply reported it in this header.
-    Header(&'static str),
-    /// A reply reported it.
-    Reply,
-    /// Inferred from rate-limited calls, because no reply reports a limit.
-    Refusals,
 }

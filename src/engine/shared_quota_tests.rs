@@ -104,7 +104,6 @@ fn limits_are_those_of_each_process_and_what_is_used_up_is_shared() {
     assert!(!process(folder.path(), given).goes(at(2)));
     // Once its own reply reports the limit, b includes the use by a.
     let requests = Some(crate::base::hints::RateWindow {
-        header: None,
         limit: 60,
         period: Duration::from_secs(60),
         remaining: Some(60),

@@ -101,7 +101,6 @@ impl Scene {
             let limit = 60 + random.below(6000);
             RateHints {
                 requests: Some(RateWindow {
-                    header: None,
                     limit,
                     period: Duration::from_secs(if random.chance(80) { 60 } else { 86_400 }),
                     remaining: Some(random.below(limit)),

@@ -70,63 +70,22 @@ const OPEN: u32 = 4096;
 /// the window, nothing was gained.
 #[derive(Debug, Default, Clone, Copy)]
 struct SlotCost {
-    by_tokens: Sum,
-    by_calls: Sum,
-}
-
-#[derive(Debug, Default, Clone, Copy)]
-struct Sum {
     calls: u32,
     seconds: f64,
-    tokens: f64,
-}
-
-/// Seconds per token, or per call if no reply reported tokens.
-#[derive(Debug, Clone, Copy, PartialEq)]
-struct Cost {
-    seconds: f64,
-    by_tokens: bool,
+    work: f64,
 }
 
 impl SlotCost {
     fn add(&mut self, took: Duration, output_tokens: Option<u64>) {
-        let sum = match output_tokens {
-            Some(_) => &mut self.by_tokens,
-            None => &mut self.by_calls,
-        };
-        sum.calls += 1;
-        sum.seconds += took.as_secs_f64();
+        self.calls += 1;
+        self.seconds += took.as_secs_f64();
         // An answer without tokens, such as a vector, is work too.
-        sum.tokens += output_tokens.unwrap_or(1).max(1) as f64;
+        self.work += output_tokens.unwrap_or(1).max(1) as f64;
     }
 
-    fn calls(&self) -> u32 {
-        self.by_tokens.calls + self.by_calls.calls
-    }
-
-    fn cost(&self) -> Cost {
-        let by_tokens = self.by_tokens.calls >= self.by_calls.calls;
-        let sum = if by_tokens {
-            self.by_tokens
-        } else {
-            self.by_calls
-        };
-        Cost {
-            // A clock that does not advance must not make work free.
-            seconds: (sum.seconds / sum.tokens.max(1.0)).max(1e-9),
-            by_tokens,
-        }
-    }
-}
-
-impl Cost {
-    /// The ratio of two costs; 1 if they cannot be compared.
-    fn times(self, other: Cost) -> f64 {
-        if self.by_tokens == other.by_tokens {
-            self.seconds / other.seconds
-        } else {
-            1.0
-        }
+    /// Seconds per unit of work. A clock that does not advance must not make work free.
+    fn cost(&self) -> f64 {
+        (self.seconds / self.work.max(1.0)).max(1e-9)
     }
 }
 
@@ -134,13 +93,13 @@ impl Cost {
 #[derive(Debug, Clone, Copy)]
 struct Level {
     size: u32,
-    cost: Cost,
+    cost: f64,
 }
 
 impl Level {
     /// The ratio of work per time to another level.
     fn gain(self, over: Level) -> f64 {
-        f64::from(self.size) / f64::from(over.size) / self.cost.times(over.cost)
+        f64::from(self.size) / f64::from(over.size) * over.cost / self.cost
     }
 }
 
@@ -151,23 +110,16 @@ enum Phase {
     /// A trial of this size; `from` is the last useful size.
     Climb { from: Option<Level>, factor: f64 },
     /// The size stays for `left` more answers.
-    Rest { settled: Option<Cost>, left: u32 },
+    Rest { settled: Option<f64>, left: u32 },
     /// A trial whether this size is as good as the larger one.
     Shrink { from: Level },
-}
-
-/// The state of the window when a call started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Epoch(u32);
-
-impl Epoch {
-    pub(super) const NONE: Epoch = Epoch(0);
 }
 
 /// An answered call.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Answer {
-    pub began: Epoch,
+    /// The epoch of the window when it started.
+    pub epoch: u32,
     pub took: Duration,
     /// Output tokens, if reported.
     pub tokens: Option<u64>,
@@ -277,10 +229,10 @@ impl Window {
         self.settle_at(calls, None);
     }
 
-    /// Records a started call; `in_flight` includes it.
-    pub(super) fn began(&mut self, in_flight: u32) -> Epoch {
+    /// Records a started call; `in_flight` includes it. Returns the epoch of the window.
+    pub(super) fn began(&mut self, in_flight: u32) -> u32 {
         self.peak = self.peak.max(in_flight);
-        Epoch(self.epoch)
+        self.epoch
     }
 
     /// Allows one call, as a probe.
@@ -394,11 +346,11 @@ impl Window {
             }
             return;
         }
-        if answer.began != Epoch(self.epoch) {
+        if answer.epoch != self.epoch {
             return;
         }
         self.measured.add(answer.took, answer.tokens);
-        if self.measured.calls() < self.enough(size) {
+        if self.measured.calls < self.enough(size) {
             return;
         }
         let measured = std::mem::take(&mut self.measured);
@@ -406,7 +358,7 @@ impl Window {
         // A window that is not used shows nothing about a larger one.
         if peak >= size - size / 4 {
             let cost = measured.cost();
-            self.judge(Level { size, cost }, measured.calls());
+            self.judge(Level { size, cost }, measured.calls);
         }
     }
 
@@ -460,7 +412,7 @@ impl Window {
                 }
             }
             Phase::Rest { settled, left } => {
-                let change = settled.map_or(1.0, |settled| now.cost.times(settled));
+                let change = settled.map_or(1.0, |settled| now.cost / settled);
                 if self.tuned && change > ROSE {
                     let size = (f64::from(now.size) / change * TELLING) as u32;
                     self.shrink(now, size);
@@ -523,12 +475,12 @@ impl Window {
         self.resize(less, Phase::Shrink { from });
     }
 
-    fn settle_at(&mut self, size: u32, cost: Option<Cost>) {
+    fn settle_at(&mut self, size: u32, cost: Option<f64>) {
         self.size = Some(size.clamp(1, self.most));
         self.begin_rest(cost);
     }
 
-    fn begin_rest(&mut self, settled: Option<Cost>) {
+    fn begin_rest(&mut self, settled: Option<f64>) {
         let size = self.size.unwrap_or(1);
         let most = RESTED.max(FIRST_REST.saturating_mul(size));
         let left = self.rest.saturating_mul(size).min(most);

@@ -3,7 +3,7 @@
 use crate::base::{RateHints, Time};
 
 use super::super::bucket::{Bucket, is_minute, learn_window, token_capacity};
-use super::super::quota_status::{LearnedLimit, LimitSource};
+use super::super::quota_status::LearnedLimit;
 use super::{FIRST_OUTPUT_GUESS, Permit, Quota};
 
 impl Quota {
@@ -57,7 +57,7 @@ impl Quota {
             let is_reported = window.is_some_and(|window| is_minute(&window));
             if let Some(dropped) = bucket
                 && !is_reported
-                && dropped.learned.is_some_and(|learned| learned.is_over(now))
+                && dropped.is_outdated(now)
             {
                 log::info!(
                     "replies no longer report a limit of {:.0} {unit} per minute: it is dropped",
@@ -73,38 +73,22 @@ impl Quota {
         if self.paused_until > now {
             return None;
         }
-        let bucket = |unit, bucket: Bucket| {
-            let per_minute = bucket.minute().round().max(1.0) as u64;
-            let learned = bucket.learned?;
-            Some(LearnedLimit {
-                unit,
-                per_minute,
-                source: learned
-                    .header
-                    .map_or(LimitSource::Reply, LimitSource::Header),
-                age: learned.age(now),
-            })
+        let limit = |unit, bucket: Bucket| LearnedLimit {
+            unit,
+            per_minute: bucket.minute().round().max(1.0) as u64,
         };
-        match &mut self.requests {
+        let reported = |unit, bucket: Bucket| bucket.learned.map(|_| limit(unit, bucket));
+        let waits = match &mut self.requests {
             Some(requests) => {
                 requests.refill(now);
-                if !requests.wait_for(1.0).is_zero() {
-                    return bucket("requests", *requests);
-                }
+                !requests.wait_for(1.0).is_zero()
             }
-            None => {
-                if !self.pace.wait(now).is_zero()
-                    && let Some((per_minute, age)) = self.pace.inferred(now)
-                {
-                    return Some(LearnedLimit {
-                        unit: "requests",
-                        per_minute,
-                        source: LimitSource::Refusals,
-                        age,
-                    });
-                }
-            }
+            None => !self.pace.wait(now).is_zero(),
+        };
+        match (self.requests, self.pace.inferred()) {
+            (Some(requests), _) if waits => reported("requests", requests),
+            (None, Some(inferred)) if waits => Some(limit("requests", inferred)),
+            _ => reported("tokens", self.tokens?),
         }
-        bucket("tokens", self.tokens?)
     }
 }

@@ -46,7 +46,7 @@ impl Quota {
         let for_rate = self.guesses_rate()
             && (searching || was_accepted || is_single_call || limits && !passes_window);
         if for_rate {
-            self.pace.refused(permit.number, now);
+            self.pace.refused(permit.begun, now);
         }
         let paced = for_rate && self.pace.is_known();
         let slower = paced && first && wait.is_none_or(|wait| wait <= BRIEF);
@@ -54,7 +54,7 @@ impl Quota {
         self.unanswered_cuts += 1;
         if used_up || !slower && (unanswered || asked_often) {
             if !for_rate {
-                self.pace.mark(permit.number);
+                self.pace.mark(permit.begun);
             }
             // With a known rate, the bucket limits the calls after the pause.
             match self.streak {
@@ -70,10 +70,10 @@ impl Quota {
         } else if passes_window && limits {
             self.window.found_at(self.accepted_peak);
         } else if self.window.cut(others) && self.guesses_rate() {
-            self.pace.refused(permit.number, now);
+            self.pace.refused(permit.begun, now);
             self.window.forget_wave();
         } else {
-            self.pace.mark(permit.number);
+            self.pace.mark(permit.begun);
         }
         if searching {
             self.search = Search::Over;
@@ -95,7 +95,7 @@ impl Quota {
         let others = self.in_flight;
         self.asked_until = self.asked_until.max(asked);
         self.window.refused_before_the_cut();
-        self.pace.refused_too(permit.number);
+        self.pace.refused_too(permit.begun);
         if !self.waits_for_reply {
             // The requested wait counts if this wave has caused a pause, or if nothing is answered.
             let unanswered = others == 0 && self.replies == permit.replies;

@@ -91,7 +91,6 @@ fn window(names: &'static Names, period: u64, headers: &HttpHeaders) -> Option<R
         period: Duration::from_secs(period),
         remaining: headers.get(remaining).and_then(left_in),
         reset: reset.and_then(|text| reset_in(text, period, now_of_sender(headers))),
-        header: Some(limit),
     })
 }
 

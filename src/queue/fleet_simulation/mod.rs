@@ -61,7 +61,6 @@ impl World {
 /// What each reply of the provider reports.
 fn hints() -> RateHints {
     let window = RateWindow {
-        header: None,
         limit: u64::from(60 * RATE),
         period: 60 * SECOND,
         remaining: None,
