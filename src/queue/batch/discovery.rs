@@ -58,7 +58,7 @@ impl Poller<'_> {
         let mut any_unowned = false;
         for batch in &all {
             if let Some(open) = self.batches.get_mut(&batch.no) {
-                let is_newly_stopped = batch.is_stopped && batch.stopped_at > open.batch.stopped_at;
+                let is_newly_stopped = batch.stopped_at > open.batch.stopped_at;
                 open.batch = batch.clone();
                 if is_newly_stopped {
                     self.feed(batch.no, Event::Recheck);
@@ -274,7 +274,6 @@ impl Poller<'_> {
         let (process_id, lane) = place;
         let batch = StoredBatch {
             no,
-            is_stopped: false,
             stopped_at: None,
             process_id,
             lane,

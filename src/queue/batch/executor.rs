@@ -303,7 +303,7 @@ impl Poller<'_> {
         });
         let facts = Facts {
             now: self.clock.wall(),
-            is_stopped: open.batch.is_stopped,
+            is_stopped: open.batch.stopped_at.is_some(),
             stopped_at: open.batch.stopped_at,
             is_elsewhere: self.is_elsewhere_now(&open.record),
             has_input: self.options.context.spool.input(open.label()).exists(),

@@ -4,15 +4,15 @@ use std::collections::HashSet;
 
 use const_format::formatcp;
 
-use super::counters::CounterChanges;
-use super::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, count, key, process_no};
-use super::{Again, BatchFill, BatchNo, ClaimedJob, JobLane, Store, StoredBatch, WorkerId};
-use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
-
-use super::budgets::{self, BUDGET, job_budget};
+use super::budgets::{self, BUDGET};
 use super::claim::{WHOLE, read_claimed};
+use super::counters::CounterChanges;
 use super::lineage::{Standing, lock, owned, scope};
-use super::statements::{Fault, Queries as _, Row, Statements, all, by, id_of, limit};
+use super::results::within;
+use super::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, key, process_no};
+use super::statements::{Fault, Queries as _, Row, Statements, all, by, limit};
+use super::{BatchFill, BatchNo, ClaimedJob, JobLane, Mode, Store, StoredBatch, WorkerId};
+use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
 
 impl Store {
     /// Creates an empty batch that belongs to the worker. Fails if the worker is not registered or the process does not
@@ -26,7 +26,7 @@ impl Store {
         now: Timestamp,
     ) -> Result<BatchNo, Error> {
         self.make_lane(lane)?;
-        self.write(Again::Doubtful, |tx| {
+        self.write_as(Mode::WriteOnce, |tx| {
             self.check_worker(tx, worker)?;
             let Some(no) = process_no(tx, process)? else {
                 let why = format!("the process {process} of the batch does not exist");
@@ -76,8 +76,8 @@ impl Store {
             let (start, end) = (after.unwrap_or(before).max(before), key(process, MOST_JOBS - 1));
             // One more, to know whether more exist.
             let few = limit(most.saturating_add(1));
-            for mut row in tx.rows(find, by![start, end, lane, now.0, few])? {
-                let (id, size): (i64, u64) = (row.at(0)?, row.at(1)?);
+            let due: Vec<(i64, u64)> = tx.many(find, by![start, end, lane, now.0, few])?;
+            for (id, size) in due {
                 if found.len() >= most || has_any && size > left {
                     load.next = Some(id - 1);
                     break;
@@ -87,7 +87,7 @@ impl Store {
             }
             Ok(())
         })?;
-        self.write(Again::Doubtful, |tx| {
+        self.write_as(Mode::WriteOnce, |tx| {
             let (process, lane) = owned(tx, worker, batch)?;
             // Those that were not claimed since they were found.
             let lock_free = formatcp!(
@@ -95,7 +95,7 @@ impl Store {
                  WHERE id IN :list AND status = {PENDING} AND lane = ? AND visible_at <= ?
                  ORDER BY id FOR UPDATE SKIP LOCKED"
             );
-            let free: Vec<i64> = tx.column(lock_free, by![all(&found), lane, now.0])?;
+            let free: Vec<i64> = tx.many(lock_free, by![all(&found), lane, now.0])?;
             let standing = lock(tx, [process])?;
             if standing.get(&process).is_none_or(Standing::stops_trying) {
                 return Ok(BatchFill::default());
@@ -126,20 +126,12 @@ impl Store {
         bytes: usize,
     ) -> Result<Vec<ClaimedJob>, Error> {
         self.read_batch(batch, |tx, _| {
-            let (mut ids, mut size) = (Vec::new(), 0_usize);
-            let rows = tx.rows(
+            let found = tx.many(
                 "SELECT j.id, OCTET_LENGTH(p.body) FROM #jobs j FORCE INDEX (in_batch) CROSS JOIN #payloads p ON p.job = j.id
                  WHERE j.batch = ? AND j.id > ? ORDER BY j.id LIMIT ?",
                 by![batch.0, after.unwrap_or(-1), limit(most)],
             )?;
-            for mut row in rows {
-                size = size.saturating_add(row.at(1)?);
-                if size > bytes && !ids.is_empty() {
-                    break;
-                }
-                ids.push(row.at(0)?);
-            }
-            Ok(ids)
+            Ok(within(found, bytes))
         })
     }
 
@@ -156,8 +148,10 @@ impl Store {
                 .map(|number| key(process, i64::from(*number)));
             let mut wanted: Vec<i64> = wanted.collect();
             let find = "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id IN :list AND batch = ?";
-            let found: Vec<i64> = tx.column(find, by![all(&wanted), batch.0])?;
-            let found: HashSet<i64> = found.into_iter().collect();
+            let found: HashSet<i64> = tx
+                .many(find, by![all(&wanted), batch.0])?
+                .into_iter()
+                .collect();
             wanted.retain(|id| found.contains(id));
             Ok(wanted)
         })
@@ -169,18 +163,16 @@ impl Store {
         batch: BatchNo,
         which: impl Fn(&mut dyn Statements, i64) -> Result<Vec<i64>, Fault>,
     ) -> Result<Vec<ClaimedJob>, Error> {
-        self.read_moment(|tx| {
+        self.run(Mode::Moment, |tx| {
             let find = formatcp!(
                 "SELECT p.no, p.id, a.lane, {BUDGET} FROM #batches a JOIN #processes p ON p.no = a.process
                    JOIN #processes b ON b.no = IFNULL(p.root, p.no)
                  WHERE a.no = ? AND p.chore <> {DELETING}"
             );
-            let Some(mut row) = tx.first(find, by![batch.0])? else {
+            let Some((no, process, lane, budget)) = tx.one(find, by![batch.0])? else {
                 return Ok(Vec::new());
             };
-            let (no, process) = (row.at(0)?, id_of(&row.at::<Vec<u8>>(1)?)?);
-            let lane = self.lane(tx, row.at(2)?)?;
-            let budget = job_budget(&mut row, 3)?;
+            let lane = self.lane(tx, lane)?;
             let ids = which(tx, no)?;
             let rows = tx.rows(WHOLE, by![all(&ids)])?;
             let of = |_| Some((process, budget, lane.clone()));
@@ -196,7 +188,7 @@ impl Store {
         batch: BatchNo,
         record: &str,
     ) -> Result<(), Error> {
-        self.write(Again::Harmless, |tx| {
+        self.write(|tx| {
             owned(tx, worker, batch)?;
             let set = "UPDATE #batches SET record = ? WHERE no = ?";
             tx.run(set, by![record.to_owned(), batch.0]).map(drop)
@@ -240,7 +232,7 @@ impl Store {
         loop {
             #[cfg(test)]
             self.next_chunk()?;
-            let (ids, waits) = self.write(Again::Doubtful, |tx| {
+            let (ids, waits) = self.write_as(Mode::WriteOnce, |tx| {
                 let (process, _) = owned(tx, worker, batch)?;
                 let (ids, waits) = self.unload(tx, batch, process, after)?;
                 let is_last = limit(ids.len()) < self.chunk;
@@ -283,7 +275,7 @@ impl Store {
     ) -> Result<(Vec<i64>, bool), Fault> {
         let find = "SELECT id FROM #jobs FORCE INDEX (in_batch) WHERE batch = ? AND id > ?
              ORDER BY id LIMIT ? FOR UPDATE";
-        let ids = tx.column(find, by![batch.0, after.unwrap_or(-1), self.chunk])?;
+        let ids = tx.many(find, by![batch.0, after.unwrap_or(-1), self.chunk])?;
         Ok(match lock(tx, [process])?.get(&process) {
             Some(standing) if standing.chore != DELETING => (ids, !standing.is_cancelled),
             _ => (Vec::new(), false),
@@ -292,7 +284,7 @@ impl Store {
 
     /// Leaves a batch without an owner, so that another worker can take it over.
     pub(crate) fn leave_batch(&self, worker: WorkerId, batch: BatchNo) -> Result<(), Error> {
-        self.write(Again::Harmless, |tx| {
+        self.write(|tx| {
             let leave = "UPDATE #batches SET worker = NULL WHERE no = ? AND worker = ?";
             tx.run(leave, by![batch.0, worker.0]).map(drop)
         })
@@ -301,7 +293,7 @@ impl Store {
     /// The batches of a process and of its descendants, oldest first. Without a process: all batches, including those
     /// whose process no longer exists.
     pub(crate) fn batches(&self, process: Option<ProcessId>) -> Result<Vec<StoredBatch>, Error> {
-        self.read_moment(|tx| {
+        self.run(Mode::Moment, |tx| {
             let scope = scope(tx, "p.no", process.as_slice())?;
             self.select_batches(tx, &format!("WHERE 1 = 1 {scope}"))
         })
@@ -316,7 +308,7 @@ impl Store {
         mine: &mut dyn FnMut(&StoredBatch) -> bool,
         processes: &[ProcessId],
     ) -> Result<Vec<StoredBatch>, Error> {
-        let mut free = self.read_moment(|tx| {
+        let mut free = self.run(Mode::Moment, |tx| {
             let scope = scope(tx, "p.no", processes)?;
             self.select_batches(tx, &format!("WHERE b.worker IS NULL {scope}"))
         })?;
@@ -325,7 +317,7 @@ impl Store {
             return Ok(Vec::new());
         }
         // A batch that had no owner and now has this worker was adopted by an earlier attempt whose reply was lost.
-        self.write(Again::Harmless, |tx| {
+        self.write(|tx| {
             self.check_worker(tx, worker)?;
             let mut taken = Vec::new();
             for batch in &free {
@@ -345,25 +337,22 @@ impl Store {
         which: &str,
     ) -> Result<Vec<StoredBatch>, Fault> {
         let sql = format!(
-            "SELECT b.no, p.id, b.lane, b.worker, IFNULL(p.cancelled, 9223372036854775807), b.record, b.created_at,
+            "SELECT b.no, p.id, b.lane, b.worker, NULLIF(IFNULL(p.cancelled, 9223372036854775807), 0), b.record, b.created_at,
                CASE WHEN p.no IS NULL THEN 0 ELSE (SELECT COUNT(*) FROM #jobs j WHERE j.batch = b.no) END
              FROM #batches b LEFT JOIN #processes p ON p.no = b.process AND p.chore <> {DELETING}
              {which} ORDER BY b.no"
         );
         let rows = tx.rows(&sql, Vec::new())?.into_iter();
-        let read = |mut row: Row| -> Result<StoredBatch, Fault> {
-            let process: Option<Vec<u8>> = row.at(1)?;
-            let stopped_at: i64 = row.at(4)?;
+        let read = |mut row: Row| {
             Ok(StoredBatch {
-                no: BatchNo(row.at(0)?),
-                process_id: process.map(|id| id_of(&id)).transpose()?,
-                lane: self.lane(tx, row.at(2)?)?,
-                worker: row.at::<Option<i64>>(3)?.map(WorkerId),
-                is_stopped: stopped_at != 0,
-                stopped_at: (stopped_at != 0).then_some(Timestamp(stopped_at)),
-                record: row.at(5)?,
-                created_at: Timestamp(row.at(6)?),
-                jobs: count(row.at(7)?),
+                no: row.read()?,
+                process_id: row.read()?,
+                lane: self.lane(tx, row.read()?)?,
+                worker: row.read()?,
+                stopped_at: row.read()?,
+                record: row.read()?,
+                created_at: row.read()?,
+                jobs: row.read()?,
             })
         };
         rows.map(read).collect()

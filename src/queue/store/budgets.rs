@@ -5,33 +5,31 @@ use std::collections::BTreeMap;
 use const_format::formatcp;
 
 use super::counters::CounterChanges;
-use super::rows::{
-    CANCELLING, DELETING, MOST, NO_CHORE, bounded, count, key, process_budget, process_no,
-};
-use super::{Again, BatchNo, JobBudget, Store, WorkerId};
+use super::rows::{CANCELLING, DELETING, MOST, NO_CHORE, bounded, key, process_no};
+use super::{BatchNo, JobBudget, Store, WorkerId};
 use crate::base::{Error, ErrorKind, ProcessId, Usd};
 use crate::queue::info::ProcessBudget;
 
-use super::lineage::{BELOW, owned};
+use super::lineage::{BELOW, ROOT, owned};
 use super::statements::{
-    Fault, Queries as _, Row, Statements, all, by, id_of, limit, list, stored,
+    Fault, FromRow, Queries as _, Row, Statements, all, by, count, limit, list, stored,
 };
 
-/// What [`job_budget`] reads of the row of a budget.
+/// The columns of a budget that a job needs.
 pub(crate) const BUDGET: &str = "b.id, b.budget_limit, b.budget_used, b.budget_held, b.budget_most";
 
-/// The budget of a job, from five cells of a row.
-pub(crate) fn job_budget(row: &mut Row, first: usize) -> Result<Option<JobBudget>, Fault> {
-    let Some(limit) = row.at::<Option<i64>>(first + 1)? else {
-        return Ok(None);
-    };
-    Ok(Some(JobBudget {
-        process: id_of(&row.at::<Vec<u8>>(first)?)?,
-        limit: count(limit),
-        used: count(row.at(first + 2)?),
-        held: count(row.at(first + 3)?),
-        most: count(row.at(first + 4)?),
-    }))
+impl FromRow for Option<JobBudget> {
+    fn from_row(row: &mut Row) -> Result<Self, Fault> {
+        let (process, limit): (Option<_>, Option<_>) = row.read()?;
+        let (used, held, most): (Option<_>, Option<_>, Option<_>) = row.read()?;
+        Ok(process.zip(limit).map(|(process, limit)| JobBudget {
+            process,
+            limit,
+            used: used.unwrap_or(0),
+            held: held.unwrap_or(0),
+            most: most.unwrap_or(0),
+        }))
+    }
 }
 
 /// The processes whose jobs must not start: their budgets are used up, or they are being cancelled or deleted.
@@ -40,14 +38,12 @@ pub(crate) const CLOSED: &str = formatcp!(
      SELECT no FROM #processes FORCE INDEX (by_chore) WHERE chore <> {NO_CHORE} AND chore >= {CANCELLING}"
 );
 
-/// The condition that a job does not belong to closed processes, given the rows of [`CLOSED`], nor to their descendants.
-pub(crate) fn not_closed(tx: &mut dyn Statements, closed: Vec<Row>) -> Result<String, Fault> {
-    let roots = closed.into_iter().map(|mut row| row.at(0));
-    let mut closed: Vec<i64> = roots.collect::<Result<_, Fault>>()?;
+/// The condition that a job belongs neither to these closed processes nor to their descendants.
+pub(crate) fn not_closed(tx: &mut dyn Statements, mut closed: Vec<i64>) -> Result<String, Fault> {
     if closed.is_empty() {
         return Ok(String::new());
     }
-    closed.extend(tx.column::<i64>(BELOW, by![all(&closed)])?);
+    closed.extend(tx.many::<i64>(BELOW, by![all(&closed)])?);
     Ok(format!(" AND id DIV 4294967296 NOT IN {}", list(&closed)))
 }
 
@@ -63,9 +59,8 @@ impl CounterChanges {
         let find =
             "SELECT p.no, p.cost_picos, p.completed + p.failed, b.budget_most FROM #processes p
              CROSS JOIN #processes b ON b.no = IFNULL(p.root, p.no) WHERE p.no IN :list";
-        for mut row in tx.rows(find, by![all(&numbers)])? {
-            let (no, cost): (i64, i64) = (row.at(0)?, row.at(1)?);
-            let (ended, most): (i64, i64) = (row.at(2)?, row.at(3)?);
+        let found: Vec<(i64, i64, i64, i64)> = tx.many(find, by![all(&numbers)])?;
+        for (no, cost, ended, most) in found {
             let mean = if ended > 0 { cost / ended } else { most };
             let jobs = jobs.get(&no).copied().unwrap_or(0);
             self.lost(key(no, 0), count(mean.saturating_mul(jobs)));
@@ -77,8 +72,7 @@ impl CounterChanges {
 /// Adds to what a batch holds of its budget. Returns nothing if its process no longer exists.
 fn hold(tx: &mut dyn Statements, process: i64, more: i64) -> Result<(), Fault> {
     // One statement that reads the table that it changes would be an error in MySQL.
-    let find = "SELECT IFNULL(root, no) FROM #processes WHERE no = ?";
-    if let Some(root) = tx.one::<i64>(find, by![process])? {
+    if let Some(root) = tx.one::<i64>(ROOT, by![process])? {
         let hold = formatcp!(
             "UPDATE #processes SET budget_held = LEAST(GREATEST(budget_held + ?, 0), {MOST}) WHERE no = ?"
         );
@@ -97,10 +91,7 @@ pub(super) fn release(
     ends: bool,
 ) -> Result<u64, Fault> {
     let held = "SELECT held, held_jobs FROM #batches WHERE no = ?";
-    let Some(mut row) = tx.first(held, by![batch.0])? else {
-        return Ok(0);
-    };
-    let (held, jobs): (i64, i64) = (row.at(0)?, row.at(1)?);
+    let (held, jobs) = tx.one::<(i64, i64)>(held, by![batch.0])?.unwrap_or((0, 0));
     if held == 0 {
         return Ok(0);
     }
@@ -132,27 +123,27 @@ impl Store {
     /// Sets the limit of a process, and forgets which call was refused. Fails if the process does not exist, is a child, or
     /// has calls of unknown cost.
     pub(crate) fn set_budget(&self, process: ProcessId, limit: Usd) -> Result<(), Error> {
-        self.write(Again::Harmless, |tx| {
+        self.write(|tx| {
             let find = formatcp!(
                 "SELECT no, parent, unpriced, budget_limit FROM #processes WHERE id = ? AND chore <> {DELETING} FOR UPDATE"
             );
-            let Some(mut row) = tx.first(find, by![stored(process)])? else {
+            let found = tx.one::<(i64, Option<i64>, i64, Option<i64>)>(find, by![stored(process)])?;
+            let Some((no, parent, unpriced, before)) = found else {
                 return Err(refuse(format!("process {process} does not exist")));
             };
-            if row.at::<Option<i64>>(1)?.is_some() {
+            if parent.is_some() {
                 return Err(refuse(format!(
                     "process {process} belongs to a job of another process: set the budget of that process"
                 )));
             }
             // Under a budget, they count as the most that they could cost.
-            if row.at::<i64>(2)? > 0 && row.at::<Option<i64>>(3)?.is_none() {
+            if unpriced > 0 && before.is_none() {
                 return Err(refuse(format!(
                     "the cost of some calls of process {process} is unknown, so that a budget cannot be kept"
                 )));
             }
             let set = "UPDATE #processes SET budget_limit = ?, budget_needed = 0 WHERE no = ?";
-            let limit = bounded(limit.picos()).min(MOST);
-            tx.run(set, by![limit, row.at::<i64>(0)?]).map(drop)
+            tx.run(set, by![bounded(limit.picos()).min(MOST), no])
         })?;
         self.wake_workers();
         Ok(())
@@ -168,19 +159,17 @@ impl Store {
         (first, first_jobs): (u64, usize),
         amounts: &[u64],
     ) -> Result<usize, Error> {
-        self.write(Again::Harmless, |tx| {
+        self.write(|tx| {
             let (process, _) = owned(tx, worker, batch)?;
             let held = "SELECT held FROM #batches WHERE no = ?";
             let own: i64 = tx.one(held, by![batch.0])?.unwrap_or(0);
-            let find = "SELECT IFNULL(root, no) FROM #processes WHERE no = ?";
-            let root: Option<i64> = tx.one(find, by![process])?;
+            let root: Option<i64> = tx.one(ROOT, by![process])?;
             let find = "SELECT no, budget_limit, budget_used, budget_held FROM #processes
                  WHERE no = ? AND budget_limit IS NOT NULL FOR UPDATE";
-            let Some(mut row) = tx.first(find, by![root])? else {
+            let Some((root, limit, used, all)) = tx.one::<(i64, i64, i64, i64)>(find, by![root])?
+            else {
                 return Ok(amounts.len());
             };
-            let root: i64 = row.at(0)?;
-            let (limit, used, all): (i64, i64, i64) = (row.at(1)?, row.at(2)?, row.at(3)?);
             let left = count(limit.saturating_sub(used).saturating_sub(all - own));
             let (mut sum, mut fits) = (first, 0);
             for amount in amounts {
@@ -205,7 +194,7 @@ impl Store {
 
     /// Closes a process because a call that can cost this much, in picodollars, does not fit.
     pub(crate) fn note_refused(&self, process: ProcessId, most: u64) -> Result<(), Error> {
-        self.write(Again::Harmless, |tx| match process_no(tx, process)? {
+        self.write(|tx| match process_no(tx, process)? {
             Some(no) => note_refused(tx, no, most),
             None => Ok(()),
         })
@@ -214,7 +203,7 @@ impl Store {
     /// Notes that a call of a process can cost this much, in picodollars. As long as no job of it has ended, that counts for
     /// each job that a worker had when it died.
     pub(crate) fn note_most(&self, process: ProcessId, most: u64) -> Result<(), Error> {
-        self.write(Again::Harmless, |tx| {
+        self.write(|tx| {
             let note = "UPDATE #processes SET budget_most = GREATEST(budget_most, ?) WHERE id = ?";
             tx.run(note, by![bounded(most).min(MOST), stored(process)])
                 .map(drop)
@@ -223,16 +212,14 @@ impl Store {
 
     /// The closed processes for which jobs wait, oldest first.
     pub(crate) fn closed_processes(&self) -> Result<Vec<(ProcessId, ProcessBudget)>, Error> {
-        self.read(|tx| {
-            let find = "SELECT b.id, b.budget_limit, b.budget_used, b.budget_held, b.budget_needed, b.closed
-                 FROM #processes b WHERE b.closed = 1 AND (b.pending > 0
-                   OR EXISTS (SELECT 1 FROM #processes p WHERE p.root = b.no AND p.pending > 0)) ORDER BY b.no";
-            let mut found = Vec::new();
-            for mut row in tx.rows(find, Vec::new())? {
-                let id = id_of(&row.at::<Vec<u8>>(0)?)?;
-                found.extend(process_budget(&mut row, 1)?.map(|budget| (id, budget)));
-            }
-            Ok(found)
-        })
+        let find =
+            "SELECT b.id, b.budget_limit, b.budget_used, b.budget_held, b.budget_needed, b.closed
+             FROM #processes b WHERE b.closed = 1 AND (b.pending > 0
+               OR EXISTS (SELECT 1 FROM #processes p WHERE p.root = b.no AND p.pending > 0)) ORDER BY b.no";
+        let closed: Vec<(ProcessId, Option<_>)> = self.read(|tx| tx.many(find, Vec::new()))?;
+        let closed = closed.into_iter();
+        Ok(closed
+            .filter_map(|(id, budget)| Some((id, budget?)))
+            .collect())
     }
 }

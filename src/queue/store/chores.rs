@@ -1,21 +1,20 @@
 //! Chores: changes to all jobs of a process. One short transaction stores the decision and many apply it; after a
 //! crash, any program continues. The states of the jobs tell which of them are left.
 
-use std::collections::BTreeMap;
+use std::collections::HashSet;
 
 use const_format::formatcp;
-use rusqlite::types::Value;
 
+use super::Store;
 use super::counters::CounterChanges;
-use super::rows::{
-    CANCELLED, CANCELLING, DELETING, FAILED, HELD, MOST_JOBS, NO_CHORE, PENDING, RELEASING, count,
-    key, key_of, process_of,
-};
-use super::{Again, Store};
-use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
-
 use super::lineage::{Standing, lock, lock_one};
-use super::statements::{Fault, Queries as _, Statements, all, by, id_of};
+use super::rows::{
+    CANCELLED, CANCELLING, DELETING, FAILED, HELD, MOST_JOBS, NO_CHORE, PENDING, RELEASING, key,
+    key_of, process_of,
+};
+use super::statements::{Fault, Queries as _, Statements, all, by, count};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
+use crate::queue::job::JobReceipt;
 
 /// Number of transactions with which a worker continues a chore at once.
 const STEPS: u32 = 20;
@@ -72,7 +71,7 @@ impl Store {
                 "UPDATE #processes SET cancelled = ?, sealed = total, chore = {CANCELLING} WHERE no = ?"
             );
             tx.run(cancel, by![now.0.max(1), no])?;
-            cancel_all(tx, "root = ?", by![no], now)?;
+            hand_on(tx, CANCELLING, &format!("root = {no}"), now)?;
             Ok(true)
         })?;
         Ok(cancelled.map_or(0, |(_, standing)| count(standing.pending)))
@@ -82,8 +81,9 @@ impl Store {
     /// jobs.
     pub(crate) fn delete(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
         let deleted = self.decide(id, DELETING, now, |tx, no, _| {
-            delete_all(tx, "no = ?", by![no])?;
-            delete_all(tx, "root = ?", by![no])?;
+            let delete = formatcp!("UPDATE #processes SET chore = {DELETING} WHERE no = ?");
+            tx.run(delete, by![no])?;
+            hand_on(tx, DELETING, &format!("root = {no}"), now)?;
             Ok(true)
         })?;
         Ok(deleted.map_or(0, |(_, standing)| count(standing.total - standing.consumed)))
@@ -109,9 +109,9 @@ impl Store {
     pub(crate) fn retry_job(&self, job: JobId, now: Timestamp) -> Result<bool, Error> {
         let id = key_of(job);
         let find = "SELECT created_at FROM #jobs WHERE id = ?";
-        let created_at: Option<i64> = self.read(|tx| tx.one(find, by![id]))?;
+        let created_at: Option<Timestamp> = self.read(|tx| tx.one(find, by![id]))?;
         // The rest of the id must match too, because it may belong to another database.
-        let found = created_at.map(|at| self.job_id(id, Timestamp(at)));
+        let found = created_at.map(|at| self.job_id(id, at));
         Ok(found == Some(job) && self.retry_range(process_of(id), (id, id), now)? > 0)
     }
 
@@ -127,29 +127,19 @@ impl Store {
             "SELECT p.id FROM #processes p JOIN #jobs j ON j.id = p.parent
              WHERE p.parent BETWEEN ? AND ? AND j.status IN ({FAILED}, {CANCELLED}) ORDER BY p.no"
         );
-        let children: Vec<ProcessId> = self.read(|tx| {
-            let ids: Vec<Vec<u8>> = tx.column(children, by![first, last])?;
-            ids.iter().map(|id| id_of(id)).collect()
-        })?;
+        let children: Vec<ProcessId> = self.read(|tx| tx.many(children, by![first, last]))?;
         for child in children {
             self.retry_failed(child, now)?;
         }
         let find = formatcp!(
             "SELECT id, claim FROM #jobs WHERE id BETWEEN ? AND ? AND status >= {FAILED} ORDER BY id"
         );
-        let mut ended: Vec<(i64, i64)> = Vec::new();
-        self.read(|tx| {
-            ended.clear();
-            tx.each(find, by![first, last], &mut |mut row| {
-                ended.push((row.at(0)?, row.at(1)?));
-                Ok(true)
-            })
-        })?;
+        let ended: Vec<JobReceipt> = self.read(|tx| tx.many(find, by![first, last]))?;
         let mut requeued = 0;
         for some in ended.chunks(usize::try_from(self.chunk).unwrap_or(1)) {
             #[cfg(test)]
             self.next_chunk()?;
-            requeued += self.write(Again::Harmless, |tx| self.requeue(tx, no, some, now))?;
+            requeued += self.write(|tx| self.requeue(tx, no, some, now))?;
         }
         self.wake_workers();
         Ok(requeued)
@@ -161,33 +151,29 @@ impl Store {
         &self,
         tx: &mut dyn Statements,
         no: i64,
-        ended: &[(i64, i64)],
+        ended: &[JobReceipt],
         now: Timestamp,
     ) -> Result<u64, Fault> {
-        let claims: BTreeMap<i64, i64> = ended.iter().copied().collect();
-        let ids: Vec<i64> = claims.keys().copied().collect();
+        let ids: Vec<i64> = ended.iter().map(|end| end.job).collect();
+        let ended: HashSet<&JobReceipt> = ended.iter().collect();
         let find = formatcp!(
             "SELECT id, claim, lane, status FROM #jobs FORCE INDEX (PRIMARY)
              WHERE id IN :list AND status >= {FAILED} ORDER BY id FOR UPDATE"
         );
-        let rows = tx.rows(find, by![all(&ids)])?;
+        let found: Vec<(JobReceipt, i64, i64)> = tx.many(find, by![all(&ids)])?;
         if lock(tx, [no])?.get(&no).is_none_or(Standing::stops_trying) {
             return Ok(0);
         }
         let (mut changes, mut requeued) = (CounterChanges::default(), Vec::new());
-        for mut row in rows {
-            let (id, claim): (i64, i64) = (row.at(0)?, row.at(1)?);
-            if claims.get(&id) != Some(&claim) {
-                continue;
-            }
-            let lane = self.at_step(tx, row.at(2)?, 0)?;
+        for (end, lane, status) in found.iter().filter(|(end, ..)| ended.contains(end)) {
+            let lane = self.at_step(tx, *lane, 0)?;
             let retry = formatcp!(
                 "UPDATE #jobs SET status = {PENDING}, claim = claim + 1, visible_at = ?, lane = ?, crashes = 0,
                    attempt = 0 WHERE id = ?"
             );
-            tx.defer(retry, by![now.0, lane, id])?;
-            changes.moved(id, row.at(3)?, PENDING);
-            requeued.push(id);
+            tx.defer(retry, by![now.0, lane, end.job])?;
+            changes.moved(end.job, *status, PENDING);
+            requeued.push(end.job);
         }
         tx.defer(
             "DELETE FROM #results WHERE job IN :list",
@@ -207,7 +193,7 @@ impl Store {
         set: impl Fn(&mut dyn Statements, i64, &Standing) -> Result<bool, Fault>,
     ) -> Result<Option<(i64, Standing)>, Error> {
         loop {
-            let (found, is_set, applies) = self.write(Again::Harmless, |tx| {
+            let (found, is_set, applies) = self.write(|tx| {
                 let found = lock_one(tx, id)?;
                 Ok(match &found {
                     Some((no, standing)) if standing.chore <= chore => {
@@ -242,7 +228,7 @@ impl Store {
         let below = formatcp!(
             "SELECT no FROM #processes WHERE parent BETWEEN ? AND ? AND chore <> {NO_CHORE} ORDER BY no"
         );
-        for child in self.read(|tx| tx.column(below, by![key(no, 0), key(no, MOST_JOBS - 1)]))? {
+        for child in self.read(|tx| tx.many(below, by![key(no, 0), key(no, MOST_JOBS - 1)]))? {
             self.carry_out(child, now)?;
         }
         Ok(())
@@ -253,7 +239,7 @@ impl Store {
         #[cfg(test)]
         self.next_chunk()?;
         let chunk = self.chunk;
-        let (next, woken) = self.write(Again::Harmless, |tx| step(tx, no, from, chunk, now))?;
+        let (next, woken) = self.write(|tx| step(tx, no, from, chunk, now))?;
         if woken {
             self.wake_workers();
         }
@@ -280,7 +266,7 @@ fn step(
     let find = format!(
         "SELECT id FROM #jobs FORCE INDEX (PRIMARY) WHERE id >= ? AND id < ? {which} ORDER BY id LIMIT ? FOR UPDATE"
     );
-    let jobs: Vec<i64> = tx.column(&find, by![from, key(no, 0) + MOST_JOBS, chunk])?;
+    let jobs: Vec<i64> = tx.many(&find, by![from, key(no, 0) + MOST_JOBS, chunk])?;
     let standing = lock(tx, [no])?;
     if standing
         .get(&no)
@@ -307,13 +293,15 @@ fn step(
     if jobs.len() as i64 >= chunk {
         return Ok((jobs.last().map(|last| last + 1), chore == RELEASING));
     }
-    // The end of a chore, which the children get next; those of a root have it already.
-    let children = "parent BETWEEN ? AND ?";
-    let range = by![key(no, 0), key(no, MOST_JOBS - 1)];
-    match chore {
-        DELETING => delete_all(tx, children, range)?,
-        CANCELLING => cancel_all(tx, children, range, now)?,
-        _ => {}
+    if chore != RELEASING {
+        // Those of a root have it already.
+        let (first, last) = (key(no, 0), key(no, MOST_JOBS - 1));
+        hand_on(
+            tx,
+            chore,
+            &format!("parent BETWEEN {first} AND {last}"),
+            now,
+        )?;
     }
     let end = match chore {
         DELETING => "DELETE FROM #processes WHERE no = ?",
@@ -330,24 +318,18 @@ pub(super) fn delete_rows(tx: &mut dyn Statements, jobs: &[i64]) -> Result<(), F
     tx.defer("DELETE FROM #jobs WHERE id IN :list", by![all(jobs)])
 }
 
-fn delete_all(tx: &mut dyn Statements, which: &str, by: Vec<Value>) -> Result<(), Fault> {
-    let delete =
-        format!("UPDATE #processes SET chore = {DELETING} WHERE {which} AND chore <> {DELETING}");
-    tx.run(&delete, by).map(drop)
-}
-
-fn cancel_all(
-    tx: &mut dyn Statements,
-    which: &str,
-    by: Vec<Value>,
-    now: Timestamp,
-) -> Result<(), Fault> {
-    // Incomplete children that are requeued later would count as complete.
-    delete_all(tx, &format!("{which} AND sealed < total"), by.clone())?;
+/// The children of a process that is cancelled or deleted are cancelled or deleted next.
+fn hand_on(tx: &mut dyn Statements, chore: i64, which: &str, now: Timestamp) -> Result<(), Fault> {
+    let of = format!("WHERE {which} AND chore <> {DELETING}");
+    let delete = format!("UPDATE #processes SET chore = {DELETING} {of}");
+    if chore == DELETING {
+        return tx.defer(&delete, Vec::new());
+    }
+    // If incomplete children were requeued later, they would count as complete.
+    tx.defer(&format!("{delete} AND sealed < total"), Vec::new())?;
     let cancel = format!(
-        "UPDATE #processes SET cancelled = {}, chore = {CANCELLING}
-         WHERE {which} AND cancelled = 0 AND chore <> {DELETING}",
+        "UPDATE #processes SET cancelled = {}, chore = {CANCELLING} {of} AND cancelled = 0",
         now.0.max(1)
     );
-    tx.run(&cancel, by).map(drop)
+    tx.defer(&cancel, Vec::new())
 }

@@ -10,24 +10,22 @@ use std::thread;
 use std::time::Duration;
 
 use const_format::formatcp;
-use serde_json::value::RawValue;
 
+use super::budgets::{BUDGET, CLOSED, not_closed};
 use super::counters::CounterChanges;
-use super::rows::{IN_PROGRESS, PENDING, process_of, small};
+use super::lineage::{PROCESS, scope};
+use super::rows::{IN_PROGRESS, PENDING, process_of};
+use super::statements::{
+    Dialect, Fault, FromRow, Queries as _, Query, Row, Statements, all, by, limit, read_all,
+};
+use super::waiting::IS_PAUSED;
 use super::{
-    Again, ClaimReply, ClaimRequest, ClaimedJob, JobBudget, JobLane, JobReceipt, SUSPECT_CRASHES,
+    ClaimReply, ClaimRequest, ClaimedJob, JobBudget, JobLane, JobReceipt, Mode, SUSPECT_CRASHES,
     Store, WorkerId,
 };
 use crate::base::{Error, ProcessId, Timestamp};
 #[cfg(feature = "mysql")]
 use crate::queue::job::PRIORITIES;
-
-use super::budgets::{BUDGET, CLOSED, job_budget, not_closed};
-use super::lineage::{PROCESS, scope};
-use super::statements::{
-    Dialect, Fault, Queries as _, Query, Row, Statements, all, by, id_of, limit,
-};
-use super::waiting::IS_PAUSED;
 
 /// One of this many jobs is the oldest one, whatever its priority.
 const OLDEST_OF: u64 = 8;
@@ -53,7 +51,14 @@ pub(super) type Of = (ProcessId, Option<JobBudget>, Arc<JobLane>);
 struct Head {
     due: i64,
     id: i64,
-    crashes: i64,
+    crashes: u8,
+}
+
+impl FromRow for Head {
+    fn from_row(row: &mut Row) -> Result<Self, Fault> {
+        let (due, id, crashes) = row.read()?;
+        Ok(Self { due, id, crashes })
+    }
 }
 
 /// The jobs of one lane and priority that have been read.
@@ -129,22 +134,21 @@ impl Store {
         // If the transaction is repeated, no lane is asked twice.
         let mut answers: HashMap<i64, (usize, usize)> = HashMap::new();
         let mut is_disturbed = false;
-        let done = self.write_lazily(Again::Harmless, |tx| {
+        let done = self.write_as(Mode::WriteLazily, |tx| {
             if let Some(earlier) = attempt.as_mut()
                 && has_claimed(tx, worker, earlier)?
             {
                 return Ok(());
             }
             attempt = None;
-            let which = scope(tx, PROCESS, wanted.processes)?;
-            let found = self.groups(tx, worker, which)?;
+            let (which, groups) = self.groups(tx, worker, wanted.processes)?;
             let mut picking = Picking {
                 store: self,
                 now,
                 most: wanted.most,
                 idle: wanted.idle,
                 given,
-                which: found.1,
+                which,
                 groups: Vec::new(),
                 lanes: Vec::new(),
                 processes: BTreeMap::new(),
@@ -153,7 +157,7 @@ impl Store {
                 alone: false,
                 is_disturbed: false,
             };
-            picking.look(tx, found.0, |no, lane| {
+            picking.look(tx, groups, |no, lane| {
                 *answers.entry(no).or_insert_with(|| (wanted.open)(lane))
             })?;
             attempt = Some(picking.claim(tx, worker)?);
@@ -174,13 +178,14 @@ impl Store {
         Ok(attempt.unwrap_or_default())
     }
 
-    /// The groups of jobs that can be claimed, and the condition on their processes.
+    /// The condition on the processes of jobs that can be claimed, and the lanes and priorities of these jobs.
     fn groups(
         &self,
         tx: &mut dyn Statements,
         worker: WorkerId,
-        mut which: String,
-    ) -> Result<(Vec<Row>, String), Fault> {
+        processes: &[ProcessId],
+    ) -> Result<(String, Vec<(i64, i64)>), Fault> {
+        let mut which = scope(tx, PROCESS, processes)?;
         let (keeping, of_all) = (worker.keeping(), groups(tx.dialect(), &which));
         let ask = [&*keeping, IS_PAUSED, CLOSED, &*of_all].map(|sql| (sql, Vec::new()));
         let [listed, paused, closed, mut found] = tx.rows_of(ask)?;
@@ -188,15 +193,15 @@ impl Store {
             self.enlist_again(tx, worker)?;
         }
         if !paused.is_empty() {
-            return Ok((Vec::new(), which));
+            return Ok((which, Vec::new()));
         }
-        let open = not_closed(tx, closed)?;
+        let open = not_closed(tx, read_all(closed)?)?;
         which += &open;
         if !open.is_empty() {
             // Nobody waits for a lane that has only jobs of closed processes.
             found = tx.rows(&groups(tx.dialect(), &which), Vec::new())?;
         }
-        Ok((found, which))
+        Ok((which, read_all(found)?))
     }
 }
 
@@ -212,12 +217,8 @@ fn has_claimed(
         "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
          WHERE id IN :list AND worker = ? AND status = {IN_PROGRESS}"
     );
-    let mut held = HashSet::new();
-    for mut row in tx.rows(find, by![all(&ids), worker.0])? {
-        held.insert((row.at::<i64>(0)?, row.at::<i64>(1)?));
-    }
-    let is_held = |job: &ClaimedJob| held.contains(&(job.receipt.job, job.receipt.claim));
-    earlier.jobs.retain(is_held);
+    let held: Vec<JobReceipt> = tx.many(find, by![all(&ids), worker.0])?;
+    earlier.jobs.retain(|job| held.contains(&job.receipt));
     Ok(!earlier.jobs.is_empty())
 }
 
@@ -282,11 +283,10 @@ impl Picking<'_> {
     fn look(
         &mut self,
         tx: &mut dyn Statements,
-        groups: Vec<Row>,
+        groups: Vec<(i64, i64)>,
         mut open: impl FnMut(i64, &Arc<JobLane>) -> (usize, usize),
     ) -> Result<(), Fault> {
-        for mut row in groups {
-            let (no, priority): (i64, i64) = (row.at(0)?, row.at(1)?);
+        for (no, priority) in groups {
             if self.lanes.last().is_none_or(|last| last.no != no) {
                 let lane = self.store.lane(tx, no)?;
                 let (left, per_call) = open(no, &lane);
@@ -339,7 +339,7 @@ impl Picking<'_> {
                 // It was removed between the two reads.
                 return Err(Fault::Overtaken);
             }
-            if small(head.crashes) >= SUSPECT_CRASHES {
+            if head.crashes >= SUSPECT_CRASHES {
                 self.alone = true;
                 if !self.idle || has > 0 {
                     break;
@@ -405,30 +405,18 @@ impl Picking<'_> {
             };
             let found = tx.rows_of_all(some.iter().map(query).collect())?;
             for ((at, few), rows) in some.iter().zip(found) {
-                self.groups[*at].is_read = rows.len() < *few;
-                for row in rows {
-                    self.add_head(*at, row)?;
-                }
                 let group = &mut self.groups[*at];
+                group.is_read = rows.len() < *few;
+                for (head, process, budget) in read_all::<(Head, Option<_>, _)>(rows)? {
+                    let known = process.map(|process| (process_of(head.id), (process, budget)));
+                    self.processes.extend(known);
+                    group.heads.push_back(head);
+                }
                 let heads = group.heads.make_contiguous();
                 heads.sort_by_key(|head| (head.due, head.id));
                 group.last = heads.last().map_or(group.last, |last| (last.due, last.id));
             }
         }
-        Ok(())
-    }
-
-    fn add_head(&mut self, group: usize, mut row: Row) -> Result<(), Fault> {
-        let head = Head {
-            due: row.at(0)?,
-            id: row.at(1)?,
-            crashes: row.at(2)?,
-        };
-        if let Some(id) = row.at::<Option<Vec<u8>>>(3)? {
-            let known = (id_of(&id)?, job_budget(&mut row, 4)?);
-            self.processes.insert(process_of(head.id), known);
-        }
-        self.groups[group].heads.push_back(head);
         Ok(())
     }
 
@@ -445,8 +433,7 @@ impl Picking<'_> {
             (WHOLE, by![all(&wanted)]),
         ];
         let [locked, jobs] = tx.rows_of(ask)?;
-        let got = locked.into_iter().map(|mut row| row.at(0));
-        let got: HashSet<i64> = got.collect::<Result<_, Fault>>()?;
+        let got: HashSet<i64> = read_all(locked)?.into_iter().collect();
         let lanes: HashMap<i64, usize> = picks.iter().copied().collect();
         let of = |id: i64| {
             let lane = lanes.get(&id).filter(|_| got.contains(&id))?;
@@ -506,43 +493,39 @@ pub(super) fn read_claimed(
     rows: Vec<Row>,
     mut of: impl FnMut(i64) -> Option<Of>,
 ) -> Result<HashMap<i64, ClaimedJob>, Fault> {
-    let mut found: HashMap<i64, ClaimedJob> = HashMap::new();
+    let mut found = HashMap::new();
     for mut row in rows {
-        let id: i64 = row.at(0)?;
-        let Some((process_id, budget, lane)) = of(id) else {
+        let receipt: JobReceipt = row.read()?;
+        let Some((process_id, budget, lane)) = of(receipt.job) else {
             continue;
         };
-        let payload = RawValue::from_string(row.at(14)?);
         let job = ClaimedJob {
-            receipt: JobReceipt {
-                job: id,
-                claim: row.at(1)?,
-            },
-            job_id: store.job_id(id, Timestamp(row.at(2)?)),
+            receipt,
+            job_id: store.job_id(receipt.job, row.read()?),
             process_id,
             budget,
             lane,
-            item_id: row.at(12)?,
-            request_hash: row.at(13)?,
-            payload: payload.map_err(|_| Fault::Odd("a payload that is not JSON"))?,
-            priority: small(row.at(3)?),
-            max_retries: row.at::<Option<i64>>(4)?.map(small),
-            attempt: small(row.at(8)?),
-            calls: u32::try_from(row.at::<i64>(9)?).unwrap_or(u32::MAX),
-            crashes: small(row.at(5)?),
-            lost: row.at::<i64>(6)? != 0,
-            in_doubt: row.at::<i64>(10)? != 0,
-            due_at: Timestamp(row.at(7)?),
-            history: row.at(11)?,
+            item_id: row.read()?,
+            request_hash: row.read()?,
+            payload: row.read()?,
+            priority: row.read()?,
+            max_retries: row.read()?,
+            attempt: row.read()?,
+            calls: row.read()?,
+            crashes: row.read()?,
+            lost: row.read()?,
+            in_doubt: row.read()?,
+            due_at: row.read()?,
+            history: row.read()?,
         };
-        found.insert(id, job);
+        found.insert(receipt.job, job);
     }
     Ok(found)
 }
 
 /// The query for jobs with their payloads.
 pub(super) const WHOLE: &str =
-    "SELECT j.id, j.claim, j.created_at, j.priority, j.max_retries, j.crashes, j.lost, j.visible_at,
-       j.attempt, j.calls, j.in_doubt, r.history, p.item_id, p.request_hash, p.body
+    "SELECT j.id, j.claim, j.created_at, p.item_id, p.request_hash, p.body, j.priority, j.max_retries, j.attempt,
+       j.calls, j.crashes, j.lost, j.in_doubt, j.visible_at, r.history
      FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id LEFT JOIN #results r ON r.job = j.id
      WHERE j.id IN :list";

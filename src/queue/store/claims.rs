@@ -278,9 +278,8 @@ pub struct StoredBatch {
     pub lane: Arc<JobLane>,
     /// Its owner, until the worker's OS process ends.
     pub worker: Option<WorkerId>,
-    /// Whether its process was cancelled or no longer exists: unanswered jobs are not sent again.
-    pub is_stopped: bool,
-    /// When it was last cancelled, if ever; the latest possible time if its process no longer exists.
+    /// When its process was cancelled, so that unanswered jobs are not sent again; the latest possible time if the process
+    /// no longer exists.
     pub stopped_at: Option<Timestamp>,
     /// Number of jobs that are still in it.
     pub jobs: u64,

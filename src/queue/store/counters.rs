@@ -7,15 +7,12 @@ use const_format::formatcp;
 use rusqlite::types::Value;
 
 use crate::base::brief::beginning;
-use crate::base::{Charge, Day, Error, Timestamp, Usd};
+use crate::base::{Charge, Day, Error, Timestamp};
 use crate::queue::job::{DaySpent, ProcessState, Spent};
 
 use super::Store;
-use super::rows::MOST;
-use super::rows::{
-    self, CANCELLING, DELETING, HELD, PROCESS_CELLS, PROCESS_COLUMNS, bounded, process_of,
-};
-use super::statements::{Fault, Row, Statements, all, by};
+use super::rows::{CANCELLING, DELETING, HELD, MOST, PROCESS_COLUMNS, bounded, process_of};
+use super::statements::{Fault, FromRow, Queries as _, Row, Statements, all, by};
 
 /// The changes of one transaction to the jobs of a process.
 #[derive(Default)]
@@ -178,8 +175,9 @@ impl CounterChanges {
         now: Timestamp,
     ) -> Result<(Vec<ProcessState>, bool), Fault> {
         const CHANGED: &str = formatcp!(
-            "SELECT {PROCESS_COLUMNS}, no, chore, root FROM #processes WHERE no IN :list ORDER BY no"
+            "SELECT no, chore, root, {PROCESS_COLUMNS} FROM #processes WHERE no IN :list ORDER BY no"
         );
+        type Changed = (i64, i64, Option<i64>, ProcessState);
         let (mut states, mut is_stopped) = (Vec::new(), false);
         if self.processes.is_empty() {
             return Ok((states, is_stopped));
@@ -194,9 +192,8 @@ impl CounterChanges {
         }
         let numbers: Vec<i64> = self.processes.keys().copied().collect();
         let mut roots = Vec::new();
-        for mut row in tx.rows(CHANGED, by![all(&numbers)])? {
-            let (no, chore): (i64, i64) = (row.at(PROCESS_CELLS)?, row.at(PROCESS_CELLS + 1)?);
-            let root: Option<i64> = row.at(PROCESS_CELLS + 2)?;
+        let changed: Vec<Changed> = tx.many(CHANGED, by![all(&numbers)])?;
+        for (no, chore, root, state) in changed {
             is_stopped |= chore >= CANCELLING;
             let change = self.processes.get(&no);
             if let (Some(root), Some(usage)) = (root, change.and_then(Change::usage)) {
@@ -204,17 +201,13 @@ impl CounterChanges {
                 usage.add(tx, root, now)?;
                 roots.push(root);
             }
-            if chore != DELETING {
-                states.push(rows::process(&mut row)?);
-            }
+            states.extend((chore != DELETING).then_some(state));
         }
         if !roots.is_empty() {
             // Workers learn from them what the budgets have left.
-            for mut row in tx.rows(CHANGED, by![all(&roots)])? {
-                if row.at::<i64>(PROCESS_CELLS + 1)? != DELETING {
-                    states.push(rows::process(&mut row)?);
-                }
-            }
+            let roots: Vec<Changed> = tx.many(CHANGED, by![all(&roots)])?;
+            let roots = roots.into_iter().filter(|root| root.1 != DELETING);
+            states.extend(roots.map(|root| root.3));
         }
         Ok((states, is_stopped))
     }
@@ -237,22 +230,19 @@ impl Store {
     pub(crate) fn spent_since(&self, day: Option<Day>) -> Result<Vec<DaySpent>, Error> {
         let find = "SELECT day, model, calls, tokens, cost_picos FROM #spent WHERE day >= ? ORDER BY day, model";
         let first = day.map_or(i64::MIN, |day| i64::from(day.number()));
-        self.read(|tx| {
-            tx.rows(find, by![first])?
-                .into_iter()
-                .map(day_spent)
-                .collect()
-        })
+        self.read(|tx| tx.many(find, by![first]))
     }
 }
 
-fn day_spent(mut row: Row) -> Result<DaySpent, Fault> {
-    let day = i32::try_from(row.at::<i64>(0)?);
-    Ok(DaySpent {
-        day: Day(day.map_err(|_| Fault::Odd("a day that does not exist"))?),
-        model: row.at(1)?,
-        calls: row.at(2)?,
-        tokens: row.at(3)?,
-        cost_usd: Usd::from_picos(row.at(4)?),
-    })
+impl FromRow for DaySpent {
+    fn from_row(row: &mut Row) -> Result<Self, Fault> {
+        let day = i32::try_from(row.read::<i64>()?);
+        Ok(Self {
+            day: Day(day.map_err(|_| Fault::Odd("a day that does not exist"))?),
+            model: row.read()?,
+            calls: row.read()?,
+            tokens: row.read()?,
+            cost_usd: row.read()?,
+        })
+    }
 }

@@ -3,24 +3,22 @@
 use const_format::formatcp;
 use serde_json::value::RawValue;
 
-use super::processes::{SUMS, sums};
-use super::results::json;
+use super::processes::SUMS;
 use super::rows::{
-    self, AT_PROVIDER, CANCELLED, DELETING, FAILED, HELD, MOST_JOBS, PENDING, key, key_of,
-    process_no, small,
+    self, AT_PROVIDER, CANCELLED, DELETING, FAILED, MOST_JOBS, PENDING, key, key_of, process_no,
 };
-use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, id_of, limit, list};
+use super::statements::{Dialect, Fault, Queries as _, Row, Statements, by, limit, list};
 use super::{JobReceipt, JobSummary, Store};
 use crate::base::{Error, JobId, ProcessId, Timestamp};
 use crate::queue::history::History;
-use crate::queue::job::{JobCounts, JobFilter, JobPage, JobState};
+use crate::queue::job::{JobCounts, JobFilter, JobPage, JobState, JobStatus};
 
 /// Number of jobs that one call looks at, in chunks of a chore: 20,000 jobs.
 const CHUNKS: i64 = 20;
 
-/// The columns that [`job_state`] reads, without result and history, and the key.
-const FOUND: &str = "j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes, j.visible_at, \
-     b.item_id, r.error, NULL, NULL, j.claim, j.id";
+/// The columns that [`job_state`] reads, before result and history.
+const STATE: &str = "j.id, j.claim, j.lane, j.status, j.created_at, p.id, b.item_id, j.priority, j.calls, j.crashes, \
+     j.visible_at, r.error";
 
 impl Store {
     /// A job, if it exists. With an outcome it contains the receipt that acknowledges it; before that, the states of
@@ -28,8 +26,7 @@ impl Store {
     pub fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
         let id = key_of(job);
         let sql = formatcp!(
-            "SELECT j.created_at, p.id, j.lane, j.status, j.priority, j.calls, j.crashes,
-               j.visible_at, b.item_id, r.error, r.body, r.history, j.claim, children.*
+            "SELECT children.*, {STATE}, r.body, r.history
              FROM (SELECT {SUMS} FROM #processes WHERE parent = ? AND chore <> {DELETING}) children
                CROSS JOIN #jobs j CROSS JOIN #processes p ON p.no = j.id DIV 4294967296
                CROSS JOIN #payloads b ON b.job = j.id LEFT JOIN #results r ON r.job = j.id
@@ -38,11 +35,14 @@ impl Store {
         // One statement reads a consistent state. Clients poll states often, and a transaction would add four
         // statements.
         self.read(|tx| {
-            let Some(mut row) = tx.first(sql, by![id, id])? else {
+            let Some(mut row) = tx.rows(sql, by![id, id])?.pop() else {
                 return Ok(None);
             };
-            let children = sums(&mut row, 13)?;
-            let state = job_state(self, tx, &mut row, id, children)?;
+            let children: JobCounts = row.read()?;
+            let mut state = job_state(self, tx, row)?;
+            if !state.status.is_final() && children.total > 0 {
+                state.children = Some(children);
+            }
             // The rest of the id must match too, because it may belong to another database.
             Ok((state.job_id == job).then_some(state))
         })
@@ -68,11 +68,11 @@ impl Store {
                 by![start, key(no, MOST_JOBS - 1), limit(most)],
             )?;
             let items = rows.into_iter().map(|mut row| {
-                let status: i64 = row.at(2)?;
+                let (id, created_at, status) = row.read()?;
                 Ok(JobSummary {
-                    job_id: self.job_id(row.at(0)?, Timestamp(row.at(1)?)),
-                    item_id: row.at(3)?,
-                    request_hash: row.at(4)?,
+                    job_id: self.job_id(id, created_at),
+                    item_id: row.read()?,
+                    request_hash: row.read()?,
                     status: rows::shown(status),
                     at_provider: status == AT_PROVIDER,
                 })
@@ -113,27 +113,22 @@ impl Store {
                 "SELECT j.id, j.created_at FROM #jobs j {index} WHERE {range} ORDER BY j.id {order} LIMIT 1 OFFSET ?"
             );
             let looked_at = (self.chunk * CHUNKS).max(1);
-            let last: Option<(i64, i64)> = match tx.first(&last, by![start, end, looked_at - 1])? {
-                Some(mut row) => Some((row.at(0)?, row.at(1)?)),
-                None => None,
-            };
+            let last: Option<(i64, Timestamp)> = tx.one(&last, by![start, end, looked_at - 1])?;
             let end = last.map_or(end, |(id, _)| id);
             let find = format!(
-                "SELECT {FOUND} FROM #jobs j {index} STRAIGHT_JOIN #processes p ON p.no = j.id DIV 4294967296
+                "SELECT {STATE}, NULL, NULL FROM #jobs j {index} STRAIGHT_JOIN #processes p ON p.no = j.id DIV 4294967296
                    STRAIGHT_JOIN #lanes l ON l.no = j.lane STRAIGHT_JOIN #payloads b ON b.job = j.id
                    LEFT JOIN #results r ON r.job = j.id
                  WHERE {range} AND p.chore <> {DELETING} AND j.status IN {} AND l.kind = IFNULL(?, l.kind)
                  ORDER BY j.id {order} LIMIT ?",
                 list(&states)
             );
-            let mut found = Vec::new();
-            for mut row in tx.rows(&find, by![start, end, filter.kind.clone(), limit(most)])? {
-                let id = row.at(13)?;
-                found.push(job_state(self, tx, &mut row, id, JobCounts::default())?);
-            }
+            let rows = tx.rows(&find, by![start, end, filter.kind.clone(), limit(most)])?;
+            let found = rows.into_iter().map(|row| job_state(self, tx, row));
+            let found: Vec<JobState> = found.collect::<Result<_, _>>()?;
             let next = match found.last() {
                 Some(job) if found.len() >= most => Some(job.job_id),
-                _ => last.map(|(id, created_at)| self.job_id(id, Timestamp(created_at))),
+                _ => last.map(|(id, created_at)| self.job_id(id, created_at)),
             };
             Ok(JobPage { jobs: found, next })
         })
@@ -148,15 +143,10 @@ impl Store {
                CROSS JOIN #processes p ON p.no = j.id DIV 4294967296
              WHERE j.id = ? AND p.chore <> {DELETING}"
             );
-            let Some(mut row) = tx.first(sql, by![id])? else {
-                return Ok(None);
-            };
+            let found: Option<(Timestamp, _)> = tx.one(sql, by![id])?;
             // The rest of the id must match too, because it may belong to another database.
-            if self.job_id(id, Timestamp(row.at(0)?)) == job {
-                json(row.at(1)?)
-            } else {
-                Ok(None)
-            }
+            let ours = found.filter(|(created_at, _)| self.job_id(id, *created_at) == job);
+            Ok(ours.map(|(_, payload)| payload))
         })
     }
 }
@@ -191,42 +181,35 @@ fn states(filter: &JobFilter) -> Vec<i64> {
     (PENDING..=CANCELLED).filter(wanted).collect()
 }
 
-/// A job from 13 columns.
-fn job_state(
-    store: &Store,
-    tx: &mut dyn Statements,
-    row: &mut Row,
-    id: i64,
-    children: JobCounts,
-) -> Result<JobState, Fault> {
-    let lane = store.lane(tx, row.at(2)?)?;
-    let written: i64 = row.at(3)?;
+/// A job from the columns of [`STATE`], result and history.
+fn job_state(store: &Store, tx: &mut dyn Statements, mut row: Row) -> Result<JobState, Fault> {
+    let receipt: JobReceipt = row.read()?;
+    let lane = store.lane(tx, row.read()?)?;
+    let written: i64 = row.read()?;
     let status = rows::shown(written);
-    let history: Option<String> = row.at(11)?;
-    let history = history.as_deref();
-    let created_at = Timestamp(row.at(0)?);
-    let claim = row.at(12)?;
-    Ok(JobState {
-        job_id: store.job_id(id, created_at),
-        process_id: id_of(&row.at::<Vec<u8>>(1)?)?,
+    let created_at = row.read()?;
+    let mut state = JobState {
+        job_id: store.job_id(receipt.job, created_at),
+        process_id: row.read()?,
         kind: lane.kind.clone(),
         lane: lane.name.clone(),
-        item_id: row.at(8)?,
+        item_id: row.read()?,
         status,
         at_provider: written == AT_PROVIDER,
-        priority: small(row.at(4)?),
+        priority: row.read()?,
         step: lane.route_step(),
-        attempts: u32::try_from(row.at::<i64>(5)?).unwrap_or(u32::MAX),
-        crashes: small(row.at(6)?),
+        attempts: row.read()?,
+        crashes: row.read()?,
         created_at,
-        due_at: match written {
-            PENDING | HELD => Some(Timestamp(row.at(7)?)),
-            _ => None,
-        },
-        result: json(row.at(10)?)?,
-        error: rows::error(written, row.at::<Option<String>>(9)?.as_deref()),
-        errors: history.map_or_else(Vec::new, |history| History::parse(history).errors),
-        receipt: status.is_final().then_some(JobReceipt { job: id, claim }),
-        children: (!status.is_final() && children.total > 0).then_some(children),
-    })
+        due_at: Some(row.read()?).filter(|_| status == JobStatus::Pending),
+        error: rows::error(written, row.read()?),
+        result: row.read()?,
+        errors: Vec::new(),
+        receipt: status.is_final().then_some(receipt),
+        children: None,
+    };
+    if let Some(history) = row.read::<Option<String>>()? {
+        state.errors = History::parse(&history).errors;
+    }
+    Ok(state)
 }

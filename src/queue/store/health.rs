@@ -1,7 +1,8 @@
 //! Health checks: findings, and those of the tables that both databases have.
 
 use super::rows::{AT_PROVIDER, COMPLETED, DELETING, HELD, IN_PROGRESS};
-use super::statements::{Fault, Queries as _, Statements, id_of};
+use super::statements::{Fault, Queries as _, Statements};
+use crate::base::ProcessId;
 
 /// One finding of a health check.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -75,9 +76,9 @@ pub(super) fn counters(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fa
          UNION ALL SELECT NULL FROM counted WHERE no NOT IN (SELECT no FROM #processes)"
     );
     let mut found = Vec::new();
-    for id in tx.column::<Option<Vec<u8>>>(&recount, Vec::new())? {
+    for id in tx.many::<Option<ProcessId>>(&recount, Vec::new())? {
         let seen = match id {
-            Some(id) => format!("those of process {} differ from its jobs", id_of(&id)?),
+            Some(id) => format!("those of process {id} differ from its jobs"),
             None => "jobs without a process".to_owned(),
         };
         let advice = "this is a bug in batchwright: please report it. Results can still be fetched: \

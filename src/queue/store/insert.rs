@@ -4,21 +4,20 @@
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 
+use const_format::formatcp;
 use parking_lot::{Condvar, Mutex};
 
 use super::counters::CounterChanges;
+use super::lineage::{self, ROOT, Standing, lock_one};
 use super::rows::{
-    DELETING, HELD, MOST_JOBS, MOST_PROCESSES, PENDING, RELEASING, bounded, key, process_of,
+    DELETING, HELD, MOST, MOST_JOBS, MOST_PROCESSES, PENDING, RELEASING, bounded, key, process_of,
 };
-use super::{JobLane, Store};
-use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
-use crate::queue::info::{ProcessBudget, ProcessInfo};
-use crate::queue::job::{Job, PRIORITIES};
-
-use super::lineage::{self, Standing, lock_one};
-use super::rows::MOST;
 use super::settle::too_large;
 use super::statements::{Fault, Queries as _, Statements, by, stored};
+use super::{JobLane, Mode, Store};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
+use crate::queue::info::ProcessInfo;
+use crate::queue::job::{Job, PRIORITIES};
 
 /// A process to which jobs are added, by its number.
 type Target = (i64, Standing);
@@ -67,16 +66,12 @@ impl Store {
         let insert = Insert {
             process,
             part,
-            info: info.map(written),
-            parent: info
-                .and_then(|info| info.parent)
-                .map(|parent| parent.job_id),
-            budget: info.and_then(|info| info.budget.clone()),
+            info: info.cloned(),
             jobs,
             sealed,
             now,
         };
-        let ids = self.write_insert(insert, |tx, insert| add(self, tx, insert))?;
+        let ids = self.insert_together(insert)?;
         if sealed {
             self.wake_workers();
         }
@@ -87,21 +82,9 @@ impl Store {
 /// One of several inserts in a transaction. It is rejected before it has written anything, so the others are not
 /// affected; a failure of the database fails all.
 fn add(store: &Store, tx: &mut dyn Statements, insert: &Insert) -> Result<Inserted, Fault> {
-    let mut found = || -> Result<(usize, Option<Target>), Fault> {
-        let there = match &insert.part {
-            Some(part) => there(tx, insert, part)?,
-            None => 0,
-        };
-        if there >= insert.jobs.len() {
-            return Ok((there, None));
-        }
-        let parent = insert.parent;
-        let parent = parent.map(|parent| lineage::parent(store, tx, parent));
-        Ok((there, Some(target(tx, insert, parent.transpose()?)?)))
-    };
-    let (there, (no, target)) = match found() {
-        Ok((there, Some(target))) => (there, target),
-        Ok((_, None)) => return Ok(Ok(Vec::new())),
+    let (there, (no, target)) = match place(store, tx, insert) {
+        Ok(Some(place)) => place,
+        Ok(None) => return Ok(Ok(Vec::new())),
         Err(Fault::Refused(error)) => return Ok(Err(error)),
         Err(fault) => return Err(fault),
     };
@@ -123,10 +106,28 @@ fn add(store: &Store, tx: &mut dyn Statements, insert: &Insert) -> Result<Insert
     if let Some(info) = &insert.info {
         tx.run(
             "UPDATE #processes SET info = ? WHERE no = ?",
-            by![info.clone(), no],
+            by![written(info), no],
         )?;
     }
     Ok(Ok(ids))
+}
+
+/// How many of the jobs exist, and the process of the others, if any.
+fn place(
+    store: &Store,
+    tx: &mut dyn Statements,
+    insert: &Insert,
+) -> Result<Option<(usize, Target)>, Fault> {
+    let there = match &insert.part {
+        Some(part) => there(tx, insert, part)?,
+        None => 0,
+    };
+    if there >= insert.jobs.len() {
+        return Ok(None);
+    }
+    let parent = insert.info.as_ref().and_then(|info| info.parent);
+    let parent = parent.map(|parent| lineage::parent(store, tx, parent.job_id));
+    Ok(Some((there, target(tx, insert, parent.transpose()?)?)))
 }
 
 fn add_rows(
@@ -171,14 +172,10 @@ fn add_rows(
 /// How many of the first jobs of a part its process has. Notes the request if it is new.
 fn there(tx: &mut dyn Statements, insert: &Insert, part: &Part) -> Result<usize, Fault> {
     let (id, now) = (insert.process, insert.now);
-    let known: Option<String> = tx.one(
-        "SELECT request FROM #requests WHERE process = ? FOR UPDATE",
-        by![stored(id)],
-    )?;
-    let total: Option<i64> = tx.one(
-        &format!("SELECT total FROM #processes WHERE id = ? AND chore <> {DELETING}"),
-        by![stored(id)],
-    )?;
+    let find = "SELECT request FROM #requests WHERE process = ? FOR UPDATE";
+    let known: Option<String> = tx.one(find, by![stored(id)])?;
+    let find = formatcp!("SELECT total FROM #processes WHERE id = ? AND chore <> {DELETING}");
+    let total: Option<u64> = tx.one(find, by![stored(id)])?;
     match (known, total) {
         (None, None) => {
             let before = now.0.saturating_sub(REQUEST_KNOWN_MILLIS);
@@ -191,8 +188,7 @@ fn there(tx: &mut dyn Statements, insert: &Insert, part: &Part) -> Result<usize,
             }
         }
         (Some(known), Some(total)) if known == part.request => {
-            let there = u64::try_from(total).unwrap_or_default();
-            let there = there.saturating_sub(part.first);
+            let there = total.saturating_sub(part.first);
             Ok(usize::try_from(there).unwrap_or(usize::MAX))
         }
         (Some(known), None) if known == part.request => {
@@ -230,56 +226,49 @@ pub(super) fn written(info: &ProcessInfo) -> String {
 /// The process, which is created if it does not exist.
 fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Result<Target, Fault> {
     let id = insert.process;
-    let refuse = |why: &str| {
-        Fault::from(Error::new(
-            ErrorKind::Invalid,
-            format!("process {id} {why}"),
-        ))
+    let refuse = |why| {
+        let why = format!("process {id} {why}");
+        Err(Error::new(ErrorKind::Invalid, why).into())
     };
     let found = lock_one(tx, id)?;
     let count = i64::try_from(insert.jobs.len()).unwrap_or(i64::MAX);
-    let room = MOST_JOBS - found.map_or(0, |(_, target)| target.total);
-    if count > room {
-        return Err(refuse(
-            "would have more than 4,294,967,296 jobs; create another process",
-        ));
-    }
     match found {
-        Some((_, target)) if target.chore == DELETING => Err(refuse("is being deleted")),
-        Some((_, target)) if target.is_cancelled => Err(refuse(
-            "was cancelled and accepts no more jobs; create another process",
-        )),
-        Some(found) => Ok(found),
-        None => {
-            // Its cost counts in the budget of its oldest ancestor, so that a child has none of its own.
-            let root: Option<i64> = match parent {
-                Some(parent) => {
-                    let find = "SELECT IFNULL(root, no) FROM #processes WHERE no = ?";
-                    tx.one(find, by![process_of(parent)])?
-                }
-                None => None,
-            };
-            let budget = insert.budget.as_ref().filter(|_| parent.is_none());
-            let picos = |amount: Usd| bounded(amount.picos()).min(MOST);
-            let limit = budget.map(|budget| picos(budget.limit));
-            let used = budget.map_or(0, |budget| picos(budget.used));
-            let at = insert.now.0;
-            let made = tx.run(
-                "INSERT INTO #processes (id, parent, root, created_at, changed_at, budget_limit, budget_used)
-                 VALUES (?, ?, ?, ?, ?, ?, ?)",
-                by![stored(id), parent, root, at, at, limit, used],
-            );
-            match made {
-                // Another transaction has created it in the meantime.
-                Err(fault) if fault.is_duplicate() => return Err(Fault::Overtaken),
-                other => drop(other?),
-            }
-            let no = tx.last_id();
-            if no >= MOST_PROCESSES {
-                return Err(Fault::Odd("it has had more than a billion processes"));
-            }
-            Ok((no, Standing::default()))
+        None if count <= MOST_JOBS => Ok((make(tx, insert, parent)?, Standing::default())),
+        Some((_, target)) if target.chore == DELETING => refuse("is being deleted"),
+        Some((_, target)) if target.is_cancelled => {
+            refuse("was cancelled and accepts no more jobs; create another process")
         }
+        Some(found) if count <= MOST_JOBS - found.1.total => Ok(found),
+        _ => refuse("would have more than 4,294,967,296 jobs; create another process"),
+    }
+}
+
+/// Creates the process. Returns its number.
+fn make(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Result<i64, Fault> {
+    // Its cost counts in the budget of its oldest ancestor, so that a child has none of its own.
+    let root: Option<i64> = match parent {
+        Some(parent) => tx.one(ROOT, by![process_of(parent)])?,
+        None => None,
+    };
+    let budget = insert.info.as_ref().and_then(|info| info.budget.as_ref());
+    let budget = budget.filter(|_| parent.is_none());
+    let picos = |amount: Usd| bounded(amount.picos()).min(MOST);
+    let limit = budget.map(|budget| picos(budget.limit));
+    let used = budget.map_or(0, |budget| picos(budget.used));
+    let (id, at) = (stored(insert.process), insert.now.0);
+    let made = tx.run(
+        "INSERT INTO #processes (id, parent, root, created_at, changed_at, budget_limit, budget_used)
+         VALUES (?, ?, ?, ?, ?, ?, ?)",
+        by![id, parent, root, at, at, limit, used],
+    );
+    match made {
+        // Another transaction has created it in the meantime.
+        Err(fault) if fault.is_duplicate() => return Err(Fault::Overtaken),
+        made => made?,
+    };
+    match tx.last_id() {
+        no if no < MOST_PROCESSES => Ok(no),
+        _ => Err(Fault::Odd("it has had more than a billion processes")),
     }
 }
 
@@ -294,22 +283,17 @@ pub(crate) struct Part {
     pub first: u64,
 }
 
-pub(super) struct Insert {
-    pub process: ProcessId,
+struct Insert {
+    process: ProcessId,
     /// Jobs that are added once, however often they are inserted.
-    pub part: Option<Part>,
-    /// The description of the process, as stored.
-    pub info: Option<String>,
-    /// The job that waits for these jobs.
-    pub parent: Option<JobId>,
-    /// The budget of the process, if these jobs create it.
-    pub budget: Option<ProcessBudget>,
-    pub jobs: Vec<Job>,
-    pub sealed: bool,
-    pub now: Timestamp,
+    part: Option<Part>,
+    info: Option<ProcessInfo>,
+    jobs: Vec<Job>,
+    sealed: bool,
+    now: Timestamp,
 }
 
-pub(super) type Inserted = Result<Vec<JobId>, Error>;
+type Inserted = Result<Vec<JobId>, Error>;
 
 #[derive(Default)]
 struct Queue {
@@ -352,45 +336,10 @@ impl Drop for Group<'_> {
     }
 }
 
-impl GroupCommit {
-    /// Performs an insert together with those of other threads. `all` is called without a lock held, and returns one
-    /// reply per insert.
-    pub(super) fn run<L>(
-        &self,
-        insert: Insert,
-        lock: impl Fn() -> L,
-        mut all: impl FnMut(L, Vec<Insert>) -> Vec<Inserted>,
-    ) -> Inserted {
-        let mut queue = self.queue.lock();
-        let own = queue.next;
-        queue.next += 1;
-        queue.waiting.push_back((own, insert));
-        loop {
-            if let Some(result) = queue.done.remove(&own) {
-                return result;
-            }
-            if queue.is_busy {
-                self.changed.wait(&mut queue);
-                continue;
-            }
-            queue.is_busy = true;
-            drop(queue);
-            // Other threads can add inserts until the database is locked.
-            let lock = lock();
-            let (numbers, inserts) = self.take();
-            let mut group = Group {
-                commit: self,
-                numbers,
-                results: Vec::new(),
-            };
-            group.results = all(lock, inserts);
-            drop(group);
-            queue = self.queue.lock();
-        }
-    }
-
-    fn take(&self) -> (Vec<u64>, Vec<Insert>) {
-        let mut queue = self.queue.lock();
+impl Group<'_> {
+    /// Takes the inserts that wait.
+    fn take(&mut self) -> Vec<Insert> {
+        let mut queue = self.commit.queue.lock();
         let mut jobs = 0;
         let fits = |(_, insert): &(u64, Insert)| {
             let is_first = jobs == 0;
@@ -399,6 +348,50 @@ impl GroupCommit {
         };
         let fitting = queue.waiting.iter().map(fits).take_while(|fits| *fits);
         let count = fitting.count();
-        queue.waiting.drain(..count).unzip()
+        let (numbers, inserts) = queue.waiting.drain(..count).unzip();
+        self.numbers = numbers;
+        inserts
+    }
+}
+
+impl Store {
+    /// Performs an insert, in one transaction with those of other threads.
+    fn insert_together(&self, insert: Insert) -> Inserted {
+        let commit = &self.inserts;
+        let mut queue = commit.queue.lock();
+        let own = queue.next;
+        queue.next += 1;
+        queue.waiting.push_back((own, insert));
+        loop {
+            if let Some(result) = queue.done.remove(&own) {
+                return result;
+            }
+            if queue.is_busy {
+                commit.changed.wait(&mut queue);
+                continue;
+            }
+            queue.is_busy = true;
+            drop(queue);
+            self.insert_group(Group {
+                commit,
+                numbers: Vec::new(),
+                results: Vec::new(),
+            });
+            queue = commit.queue.lock();
+        }
+    }
+
+    fn insert_group(&self, mut group: Group<'_>) {
+        let mut taken = None;
+        let done = self.write_as(Mode::WriteOnce, |tx| {
+            // Other threads can add inserts until the database is locked.
+            let inserts = taken.get_or_insert_with(|| group.take()).iter();
+            let added = inserts.map(|insert| add(self, tx, insert));
+            added.collect::<Result<Vec<_>, Fault>>()
+        });
+        group.results = done.unwrap_or_else(|error| {
+            let inserts = taken.unwrap_or_else(|| group.take());
+            inserts.iter().map(|_| Err(error.clone())).collect()
+        });
     }
 }

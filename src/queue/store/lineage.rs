@@ -10,7 +10,7 @@ use super::rows::{COMPLETED, DELETING, key_of, process_no, process_of};
 use super::{BatchNo, Store, WorkerId};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 
-use super::statements::{Fault, Queries as _, Row, Statements, all, by, list, stored};
+use super::statements::{Fault, FromRow, Queries as _, Row, Statements, all, by, list, stored};
 
 /// The condition that a column is the number of one of these processes or their descendants; none for all processes.
 pub(crate) fn scope(
@@ -25,9 +25,12 @@ pub(crate) fn scope(
     for id in of {
         numbers.extend(process_no(tx, *id)?);
     }
-    numbers.extend(tx.column::<i64>(BELOW, by![all(&numbers)])?);
+    numbers.extend(tx.many::<i64>(BELOW, by![all(&numbers)])?);
     Ok(format!(" AND {column} IN {}", list(&numbers)))
 }
+
+/// Finds the oldest ancestor of a process, which has its budget.
+pub(crate) const ROOT: &str = "SELECT IFNULL(root, no) FROM #processes WHERE no = ?";
 
 /// The descendants of processes.
 pub(crate) const BELOW: &str = "SELECT no FROM #processes WHERE root IN :list";
@@ -41,12 +44,12 @@ pub(crate) fn parent(store: &Store, tx: &mut dyn Statements, parent: JobId) -> R
     let job = formatcp!(
         "SELECT created_at FROM #jobs WHERE id = ? AND status < {COMPLETED} LOCK IN SHARE MODE"
     );
-    let created_at: Option<i64> = tx.one(job, by![id])?;
+    let created_at: Option<Timestamp> = tx.one(job, by![id])?;
     let process = formatcp!(
         "SELECT 1 FROM #processes WHERE no = ? AND cancelled = 0 AND chore <> {DELETING} LOCK IN SHARE MODE"
     );
     let is_open = tx.exists(process, by![process_of(id)])?;
-    let found = created_at.map(|at| store.job_id(id, Timestamp(at)));
+    let found = created_at.map(|at| store.job_id(id, at));
     if found != Some(parent) || !is_open {
         let why = format!("job {parent} needs no more jobs: it has ended, or was cancelled");
         return Err(Error::new(ErrorKind::Invalid, why).with_claim_lost().into());
@@ -98,8 +101,8 @@ pub(crate) fn lock(
     let numbers: Vec<i64> = numbers.into_iter().collect();
     let locking =
         formatcp!("{STANDING} FORCE INDEX (PRIMARY) WHERE no IN :list ORDER BY no FOR UPDATE");
-    let rows = tx.rows(locking, by![all(&numbers)])?;
-    rows.into_iter().map(standing).collect()
+    let found: Vec<(i64, Standing)> = tx.many(locking, by![all(&numbers)])?;
+    Ok(found.into_iter().collect())
 }
 
 /// Locks a process, and reads its number and its current state.
@@ -107,26 +110,26 @@ pub(crate) fn lock_one(
     tx: &mut dyn Statements,
     id: ProcessId,
 ) -> Result<Option<(i64, Standing)>, Fault> {
-    let found = tx.first(
+    tx.one(
         formatcp!("{STANDING} WHERE id = ? FOR UPDATE"),
         by![stored(id)],
-    )?;
-    found.map(standing).transpose()
+    )
 }
 
 const STANDING: &str =
     "SELECT no, chore, cancelled, sealed, total, pending, consumed FROM #processes";
 
-fn standing(mut row: Row) -> Result<(i64, Standing), Fault> {
-    let standing = Standing {
-        chore: row.at(1)?,
-        is_cancelled: row.at::<i64>(2)? != 0,
-        sealed: row.at(3)?,
-        total: row.at(4)?,
-        pending: row.at(5)?,
-        consumed: row.at(6)?,
-    };
-    Ok((row.at(0)?, standing))
+impl FromRow for Standing {
+    fn from_row(row: &mut Row) -> Result<Self, Fault> {
+        Ok(Self {
+            chore: row.read()?,
+            is_cancelled: row.read()?,
+            sealed: row.read()?,
+            total: row.read()?,
+            pending: row.read()?,
+            consumed: row.read()?,
+        })
+    }
 }
 
 /// Locks a batch of this worker until the transaction ends. Returns the numbers of its process and lane.
@@ -136,12 +139,11 @@ pub(super) fn owned(
     batch: BatchNo,
 ) -> Result<(i64, i64), Fault> {
     let find = "SELECT process, lane FROM #batches WHERE no = ? AND worker = ? FOR UPDATE";
-    let Some(mut row) = tx.first(find, by![batch.0, worker.0])? else {
+    tx.one(find, by![batch.0, worker.0])?.ok_or_else(|| {
         let why = format!(
             "batch {} is not this worker's: it was closed, or others took the worker for dead",
             batch.0
         );
-        return Err(Error::new(ErrorKind::Invalid, why).with_claim_lost().into());
-    };
-    Ok((row.at(0)?, row.at(1)?))
+        Error::new(ErrorKind::Invalid, why).with_claim_lost().into()
+    })
 }

@@ -47,14 +47,14 @@ pub use claims::{
     ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, JobBudget, JobLane, Settlement, WorkerId,
 };
 pub use health::{HealthFinding, Severity};
+use insert::GroupCommit;
 pub(crate) use insert::Part;
-use insert::{GroupCommit, Insert, Inserted};
 #[cfg(feature = "mysql")]
 use mysql::{Mysql, MysqlOptions};
 pub use results::DeliveredResult;
-use rows::{job_id, small};
+use rows::job_id;
 pub(crate) use sqlite::ConsumerLock;
-use sqlite::{Saved, Sqlite, SqliteOptions};
+use sqlite::{Sqlite, SqliteOptions};
 use statements::{Fault, Queries as _, Statements, by, list};
 use workers::Registry;
 
@@ -152,13 +152,19 @@ pub struct Store {
 /// Maximum number of cached lanes, because hosts may create any number of them.
 const MOST_LANES: usize = 10_000;
 
-/// Whether a transaction may be repeated if its outcome is unknown.
+/// How statements are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Again {
-    /// Fences make a repetition harmless.
-    Harmless,
-    /// A repetition would apply it twice.
-    Doubtful,
+enum Mode {
+    /// Queries, which see what was committed before each of them.
+    Read,
+    /// Queries that all see the same snapshot.
+    Moment,
+    /// One transaction. It is repeated if its outcome is unknown, because fences make that harmless.
+    Write,
+    /// The same, and losing it in a power failure costs nothing.
+    WriteLazily,
+    /// One transaction that a repetition would apply twice.
+    WriteOnce,
 }
 
 /// The two databases.
@@ -314,7 +320,7 @@ impl Store {
 
     /// Checks the store's health. [`Severity::Bad`] means that the contents cannot be trusted.
     pub(crate) fn check(&self) -> Result<Vec<HealthFinding>, Error> {
-        self.read_moment(|tx| {
+        self.run(Mode::Moment, |tx| {
             let mut found = match &self.db {
                 Db::Sqlite(db) => db.look_at_health(tx)?,
                 #[cfg(feature = "mysql")]
@@ -356,92 +362,41 @@ impl Store {
         })
     }
 
-    /// Runs queries. Each sees what was committed before it started.
-    fn read<T>(
+    fn run<T>(
         &self,
-        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+        mode: Mode,
+        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         match &self.db {
-            Db::Sqlite(db) => db.read(|mut conn| work(&mut conn)),
+            Db::Sqlite(db) => db.run(mode, work),
             #[cfg(feature = "mysql")]
-            Db::Mysql(db) => db.database.read(|tx| work(tx)),
+            Db::Mysql(db) => db.database.run(mode, work),
         }
     }
 
-    /// Runs queries that all see the same snapshot.
-    fn read_moment<T>(
+    fn read<T>(
         &self,
-        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        match &self.db {
-            Db::Sqlite(db) => db.read(|conn| work(&mut &*conn.unchecked_transaction()?)),
-            #[cfg(feature = "mysql")]
-            Db::Mysql(db) => db.database.read_moment(|tx| work(tx)),
-        }
+        self.run(Mode::Read, work)
     }
 
     /// Runs one transaction, and repeats it as often as the database requires.
     fn write<T>(
         &self,
-        again: Again,
         work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.write_with(again, Saved::AsSet, work)
+        self.write_as(Mode::Write, work)
     }
 
-    /// Runs one transaction that may be lost in a power failure without harm.
-    fn write_lazily<T>(
+    fn write_as<T>(
         &self,
-        again: Again,
+        mode: Mode,
         work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.write_with(again, Saved::Lazily, work)
-    }
-
-    fn write_with<T>(
-        &self,
-        _again: Again,
-        saved: Saved,
-        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         #[cfg(test)]
         self.check_writable()?;
-        match &self.db {
-            Db::Sqlite(db) => db.write(saved, |mut conn| work(&mut conn)),
-            #[cfg(feature = "mysql")]
-            Db::Mysql(db) => db.database.write(_again, |tx| work(tx)),
-        }
-    }
-
-    /// Performs an insert in one transaction with those of other threads. `add` performs one of them.
-    fn write_insert(
-        &self,
-        insert: Insert,
-        mut add: impl FnMut(&mut dyn Statements, &Insert) -> Result<Inserted, Fault>,
-    ) -> Inserted {
-        let mut all = |tx: &mut dyn Statements, inserts: &[Insert]| -> Result<Vec<_>, Fault> {
-            inserts.iter().map(|insert| add(tx, insert)).collect()
-        };
-        #[cfg(test)]
-        self.check_writable()?;
-        let lock = || match &self.db {
-            Db::Sqlite(db) => Some(db.writer.lock()),
-            #[cfg(feature = "mysql")]
-            Db::Mysql(_) => None,
-        };
-        self.inserts.run(insert, lock, |writer, inserts| {
-            let done = match &self.db {
-                Db::Sqlite(db) => {
-                    let writer = writer.unwrap_or_else(|| db.writer.lock());
-                    let work = |mut conn: &rusqlite::Connection| all(&mut conn, &inserts);
-                    db.write_locked(writer, Saved::AsSet, work)
-                }
-                #[cfg(feature = "mysql")]
-                Db::Mysql(db) => (db.database).write(Again::Doubtful, |tx| all(tx, &inserts)),
-            };
-            let failed = |error: Error| inserts.iter().map(|_| Err(error.clone())).collect();
-            done.unwrap_or_else(failed)
-        })
+        self.run(mode, work)
     }
 
     /// Maximum number of bytes of a job or result.
@@ -485,13 +440,9 @@ impl Store {
         if let Some(lane) = self.lanes.lock().get(&no) {
             return Ok(lane.clone());
         }
-        let found = tx.first("SELECT kind, name, step FROM #lanes WHERE no = ?", by![no])?;
-        let mut row = found.ok_or(Fault::Odd("a job of an unknown lane"))?;
-        let lane = Arc::new(JobLane {
-            kind: row.at(0)?,
-            name: row.at(1)?,
-            step: small(row.at(2)?),
-        });
+        let found = tx.one("SELECT kind, name, step FROM #lanes WHERE no = ?", by![no])?;
+        let (kind, name, step) = found.ok_or(Fault::Odd("a job of an unknown lane"))?;
+        let lane = Arc::new(JobLane { kind, name, step });
         let mut lanes = self.lanes.lock();
         if lanes.len() >= MOST_LANES {
             lanes.clear();

@@ -3,81 +3,42 @@
 use std::collections::HashSet;
 
 use const_format::formatcp;
-use rusqlite::types::Value;
 
-use super::rows::{self, DELETING, PENDING, PROCESS_CELLS, PROCESS_COLUMNS, bounded, count, small};
-use super::{Again, Store};
-use crate::base::{Error, ProcessId, Timestamp, Usd};
-use crate::queue::info::ProcessInfo;
-use crate::queue::job::{JobCounts, ProcessState, QueueTotals};
-
+use super::Store;
 use super::insert::written;
-use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, limit, stored};
+use super::rows::{DELETING, PENDING, PROCESS_COLUMNS, bounded, known_cost};
+use super::statements::{Queries as _, by, limit, stored};
+use crate::base::{Error, ProcessId, Timestamp};
+use crate::queue::info::ProcessInfo;
+use crate::queue::job::{ProcessState, QueueTotals};
 
 /// The number of jobs of several processes by state. Sums may exceed an integer.
 pub(super) const SUMS: &str = "IFNULL(SUM(total + 0e0), 0), IFNULL(SUM(pending + 0e0), 0), \
      IFNULL(SUM(in_progress + 0e0), 0), IFNULL(SUM(at_provider + 0e0), 0), IFNULL(SUM(completed + 0e0), 0), \
      IFNULL(SUM(failed + 0e0), 0), IFNULL(SUM(cancelled_jobs + 0e0), 0), IFNULL(SUM(consumed + 0e0), 0)";
 
-/// The counts that [`SUMS`] has read, from this column on.
-pub(super) fn sums(row: &mut Row, first: usize) -> Result<JobCounts, Fault> {
-    let mut sum = |at: usize| -> Result<u64, Fault> { Ok(row.at::<f64>(first + at)? as u64) };
-    Ok(JobCounts {
-        total: sum(0)?,
-        pending: sum(1)?,
-        in_progress: sum(2)?,
-        at_provider: sum(3)?,
-        completed: sum(4)?,
-        failed: sum(5)?,
-        cancelled: sum(6)?,
-        consumed: sum(7)?,
-    })
-}
-
-fn each_process(
-    tx: &mut dyn Statements,
-    which: &str,
-    by: Vec<Value>,
-    act: &mut dyn FnMut(ProcessState),
-) -> Result<(), Fault> {
-    let sql = format!("SELECT {PROCESS_COLUMNS} FROM #processes WHERE chore <> {DELETING} {which}");
-    tx.each(&sql, by, &mut |mut row| {
-        act(rows::process(&mut row)?);
-        Ok(true)
-    })
+/// The query for processes as [`ProcessState`]s.
+fn states(which: &str) -> String {
+    format!("SELECT {PROCESS_COLUMNS} FROM #processes WHERE chore <> {DELETING} {which}")
 }
 
 impl Store {
-    fn select_processes(&self, which: &str, by: Vec<Value>) -> Result<Vec<ProcessState>, Error> {
-        self.read(|tx| {
-            let mut found = Vec::new();
-            each_process(tx, which, by.clone(), &mut |process| found.push(process))?;
-            Ok(found)
-        })
-    }
-
     /// Replaces the description of a process. Returns false if the process does not exist.
     pub(crate) fn describe(&self, process: ProcessId, info: &ProcessInfo) -> Result<bool, Error> {
         let info = written(info);
-        self.write(Again::Harmless, |tx| {
-            let changed = tx.run(
-                formatcp!("UPDATE #processes SET info = ? WHERE id = ? AND chore <> {DELETING}"),
-                by![info.clone(), stored(process)],
-            )?;
-            Ok(changed > 0)
-        })
+        let set = formatcp!("UPDATE #processes SET info = ? WHERE id = ? AND chore <> {DELETING}");
+        let set = self.write(|tx| tx.run(set, by![info.clone(), stored(process)]))?;
+        Ok(set > 0)
     }
 
     /// A process, if it exists.
     pub fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
-        Ok(self
-            .select_processes("AND id = ?", by![stored(process)])?
-            .pop())
+        self.read(|tx| tx.one(&states("AND id = ?"), by![stored(process)]))
     }
 
     /// Every process, oldest first.
     pub fn processes(&self) -> Result<Vec<ProcessState>, Error> {
-        self.select_processes("ORDER BY no", Vec::new())
+        self.read(|tx| tx.many(&states("ORDER BY no"), Vec::new()))
     }
 
     /// Calls back for every process whose jobs, seal or cancellation has changed at this time or later, perhaps for
@@ -88,20 +49,20 @@ impl Store {
         since: Timestamp,
         each: &mut dyn FnMut(ProcessState),
     ) -> Result<(), Error> {
-        self.read(|tx| each_process(tx, "AND changed_at >= ? ORDER BY no", by![since.0], each))
+        self.read(|tx| {
+            let changed = states("AND changed_at >= ? ORDER BY no");
+            tx.each(&changed, by![since.0], &mut |mut row| {
+                each(row.read()?);
+                Ok(())
+            })
+        })
     }
 
     /// The ids of all processes.
     pub(crate) fn process_ids(&self) -> Result<HashSet<ProcessId>, Error> {
-        self.read(|tx| {
-            let sql = formatcp!("SELECT id FROM #processes WHERE chore <> {DELETING}");
-            let mut ids = HashSet::new();
-            tx.each(sql, Vec::new(), &mut |mut row| {
-                ids.insert(id_of(&row.at::<Vec<u8>>(0)?)?);
-                Ok(true)
-            })?;
-            Ok(ids)
-        })
+        let find = formatcp!("SELECT id FROM #processes WHERE chore <> {DELETING}");
+        let ids = self.read(|tx| tx.many(find, Vec::new()))?;
+        Ok(ids.into_iter().collect())
     }
 
     /// Up to `most` processes with their numbers, newest first, from below the number `before`: all of them, or those
@@ -120,38 +81,27 @@ impl Store {
             Some(false) => "AND (sealed <> total OR completed + failed + cancelled_jobs <> total)",
         };
         let sql = format!(
-            "SELECT {PROCESS_COLUMNS}, no FROM #processes WHERE no < ? AND parent IS NULL AND chore <> {DELETING} {state}
-             ORDER BY no DESC LIMIT ?"
+            "SELECT no, {PROCESS_COLUMNS} FROM #processes
+             WHERE no < ? AND parent IS NULL AND chore <> {DELETING} {state} ORDER BY no DESC LIMIT ?"
         );
-        self.read(|tx| {
-            let rows = tx.rows(&sql, by![before, limit(most)])?;
-            let newest = rows
-                .into_iter()
-                .map(|mut row| Ok((count(row.at(PROCESS_CELLS)?), rows::process(&mut row)?)));
-            newest.collect()
-        })
+        self.read(|tx| tx.many(&sql, by![before, limit(most)]))
     }
 
     /// The number of all jobs by state, and the number of processes.
     pub(crate) fn totals(&self) -> Result<QueueTotals, Error> {
-        self.read(|tx| {
-            let sql = formatcp!(
-                "SELECT {SUMS}, COUNT(*),
-                   IFNULL(SUM(sealed < total OR pending + in_progress + at_provider > 0), 0),
-                   IFNULL(SUM(cost_picos + 0e0), 0), IFNULL(SUM(unpriced + 0e0), 0)
-                 FROM #processes WHERE chore <> {DELETING}"
-            );
-            let Some(mut row) = tx.first(sql, Vec::new())? else {
-                return Ok(QueueTotals::default());
-            };
-            let (cost, unpriced) = (row.at::<f64>(10)? as u64, row.at::<f64>(11)? as u64);
-            Ok(QueueTotals {
-                jobs: sums(&mut row, 0)?,
-                processes: count(row.at(8)?),
-                open: count(row.at(9)?),
-                cost_usd: (unpriced == 0 || cost > 0).then_some(Usd::from_picos(cost)),
-                unpriced,
-            })
+        let sum = formatcp!(
+            "SELECT {SUMS}, COUNT(*), IFNULL(SUM(sealed < total OR pending + in_progress + at_provider > 0), 0),
+               IFNULL(SUM(cost_picos + 0e0), 0), IFNULL(SUM(unpriced + 0e0), 0)
+             FROM #processes WHERE chore <> {DELETING}"
+        );
+        let sums = self.read(|tx| tx.one(sum, Vec::new()))?;
+        let (jobs, processes, open, cost, unpriced) = sums.unwrap_or_default();
+        Ok(QueueTotals {
+            jobs,
+            processes,
+            open,
+            cost_usd: known_cost(cost, unpriced),
+            unpriced,
         })
     }
 
@@ -159,16 +109,10 @@ impl Store {
     /// process that is being cancelled or deleted may be included. Reads one key of every waiting job, and nothing
     /// else.
     pub(crate) fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
-        self.read(|tx| {
-            let sql = formatcp!(
-                "SELECT priority, COUNT(*) FROM #jobs FORCE INDEX (to_claim)
-                 WHERE status = {PENDING} GROUP BY priority ORDER BY priority DESC"
-            );
-            let rows = tx.rows(sql, Vec::new())?;
-            let counts = rows
-                .into_iter()
-                .map(|mut row| Ok((small(row.at(0)?), count(row.at(1)?))));
-            counts.collect()
-        })
+        let count = formatcp!(
+            "SELECT priority, COUNT(*) FROM #jobs FORCE INDEX (to_claim)
+             WHERE status = {PENDING} GROUP BY priority ORDER BY priority DESC"
+        );
+        self.read(|tx| tx.many(count, Vec::new()))
     }
 }

@@ -1,20 +1,17 @@
 //! Reading outcomes of jobs, and deleting those that were saved elsewhere.
 
 use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
 
 use const_format::formatcp;
-use serde_json::value::RawValue;
-
-use super::counters::CounterChanges;
-use super::rows::{self, COMPLETED, MOST_JOBS, key, key_of, process_no, process_of, shown};
-use super::{Again, ConsumerLock, Db, JobLane, JobReceipt, Store};
-use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
-use crate::queue::job::JobResult;
 
 use super::chores::delete_rows;
+use super::counters::CounterChanges;
 use super::lineage::{delete_below, lock};
-use super::statements::{Dialect, Fault, Queries as _, Row, Statements, all, by, id_of, limit};
+use super::rows::{self, COMPLETED, MOST_JOBS, key, key_of, process_no, process_of, shown};
+use super::statements::{Dialect, Fault, Queries as _, Row, Statements, all, by, limit, read_all};
+use super::{ConsumerLock, Db, JobReceipt, Mode, Store};
+use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
+use crate::queue::job::JobResult;
 
 /// An outcome that was read, with the receipt that acknowledges it once it is saved.
 #[derive(Debug)]
@@ -35,7 +32,7 @@ impl Store {
         most: usize,
         bytes: usize,
     ) -> Result<Vec<DeliveredResult>, Error> {
-        self.read_moment(|tx| {
+        self.run(Mode::Moment, |tx| {
             let Some(no) = process_no(tx, process)? else {
                 return Ok(Vec::new());
             };
@@ -53,40 +50,29 @@ impl Store {
         if receipts.is_empty() {
             return Ok(0);
         }
-        // One job may occur under several claims.
-        let claims: HashSet<(i64, i64)> = receipts
-            .iter()
-            .map(|receipt| (receipt.job, receipt.claim))
-            .collect();
-        let jobs: BTreeSet<i64> = claims.iter().map(|(job, _)| *job).collect();
+        let known: HashSet<&JobReceipt> = receipts.iter().collect();
+        let jobs: BTreeSet<i64> = receipts.iter().map(|receipt| receipt.job).collect();
         let jobs: Vec<i64> = jobs.into_iter().collect();
-        let mut deleted = 0;
         // All of them in one transaction, because the caller has saved all of them or none.
-        self.write(Again::Harmless, |tx| {
-            deleted = 0;
+        self.write(|tx| {
             // A parent job collects those of its children.
             let numbers: BTreeSet<i64> = jobs.iter().map(|job| process_of(*job)).collect();
             let numbers: Vec<i64> = numbers.into_iter().collect();
             let child =
                 "SELECT id FROM #processes WHERE no IN :list AND parent IS NOT NULL LIMIT 1";
-            if let Some(id) = tx.one::<Vec<u8>>(child, by![all(&numbers)])? {
-                let id = id_of(&id)?;
+            if let Some(id) = tx.one::<ProcessId>(child, by![all(&numbers)])? {
                 let why = format!("a job waits for the results of process {id} and collects them");
                 return Err(Error::new(ErrorKind::Invalid, why).into());
             }
             let sql = formatcp!(
                 "SELECT id, claim FROM #jobs FORCE INDEX (PRIMARY)
-             WHERE id IN :list AND status >= {COMPLETED} ORDER BY id FOR UPDATE"
+                 WHERE id IN :list AND status >= {COMPLETED} ORDER BY id FOR UPDATE"
             );
-            let mut gone = Vec::new();
-            for mut row in tx.rows(sql, by![all(&jobs)])? {
-                let (id, claim): (i64, i64) = (row.at(0)?, row.at(1)?);
-                if claims.contains(&(id, claim)) {
-                    gone.push(id);
-                }
-            }
+            let ended: Vec<JobReceipt> = tx.many(sql, by![all(&jobs)])?;
+            let gone = ended.iter().filter(|end| known.contains(end));
+            let gone: Vec<i64> = gone.map(|end| end.job).collect();
             if gone.is_empty() {
-                return Ok(());
+                return Ok(0);
             }
             lock(tx, gone.iter().map(|job| process_of(*job)))?;
             delete_below(tx, &gone)?;
@@ -99,10 +85,8 @@ impl Store {
             let empty =
                 "DELETE FROM #processes WHERE no IN :list AND consumed = total AND sealed = total";
             tx.run(empty, by![all(&numbers)])?;
-            deleted = gone.len() as u64;
-            Ok(())
-        })?;
-        Ok(deleted)
+            Ok(gone.len() as u64)
+        })
     }
 
     /// Makes the caller the only consumer of the outcomes of a process on this machine, until the returned value is
@@ -158,22 +142,25 @@ fn outcomes(
         #[cfg(feature = "mysql")]
         Dialect::Mysql => tx.rows(&ended_in_mysql(start, end, most), Vec::new())?,
     };
-    let (mut ids, mut size) = (Vec::new(), 0);
-    for mut row in ended {
-        size += row.at::<usize>(1)?;
-        if size > bytes && !ids.is_empty() {
-            break;
-        }
-        ids.push(row.at::<i64>(0)?);
-    }
+    let ids = within(read_all(ended)?, bytes);
     if ids.is_empty() {
         return Ok(Vec::new());
     }
-    let read = "SELECT j.id, j.claim, j.status, j.created_at, j.lane, j.calls,
-           p.item_id, p.request_hash, r.error, r.body
+    let read = "SELECT j.id, j.claim, j.created_at, j.lane, j.status, p.item_id, p.request_hash, r.body, r.error, j.calls
          FROM #jobs j CROSS JOIN #payloads p ON p.job = j.id LEFT JOIN #results r ON r.job = j.id
          WHERE j.id IN :list ORDER BY j.id";
     tx.rows(read, by![all(&ids)])
+}
+
+/// The first of these keys whose sizes have about this sum; at least one.
+pub(super) fn within(found: Vec<(i64, usize)>, bytes: usize) -> Vec<i64> {
+    let mut sum = 0_usize;
+    let fits = |(at, (_, size)): &(usize, (i64, usize))| {
+        sum = sum.saturating_add(*size);
+        *at == 0 || sum <= bytes
+    };
+    let found = found.into_iter().enumerate().take_while(fits);
+    found.map(|(_, (id, _))| id).collect()
 }
 
 fn delivery(
@@ -182,29 +169,22 @@ fn delivery(
     mut row: Row,
     process_id: ProcessId,
 ) -> Result<DeliveredResult, Fault> {
-    let id = row.at(0)?;
-    let lane: Arc<JobLane> = store.lane(tx, row.at(4)?)?;
-    let status: i64 = row.at(2)?;
+    let receipt: JobReceipt = row.read()?;
+    let job_id = store.job_id(receipt.job, row.read()?);
+    let lane = store.lane(tx, row.read()?)?;
+    let status = row.read()?;
     Ok(DeliveredResult {
-        receipt: JobReceipt {
-            job: id,
-            claim: row.at(1)?,
-        },
+        receipt,
         result: JobResult {
-            job_id: store.job_id(id, Timestamp(row.at(3)?)),
+            job_id,
             process_id,
-            item_id: row.at(6)?,
-            request_hash: row.at(7)?,
+            item_id: row.read()?,
+            request_hash: row.read()?,
             kind: lane.kind.clone(),
             status: shown(status),
-            result: json(row.at(9)?)?,
-            error: rows::error(status, row.at::<Option<String>>(8)?.as_deref()),
-            attempts: u32::try_from(row.at::<i64>(5)?).unwrap_or(u32::MAX),
+            result: row.read()?,
+            error: rows::error(status, row.read()?),
+            attempts: row.read()?,
         },
     })
-}
-
-pub(super) fn json(text: Option<String>) -> Result<Option<Box<RawValue>>, Fault> {
-    let json = text.map(RawValue::from_string).transpose();
-    json.map_err(|_| Fault::Odd("a result that is not JSON"))
 }

@@ -3,10 +3,10 @@
 use uuid::Uuid;
 
 use crate::base::{Error, JobId, ProcessId, Timestamp, Usd};
-use crate::queue::info::{ProcessBudget, ProcessInfo};
-use crate::queue::job::{JobCounts, JobStatus, ProcessState, Spent};
+use crate::queue::info::ProcessBudget;
+use crate::queue::job::{JobCounts, JobReceipt, JobStatus, ProcessState, Spent};
 
-use super::statements::{Fault, Queries as _, Row, Statements, by, id_of, stored};
+use super::statements::{Fault, FromRow, Queries as _, Row, Statements, by, stored};
 
 pub(super) const PENDING: i64 = 0;
 /// Cannot be claimed until its process is sealed; shown as pending.
@@ -71,86 +71,91 @@ pub(super) fn bounded(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX).min(i64::MAX / 2)
 }
 
-pub(super) fn count(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
-}
-
-pub(super) fn small(number: i64) -> u8 {
-    u8::try_from(number).unwrap_or(u8::MAX)
-}
-
 pub(super) const PROCESS_COLUMNS: &str = "id, sealed, cancelled, total, pending, in_progress, at_provider, \
      completed, failed, cancelled_jobs, consumed, input_tokens, output_tokens, cost_picos, unpriced, \
      created_at, changed_at, info, budget_limit, budget_used, budget_held, budget_needed, closed";
 
-/// Number of [`PROCESS_COLUMNS`].
-pub(super) const PROCESS_CELLS: usize = 23;
-
-pub(super) fn process(row: &mut Row) -> Result<ProcessState, Fault> {
-    let process_id = id_of(&row.at::<Vec<u8>>(0)?)?;
-    let mut number = |at: usize| -> Result<u64, Fault> { Ok(count(row.at(at)?)) };
-    let total = number(3)?;
-    let unpriced = number(14)?;
-    let cancelled = number(2)? != 0;
-    let created_at = Timestamp(number(15)?.cast_signed());
-    let changed_at = Timestamp(number(16)?.cast_signed());
-    let sealed = number(1)? == total;
-    let counts = JobCounts {
-        total,
-        pending: number(4)?,
-        in_progress: number(5)?,
-        at_provider: number(6)?,
-        completed: number(7)?,
-        failed: number(8)?,
-        cancelled: number(9)?,
-        consumed: number(10)?,
-    };
-    let (input_tokens, output_tokens) = (number(11)?, number(12)?);
-    let cost = Usd::from_picos(number(13)?);
-    let info: Option<String> = row.at(17)?;
-    // An unreadable description must not hide the process.
-    let info: ProcessInfo = info
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default();
-    Ok(ProcessState {
-        process_id,
-        sealed,
-        cancelled,
-        counts,
-        spent: Spent {
-            input_tokens,
-            output_tokens,
-            cost_usd: (unpriced == 0 || cost > Usd::ZERO).then_some(cost),
-            unpriced,
-        },
-        created_at,
-        changed_at,
-        info,
-        budget: process_budget(row, PROCESS_CELLS - 5)?,
-    })
+impl FromRow for ProcessState {
+    fn from_row(row: &mut Row) -> Result<Self, Fault> {
+        let (process_id, sealed, cancelled): (_, u64, _) = row.read()?;
+        let counts: JobCounts = row.read()?;
+        let spent = row.read()?;
+        let (created_at, changed_at, info): (_, _, Option<String>) = row.read()?;
+        Ok(Self {
+            process_id,
+            sealed: sealed == counts.total,
+            cancelled,
+            counts,
+            spent,
+            created_at,
+            changed_at,
+            // An unreadable description must not hide the process.
+            info: info
+                .and_then(|text| serde_json::from_str(&text).ok())
+                .unwrap_or_default(),
+            budget: row.read()?,
+        })
+    }
 }
 
-/// A budget from five cells of a row.
-pub(super) fn process_budget(row: &mut Row, first: usize) -> Result<Option<ProcessBudget>, Fault> {
-    let Some(limit) = row.at::<Option<i64>>(first)? else {
-        return Ok(None);
-    };
-    let mut amount = |at: usize| -> Result<Usd, Fault> { Ok(Usd::from_picos(count(row.at(at)?))) };
-    let (used, held, needed) = (amount(first + 1)?, amount(first + 2)?, amount(first + 3)?);
-    let is_closed = row.at::<Option<i64>>(first + 4)?.is_some();
-    Ok(Some(ProcessBudget {
-        limit: Usd::from_picos(count(limit)),
-        used: Usd::from_picos(used.picos().saturating_add(held.picos())),
-        held,
-        needed: is_closed.then_some(needed),
-    }))
+impl FromRow for JobCounts {
+    fn from_row(row: &mut Row) -> Result<Self, Fault> {
+        Ok(Self {
+            total: row.read()?,
+            pending: row.read()?,
+            in_progress: row.read()?,
+            at_provider: row.read()?,
+            completed: row.read()?,
+            failed: row.read()?,
+            cancelled: row.read()?,
+            consumed: row.read()?,
+        })
+    }
+}
+
+impl FromRow for Spent {
+    fn from_row(row: &mut Row) -> Result<Self, Fault> {
+        let (input_tokens, output_tokens, cost, unpriced) = row.read()?;
+        Ok(Self {
+            input_tokens,
+            output_tokens,
+            cost_usd: known_cost(cost, unpriced),
+            unpriced,
+        })
+    }
+}
+
+impl FromRow for JobReceipt {
+    fn from_row(row: &mut Row) -> Result<Self, Fault> {
+        let (job, claim) = row.read()?;
+        Ok(Self { job, claim })
+    }
+}
+
+/// The cost of some calls, unless it is known of no call.
+pub(super) fn known_cost(cost: Usd, unpriced: u64) -> Option<Usd> {
+    (unpriced == 0 || cost > Usd::ZERO).then_some(cost)
+}
+
+/// The last five of [`PROCESS_COLUMNS`].
+impl FromRow for Option<ProcessBudget> {
+    fn from_row(row: &mut Row) -> Result<Self, Fault> {
+        let (limit, used, held): (Option<_>, Usd, Usd) = row.read()?;
+        let (needed, closed): (_, Option<bool>) = row.read()?;
+        Ok(limit.map(|limit| ProcessBudget {
+            limit,
+            used: Usd::from_picos(used.picos().saturating_add(held.picos())),
+            held,
+            needed: closed.map(|_| needed),
+        }))
+    }
 }
 
 /// The stored error of an outcome; for a cancelled job, the cancellation.
-pub(super) fn error(status: i64, written: Option<&str>) -> Option<Error> {
-    match (status, written) {
-        (CANCELLED, _) => Some(Error::cancelled()),
-        (_, written) => serde_json::from_str(written?).ok(),
+pub(super) fn error(status: i64, written: Option<String>) -> Option<Error> {
+    match status {
+        CANCELLED => Some(Error::cancelled()),
+        _ => serde_json::from_str(&written?).ok(),
     }
 }
 

@@ -10,24 +10,26 @@ use serde_json::value::RawValue;
 
 use super::counters::CounterChanges;
 use super::rows::{AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, process_of};
-use super::{Again, ClaimOutcome, Settlement, Store};
+use super::{ClaimOutcome, Settlement, Store};
 use crate::base::{Error, ErrorKind, Timestamp};
 use crate::queue::job::ProcessState;
 
 use super::lineage::{Standing, delete_below, lock};
-use super::statements::{Fault, InsertOf, RESULTS, Row, Statements, all, by, error_text};
+use super::statements::{
+    Fault, FromRow, InsertOf, Queries as _, RESULTS, Row, Statements, all, by, error_text,
+};
 
 /// A job, with everything that an end of its claim can change; the end takes it from its worker or batch.
 struct Job {
     id: i64,
     lane: i64,
     status: i64,
-    visible_at: i64,
+    visible_at: Timestamp,
     claim: i64,
-    attempt: i64,
-    calls: i64,
-    lost: i64,
-    in_doubt: i64,
+    attempt: u8,
+    calls: u32,
+    lost: bool,
+    in_doubt: bool,
     is_changed: bool,
 }
 
@@ -43,26 +45,28 @@ impl Job {
     const WRITE: &str = "UPDATE #jobs SET lane = ?, status = ?, visible_at = ?, claim = ?, attempt = ?, calls = ?, lost = ?,
          in_doubt = ?, worker = NULL, batch = NULL WHERE id = ?";
 
-    fn read(mut row: Row) -> Result<Self, Fault> {
-        Ok(Self {
-            id: row.at(0)?,
-            lane: row.at(1)?,
-            status: row.at(2)?,
-            visible_at: row.at(3)?,
-            claim: row.at(4)?,
-            attempt: row.at(5)?,
-            calls: row.at(6)?,
-            lost: row.at(7)?,
-            in_doubt: row.at(8)?,
-            is_changed: false,
-        })
-    }
-
     fn write(&self, tx: &mut dyn Statements) -> Result<(), Fault> {
-        let mut values = by![self.lane, self.status, self.visible_at, self.claim];
+        let mut values = by![self.lane, self.status, self.visible_at.0, self.claim];
         values.extend(by![self.attempt, self.calls, self.lost]);
         values.extend(by![self.in_doubt, self.id]);
         tx.defer(Self::WRITE, values)
+    }
+}
+
+impl FromRow for Job {
+    fn from_row(row: &mut Row) -> Result<Self, Fault> {
+        Ok(Self {
+            id: row.read()?,
+            lane: row.read()?,
+            status: row.read()?,
+            visible_at: row.read()?,
+            claim: row.read()?,
+            attempt: row.read()?,
+            calls: row.read()?,
+            lost: row.read()?,
+            in_doubt: row.read()?,
+            is_changed: false,
+        })
     }
 }
 
@@ -89,7 +93,7 @@ impl Store {
         if ends.is_empty() {
             return Ok(Vec::new());
         }
-        self.write(Again::Harmless, |tx| {
+        self.write(|tx| {
             let mut settling = Settling::begin(self, tx, ends, now)?;
             for end in ends {
                 settling.end(tx, end)?;
@@ -109,9 +113,7 @@ impl<'a> Settling<'a> {
     ) -> Result<Self, Fault> {
         let ids: BTreeSet<i64> = ends.iter().map(|end| end.receipt.job).collect();
         let ids: Vec<i64> = ids.into_iter().collect();
-        let rows = tx.rows(Job::READ, by![all(&ids)])?.into_iter();
-        let jobs = rows.map(|row| Job::read(row).map(|job| (job.id, job)));
-        let jobs = jobs.collect::<Result<_, Fault>>()?;
+        let jobs: Vec<Job> = tx.many(Job::READ, by![all(&ids)])?;
         // All machines wait for the row of a process. If jobs only end, the update of its counters locks the row, as
         // late as possible. A job that would go back must not do so after its process was cancelled.
         let back = ends
@@ -121,7 +123,7 @@ impl<'a> Settling<'a> {
         Ok(Self {
             store,
             now,
-            jobs,
+            jobs: jobs.into_iter().map(|job| (job.id, job)).collect(),
             processes,
             changes: CounterChanges::default(),
             outcomes: BTreeMap::new(),
@@ -144,7 +146,7 @@ impl<'a> Settling<'a> {
             // It came too late.
             return Ok(());
         }
-        let (from, calls) = (job.status, i64::from(end.calls));
+        let (from, calls) = (job.status, end.calls);
         if is_last {
             job.calls = calls;
         } else {
@@ -167,18 +169,18 @@ impl<'a> Settling<'a> {
             }
             // Otherwise its worker would try in vain to save it, and no other end with it.
             ClaimOutcome::Completed { result, .. } => {
-                (job.status, job.lost, job.in_doubt) = (FAILED, 0, 0);
+                (job.status, job.lost, job.in_doubt) = (FAILED, false, false);
                 let error = too_large("the result", result.get().len(), most);
                 self.outcomes.insert(id, fails(&error, None)?);
             }
             ClaimOutcome::Failed { error, result, .. } => {
-                (job.status, job.lost, job.in_doubt) = (FAILED, 0, 0);
+                (job.status, job.lost, job.in_doubt) = (FAILED, false, false);
                 self.outcomes.insert(id, fails(error, result.as_deref())?);
             }
             _ if process.is_none_or(Standing::stops_trying) => job.status = CANCELLED,
             ClaimOutcome::Snooze { due_at } => {
                 job.status = PENDING;
-                job.visible_at = due_at.map_or(job.visible_at, |at| at.0);
+                job.visible_at = due_at.unwrap_or(job.visible_at);
             }
             ClaimOutcome::Retry {
                 due_at,
@@ -189,9 +191,8 @@ impl<'a> Settling<'a> {
                 history,
             } => {
                 job.lane = self.store.at_step(tx, job.lane, *step)?;
-                (job.status, job.visible_at) = (PENDING, due_at.0);
-                (job.attempt, job.in_doubt) = (i64::from(*attempt), i64::from(*in_doubt));
-                job.lost = 0;
+                (job.status, job.visible_at) = (PENDING, *due_at);
+                (job.attempt, job.in_doubt, job.lost) = (*attempt, *in_doubt, false);
                 self.histories.insert(id, history.clone());
             }
         }

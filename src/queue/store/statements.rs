@@ -1,9 +1,11 @@
 //! Statements of a transaction, their values, the rows that they find, and reasons why a transaction fails.
 
 use rusqlite::types::Value;
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use crate::base::{Error, ProcessId};
+use super::{BatchNo, WorkerId};
+use crate::base::{Error, ProcessId, Timestamp, Usd};
 
 /// The statements in which databases differ by more than words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,12 +69,12 @@ pub(crate) trait Statements {
         self.run(sql, by).map(drop)
     }
 
-    /// Calls back for each row of a query until it returns false. SQLite has one row in memory at a time.
+    /// Calls back for each row of a query. SQLite has one row in memory at a time.
     fn each(
         &mut self,
         sql: &str,
         by: Vec<Value>,
-        act: &mut dyn FnMut(Row) -> Result<bool, Fault>,
+        act: &mut dyn FnMut(Row) -> Result<(), Fault>,
     ) -> Result<(), Fault>;
 
     /// The rows of several queries. A server receives them together.
@@ -89,7 +91,7 @@ pub(crate) trait Statements {
     fn last_id(&self) -> i64;
 }
 
-/// Queries that return one row or one column.
+/// Queries whose rows are read as values.
 pub(crate) trait Queries: Statements {
     /// The rows of several queries.
     fn rows_of<const N: usize>(&mut self, queries: [Query<'_>; N]) -> Result<[Vec<Row>; N], Fault> {
@@ -98,19 +100,14 @@ pub(crate) trait Queries: Statements {
             .map_err(|_| Fault::Odd("the number of replies differs from the number of queries"))
     }
 
-    fn first(&mut self, sql: &str, by: Vec<Value>) -> Result<Option<Row>, Fault> {
-        Ok(self.rows(sql, by)?.into_iter().next())
+    fn many<T: FromRow>(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<T>, Fault> {
+        read_all(self.rows(sql, by)?)
     }
 
-    /// The first column of the first row.
-    fn one<T: FromCell>(&mut self, sql: &str, by: Vec<Value>) -> Result<Option<T>, Fault> {
-        self.first(sql, by)?.map(|mut row| row.at(0)).transpose()
-    }
-
-    /// The first column of all rows.
-    fn column<T: FromCell>(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<T>, Fault> {
-        let rows = self.rows(sql, by)?;
-        rows.into_iter().map(|mut row| row.at(0)).collect()
+    /// The first row.
+    fn one<T: FromRow>(&mut self, sql: &str, by: Vec<Value>) -> Result<Option<T>, Fault> {
+        let first = self.rows(sql, by)?.into_iter().next();
+        first.map(|mut row| row.read()).transpose()
     }
 
     /// Whether a query finds anything.
@@ -120,6 +117,11 @@ pub(crate) trait Queries: Statements {
 }
 
 impl<S: Statements + ?Sized> Queries for S {}
+
+/// A number that is never negative, as databases store it.
+pub(crate) fn count(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
 
 /// A process id as it is stored.
 pub(crate) fn stored(id: ProcessId) -> Vec<u8> {
@@ -164,26 +166,48 @@ impl Fault {
     }
 }
 
-/// A row that a query has found.
+/// A row that a query has found; it is read from left to right.
 #[derive(Debug)]
-pub(crate) struct Row(Vec<Value>);
+pub(crate) struct Row(std::vec::IntoIter<Value>);
 
 impl Row {
     pub(crate) fn new(cells: Vec<Value>) -> Self {
-        Self(cells)
+        Self(cells.into_iter())
     }
 
-    /// Removes a cell from the row and returns it.
-    pub(crate) fn at<T: FromCell>(&mut self, at: usize) -> Result<T, Fault> {
-        let cell = self
-            .0
-            .get_mut(at)
-            .map(|cell| std::mem::replace(cell, Value::Null));
-        // The error contains neither the value nor its text.
-        cell.and_then(T::from_cell)
-            .ok_or(Fault::Odd("a column of another type"))
+    /// The value of the next cell, or of the next ones.
+    pub(crate) fn read<T: FromRow>(&mut self) -> Result<T, Fault> {
+        T::from_row(self)
     }
 }
+
+pub(crate) fn read_all<T: FromRow>(rows: Vec<Row>) -> Result<Vec<T>, Fault> {
+    rows.into_iter().map(|mut row| row.read()).collect()
+}
+
+/// What the next cells of a row can be read as.
+pub(crate) trait FromRow: Sized {
+    fn from_row(row: &mut Row) -> Result<Self, Fault>;
+}
+
+impl<T: FromCell> FromRow for T {
+    fn from_row(row: &mut Row) -> Result<Self, Fault> {
+        // The error contains neither the value nor its text.
+        let value = row.0.next().and_then(T::from_cell);
+        value.ok_or(Fault::Odd("a column of another type"))
+    }
+}
+
+macro_rules! tuples {
+    ($($($part:ident)+,)+) => {$(
+        impl<$($part: FromRow),+> FromRow for ($($part,)+) {
+            fn from_row(row: &mut Row) -> Result<Self, Fault> {
+                Ok(($($part::from_row(row)?,)+))
+            }
+        }
+    )+};
+}
+tuples!(A B, A B C, A B C D, A B C D E,);
 
 /// The types that a cell can be read as. MySQL sends numbers as text if a statement has no bound values.
 pub(crate) trait FromCell: Sized {
@@ -200,11 +224,16 @@ impl FromCell for String {
     }
 }
 
-impl FromCell for Vec<u8> {
+impl FromCell for Box<RawValue> {
+    fn from_cell(cell: Value) -> Option<Self> {
+        RawValue::from_string(String::from_cell(cell)?).ok()
+    }
+}
+
+impl FromCell for ProcessId {
     fn from_cell(cell: Value) -> Option<Self> {
         match cell {
-            Value::Blob(bytes) => Some(bytes),
-            Value::Text(text) => Some(text.into_bytes()),
+            Value::Blob(bytes) => Uuid::from_slice(&bytes).ok().map(Self),
             _ => None,
         }
     }
@@ -219,32 +248,45 @@ impl FromCell for i64 {
     }
 }
 
+/// A sum of counters is a real number, because it may exceed an integer.
 impl FromCell for u64 {
     fn from_cell(cell: Value) -> Option<Self> {
-        i64::from_cell(cell)?.try_into().ok()
-    }
-}
-
-impl FromCell for usize {
-    fn from_cell(cell: Value) -> Option<Self> {
-        i64::from_cell(cell)?.try_into().ok()
-    }
-}
-
-impl FromCell for bool {
-    fn from_cell(cell: Value) -> Option<Self> {
-        Some(i64::from_cell(cell)? != 0)
-    }
-}
-
-impl FromCell for f64 {
-    fn from_cell(cell: Value) -> Option<Self> {
         match cell {
-            Value::Real(number) => Some(number),
-            Value::Integer(number) => Some(number as Self),
-            cell => String::from_cell(cell)?.parse().ok(),
+            Value::Integer(number) => Some(count(number)),
+            Value::Real(number) => Some(number as Self),
+            cell => {
+                let text = String::from_cell(cell)?;
+                let real = || text.parse().ok().map(|number: f64| number as Self);
+                text.parse().ok().map(count).or_else(real)
+            }
         }
     }
+}
+
+impl FromCell for Usd {
+    fn from_cell(cell: Value) -> Option<Self> {
+        u64::from_cell(cell).map(Self::from_picos)
+    }
+}
+
+/// The types that are made of a whole number.
+macro_rules! numbers {
+    ($($type:ty: $made:expr,)+) => {$(
+        impl FromCell for $type {
+            fn from_cell(cell: Value) -> Option<Self> {
+                i64::from_cell(cell).map($made)
+            }
+        }
+    )+};
+}
+numbers! {
+    bool: |number| number != 0,
+    u8: |number| Self::try_from(number).unwrap_or(Self::MAX),
+    u32: |number| Self::try_from(number).unwrap_or(Self::MAX),
+    usize: |number| Self::try_from(number).unwrap_or(0),
+    Timestamp: Timestamp,
+    BatchNo: BatchNo,
+    WorkerId: WorkerId,
 }
 
 impl<T: FromCell> FromCell for Option<T> {
@@ -254,10 +296,4 @@ impl<T: FromCell> FromCell for Option<T> {
             cell => T::from_cell(cell).map(Some),
         }
     }
-}
-
-pub(crate) fn id_of(bytes: &[u8]) -> Result<ProcessId, Fault> {
-    let uuid =
-        Uuid::from_slice(bytes).map_err(|_| Fault::Odd("a process id of the wrong length"))?;
-    Ok(ProcessId(uuid))
 }

@@ -1,96 +1,63 @@
 //! Waiting jobs: counted for forming batches, and cancelled one by one.
 
-use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
 use const_format::formatcp;
 
+use super::budgets::{CLOSED, not_closed};
 use super::counters::CounterChanges;
+use super::lineage::{PROCESS, lock, scope};
 use super::rows::{CANCELLED, DELETING, HELD, NO_CHORE, PENDING, key_of, process_of};
-use super::{Again, Store, WaitingJobs};
+use super::statements::{Fault, Queries as _, Row, Statements, all, by, list};
+use super::{Mode, Store, WaitingJobs};
 use crate::base::{Error, JobId, ProcessId, Timestamp};
 
-use super::budgets::{CLOSED, not_closed};
-use super::lineage::{PROCESS, lock, scope};
-use super::statements::{Fault, Queries as _, Statements, all, by, id_of};
-
-/// Waiting jobs of one process and lane.
-#[derive(Default)]
-struct Group {
-    all: u64,
-    due: u64,
-    /// Priority, due time and key of the job that would be claimed first.
-    first: Option<(Reverse<i64>, i64, i64)>,
-    /// Due time and key of the next job that comes due.
-    soonest: Option<(i64, i64)>,
-}
-
-impl Group {
-    fn meet(&mut self, priority: i64, visible_at: i64, id: i64, now: Timestamp) {
-        self.all += 1;
-        if visible_at <= now.0 {
-            self.due += 1;
-            let rank = (Reverse(priority), visible_at, id);
-            self.first = Some(self.first.map_or(rank, |first| first.min(rank)));
-        } else {
-            let rank = (visible_at, id);
-            self.soonest = Some(self.soonest.map_or(rank, |soonest| soonest.min(rank)));
-        }
-    }
-}
-
 impl Store {
-    /// The waiting jobs of a kind at the first step, by process and lane, in the order of claims: first the groups with
-    /// due jobs, by the highest priority among their first due jobs, then the oldest; after them the groups without due
-    /// jobs, by the next due time. Limited to these processes; all processes if the list is empty. Excludes cancelled
-    /// jobs, and processes with a pending chore. Reads one key of every waiting job of the kind, and nothing else.
+    /// The waiting jobs of a kind at the first step, by process and lane: first the groups with due jobs, by the highest
+    /// priority among their due jobs, then the oldest; after them the groups without due jobs, by the next due time.
+    /// Limited to these processes; all processes if the list is empty. Excludes cancelled jobs, and processes with a
+    /// pending chore. Reads one key of every waiting job of the kind, and nothing else.
     pub(crate) fn waiting_jobs(
         &self,
         kind: &str,
         processes: &[ProcessId],
         now: Timestamp,
     ) -> Result<Vec<WaitingJobs>, Error> {
-        self.read_moment(|tx| {
-        let mut groups: HashMap<(i64, i64), Group> = HashMap::new();
-        let scope = scope(tx, PROCESS, processes)?;
-        if tx.exists(IS_PAUSED, Vec::new())? {
-            return Ok(Vec::new());
-        }
-        let closed = tx.rows(CLOSED, Vec::new())?;
-        let scope = scope + &not_closed(tx, closed)?;
-        let of_kind = "SELECT no FROM #lanes WHERE kind = ? AND step = 0";
-        for lane in tx.column::<i64>(of_kind, by![kind.to_owned()])? {
-            let sql = format!(
-                "SELECT priority, visible_at, id FROM #jobs FORCE INDEX (to_claim)
-                 WHERE status = {PENDING} AND lane = {lane} {scope}"
-            );
-            tx.each(&sql, Vec::new(), &mut |mut row| {
-                let id = row.at(2)?;
-                let group = groups.entry((process_of(id), lane)).or_default();
-                group.meet(row.at(0)?, row.at(1)?, id, now);
-                Ok(true)
-            })?;
-        }
-        let mut groups: Vec<_> = groups.into_iter().collect();
-        groups.sort_by_key(|(_, group)| (group.first.is_none(), group.first, group.soonest));
-        let mut waiting = Vec::new();
-        for ((process, lane), group) in groups {
-            let sql = format!(
-                "SELECT id FROM #processes WHERE no = ? AND cancelled = 0 AND chore = {NO_CHORE}"
-            );
-            if let Some(id) = tx.one::<Vec<u8>>(&sql, by![process])? {
-                waiting.push(WaitingJobs {
-                    process_id: id_of(&id)?,
-                    lane: self.lane(tx, lane)?,
-                    all: group.all,
-                    due: group.due,
-                    next: group.soonest.map(|(next, _)| Timestamp(next)),
-                });
+        self.run(Mode::Moment, |tx| {
+            let mut which = scope(tx, PROCESS, processes)?;
+            if tx.exists(IS_PAUSED, Vec::new())? {
+                return Ok(Vec::new());
             }
-        }
-        Ok(waiting)
-    })
+            let closed = tx.many(CLOSED, Vec::new())?;
+            which += &not_closed(tx, closed)?;
+            let of_kind = "SELECT no FROM #lanes WHERE kind = ? AND step = 0";
+            let lanes: Vec<i64> = tx.many(of_kind, by![kind.to_owned()])?;
+            // The rank of a due job is its due time, less by many years for each priority.
+            let count = format!(
+                "SELECT p.id, w.lane, w.jobs, w.due, w.next_at FROM (
+                   SELECT {PROCESS} AS process, lane, COUNT(*) AS jobs, SUM(visible_at <= {now}) AS due,
+                     MIN(CASE WHEN visible_at > {now} THEN visible_at END) AS next_at, MIN(id) AS oldest,
+                     MIN(CASE WHEN visible_at <= {now} THEN visible_at - priority * 281474976710656 END) AS best
+                   FROM #jobs FORCE INDEX (to_claim)
+                   WHERE status = {PENDING} AND lane IN {} {which} GROUP BY {PROCESS}, lane) w
+                 JOIN #processes p ON p.no = w.process WHERE p.cancelled = 0 AND p.chore = {NO_CHORE}
+                 ORDER BY w.due = 0, w.best, w.next_at, w.oldest",
+                list(&lanes),
+                now = now.0
+            );
+            let groups = tx.rows(&count, Vec::new())?.into_iter();
+            let read = |mut row: Row| {
+                Ok(WaitingJobs {
+                    process_id: row.read()?,
+                    lane: self.lane(tx, row.read()?)?,
+                    all: row.read()?,
+                    due: row.read()?,
+                    next: row.read()?,
+                })
+            };
+            groups.map(read).collect()
+        })
     }
 
     /// Cancels the jobs of this list that wait, in short transactions. Returns their number.
@@ -98,7 +65,7 @@ impl Store {
         let mut cancelled = 0;
         let chunk = usize::try_from(self.chunk).unwrap_or(1).max(1);
         for jobs in jobs.chunks(chunk) {
-            cancelled += self.write(Again::Harmless, |tx| cancel_chunk(self, tx, jobs, now))?;
+            cancelled += self.write(|tx| cancel_chunk(self, tx, jobs, now))?;
         }
         Ok(cancelled)
     }
@@ -116,24 +83,18 @@ fn cancel_chunk(
          WHERE id IN :list AND status IN ({PENDING}, {HELD}) ORDER BY id FOR UPDATE"
     );
     let keys: Vec<i64> = wanted.keys().copied().collect();
-    let mut found = Vec::new();
-    for mut row in tx.rows(sql, by![all(&keys)])? {
-        let (id, created_at) = (row.at(0)?, Timestamp(row.at(1)?));
-        // The rest of the id must match too, because it may belong to another database.
-        if wanted.get(&id) == Some(&store.job_id(id, created_at)) {
-            found.push(id);
-        }
-    }
+    let mut found: Vec<(i64, Timestamp)> = tx.many(sql, by![all(&keys)])?;
+    // The rest of the id must match too, because it may belong to another database.
+    found.retain(|(id, created_at)| wanted.get(id) == Some(&store.job_id(*id, *created_at)));
+    let mut found: Vec<i64> = found.into_iter().map(|(id, _)| id).collect();
     let processes = lock(tx, found.iter().map(|id| process_of(*id)))?;
     found.retain(|id| {
         let process = processes.get(&process_of(*id));
         process.is_some_and(|process| process.chore != DELETING)
     });
+    let cancel = formatcp!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
+    tx.defer(cancel, by![all(&found)])?;
     let mut changes = CounterChanges::default();
-    if !found.is_empty() {
-        let cancel = formatcp!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
-        tx.run(cancel, by![all(&found)])?;
-    }
     for id in &found {
         changes.moved(*id, PENDING, CANCELLED);
     }
@@ -157,7 +118,7 @@ impl Store {
         if !is_there {
             return Ok(0);
         }
-        self.write_lazily(Again::Harmless, |tx| {
+        self.write_as(Mode::WriteLazily, |tx| {
             let set = format!(
                 "UPDATE #jobs SET visible_at = {now} WHERE status = {PENDING} AND {is_late}"
             );
@@ -175,7 +136,7 @@ impl Store {
     /// Pauses or resumes the queue: while it is paused, claims and
     /// [`waiting_jobs`](super::Store::waiting_jobs) return nothing.
     pub(crate) fn set_paused(&self, paused: bool) -> Result<(), Error> {
-        self.write(Again::Harmless, |tx| {
+        self.write(|tx| {
             tx.run("DELETE FROM #pauses", Vec::new())?;
             if paused {
                 tx.run("INSERT INTO #pauses (no) VALUES (0)", Vec::new())?;

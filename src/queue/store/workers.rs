@@ -13,11 +13,11 @@ use super::counters::CounterChanges;
 use super::lineage::{Standing, lock};
 #[cfg(feature = "mysql")]
 use super::mysql;
-use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of, small};
+use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of};
 #[cfg(feature = "mysql")]
 use super::statements::Dialect;
-use super::statements::{Fault, RESULTS, Statements, by, error_text};
-use super::{Again, ClaimReply, Db, MAX_CRASHES, Store, WorkerId, Workers};
+use super::statements::{Fault, Queries as _, RESULTS, Statements, by, error_text};
+use super::{ClaimReply, Db, MAX_CRASHES, Mode, Store, WorkerId, Workers};
 
 /// The workers of a store.
 #[derive(Default)]
@@ -78,7 +78,7 @@ impl Store {
             #[cfg(feature = "mysql")]
             Db::Mysql(_) => Default::default(),
         };
-        let no = self.write(Again::Harmless, |tx| {
+        let no = self.write(|tx| {
             match &self.db {
                 Db::Sqlite(_) => tx.run(
                     "INSERT INTO #workers (name, pid, host) VALUES (?, ?, ?)",
@@ -131,7 +131,7 @@ impl Store {
     /// Unregisters a worker. Its unfinished jobs return to the queue as if they had never been claimed; its batches
     /// keep their jobs and have no owner. If that cannot be written, it counts as one that has died.
     pub fn unregister_worker(&self, worker: WorkerId, now: Timestamp) -> Result<(), Error> {
-        let given_back = self.write(Again::Harmless, |tx| give_back(tx, worker.0, false, now));
+        let given_back = self.write(|tx| give_back(tx, worker.0, false, now));
         let known = self.workers.workers.lock().remove(&worker.0);
         let given_back = given_back?;
         if let Some((_locked, path)) = known.and_then(|worker| worker.sign) {
@@ -181,7 +181,7 @@ impl Store {
 
     /// Notes what limits a worker at the moment, for displays.
     pub(crate) fn note_limit(&self, worker: WorkerId, limit: Option<&str>) -> Result<(), Error> {
-        self.write_lazily(Again::Harmless, |tx| {
+        self.write_as(Mode::WriteLazily, |tx| {
             let note = "UPDATE #workers SET limited_by = ? WHERE no = ?";
             tx.run(note, by![limit.map(str::to_owned), worker.0])
                 .map(drop)
@@ -190,11 +190,9 @@ impl Store {
 
     /// What limits each worker at the moment.
     pub(crate) fn limits(&self) -> Result<BTreeMap<i64, String>, Error> {
-        self.read(|tx| {
-            let read = "SELECT no, limited_by FROM #workers WHERE limited_by IS NOT NULL";
-            let rows = tx.rows(read, Vec::new())?.into_iter();
-            rows.map(|mut row| Ok((row.at(0)?, row.at(1)?))).collect()
-        })
+        let read = "SELECT no, limited_by FROM #workers WHERE limited_by IS NOT NULL";
+        let limits: Vec<(i64, String)> = self.read(|tx| tx.many(read, Vec::new()))?;
+        Ok(limits.into_iter().collect())
     }
 
     /// The registered workers whose OS process has ended. They keep their jobs and batches until
@@ -214,7 +212,7 @@ impl Store {
             if !worker.is_dead {
                 continue;
             }
-            let back = self.write(Again::Harmless, |tx| give_back(tx, worker.no, true, now))?;
+            let back = self.write(|tx| give_back(tx, worker.no, true, now))?;
             if let Some((_locked, path)) = &worker.sign {
                 let _ = fs::remove_file(path);
             }
@@ -260,22 +258,19 @@ fn give_back(
         "UPDATE #batches SET worker = NULL WHERE worker = ?",
         by![worker],
     )?;
-    let rows = tx.rows(
+    let held: Vec<(i64, u8)> = tx.many(
         "SELECT id, crashes FROM #jobs WHERE worker = ? ORDER BY id FOR UPDATE",
         by![worker],
     )?;
-    let mut held = Vec::with_capacity(rows.len());
-    for mut row in rows {
-        held.push((row.at::<i64>(0)?, row.at::<i64>(1)? + i64::from(died)));
-    }
     let standing = lock(tx, held.iter().map(|(id, _)| process_of(*id)))?;
     let mut changes = CounterChanges::default();
     let mut errors = Vec::new();
     for (id, crashes) in &held {
+        let crashes = crashes.saturating_add(u8::from(died));
         let process = standing.get(&process_of(*id));
         let status = if process.is_none_or(Standing::stops_trying) {
             CANCELLED
-        } else if died && small(*crashes) >= MAX_CRASHES {
+        } else if died && crashes >= MAX_CRASHES {
             let why = format!("its worker died while it ran, for the {MAX_CRASHES}th time");
             let error = Error::new(ErrorKind::Crashed, why);
             errors.push(by![*id, error_text(&error)?, None::<String>]);
@@ -284,7 +279,7 @@ fn give_back(
             PENDING
         };
         let back = "UPDATE #jobs SET status = ?, worker = NULL, crashes = ?, lost = GREATEST(lost, ?) WHERE id = ?";
-        tx.defer(back, by![status, *crashes, i64::from(died), *id])?;
+        tx.defer(back, by![status, crashes, died, *id])?;
         changes.moved(*id, IN_PROGRESS, status);
     }
     tx.insert_rows(RESULTS, &mut errors.into_iter())?;

@@ -11,10 +11,10 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::base::host::host;
 use crate::base::{Error, ErrorKind};
-use crate::queue::store::rows::{NO_CHORE, count};
-use crate::queue::store::statements::{Fault, Statements, by, list};
+use crate::queue::store::rows::NO_CHORE;
+use crate::queue::store::statements::{Fault, Row, Statements, by, list};
 use crate::queue::store::workers::{ListedWorker, Registry};
-use crate::queue::store::{WorkerId, Workers};
+use crate::queue::store::{Mode, WorkerId, Workers};
 
 use super::writer::CLOCK;
 use super::{Database, Mysql};
@@ -103,7 +103,7 @@ impl Drop for Heartbeat {
         if !workers.is_empty() {
             let end = "UPDATE #workers SET lease_until = 0 WHERE no IN ";
             let end = format!("{end}{}", list(&workers));
-            let _ = self.0.database.read(|tx| tx.run(&end, Vec::new()));
+            let _ = self.0.database.aside(|tx| tx.run(&end, Vec::new()));
         }
     }
 }
@@ -222,29 +222,30 @@ impl Mysql {
                EXISTS(SELECT 1 FROM #processes WHERE chore > {NO_CHORE})
              FROM #workers ORDER BY no"
         );
-        let (mut all, mut found, mut is_late) = (Vec::new(), Workers::default(), false);
-        self.database.read(|tx| {
-            all.clear();
-            for mut row in tx.rows(&look, Vec::new())? {
-                let no = row.at(0)?;
-                let (has_ended, is_over): (bool, bool) = (row.at(3)?, row.at(4)?);
-                let is_own = workers.has(no);
-                is_late |= is_own && is_over && !has_ended;
-                (found.version, found.has_chores) = (count(row.at(6)?), row.at(7)?);
-                let quotas: String = row.at::<Option<_>>(5)?.unwrap_or_default();
-                let quotas = quotas.split(' ').filter_map(|number| number.parse().ok());
-                let worker = ListedWorker {
-                    no,
-                    pid: row.at(1)?,
-                    host: row.at(2)?,
-                    is_dead: is_over && !is_own,
-                    quotas: quotas.collect(),
-                    sign: None,
-                };
-                all.push((worker, has_ended));
-            }
-            Ok(())
-        })?;
+        let (mut found, mut is_late) = (Workers::default(), false);
+        let rows = self
+            .database
+            .run(Mode::Read, |tx| tx.rows(&look, Vec::new()))?;
+        let read = |mut row: Row| -> Result<(ListedWorker, bool), Fault> {
+            let (no, pid, host): (_, _, String) = row.read()?;
+            let (has_ended, is_over, quotas): (bool, bool, Option<String>) = row.read()?;
+            (found.version, found.has_chores) = row.read()?;
+            let is_own = workers.has(no);
+            is_late |= is_own && is_over && !has_ended;
+            let quotas = quotas.unwrap_or_default();
+            let quotas = quotas.split(' ').filter_map(|number| number.parse().ok());
+            let worker = ListedWorker {
+                no,
+                pid,
+                host,
+                is_dead: is_over && !is_own,
+                quotas: quotas.collect(),
+                sign: None,
+            };
+            Ok((worker, has_ended))
+        };
+        let listed: Result<Vec<_>, _> = rows.into_iter().map(read).collect();
+        let listed = listed.map_err(|fault| fault.at_server(&self.database.location))?;
         let shared = &self.heartbeat.0;
         if is_late {
             // The lease of another living owner can have expired too: the machines were suspended, or the clock of the
@@ -252,7 +253,7 @@ impl Mysql {
             shared.state.lock().steady_since = shared.now();
         }
         let can_tell = shared.can_tell();
-        let all = all.into_iter().map(|(mut worker, has_ended)| {
+        let all = listed.into_iter().map(|(mut worker, has_ended)| {
             worker.is_dead &= has_ended || can_tell;
             worker
         });

@@ -25,9 +25,9 @@ use sha2::{Digest, Sha256};
 
 use crate::base::{Clock, Error, SystemClock, Time, Timestamp};
 
-use super::JobLane;
-use super::MOST_LANES;
 use super::health::{self, HealthFinding, Severity};
+use super::statements::{Fault, Queries as _, Statements, by};
+use super::{JobLane, MOST_LANES, Mode};
 use lease::Heartbeat;
 use lease::VERSION;
 pub use open::MysqlOptions;
@@ -35,7 +35,6 @@ use open::SCHEMA_VERSION;
 pub(super) use open::open;
 use pool::Pool;
 pub(super) use writer::CLOCK;
-use writer::{Fault, Queries as _, Statements, Tx, by};
 
 /// The server, and the names of the tables.
 pub(super) struct Database {
@@ -93,8 +92,10 @@ impl Mysql {
 
     /// A number that changes with each transaction that has written.
     pub(super) fn version(&self) -> Result<u64, Error> {
-        let version: Option<Option<i64>> = self.database.read(|tx| tx.one(VERSION, Vec::new()))?;
-        Ok(super::rows::count(version.flatten().unwrap_or(0)))
+        let version = self
+            .database
+            .run(Mode::Read, |tx| tx.one(VERSION, Vec::new()))?;
+        Ok(version.unwrap_or(0))
     }
 
     pub(super) fn clock(&self) -> Arc<dyn Clock> {
@@ -118,7 +119,7 @@ struct Offset(AtomicI64);
 
 impl Offset {
     /// Reads the clock of the server.
-    fn read(&self, tx: &mut Tx<'_>) -> Result<(), Fault> {
+    fn read(&self, tx: &mut dyn Statements) -> Result<(), Fault> {
         let began = SystemClock.now();
         let server: i64 = tx.one(&format!("SELECT {CLOCK}"), Vec::new())?.unwrap_or(0);
         let way = SystemClock.now().since(began) / 2;
@@ -165,13 +166,10 @@ pub(super) fn look_at_health(tx: &mut dyn Statements) -> Result<Vec<HealthFindin
 
 fn server(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
     let sql = format!("SELECT VERSION(), @@max_allowed_packet, @@sql_mode, {CLOCK}");
-    let found = tx.first(&sql, Vec::new())?;
-    let mut row = found.ok_or(Fault::Odd("no variables"))?;
-    let (version, packet): (String, u64) = (row.at(0)?, row.at(1)?);
-    let mode: String = row.at(2)?;
+    let found: Option<(String, u64, String, Timestamp)> = tx.one(&sql, Vec::new())?;
+    let (version, packet, mode, clock) = found.ok_or(Fault::Odd("no variables"))?;
     // Tests may replace the clock of a queue.
     let now = Timestamp::from(SystemTime::now());
-    let clock = Timestamp(row.at(3)?);
     let apart = clock.since(now).max(now.since(clock));
     Ok(vec![
         HealthFinding::new("server", Severity::Good, version, None),

@@ -12,11 +12,12 @@ use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 
 use crate::base::{Error, ErrorKind, Secret, password};
+use crate::queue::store::Mode;
+use crate::queue::store::statements::{Fault, Queries as _, Statements, by};
 use crate::queue::store::workers::Registry;
 
 use super::lease::Heartbeat;
 use super::pool::{Pool, SILENCE, place};
-use super::writer::{Fault, Queries as _, Statements as _, Tx, by};
 use super::{Database, Mysql, Offset};
 
 const SCHEMA: &str = include_str!("schema.sql");
@@ -240,8 +241,8 @@ pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
         #[cfg(test)]
         wire: options.wire.clone(),
     });
-    database.read(refuse_the_old)?;
-    database.read(|tx| database.offset.read(tx))?;
+    database.run(Mode::Read, refuse_the_old)?;
+    database.run(Mode::Read, |tx| database.offset.read(tx))?;
     create_tables(&database)?;
     Ok(database)
 }
@@ -252,14 +253,11 @@ pub(in crate::queue::store) fn open(
     workers: Arc<Registry>,
 ) -> Result<(Mysql, (String, i64), PathBuf), Error> {
     let database = connect(&options)?;
-    let (id, salt): (String, i64) = database.read(|tx| {
-        let find =
-            "SELECT i.value, CAST(s.value AS SIGNED) FROM #meta i JOIN #meta s ON s.name = 'salt'
-             WHERE i.name = 'id'";
-        let mut row = tx
-            .first(find, Vec::new())?
-            .ok_or(Fault::Odd("no identity"))?;
-        Ok((row.at(0)?, row.at(1)?))
+    let find =
+        "SELECT i.value, CAST(s.value AS SIGNED) FROM #meta i JOIN #meta s ON s.name = 'salt'
+         WHERE i.name = 'id'";
+    let (id, salt): (String, i64) = database.run(Mode::Read, |tx| {
+        tx.one(find, Vec::new())?.ok_or(Fault::Odd("no identity"))
     })?;
     let folder = options.folder.unwrap_or_else(env::temp_dir);
     let folder = folder.join(format!("batchwright-{id}.batches"));
@@ -272,7 +270,7 @@ pub(in crate::queue::store) fn open(
 }
 
 /// Rejects servers that cannot skip locked rows.
-fn refuse_the_old(tx: &mut Tx<'_>) -> Result<(), Fault> {
+fn refuse_the_old(tx: &mut dyn Statements) -> Result<(), Fault> {
     let version: String = tx.one("SELECT VERSION()", Vec::new())?.unwrap_or_default();
     let mut numbers = version
         .split(['.', '-'])
@@ -317,11 +315,11 @@ impl Database {
 
 /// Creates the tables, unless they exist. Their version is written last.
 fn create_tables(database: &Database) -> Result<(), Error> {
-    let version = |tx: &mut Tx<'_>| -> Result<Option<i64>, Fault> {
+    let version = |tx: &mut dyn Statements| -> Result<Option<i64>, Fault> {
         let find = "SELECT value FROM #schema WHERE name = 'version'";
         tx.one(find, Vec::new())
     };
-    let found = database.read(|tx| {
+    let found = database.run(Mode::Read, |tx| {
         let there = tx.exists(
             "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?",
             by![format!("{}_schema", database.tables)],

@@ -7,7 +7,7 @@ use mysql::prelude::Queryable;
 use mysql::{Conn, Opts};
 use parking_lot::{Condvar, Mutex};
 
-use super::writer::Fault;
+use crate::queue::store::statements::Fault;
 
 /// Seconds without a statement after which the server closes a connection, even within a transaction. Otherwise the
 /// locks of a lost client would block all others.

@@ -9,7 +9,6 @@ use crate::queue::job::Job;
 use crate::queue::store::tests::{self as rules, TestDatabase};
 use crate::queue::store::{ClaimOutcome, ClaimedJob, Settlement, Store, WorkerId};
 
-use super::writer::{Again, Fault, Queries as _, Statements, Tx, by};
 use super::*;
 
 #[cfg(feature = "redis")]
@@ -59,7 +58,7 @@ impl Drop for Tables {
             let find = "SELECT CAST(table_name AS CHAR) FROM information_schema.tables
                  WHERE table_schema = DATABASE() AND (table_name = ? OR table_name LIKE ?)";
             let like = format!("{}\\_%", self.name);
-            for table in tx.column::<String>(find, by![self.name.clone(), like])? {
+            for table in tx.many::<String>(find, by![self.name.clone(), like])? {
                 tx.run(&format!("DROP TABLE `{table}`"), Vec::new())?;
             }
             Ok(())
@@ -213,8 +212,8 @@ fn jobs_come_due_by_the_clock_of_the_server() {
     let store = tables.open();
     let clock = store.clock().unwrap();
     let server = |store: &Store| -> i64 {
-        let read = |tx: &mut Tx<'_>| tx.one(&format!("SELECT {}", writer::CLOCK), Vec::new());
-        store.mysql().database.read(read).unwrap().unwrap()
+        let read = store.read(|tx| tx.one(&format!("SELECT {CLOCK}"), Vec::new()));
+        read.unwrap().unwrap()
     };
     let apart = || clock.wall().0.abs_diff(server(&store));
     assert!(apart() < 5_000, "{} ms", apart());

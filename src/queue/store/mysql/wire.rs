@@ -11,8 +11,8 @@ use mysql::prelude::Queryable;
 use crate::base::{Error, ErrorKind, Timestamp};
 
 use super::MysqlOptions;
-use super::writer::Fault;
 use crate::queue::store::Store;
+use crate::queue::store::statements::Fault;
 
 /// Which messages arrive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

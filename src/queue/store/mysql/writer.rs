@@ -1,20 +1,19 @@
 //! Transactions: which failures are retried, and the error for a failure of the database.
 
-use std::fmt::Display;
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
 
-use crate::base::{Error, ErrorKind, Optional, Sent};
+use crate::base::{Error, ErrorKind};
 
 use super::Database;
 
 mod tx;
 
-pub(super) use crate::queue::store::Again;
+use crate::queue::store::Mode;
 use crate::queue::store::settle::too_large;
-pub(super) use crate::queue::store::statements::{Fault, Queries, Statements, by};
-pub(in crate::queue::store) use tx::Tx;
+use crate::queue::store::statements::{Fault, Statements};
+use tx::Tx;
 
 /// How to handle a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -140,14 +139,12 @@ fn explain(location: &str, error: &mysql::Error) -> Error {
 const AROUND: usize = 4 << 10;
 
 /// The error for a commit that was sent and got no reply.
-fn in_doubt(location: &str, error: impl Display) -> Error {
+fn in_doubt(location: &str) -> Error {
     let why = format!(
-        "{location}: the connection was lost while a transaction was being committed ({error}): it may have been \
-         carried out, or not. Look before you do it again"
+        "{location}: the connection was lost while a transaction was being committed: it may have been carried out, or \
+         not. Look before you do it again"
     );
-    Error::new(ErrorKind::Transient, why)
-        .with_storage()
-        .with_sent(Sent::Maybe)
+    Error::new(ErrorKind::Transient, why).with_storage()
 }
 
 /// The time of the database in milliseconds, as an SQL expression.
@@ -163,102 +160,55 @@ const MOST_RETRIES: u32 = 50;
 /// How long another connection is attempted.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How a transaction begins.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    /// Each statement sees what was committed before it.
-    Write,
-    /// All statements see the same snapshot.
-    Snapshot,
-    /// Single statements without a transaction.
-    Single,
-    /// Single statements while a transaction of the same thread is open; a connection is always available for them.
-    Aside,
-}
-
 impl Database {
-    /// Runs one transaction, and repeats it as often as needed.
-    pub(in crate::queue::store) fn write<T>(
-        &self,
-        again: Again,
-        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.run(Mode::Write, again, work)
-    }
-
-    /// Runs queries. Each sees what was committed before it started.
-    pub(in crate::queue::store) fn read<T>(
-        &self,
-        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.run(Mode::Single, Again::Harmless, work)
-    }
-
-    /// Runs statements that are committed one by one, while a transaction of the same thread may be open.
-    pub(in crate::queue::store) fn aside<T>(
-        &self,
-        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.run(Mode::Aside, Again::Harmless, work)
-    }
-
-    /// Runs queries that all see the same snapshot.
-    pub(in crate::queue::store) fn read_moment<T>(
-        &self,
-        work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.run(Mode::Snapshot, Again::Harmless, work)
-    }
-
-    fn run<T>(
+    /// Runs statements, and repeats them as often as needed.
+    pub(in crate::queue::store) fn run<T>(
         &self,
         mode: Mode,
-        again: Again,
-        mut work: impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
+        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.repeat(mode, false, work)
+    }
+
+    /// Runs statements that are committed one by one, while a transaction of the same thread may be open: a connection is
+    /// always available for them.
+    pub(super) fn aside<T>(
+        &self,
+        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Error> {
+        self.repeat(Mode::Read, true, work)
+    }
+
+    fn repeat<T>(
+        &self,
+        mode: Mode,
+        has_one: bool,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         let (mut retries, mut lost_since) = (0, None::<Instant>);
-        // A reply to its commit was lost.
-        let mut may_be_done = false;
         loop {
             let mut committing = false;
-            let fault = match self.attempt(mode, &mut committing, &mut work) {
+            let fault = match self.attempt(mode, has_one, &mut committing, &mut work) {
                 Ok(done) => return Ok(done),
                 Err(fault) => fault,
             };
-            let is_lost = fault.remedy() == Remedy::Reconnect;
-            #[cfg(test)]
-            let is_lost = is_lost || self.wire.is_some();
-            may_be_done |= committing && is_lost;
-            let failed = |fault: Fault| {
-                let error = fault.at_server(&self.location);
-                error.when(may_be_done, |error| error.with_sent(Sent::Maybe))
-            };
-            match fault.remedy() {
-                Remedy::Tell => return Err(failed(fault)),
-                Remedy::Retry if retries < MOST_RETRIES => {
-                    retries += 1;
-                    self.back_off(retries);
-                }
-                Remedy::Retry => return Err(failed(fault)),
+            let again = match fault.remedy() {
+                Remedy::Tell => false,
+                Remedy::Retry => retries < MOST_RETRIES,
                 Remedy::Reconnect => {
                     self.pool.lost();
-                    if committing && again == Again::Doubtful {
-                        let told = match &fault {
-                            Fault::Mysql(mysql::Error::MySqlError(error)) => {
-                                format!("error {}", error.code)
-                            }
-                            _ => "no answer".to_owned(),
-                        };
-                        return Err(in_doubt(&self.location, told));
+                    if committing && mode == Mode::WriteOnce {
+                        return Err(in_doubt(&self.location));
                     }
-                    let since = *lost_since.get_or_insert_with(Instant::now);
-                    if since.elapsed() > PATIENCE {
-                        return Err(failed(fault));
-                    }
-                    retries += 1;
-                    self.back_off(retries.max(4));
+                    let since = lost_since.get_or_insert_with(Instant::now);
+                    since.elapsed() <= PATIENCE
                 }
+            };
+            if !again {
+                return Err(fault.at_server(&self.location));
             }
+            retries += 1;
+            self.back_off(retries);
         }
     }
 
@@ -272,39 +222,38 @@ impl Database {
     fn attempt<T>(
         &self,
         mode: Mode,
+        has_one: bool,
         committing: &mut bool,
-        work: &mut impl FnMut(&mut Tx<'_>) -> Result<T, Fault>,
+        work: &mut impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let mut lent = self.pool.lend(mode == Mode::Aside)?;
+        let mut lent = self.pool.lend(has_one)?;
         let conn = lent.conn()?;
         #[cfg(test)]
         if let Some(wire) = &self.wire {
             wire.begin(conn)?;
         }
         let mut tx = Tx::new(conn, self);
-        match mode {
-            Mode::Write => tx.deferred.push("BEGIN".to_owned()),
-            Mode::Snapshot => tx.deferred.extend([
-                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ".to_owned(),
-                "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY".to_owned(),
-            ]),
-            Mode::Single | Mode::Aside => {
-                let done = work(&mut tx)?;
-                tx.flush()?;
-                lent.give_back();
-                self.hear()?;
-                return Ok(done);
-            }
-        }
+        let begin: &[&str] = match mode {
+            Mode::Read => &[],
+            Mode::Moment => &[
+                "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+                "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
+            ],
+            Mode::Write | Mode::WriteLazily | Mode::WriteOnce => &["BEGIN"],
+        };
+        tx.deferred.extend(begin.iter().map(|&sql| sql.to_owned()));
         let done = work(&mut tx).and_then(|done| {
+            if mode == Mode::Read {
+                return tx.flush().map(|()| done);
+            }
             // A worker that finds no job must not wake others: they would find none either.
-            if mode == Mode::Write && tx.wrote {
+            if tx.wrote {
                 let slot = uuid::Uuid::now_v7().as_u64_pair().1 % VERSION_SLOTS;
                 tx.defer_text(&format!(
                     "UPDATE #versions SET version = version + 1 WHERE slot = {slot}"
                 ))?;
             }
-            *committing = mode == Mode::Write;
+            *committing = true;
             tx.send(&["COMMIT"]).map(|_| done)
         });
         // A connection that is not rolled back is closed, which has the same effect.
@@ -317,8 +266,10 @@ impl Database {
         if usable {
             lent.give_back();
         }
-        if done.is_ok() {
-            self.hear()?;
+        // A simulation may lose the reply.
+        #[cfg(test)]
+        if let (Ok(_), Some(wire)) = (&done, &self.wire) {
+            wire.end()?;
         }
         done
     }
@@ -335,15 +286,6 @@ impl Database {
             return Ok(());
         }
         Err(too_large("a change of the queue", bytes, most).into())
-    }
-
-    /// Receives the reply. A simulation may lose it.
-    fn hear(&self) -> Result<(), Fault> {
-        #[cfg(test)]
-        if let Some(wire) = &self.wire {
-            wire.end()?;
-        }
-        Ok(())
     }
 }
 

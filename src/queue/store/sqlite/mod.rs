@@ -22,15 +22,13 @@ use rusqlite::Connection;
 
 use crate::base::Error;
 
-use super::JobLane;
 use super::health::{self, HealthFinding, Severity};
-use super::rows::count;
 use super::statements::{Fault, Queries as _, Statements, by};
+use super::{JobLane, Mode};
 use open::{Identity, SCHEMA_VERSION};
 pub(super) use open::{open, open_in_memory};
 use readers::Readers;
 pub(crate) use signs::ConsumerLock;
-pub(super) use writer::Saved;
 use writer::Writer;
 
 /// What a power failure can lose. A crash of an OS process loses nothing in either case.
@@ -105,16 +103,15 @@ pub(crate) struct Sqlite {
     /// Copies the log into the database.
     copier: Mutex<Connection>,
     /// Closed after the reading connections: the last one removes the log.
-    pub(super) writer: FairMutex<Writer>,
+    writer: FairMutex<Writer>,
 }
 
 impl Sqlite {
     /// The id of the database, and the part of it that each job id contains.
     pub(super) fn identity(&self) -> Result<(String, i64), Error> {
-        self.read(|conn| {
-            let ask = "SELECT max(value) FILTER (WHERE key = 'id'), max(value) FILTER (WHERE key = 'salt') FROM meta";
-            Ok(conn.query_row(ask, [], |row| Ok((row.get(0)?, row.get(1)?)))?)
-        })
+        let ask = "SELECT max(value) FILTER (WHERE key = 'id'), max(value) FILTER (WHERE key = 'salt') FROM meta";
+        let identity = self.run(Mode::Read, |tx| tx.one(ask, Vec::new()))?;
+        identity.ok_or_else(|| Fault::Odd("no identity").in_file(&self.path))
     }
 
     /// Fails if the file was removed or replaced, because writes to it would be lost.
@@ -135,12 +132,9 @@ impl Sqlite {
     /// A number that changes when another program has written since the last call.
     pub(super) fn version(&self) -> Result<u64, Error> {
         let conn = self.watcher.lock();
-        let version = conn
-            .prepare_cached("PRAGMA data_version")
-            .and_then(|mut ask| ask.query_row([], |row| row.get::<_, i64>(0)));
-        version
-            .map(count)
-            .map_err(|error| Fault::from(error).in_file(&self.path))
+        let version = (&*conn).one("PRAGMA data_version", Vec::new());
+        let version = version.map_err(|fault| fault.in_file(&self.path))?;
+        Ok(version.unwrap_or(0))
     }
 
     fn log_size(&self) -> u64 {
@@ -173,22 +167,16 @@ impl Sqlite {
 
     /// Gives some free pages back to the disk if a quarter of the file is free. Returns true if more is left.
     pub(super) fn shrink(&self) -> Result<bool, Error> {
-        let has_spare = |conn: &Connection| -> Result<bool, Fault> {
-            let ask = |sql| conn.prepare_cached(sql)?.query_row([], |row| row.get(0));
-            let free: i64 = ask("PRAGMA freelist_count")?;
-            Ok(free > FEW_PAGES && free > ask("PRAGMA page_count")? / 4)
-        };
-        if !self.read(has_spare)? {
+        if !self.run(Mode::Read, has_spare)? {
             return Ok(false);
         }
-        self.write(Saved::Lazily, |conn| {
-            // Each row frees one page.
-            let mut shrink = conn.prepare(&format!("PRAGMA incremental_vacuum({SHRINK_BY})"))?;
-            let mut rows = shrink.query([])?;
-            // A file that another program has rebuilt, as after `.recover`, frees none.
-            let has_freed = rows.next()?.is_some();
-            while rows.next()?.is_some() {}
-            Ok(has_freed && has_spare(conn)?)
+        self.run(Mode::WriteLazily, |tx| {
+            // Each row frees one page. A file that another program has rebuilt, as after `.recover`, frees none.
+            let freed = tx.rows(
+                &format!("PRAGMA incremental_vacuum({SHRINK_BY})"),
+                Vec::new(),
+            )?;
+            Ok(!freed.is_empty() && has_spare(tx)?)
         })
     }
 
@@ -205,8 +193,16 @@ impl Sqlite {
     }
 }
 
+/// Whether a quarter of the file, and more than a few pages, are free.
+fn has_spare(tx: &mut dyn Statements) -> Result<bool, Fault> {
+    let mut pages =
+        |ask| -> Result<i64, Fault> { Ok(tx.one(ask, Vec::new())?.unwrap_or_default()) };
+    let free = pages("PRAGMA freelist_count")?;
+    Ok(free > FEW_PAGES && free > pages("PRAGMA page_count")? / 4)
+}
+
 fn integrity(tx: &mut dyn Statements) -> Result<HealthFinding, Fault> {
-    let said: Vec<String> = tx.column("PRAGMA quick_check(5)", Vec::new())?;
+    let said: Vec<String> = tx.many("PRAGMA quick_check(5)", Vec::new())?;
     let said = said.join("; ");
     if said == "ok" {
         return Ok(HealthFinding::new("integrity", Severity::Good, said, None));

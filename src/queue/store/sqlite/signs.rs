@@ -9,6 +9,8 @@ use uuid::Uuid;
 
 use crate::base::host::host;
 use crate::base::{Error, ErrorKind, LockedFile, ProcessId, private};
+use crate::queue::store::Mode;
+use crate::queue::store::statements::Queries as _;
 use crate::queue::store::workers::{ListedWorker, Registry};
 
 use super::Sqlite;
@@ -50,15 +52,9 @@ impl Sqlite {
         &self,
         own: &Registry,
     ) -> Result<Vec<ListedWorker>, Error> {
-        type Listed = (i64, String, i64, String);
-        let rows: Vec<Listed> = self.read(|conn| {
-            let mut read =
-                conn.prepare_cached("SELECT no, name, pid, host FROM workers ORDER BY no")?;
-            let all = read.query_map([], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
-            })?;
-            Ok(all.collect::<Result<_, _>>()?)
-        })?;
+        let find = "SELECT no, name, pid, host FROM #workers ORDER BY no";
+        let rows: Vec<(i64, String, i64, String)> =
+            self.run(Mode::Read, |tx| tx.many(find, Vec::new()))?;
         let all = rows.into_iter().map(|(no, name, pid, host)| {
             let (is_dead, sign) = match own.has(no) {
                 true => (false, None),

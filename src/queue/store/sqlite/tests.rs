@@ -282,14 +282,9 @@ fn hot_statements_use_their_indexes() {
         ),
     ];
     for (sql, part) in cases {
-        let plan: Vec<String> = store
-            .sqlite()
-            .read(|conn| {
-                let mut explain = conn.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
-                let rows = explain.query_map([], |row| row.get(3))?;
-                Ok(rows.collect::<Result<_, _>>()?)
-            })
-            .unwrap();
+        let explain = format!("EXPLAIN QUERY PLAN {sql}");
+        let plan = store.read(|tx| tx.many::<(i64, i64, i64, String)>(&explain, Vec::new()));
+        let plan: Vec<String> = plan.unwrap().into_iter().map(|line| line.3).collect();
         let has = |part: &str| plan.iter().any(|line| line.contains(part));
         assert!(
             has(part) && !has("SCAN p") && !has("TEMP B-TREE"),

@@ -68,7 +68,7 @@ impl Statements for &Connection {
         let mut rows = Vec::new();
         self.each(sql, by, &mut |row| {
             rows.push(row);
-            Ok(true)
+            Ok(())
         })?;
         Ok(rows)
     }
@@ -82,7 +82,7 @@ impl Statements for &Connection {
         &mut self,
         sql: &str,
         by: Vec<Value>,
-        act: &mut dyn FnMut(Row) -> Result<bool, Fault>,
+        act: &mut dyn FnMut(Row) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
         let mut statement = self.prepare_cached(&kept(sql))?;
         let columns = statement.column_count();
@@ -92,9 +92,7 @@ impl Statements for &Connection {
             for at in 0..columns {
                 cells.push(row.get(at)?);
             }
-            if !act(Row::new(cells))? {
-                break;
-            }
+            act(Row::new(cells))?;
         }
         Ok(())
     }

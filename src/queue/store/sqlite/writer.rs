@@ -6,24 +6,15 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use parking_lot::FairMutexGuard;
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use crate::base::{Error, ErrorKind};
-use crate::queue::store::statements::Fault;
+use crate::queue::store::Mode;
+use crate::queue::store::statements::{Fault, Statements};
 
 use super::{Durability, Sqlite};
 
-/// Whether a transaction is synced to the disk.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::queue::store) enum Saved {
-    /// According to the options.
-    AsSet,
-    /// Not synced: losing it in a power failure costs nothing.
-    Lazily,
-}
-
-pub(in crate::queue::store) struct Writer {
+pub(super) struct Writer {
     pub(super) conn: Connection,
     full: bool,
 }
@@ -41,6 +32,20 @@ impl Writer {
             self.full = full;
         }
         Ok(())
+    }
+
+    /// Runs one transaction; with `full` it is synced to the disk.
+    fn write<T>(
+        &mut self,
+        full: bool,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        self.set_full(full)?;
+        // Rolled back unless it is committed, also when the callback panics.
+        let open = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
+        let done = work(&mut &*open)?;
+        open.commit()?;
+        Ok(done)
     }
 }
 
@@ -139,43 +144,25 @@ fn wait_briefly(tries: i32) -> bool {
 }
 
 impl Sqlite {
-    /// Runs one transaction.
-    pub(in crate::queue::store) fn write<T>(
+    /// Runs statements. Queries run concurrently with writes; threads are served in the order of their requests.
+    pub(in crate::queue::store) fn run<T>(
         &self,
-        saved: Saved,
-        work: impl FnOnce(&Connection) -> Result<T, Fault>,
+        mode: Mode,
+        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
     ) -> Result<T, Error> {
-        self.write_locked(self.writer.lock(), saved, work)
-    }
-
-    /// Runs one transaction under a lock that was taken before.
-    pub(in crate::queue::store) fn write_locked<T>(
-        &self,
-        mut writer: FairMutexGuard<'_, Writer>,
-        saved: Saved,
-        work: impl FnOnce(&Connection) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.still_there()?;
-        let full = saved == Saved::AsSet && self.durability == Durability::Full;
-        let run = |writer: &mut Writer| {
-            writer.set_full(full)?;
-            // Rolled back unless it is committed, also when the callback panics.
-            let open = Transaction::new_unchecked(&writer.conn, TransactionBehavior::Immediate)?;
-            let done = work(&open)?;
-            open.commit()?;
-            Ok(done)
+        let done = match mode {
+            Mode::Read => self.readers.read(|mut conn| work(&mut conn)),
+            Mode::Moment => self
+                .readers
+                .read(|conn| work(&mut &*conn.unchecked_transaction()?)),
+            Mode::Write | Mode::WriteLazily | Mode::WriteOnce => {
+                let mut writer = self.writer.lock();
+                self.still_there()?;
+                let full = mode != Mode::WriteLazily && self.durability == Durability::Full;
+                writer.write(full, work)
+            }
         };
-        run(&mut writer).map_err(|fault: Fault| fault.in_file(&self.path))
-    }
-
-    /// Runs queries concurrently with writes; threads are served in the order of their requests.
-    pub(in crate::queue::store) fn read<T>(
-        &self,
-        work: impl FnOnce(&Connection) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.readers
-            .read(work)
-            .map_err(|fault| fault.in_file(&self.path))
+        done.map_err(|fault| fault.in_file(&self.path))
     }
 }
 

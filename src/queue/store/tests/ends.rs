@@ -80,16 +80,15 @@ pub(super) fn a_retry_takes_each_job_once_and_only_if_it_had_failed_before_it_be
     let db = open();
     db.enqueue(&["a", "b"]);
     let (worker, store) = (db.worker(), db.store());
-    let fail = |most| -> Vec<(i64, i64)> {
+    let fail = |most| -> Vec<JobReceipt> {
         let given = worker.claim(most, T);
         worker.settle_all(&given, [failed(), failed()]);
-        let receipts = given.iter().map(|job| job.receipt);
-        receipts.map(|one| (one.job, one.claim)).collect()
+        given.iter().map(|job| job.receipt).collect()
     };
     let before = fail(2);
-    let again = |jobs: &[(i64, i64)]| {
-        let no = rows::process_of(before[0].0);
-        let done = store.write(Again::Harmless, |tx| store.requeue(tx, no, jobs, T));
+    let again = |jobs: &[JobReceipt]| {
+        let no = rows::process_of(before[0].job);
+        let done = store.write(|tx| store.requeue(tx, no, jobs, T));
         done.unwrap()
     };
     assert_eq!(again(&before[..1]), 1);

@@ -62,7 +62,10 @@ pub(super) fn a_decision_holds_before_it_is_carried_out(open: Open<'_>) {
             .unwrap_err();
         let seen = batch(&db.two, no);
         assert_eq!(seen.process_id, (!deletes).then_some(process));
-        assert_eq!((seen.jobs, seen.is_stopped), (u64::from(!deletes), true));
+        assert_eq!(
+            (seen.jobs, seen.stopped_at.is_some()),
+            (u64::from(!deletes), true)
+        );
         assert_eq!(inside(&db.two, no).len() as u64, seen.jobs);
         assert_eq!(db.two.process(process).unwrap().is_none(), deletes);
         assert_eq!(db.two.job(runs.job_id).unwrap().is_none(), deletes);

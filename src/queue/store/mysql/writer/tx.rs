@@ -11,7 +11,7 @@ use crate::queue::store::statements::{Dialect, InsertOf, LIST, Query, Row, State
 use super::{Database, Fault};
 
 /// A connection, within a transaction or for single statements.
-pub(in crate::queue::store) struct Tx<'a> {
+pub(super) struct Tx<'a> {
     conn: &'a mut Conn,
     database: &'a Database,
     /// Whether it has changed rows.
@@ -111,7 +111,7 @@ impl<'a> Tx<'a> {
 
 impl Tx<'_> {
     /// Defers a statement that changes rows until the next statement, or the commit.
-    pub(in crate::queue::store::mysql) fn defer_text(&mut self, sql: &str) -> Result<(), Fault> {
+    pub(super) fn defer_text(&mut self, sql: &str) -> Result<(), Fault> {
         let bytes: usize = self.deferred.iter().map(String::len).sum();
         if bytes + sql.len() > self.most_deferred() {
             self.flush()?;
@@ -203,14 +203,9 @@ impl Statements for Tx<'_> {
         &mut self,
         sql: &str,
         by: Vec<Value>,
-        act: &mut dyn FnMut(Row) -> Result<bool, Fault>,
+        act: &mut dyn FnMut(Row) -> Result<(), Fault>,
     ) -> Result<(), Fault> {
-        for row in self.rows(sql, by)? {
-            if !act(row)? {
-                break;
-            }
-        }
-        Ok(())
+        self.rows(sql, by)?.into_iter().try_for_each(act)
     }
 
     fn rows_of_all(&mut self, queries: Vec<Query<'_>>) -> Result<Vec<Vec<Row>>, Fault> {

@@ -287,15 +287,14 @@ impl Model {
         }
         let mut expected = Vec::new();
         for ((process, name), jobs) in groups {
+            let oldest = jobs.iter().map(|job| job.order).min();
             let (due, later): (Vec<&ModelJob>, Vec<&ModelJob>) =
                 jobs.into_iter().partition(|job| job.due <= self.now);
-            let ranks = due.iter();
-            let ranks = ranks.map(|job| (Reverse(job.priority), job.due, job.order));
+            let ranks = due.iter().map(|job| (Reverse(job.priority), job.due));
             let first = ranks.min();
-            let soonest = later.iter().map(|job| (job.due, job.order)).min();
-            let next = soonest.map(|(due, _)| Timestamp(due));
+            let next = later.iter().map(|job| Timestamp(job.due)).min();
             let reported = (process, Some(name.to_owned()), due.len() as u64, next);
-            expected.push(((first.is_none(), first, soonest), reported));
+            expected.push(((first.is_none(), first, next, oldest), reported));
         }
         expected.sort();
         let expected = expected.into_iter().map(|(_, reported)| reported);
@@ -368,8 +367,7 @@ impl Model {
             process_id: known.map(|_| batch.process),
             lane: Arc::new(lane(batch.name, batch.step)),
             worker: batch.worker,
-            is_stopped: known.is_none_or(|known| known.cancelled),
-            stopped_at: None,
+            stopped_at: known.is_none_or(|known| known.cancelled).then_some(T),
             jobs: self.inside(batch.no).len() as u64,
             record: batch.record.clone(),
             created_at: T,
@@ -400,7 +398,7 @@ fn lane(name: &str, step: u8) -> JobLane {
 /// Batches without the times that the model does not know.
 fn timeless(mut batches: Vec<StoredBatch>) -> Vec<StoredBatch> {
     for batch in &mut batches {
-        (batch.stopped_at, batch.created_at) = (None, T);
+        (batch.stopped_at, batch.created_at) = (batch.stopped_at.map(|_| T), T);
     }
     batches
 }
