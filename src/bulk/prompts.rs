@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::convert;
-use super::convert::{list, made_from, plain_text};
+use super::convert::{self, plain_text};
 use super::input::{Form, Hooks, InputFile, Matching, NamedFile};
 use super::spool::{SpoolFile, copy};
 use crate::base::{Context, Error, ErrorKind};
@@ -287,17 +286,14 @@ impl Prompts {
         })?;
         let form = settings.form_of_stream(name, &start)?;
         let source = spool.into_source()?;
-        let file = if form == Form::Json {
-            let mut lines = SpoolFile::anywhere(&folder, name, most)?;
-            list::write(source.reader(), &mut lines, name, ctx)?;
-            made_from(source, name.to_owned(), form, lines)?
-        } else {
-            NamedFile::new(name.to_owned(), form, source)
+        let file = match form {
+            Form::Jsonl | Form::Text => NamedFile::new(name.to_owned(), form, source),
+            Form::Json | Form::Csv | Form::Tsv => {
+                let lines = SpoolFile::anywhere(&folder, name, most)?;
+                convert::converted(source.reader(), form, name, lines, settings, ctx)?
+            }
         };
-        // Its first line has shown the format.
-        let mut known = settings.clone();
-        known.form = Some(form);
-        Self::check(vec![file], &known, ctx, &|_, _| {})
+        Self::check(vec![file], settings, ctx, &|_, _| {})
     }
 }
 

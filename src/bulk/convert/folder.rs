@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::base::{Context, Error, Optional};
-use crate::bulk::input::{Form, InputError, NamedFile, Numbers, PromptSettings};
+use crate::bulk::input::{Columns, Form, InputError, NamedFile, Numbers, PromptSettings};
 use crate::bulk::spool::SpoolFile;
 use crate::sources::{LeftOut, Unit, shown_path};
 
@@ -46,9 +46,6 @@ pub(super) fn open(
     });
     let split = settings.split.unwrap_or_default();
     let mut spool = SpoolFile::new(spool_folder, &name, settings.most_unpacked(u64::MAX))?;
-    let mut header = serde_json::json!(COLUMNS).to_string();
-    header.push('\n');
-    spool.write(header.as_bytes())?;
     let (mut left_out, mut units) = (LeftOut::default(), 0);
     let found = scanner.split_directory(folder, split, ctx, row, |file| {
         units += file.units;
@@ -71,9 +68,12 @@ pub(super) fn open(
     let source = spool.into_source()?;
     Ok(NamedFile {
         numbers: Numbers::Rows(1),
-        prompt_column: CONTENT,
+        columns: Some(Columns {
+            prompt: CONTENT,
+            ..Columns::new(COLUMNS.map(str::to_owned).to_vec(), 0)
+        }),
         left_out,
-        ..NamedFile::new(name, Form::JsonRows, source)
+        ..NamedFile::new(name, Form::Jsonl, source)
     })
 }
 
@@ -128,8 +128,7 @@ mod tests {
         let file = opened(folder.path(), FileScanner::new(), "function").unwrap();
         assert_eq!(
             text(&file),
-            "[\"id\",\"path\",\"name\",\"language\",\"lines\",\"start_line\",\"content\"]\n\
-             [\"a.py::f\",\"a.py\",\"f\",\"python\",2,1,\"def f(x):\\n    return \\\"\\\\n\\\"\"]\n\
+            "[\"a.py::f\",\"a.py\",\"f\",\"python\",2,1,\"def f(x):\\n    return \\\"\\\\n\\\"\"]\n\
              [\"b/c.py::C.m\",\"b/c.py\",\"m\",\"python\",1,2,\"    def m(self): pass\"]\n"
         );
         assert_eq!(file.left_out.to_string(), "1 no units, 1 syntax error");
@@ -154,7 +153,7 @@ mod tests {
             text(&opened(folder.path(), scanner, "function").unwrap())
         };
         let one = on(1);
-        assert_eq!(one.lines().count(), 1 + 600 / 5 * 15);
+        assert_eq!(one.lines().count(), 600 / 5 * 15);
         assert!(on(7) == one);
     }
 

@@ -1,6 +1,6 @@
 //! Inputs that cannot be read directly. Because items are read again by their position, an input that is compressed, in
-//! another encoding or not text is converted once into a text file in the spool folder, and that file is checked and
-//! read. Messages use the name of the input, and the record positions of the original.
+//! another encoding, or neither JSON lines nor text is converted once into a file of lines in the spool folder, and that
+//! file is checked and read. Messages use the name of the input, and the record positions of the original.
 
 use std::io::{self, Read};
 use std::path::Path;
@@ -9,19 +9,22 @@ use encoding_rs::Encoding;
 
 use crate::base::{Context, Error};
 
-use super::input::{Form, InputError, NamedFile, Numbers, PromptSettings, Source, check_file};
+use super::input::{
+    Fault, Form, InputError, NamedFile, Numbers, PromptSettings, Source, check_file,
+};
 use super::spool::{SpoolFile, copy};
 
+mod csv;
 #[cfg(feature = "files")]
 mod folder;
-pub(super) mod list;
+mod list;
+mod rows;
 mod table;
 mod unpack;
 
 #[cfg(not(feature = "tables"))]
 pub(crate) use table::NOT_BUILT;
-use unpack::Decoded;
-use unpack::{Packing, unpacked};
+use unpack::{Decoded, Packing, unpacked};
 
 /// Opens a file of prompts; converts it in the spool folder if it cannot be read directly.
 pub(super) fn open(
@@ -44,6 +47,7 @@ pub(super) fn open(
     let start = &start[..n];
     check_file(&name, start)?;
     if let Some(kind) = table::Kind::of(path, start, settings)? {
+        check_flags(&name, false, settings)?;
         return kind.open(path, source, settings, folder, ctx);
     }
     let named = Packing::named(path);
@@ -59,35 +63,59 @@ pub(super) fn open(
         );
         return Err(InputError::of_file(&name, why).into());
     }
-    if found.is_none() && settings.encoding.is_none() && form != Form::Json {
+    if found.is_none() && settings.encoding.is_none() && matches!(form, Form::Jsonl | Form::Text) {
+        check_flags(&name, false, settings)?;
         return Ok(NamedFile::new(name, form, source));
     }
-    let mut spool = SpoolFile::anywhere(folder, &name, settings.most_unpacked(source.len()))?;
+    let spool = SpoolFile::anywhere(folder, &name, settings.most_unpacked(source.len()))?;
     let text = plain_text(&name, source.reader(), settings.encoding)?;
-    match form {
-        Form::Json => list::write(text, &mut spool, &name, ctx)?,
-        _ => copy(text, &mut spool, &name, ctx, &mut |_| {})?,
-    }
-    made_from(source, name, form, spool)
+    let file = converted(text, form, &name, spool, settings, ctx)?;
+    Ok(NamedFile {
+        origin: Some(source),
+        ..file
+    })
 }
 
-/// Replaces an input by a complete text file that was made from it, which has the elements of a list as lines.
-pub(super) fn made_from(
-    origin: Source,
-    name: String,
+/// Writes a text of that format in lines.
+pub(super) fn converted(
+    text: impl Read,
     form: Form,
-    spool: SpoolFile,
+    name: &str,
+    mut spool: SpoolFile,
+    settings: &PromptSettings,
+    ctx: &Context,
 ) -> Result<NamedFile, Error> {
-    let source = spool.into_source()?;
-    let (form, numbers) = match form {
-        Form::Json => (Form::Jsonl, Numbers::Items),
-        other => (other, Numbers::Lines),
+    check_flags(name, form.is_table(), settings)?;
+    let file = |spool: SpoolFile, form| {
+        let source = spool.into_source()?;
+        Ok(NamedFile::new(name.to_owned(), form, source))
     };
-    Ok(NamedFile {
-        origin: Some(origin),
-        numbers,
-        ..NamedFile::new(name, form, source)
-    })
+    match form {
+        Form::Csv | Form::Tsv => csv::write(text, form, name, spool, settings, ctx),
+        Form::Json => {
+            list::write(text, &mut spool, name, ctx)?;
+            Ok(NamedFile {
+                numbers: Numbers::Items,
+                ..file(spool, Form::Jsonl)?
+            })
+        }
+        Form::Jsonl | Form::Text => {
+            copy(text, &mut spool, name, ctx, &mut |_| {})?;
+            file(spool, form)
+        }
+    }
+}
+
+/// Rejects settings of tables of text for another input.
+fn check_flags(name: &str, is_table: bool, settings: &PromptSettings) -> Result<(), InputError> {
+    let flag = match (settings.delimiter, settings.quotes) {
+        _ if is_table => return Ok(()),
+        (Some(_), _) => "--delimiter",
+        (None, Some(_)) => "--quotes",
+        (None, None) => return Ok(()),
+    };
+    let fault = Fault::new(flag, "a table of text: other inputs have neither");
+    Err(InputError::of_file(name, fault.to_string()))
 }
 
 /// Converts the data of a reader to text, whatever it is compressed with.

@@ -1,83 +1,214 @@
-//! The cells of a row of a table, according to RFC 4180 or of a JSON list. This is own code, because rows are parsed separately
-//! on any thread; tests compare it with the csv crate.
+//! The rows of a table of text, and the values of records. Rows are read by own code, because other readers accept faulty
+//! quotation marks in silence, and these merge rows; tests compare it with the csv crate.
 
 use std::borrow::Cow;
+use std::io::{self, Read};
 
-use memchr::memchr;
 use serde_json::value::RawValue;
 
-use super::fault::Fault;
+use super::fault::{Fault, check_nul, utf8};
+use super::records::{MAX_RECORD_BYTES, too_long};
 
-/// The fields of one row. Like other readers, it accepts a quote inside an unquoted field, and text after a closing
-/// quote, unchanged.
-pub(super) fn fields(row: &str, delimiter: u8) -> Vec<Cow<'_, str>> {
-    read(row, delimiter).0
+/// The byte order mark that a file keeps if it is appended to another one.
+const MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// A row of a table of text, according to RFC 4180.
+#[derive(Debug, Default)]
+pub(crate) struct Row {
+    /// Its first line, counted from 1.
+    pub(crate) line: u64,
+    /// Its bytes, without the line end.
+    pub(crate) bytes: Vec<u8>,
+    cells: Vec<Vec<u8>>,
+    /// The number of the first cell with text after its closing quote.
+    misquoted: Option<usize>,
+    pub(super) end: RowEnd,
 }
 
-/// The fields of one row that may be quoted.
-///
-/// # Errors
-/// If text follows a closing quote: its author may have meant another field, or several rows.
-pub(super) fn quoted_fields(row: &str, delimiter: u8) -> Result<Vec<Cow<'_, str>>, Fault> {
-    match read(row, delimiter) {
-        (fields, None) => Ok(fields),
-        (_, Some(field)) => Err(Fault::new(
-            format!("text after the closing quotation mark of field {field}"),
-            "a delimiter or the end of the row there: inside quotes, \" is written \"\"; if quotation marks are text in \
-             this file, say --quotes off",
-        )),
+/// What ends a row.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RowEnd {
+    #[default]
+    Line,
+    /// The end of the text.
+    Text,
+    /// The same within quotes.
+    Unclosed,
+    /// The maximum length of a record.
+    TooLong,
+}
+
+/// The position within a cell.
+#[derive(PartialEq)]
+enum Within {
+    Start,
+    Plain,
+    Quotes,
+    /// After a quote within quotes: it closes them, or another one follows.
+    Closed,
+}
+
+impl Row {
+    fn at(line: u64) -> Self {
+        Self {
+            line,
+            cells: vec![Vec::new()],
+            ..Self::default()
+        }
+    }
+
+    /// Number of cells.
+    pub(super) fn len(&self) -> usize {
+        self.cells.len()
+    }
+
+    /// Whether it counts as a blank line.
+    fn is_blank(&self) -> bool {
+        let blank = |cell: &Vec<u8>| cell.trim_ascii().is_empty();
+        self.bytes.is_empty() || self.cells.len() > 1 && self.cells.iter().all(blank)
+    }
+
+    fn push(&mut self, byte: u8) {
+        self.cells
+            .last_mut()
+            .into_iter()
+            .for_each(|cell| cell.push(byte));
+    }
+
+    /// Its cells, whatever they contain.
+    pub(super) fn texts(&self) -> impl Iterator<Item = Cow<'_, str>> {
+        self.cells.iter().map(|cell| String::from_utf8_lossy(cell))
+    }
+
+    /// The fault after which nothing more can be read.
+    pub(crate) fn last_fault(&self) -> Option<Fault> {
+        match self.end {
+            RowEnd::Line | RowEnd::Text => None,
+            RowEnd::TooLong => Some(too_long()),
+            RowEnd::Unclosed => Some(Fault::new(
+                "a quoted field that is still open at the end of the file",
+                "a closing quote, or --quotes off if quotation marks are text in this file",
+            )),
+        }
+    }
+
+    /// Its cells.
+    ///
+    /// # Errors
+    /// If it is not text, or if text follows a closing quote: its author may have meant another field, or several rows.
+    pub(crate) fn cells(&self) -> Result<Vec<Cow<'_, str>>, Fault> {
+        check_nul(utf8(&self.bytes)?)?;
+        match self.misquoted {
+            None => Ok(self.texts().collect()),
+            Some(field) => Err(Fault::new(
+                format!("text after the closing quotation mark of field {field}"),
+                "a delimiter or the end of the row there: inside quotes, \" is written \"\"; if quotation marks are text in \
+                 this file, say --quotes off",
+            )),
+        }
+    }
+
+    /// Rejects a row of several lines if each of them could be a row of that many cells: most programs write tabs between
+    /// fields without any quoting, and then a text that begins with a quotation mark would swallow the rows below it.
+    pub(crate) fn check_single(&self, cells: usize) -> Result<(), Fault> {
+        let tabs = |line: &[u8]| line.iter().filter(|byte| **byte == b'\t').count();
+        let mut lines = self.bytes.split(|byte| *byte == b'\n');
+        if cells < 2 || !self.bytes.contains(&b'\n') || !lines.all(|line| tabs(line) + 1 == cells) {
+            return Ok(());
+        }
+        Err(Fault::new(
+            "a quoted field of several lines, each of which could be a row",
+            "--quotes off if quotation marks are text in this file, or --quotes on if they enclose fields",
+        ))
     }
 }
 
-/// The fields, and the number of the first one with text after its closing quote.
-fn read(row: &str, delimiter: u8) -> (Vec<Cow<'_, str>>, Option<usize>) {
-    let bytes = row.as_bytes();
-    let plain_end =
-        |from: usize| memchr(delimiter, &bytes[from..]).map_or(bytes.len(), |i| from + i);
-    let (mut out, mut misquoted) = (Vec::new(), None);
-    let mut at = 0;
-    loop {
-        let end = if bytes.get(at) == Some(&b'"') {
-            let (mut field, closed) = quoted(row, at + 1);
-            let end = plain_end(closed);
-            if end > closed {
-                field.to_mut().push_str(&row[closed..end]);
-                misquoted = misquoted.or(Some(out.len() + 1));
+/// Reads rows one after the other; blank ones are skipped.
+pub(crate) struct Rows<R> {
+    text: io::Bytes<R>,
+    delimiter: u8,
+    /// Whether fields may be quoted.
+    quotes: bool,
+    line: u64,
+}
+
+impl<R: Read> Rows<R> {
+    /// Reads a buffered text, which begins at that line.
+    pub(crate) fn new(text: R, delimiter: u8, quotes: bool, line: u64) -> Self {
+        Self {
+            text: text.bytes(),
+            delimiter,
+            quotes,
+            line,
+        }
+    }
+
+    pub(crate) fn next(&mut self) -> io::Result<Option<Row>> {
+        loop {
+            let row = self.any()?;
+            if row.end != RowEnd::Line || !row.is_blank() {
+                let is_end = row.end == RowEnd::Text && row.is_blank();
+                return Ok((!is_end).then_some(row));
             }
-            out.push(field);
-            end
-        } else {
-            let end = plain_end(at);
-            out.push(Cow::Borrowed(&row[at..end]));
-            end
-        };
-        if end == bytes.len() {
-            return (out, misquoted);
         }
-        at = end + 1;
+    }
+
+    fn any(&mut self) -> io::Result<Row> {
+        let mut row = Row::at(self.line);
+        let mut within = Within::Start;
+        while row.bytes.len() <= MAX_RECORD_BYTES {
+            let Some(byte) = self.text.next().transpose()? else {
+                row.end = match within {
+                    Within::Quotes => RowEnd::Unclosed,
+                    _ => RowEnd::Text,
+                };
+                return Ok(row);
+            };
+            self.line += u64::from(byte == b'\n');
+            within = match (within, byte) {
+                (Within::Quotes, b'"') => Within::Closed,
+                (Within::Quotes, _) => {
+                    row.push(byte);
+                    Within::Quotes
+                }
+                (Within::Closed, b'"') => {
+                    row.push(byte);
+                    Within::Quotes
+                }
+                (Within::Start, b'"') if self.quotes => Within::Quotes,
+                (_, b'\n' | b'\r') => return Ok(row),
+                (_, byte) if byte == self.delimiter => {
+                    row.cells.push(Vec::new());
+                    Within::Start
+                }
+                (before, _) => {
+                    if before == Within::Closed {
+                        row.misquoted = row.misquoted.or(Some(row.cells.len()));
+                    }
+                    row.push(byte);
+                    Within::Plain
+                }
+            };
+            row.bytes.push(byte);
+            if row.bytes == MARK {
+                row = Row::at(row.line);
+                within = Within::Start;
+            }
+        }
+        row.end = RowEnd::TooLong;
+        Ok(row)
     }
 }
 
-/// The quoted text that begins at `from`, and the position after its closing quote.
-fn quoted(row: &str, from: usize) -> (Cow<'_, str>, usize) {
-    let bytes = row.as_bytes();
-    let mut field = Cow::Borrowed("");
-    let mut at = from;
-    loop {
-        let end = memchr(b'"', &bytes[at..]).map_or(bytes.len(), |i| at + i);
-        field += &row[at..end];
-        if bytes.get(end + 1) != Some(&b'"') {
-            return (field, (end + 1).min(bytes.len()));
-        }
-        field += "\"";
-        at = end + 2;
+/// The values of a row that is a JSON list, or the fault that stands in its place.
+pub(super) fn values(row: &str) -> Result<Vec<Field<'_>>, Fault> {
+    if row.starts_with('{') {
+        let fault = serde_json::from_str(row);
+        return Err(fault.unwrap_or_else(|error| Fault::new(error.to_string(), "a list of values")));
     }
-}
-
-/// The values of a row that is a JSON list.
-pub(super) fn values(row: &str) -> Result<Vec<&RawValue>, Fault> {
-    serde_json::from_str(row)
-        .map_err(|error| Fault::new(format!("invalid JSON ({error})"), "a list of values"))
+    let values: Vec<&RawValue> = serde_json::from_str(row)
+        .map_err(|error| Fault::new(format!("invalid JSON ({error})"), "a list of values"))?;
+    Ok(values.into_iter().map(Field::of).collect())
 }
 
 /// A field of a record for templates and ids.

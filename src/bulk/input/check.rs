@@ -128,8 +128,8 @@ impl FileCheck<'_> {
     fn check(&self, found: &mut Entries) -> Result<(), Error> {
         let (part, source) = (self.part, &self.part.source);
         let failed = |error: io::Error| Error::from(part.unreadable(&error));
-        let (mut offset, line) = part.body;
-        let mut splitter = Splitter::new(part.form, line);
+        let mut offset = 0;
+        let mut splitter = Splitter::new(part.is_text());
         let mut seen = 0;
         let (mut chunk, mut next) = (Chunk::default(), Chunk::default());
         chunk.read(source, offset).map_err(failed)?;
@@ -193,9 +193,9 @@ impl FileCheck<'_> {
         if !is_empty {
             return Ok(());
         }
-        let expected = match part.form {
-            form if form.is_table() => "at least one row below the header",
-            _ if part.numbers == Numbers::Items => "at least one object in the list",
+        let expected = match part.numbers {
+            _ if part.header.is_some() => "at least one row below the header",
+            Numbers::Items => "at least one object in the list",
             _ => "at least one line that is not blank",
         };
         let fault = Fault::new("no prompts", expected);

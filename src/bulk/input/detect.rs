@@ -1,24 +1,21 @@
 //! Detects the format of lines that have no declared format, and the separator of a table's fields. Lines of another
 //! format would be billed as prompts, so ambiguous lines are rejected with a question.
 
+use std::borrow::Cow;
+
 use memchr::memchr;
 
-use super::Form;
-use super::cells::fields;
+use super::cells::{RowEnd, Rows};
 use super::fault::{Fault, InputError, excerpt};
-use super::records::{Next, is_blank, next_row};
+use super::records::is_blank;
+use super::{Form, PromptSettings};
 use crate::base::bom::without_bom;
 
 /// Maximum length of text that counts as the name of a column.
 const LONGEST_NAME: usize = 40;
 
-/// The kinds of tables that are detected.
-const TABLES: [Form; 4] = [
-    Form::Tsv,
-    Form::Csv,
-    Form::Delimited(b';'),
-    Form::Delimited(b'|'),
-];
+/// The separators of tables that are detected in a text.
+const SEPARATORS: [u8; 4] = [b'\t', b',', b';', b'|'];
 
 /// Rejects text that is not UTF-8 according to its first bytes.
 pub(super) fn check_encoding(start: &[u8]) -> Result<(), Fault> {
@@ -82,7 +79,7 @@ pub(super) fn of_stream(start: &[u8]) -> Result<Form, Fault> {
     }
     let line = std::str::from_utf8(first).unwrap_or_default();
     if is_list(line) {
-        return Err(asked(line, Form::Json));
+        return Err(asked(line, "a JSON list", "json"));
     }
     check_text(start).map(|()| Form::Text)
 }
@@ -93,36 +90,38 @@ pub(super) fn check_text(start: &[u8]) -> Result<(), Fault> {
     let (Ok(line), Ok(second)) = (std::str::from_utf8(first), std::str::from_utf8(second)) else {
         return Ok(());
     };
-    let named = named_delimiter(&[first, b"\n"].concat()).map(|_| Form::Csv);
-    let is_object = line.starts_with('{') && serde_json::from_str::<Object>(line).is_ok();
+    if line.starts_with('{') && serde_json::from_str::<Object>(line).is_ok() {
+        return Err(asked(line, "JSON lines", "jsonl"));
+    }
     // A line with commas is normal in a text; a second one with the same number is not.
     let table = || {
-        TABLES.into_iter().find(|form| {
-            let (n, by) = (columns(line, *form), form.delimiter());
-            n > 1 && by.is_some_and(|by| fields(second, by).len() == n)
+        SEPARATORS.into_iter().find(|by| {
+            let n = columns(line, *by);
+            n > 1 && cells(second, *by).len() == n
         })
     };
-    let form = if is_object {
-        Some(Form::Jsonl)
-    } else {
-        named.or_else(table)
-    };
-    form.map_or(Ok(()), |form| Err(asked(line, form)))
+    let named = named_delimiter(&[first, b"\n"].concat()).map(|_| b',');
+    match named.or_else(table) {
+        None => Ok(()),
+        Some(b'\t') => Err(asked(line, "a table", "tsv")),
+        Some(_) => Err(asked(line, "a table", "csv")),
+    }
 }
 
 type Object = serde_json::Map<String, serde_json::Value>;
 
-fn asked(line: &str, form: Form) -> Fault {
-    let (what, name) = match form {
-        Form::Json => ("a JSON list", "json"),
-        Form::Jsonl | Form::JsonRows => ("JSON lines", "jsonl"),
-        Form::Tsv => ("a table", "tsv"),
-        Form::Csv | Form::Delimited(_) | Form::Plain(_) | Form::Text => ("a table", "csv"),
-    };
+fn asked(line: &str, what: &str, name: &str) -> Fault {
     Fault::new(
         format!("what looks like {what} ({})", excerpt(line)),
         format!("one prompt per line; set the format: --format {name}, or --format txt for text"),
     )
+}
+
+/// The cells of a line as the row of a table.
+fn cells(line: &str, by: u8) -> Vec<String> {
+    let row = Rows::new(line.as_bytes(), by, true, 1).next();
+    let row = row.ok().flatten().unwrap_or_default();
+    row.texts().map(Cow::into_owned).collect()
 }
 
 fn first_lines(start: &[u8]) -> [&[u8]; 2] {
@@ -141,12 +140,9 @@ fn is_list(line: &str) -> bool {
 }
 
 /// Number of columns if the line looks like a row of a table: of names, or of quoted fields; otherwise 0.
-fn columns(line: &str, form: Form) -> usize {
-    let Some(delimiter) = form.delimiter() else {
-        return 0;
-    };
-    let row = fields(line, delimiter);
-    let by = char::from(delimiter);
+fn columns(line: &str, by: u8) -> usize {
+    let row = cells(line, by);
+    let by = char::from(by);
     let letter = |c: char| c.is_alphanumeric() || "_-. ()/#%&$@*".contains(c);
     let is_name = |name: &str| name.chars().count() <= LONGEST_NAME && name.chars().all(letter);
     let names = row.iter().all(|name| is_name(name.trim()))
@@ -157,10 +153,35 @@ fn columns(line: &str, form: Form) -> usize {
 }
 
 /// Separators that are detected, in addition to the comma.
-pub(super) const OTHERS: [u8; 3] = [b';', b'\t', b'|'];
+const OTHERS: [u8; 3] = [b';', b'\t', b'|'];
+
+/// The separator of a table that begins with these bytes, and the length of the line that names it. `last` means that no
+/// more bytes follow.
+pub(crate) fn delimiter(
+    start: &[u8],
+    last: bool,
+    form: Form,
+    settings: &PromptSettings,
+) -> Result<(u8, usize), Fault> {
+    check_encoding(start)?;
+    if settings.delimiter.is_some_and(|by| !can_delimit(by)) {
+        return Err(Fault::new(
+            "a delimiter that cannot separate fields",
+            "one ASCII character that is not a quote or a line end",
+        ));
+    }
+    let named = named_delimiter(start);
+    let skipped = named.map_or(0, |(_, len)| len);
+    let by = match (settings.delimiter, named, form) {
+        (Some(by), ..) | (None, Some((by, _)), _) => by,
+        (None, None, Form::Tsv) => b'\t',
+        _ => find_delimiter(&start[skipped..], last)?,
+    };
+    Ok((by, skipped))
+}
 
 /// The separator that a first line such as `sep=;` names, and the length of that line.
-pub(super) fn named_delimiter(start: &[u8]) -> Option<(u8, usize)> {
+fn named_delimiter(start: &[u8]) -> Option<(u8, usize)> {
     let end = memchr(b'\n', start)?;
     let line = start[..end].strip_suffix(b"\r").unwrap_or(&start[..end]);
     let bare = line.strip_prefix(b"\"").and_then(|l| l.strip_suffix(b"\""));
@@ -173,13 +194,13 @@ pub(super) fn named_delimiter(start: &[u8]) -> Option<(u8, usize)> {
 }
 
 /// Whether it can be a separator.
-pub(super) fn can_delimit(by: u8) -> bool {
+fn can_delimit(by: u8) -> bool {
     by.is_ascii() && !matches!(by, b'"' | b'\n' | b'\r' | 0)
 }
 
 /// Detects the separator from the header and the row below it, which must have the same number of fields. `last` means
 /// that no more bytes follow.
-pub(super) fn find_delimiter(start: &[u8], last: bool) -> Result<u8, Fault> {
+fn find_delimiter(start: &[u8], last: bool) -> Result<u8, Fault> {
     let agree = |by: &u8| {
         let (header, row) = counts(start, *by, last);
         header > 1 && row.is_none_or(|n| n == header)
@@ -205,21 +226,13 @@ pub(super) fn find_delimiter(start: &[u8], last: bool) -> Result<u8, Fault> {
 
 /// Number of fields of the header, and of the row below it, if it exists.
 fn counts(start: &[u8], by: u8, last: bool) -> (usize, Option<usize>) {
-    let count = |row: &[u8]| fields(&String::from_utf8_lossy(row), by).len();
-    let Next::Record {
-        start: at,
-        end,
-        after,
-    } = next_row(start, by, true, last)
-    else {
-        return (0, None);
+    let mut rows = Rows::new(start, by, true, 1);
+    let mut count = || {
+        let row = rows.next().ok()??;
+        let is_complete = row.end == RowEnd::Line || last && row.end == RowEnd::Text;
+        is_complete.then(|| row.len())
     };
-    let below = &start[after..];
-    let row = match next_row(below, by, true, last) {
-        Next::Record { start, end, .. } => Some(count(&below[start..end])),
-        _ => None,
-    };
-    (count(&start[at..end]), row)
+    (count().unwrap_or(0), count())
 }
 
 /// Quoted for a shell.

@@ -106,9 +106,9 @@ fn places<'i>(
 fn id(input: &InputFile, (first, second): Pair) -> Result<String, InputError> {
     for offset in [second, first] {
         let part = input.part_of(offset);
-        let record = part.source.record(part.form, offset - part.base);
+        let record = part.source.record(part.is_text(), offset - part.base);
         let record = record.map_err(|error| part.unreadable(&error))?;
-        let (bytes, ..) = record.unwrap_or_default();
+        let bytes = record.unwrap_or_default();
         if let Some(id) = part.parse(&bytes, input.settings()).id {
             return Ok(id);
         }

@@ -2,6 +2,7 @@
 
 use std::{fmt, io};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::base::names::closest;
@@ -14,19 +15,21 @@ pub(super) const SHOWN: usize = 20;
 /// Maximum length of an excerpt of a value in a message, in characters.
 const EXCERPT: usize = 60;
 
-/// A fault of one record; the caller adds the place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A fault of one record; the caller adds the place. As JSON it stands in the place of a row that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fault {
     pub(crate) found: String,
     pub(crate) expected: String,
     /// The flags of the program that would help. A request from elsewhere cannot use them.
+    #[serde(skip)]
     flags: Option<String>,
     /// Whether it concerns a file that the record names, not the record itself.
+    #[serde(skip)]
     pub(super) of_file: bool,
 }
 
 impl Fault {
-    pub(super) fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
+    pub(crate) fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
         Self {
             found: found.into(),
             expected: expected.into(),
@@ -110,7 +113,7 @@ pub(super) fn check_nul(text: &str) -> Result<(), Fault> {
 
 /// The place of a record in its file, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, derive_more::From)]
-pub(super) enum Place {
+pub(crate) enum Place {
     /// The line at which it begins.
     #[from]
     Line(u64),
@@ -173,7 +176,7 @@ impl InputError {
     }
 
     /// An error in the record at that place.
-    pub(super) fn at(
+    pub(crate) fn at(
         file: impl fmt::Display,
         place: impl Into<Place>,
         text: impl fmt::Display,

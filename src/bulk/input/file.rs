@@ -14,7 +14,7 @@ use super::parse::{bad_row, parse_record};
 use super::records::Next;
 use super::records::next_record;
 use super::source::Source;
-use super::table::CsvHeader;
+use super::table::Header;
 use super::{Form, PromptSettings, detect};
 use crate::base::bom::without_bom;
 use crate::base::{Error, ErrorKind, Sent};
@@ -88,8 +88,8 @@ pub(crate) struct NamedFile {
     pub(crate) numbers: Numbers,
     /// The folder of the files that its records name, if no other is set. Default: the working folder.
     pub(crate) folder: PathBuf,
-    /// The column of a table that is the prompt if there is no template. Default: `prompt`.
-    pub(crate) prompt_column: &'static str,
+    /// The columns of a table, whose records are JSON lists.
+    pub(crate) columns: Option<Columns>,
     /// The files of a folder that were skipped.
     #[cfg(feature = "files")]
     pub(crate) left_out: LeftOut,
@@ -100,15 +100,42 @@ pub(crate) struct NamedFile {
 pub(crate) enum Numbers {
     /// By its lines.
     Lines,
-    /// By the rows of a table; the first one below the header has this number.
+    /// By the rows of a table; the first line has this number.
     #[cfg_attr(not(any(feature = "files", feature = "tables")), expect(dead_code))]
     Rows(u64),
     /// By the elements of a list.
     Items,
 }
 
-/// The default name of the column with the prompt.
-pub(super) const PROMPT: &str = "prompt";
+impl Numbers {
+    /// The place, for messages, of the record that begins at that line.
+    pub(crate) fn place(self, line: u64) -> Place {
+        match self {
+            Self::Lines => Place::Line(line),
+            Self::Rows(first) => Place::Row((first + line).saturating_sub(1)),
+            Self::Items => Place::Item(line),
+        }
+    }
+}
+
+/// The columns of a table.
+pub(crate) struct Columns {
+    pub(crate) names: Vec<String>,
+    /// The line with their names.
+    pub(crate) line: u64,
+    /// The one that is the prompt if there is no template.
+    pub(crate) prompt: &'static str,
+}
+
+impl Columns {
+    pub(crate) fn new(names: Vec<String>, line: u64) -> Self {
+        Self {
+            names,
+            line,
+            prompt: "prompt",
+        }
+    }
+}
 
 impl NamedFile {
     pub(crate) fn new(name: String, form: Form, source: Source) -> Self {
@@ -119,10 +146,38 @@ impl NamedFile {
             origin: None,
             numbers: Numbers::Lines,
             folder: PathBuf::new(),
-            prompt_column: PROMPT,
+            columns: None,
             #[cfg(feature = "files")]
             left_out: LeftOut::default(),
         }
+    }
+}
+
+impl NamedFile {
+    fn header(&self, columns: &Columns, settings: &PromptSettings) -> Result<Header, InputError> {
+        let first = self.source.record(false, 0);
+        let first = first.map_err(|error| InputError::unreadable(&self.name, &error))?;
+        let row = first.unwrap_or_default();
+        Header::new(&columns.names, &row, columns.prompt, settings).map_err(|fault| {
+            match self.numbers {
+                Numbers::Lines => InputError::at(&self.name, columns.line, fault),
+                _ => InputError::of_file(&self.name, fault.to_string()),
+            }
+        })
+    }
+
+    /// Rejects a file that begins like one of another format.
+    fn check_text(&self, settings: &PromptSettings) -> Result<(), InputError> {
+        let mut start = vec![0; FIRST_LOOK];
+        let n = self.source.fill(&mut start, 0);
+        start.truncate(n.map_err(|error| InputError::unreadable(&self.name, &error))?);
+        let checked = match self.form {
+            Form::Text if settings.form.is_none() => {
+                detect::check_encoding(&start).and_then(|()| detect::check_text(&start))
+            }
+            _ => detect::check_encoding(&start),
+        };
+        checked.map_err(|fault| InputError::of_file(&self.name, fault.to_string()))
     }
 }
 
@@ -141,11 +196,10 @@ pub(super) struct Part {
     pub(super) source: Source,
     origin: Option<Source>,
     pub(super) numbers: Numbers,
-    pub(super) header: Option<CsvHeader>,
+    /// The columns of a table.
+    pub(super) header: Option<Header>,
     /// The folder of the files that its records name.
     root: Root,
-    /// The offset and the line of the first record.
-    pub(super) body: (u64, u64),
     /// Number of bytes in the files before this one.
     pub(super) base: u64,
 }
@@ -154,7 +208,7 @@ pub(super) struct Part {
 const FIRST_LOOK: usize = 16 << 10;
 
 impl InputFile {
-    /// Opens the file and reads a table's header.
+    /// Opens the file.
     #[cfg(test)]
     pub(crate) fn open(
         path: &std::path::Path,
@@ -166,7 +220,7 @@ impl InputFile {
         Self::open_all([NamedFile::new(name, form, source)], settings)
     }
 
-    /// Opens files and reads the headers of tables.
+    /// Opens files.
     pub(crate) fn open_all(
         files: impl IntoIterator<Item = NamedFile>,
         settings: PromptSettings,
@@ -175,17 +229,6 @@ impl InputFile {
         for file in files {
             let base = parts.last().map_or(0, Part::end);
             parts.push(Part::open(file, base, &settings)?);
-        }
-        let flag = match (settings.delimiter, settings.quotes) {
-            (Some(_), _) => Some("--delimiter"),
-            (None, Some(_)) => Some("--quotes"),
-            (None, None) => None,
-        };
-        if let (Some(flag), Some(first)) = (flag, parts.first())
-            && !parts.iter().any(|part| part.form.delimiter().is_some())
-        {
-            let fault = Fault::new(flag, "a table of text: other inputs have neither");
-            return Err(InputError::of_file(&first.name, fault.to_string()));
         }
         Ok(Self { parts, settings })
     }
@@ -291,7 +334,7 @@ impl InputFile {
             }
             Err(error) => return Err(part.unreadable(&error)),
         };
-        let Next::Record { start, end, .. } = next_record(part.form, &bytes, true) else {
+        let Next::Record { start, end, .. } = next_record(part.is_text(), &bytes, true) else {
             return Err(self.changed(i, index));
         };
         let record = &bytes[start..end];
@@ -369,93 +412,48 @@ impl Part {
         if let Err(fault) = settings.check(file.form) {
             return Err(InputError::of_file(file.name, fault.to_string()));
         }
-        let mut part = Self {
+        let header = match &file.columns {
+            Some(columns) => Some(file.header(columns, settings)?),
+            None => {
+                file.check_text(settings)?;
+                None
+            }
+        };
+        Ok(Self {
             root: settings.files.root(&file.folder),
             name: file.name,
             form: file.form,
             source: file.source,
             origin: file.origin,
             numbers: file.numbers,
-            header: None,
-            body: (0, 1),
+            header,
             base,
-        };
-        part.find_body(settings, file.prompt_column)?;
-        Ok(part)
+        })
     }
 
-    /// Finds the start of the records: after a byte order mark, a table's header and a list's bracket.
-    fn find_body(&mut self, settings: &PromptSettings, prompt: &str) -> Result<(), InputError> {
-        let failed = |error: io::Error| InputError::unreadable(&self.name, &error);
-        let mut start = vec![0; FIRST_LOOK];
-        let n = self.source.fill(&mut start, 0).map_err(failed)?;
-        start.truncate(n);
-        let of_file = |fault: Fault| InputError::of_file(&self.name, fault.to_string());
-        detect::check_encoding(&start).map_err(of_file)?;
-        let bom = start.len() - without_bom(&start).len();
-        self.body = (bom as u64, 1);
-        let mut from = bom;
-        match self.form {
-            Form::Csv | Form::Tsv | Form::Delimited(_) | Form::Plain(_) => {
-                let named = detect::named_delimiter(&start[bom..]);
-                from += named.map_or(0, |(_, len)| len);
-                let by = match (settings.delimiter, named, self.form.delimiter()) {
-                    (Some(by), ..) | (None, Some((by, _)), _) => by,
-                    (None, None, Some(by)) if self.form != Form::Csv => by,
-                    _ => detect::find_delimiter(&start[from..], n < FIRST_LOOK).map_err(of_file)?,
-                };
-                self.form = if settings.quotes.unwrap_or(self.form.quotes()) {
-                    Form::Delimited(by)
-                } else {
-                    Form::Plain(by)
-                };
-            }
-            Form::JsonRows => {}
-            Form::Text if settings.form.is_none() => {
-                return detect::check_text(&start).map_err(of_file);
-            }
-            Form::Text | Form::Jsonl | Form::Json => return Ok(()),
-        }
-        let header = self.source.record(self.form, from as u64).map_err(failed)?;
-        let Some((bytes, at, after)) = header else {
-            let fault = Fault::new("no header", "a header row with the names of the columns");
-            return Err(InputError::of_file(&self.name, fault.to_string()));
-        };
-        let lines = self.source.lines_of(&[at, after]).map_err(failed)?;
-        let row = self.source.record(self.form, after).map_err(failed)?;
-        let row = row.map_or_else(Vec::new, |(row, ..)| row);
-        let header = CsvHeader::parse(self.form, &bytes, &row, prompt, settings).map_err(
-            |fault| match self.numbers {
-                Numbers::Lines => InputError::at(&self.name, lines[0], fault),
-                _ => InputError::of_file(&self.name, fault.to_string()),
-            },
-        )?;
-        self.header = Some(header);
-        self.body = (after, lines[1]);
-        Ok(())
+    /// Whether its records are lines of text, not of JSON.
+    pub(super) fn is_text(&self) -> bool {
+        self.form == Form::Text
     }
 
     /// Parses a record; returns a fault if it makes no prompt and that ends the check.
     pub(super) fn parse(&self, bytes: &[u8], settings: &PromptSettings) -> ReadRecord {
+        // A file that was appended to another one keeps its byte order mark.
+        let bytes = without_bom(bytes);
         let header = self.header.as_ref();
         let record = parse_record(self.form, header, bytes, settings, &self.root);
-        match keep::check_size(bytes.len(), settings).and(record) {
-            Ok(mut request) => ReadRecord {
-                digest: digest(&request),
-                id: request.id.take(),
-                request: Ok(request),
-                input: None,
-            },
+        let (id, digest, request) = match keep::check_size(bytes.len(), settings).and(record) {
+            Ok(mut request) => (request.id.take(), digest(&request), Ok(request)),
             Err(fault) => {
                 let (id, digest) = bad_row(self.form, header, bytes, settings);
-                let request = Err(fault);
-                ReadRecord {
-                    id,
-                    digest,
-                    request,
-                    input: None,
-                }
+                (id, digest, Err(fault))
             }
+        };
+        ReadRecord {
+            id,
+            digest,
+            request,
+            input: None,
         }
     }
 
@@ -468,7 +466,7 @@ impl Part {
         let text = utf8(without_bom(bytes)).ok()?;
         match &self.header {
             Some(header) => header.kept(text, small),
-            None if small && !settings.has_columns(self.form) => None,
+            None if small && settings.template.is_none() || self.is_text() => None,
             None => keep::of_line(text, settings),
         }
     }
@@ -484,12 +482,7 @@ impl Part {
 
     /// The place, for messages, of the record that begins at that line.
     pub(super) fn place(&self, line: u64) -> Place {
-        match self.numbers {
-            Numbers::Lines => Place::Line(line),
-            // The header is at the first line.
-            Numbers::Rows(first) => Place::Row((first + line).saturating_sub(2)),
-            Numbers::Items => Place::Item(line),
-        }
+        self.numbers.place(line)
     }
 
     /// How the file, or the file it was made from, differs from what was opened.

@@ -39,19 +39,18 @@ use serde_json::{Map, Value};
 use crate::llm::attachment::Root;
 use crate::llm::params::RequestTask;
 
+pub(crate) use cells::{Row, Rows};
 pub(crate) use check::Hooks;
-pub(crate) use detect::{check_file, check_list};
+pub(crate) use detect::{check_file, check_list, delimiter};
 pub(crate) use entry::{EarlierResult, State};
-pub(crate) use fault::InputError;
-pub(crate) use file::{BadRow, InputFile, Item, NamedFile, Numbers, Unread};
+pub(crate) use fault::{Fault, InputError};
+pub(crate) use file::{BadRow, Columns, InputFile, Item, NamedFile, Numbers, Unread};
 pub(crate) use id::{hash_prefix, is_automatic};
 pub(crate) use index::Fit;
 pub(crate) use index::NativeLines;
 pub(crate) use index::{FileIndex, Match, Matching, Totals};
 pub(crate) use parse::parse_alone;
-#[cfg(feature = "tables")]
-pub(crate) use records::Bounded;
-pub(crate) use records::MAX_RECORD_BYTES;
+pub(crate) use records::{Bounded, MAX_RECORD_BYTES, too_long};
 pub(crate) use source::Source;
 pub(crate) use template::Template;
 
@@ -73,12 +72,6 @@ pub enum Form {
     Csv,
     /// Tab-separated, with a header row.
     Tsv,
-    /// A table with a header row whose fields are separated by this byte.
-    Delimited(u8),
-    /// The same without quoting: quotation marks are text, and each line is a row.
-    Plain(u8),
-    /// A table of typed values: one JSON list per line; the first one has the names of the columns.
-    JsonRows,
     /// One prompt per line.
     Text,
 }
@@ -110,23 +103,9 @@ impl Form {
         }
     }
 
-    fn is_table(self) -> bool {
-        self == Self::JsonRows || self.delimiter().is_some()
-    }
-
-    /// The separator of a table's fields.
-    fn delimiter(self) -> Option<u8> {
-        match self {
-            Self::Csv => Some(b','),
-            Self::Tsv => Some(b'\t'),
-            Self::Delimited(by) | Self::Plain(by) => Some(by),
-            Self::Jsonl | Self::Json | Self::JsonRows | Self::Text => None,
-        }
-    }
-
-    /// Whether fields may be quoted.
-    fn quotes(self) -> bool {
-        !matches!(self, Self::Plain(_))
+    /// Whether it is a table of text.
+    pub(crate) fn is_table(self) -> bool {
+        matches!(self, Self::Csv | Self::Tsv)
     }
 }
 

@@ -9,16 +9,15 @@ use super::cells::Field;
 use super::fault::{Fault, check_nul, utf8};
 use super::fields::Parsed;
 use super::json::{self, from_template, prompt};
-use super::table::CsvHeader;
-use super::{Form, PromptSettings, detect};
+use super::table::Header;
+use super::{Form, PromptSettings};
 use crate::base::MemoryManager;
-use crate::base::bom::without_bom;
 use crate::llm::params::RequestTask;
 
-/// Parses a record without its line end. Rows of a table need the header.
+/// Parses a record without its line end; with a header, a row of a table.
 pub(crate) fn parse_record(
     form: Form,
-    header: Option<&CsvHeader>,
+    header: Option<&Header>,
     bytes: &[u8],
     settings: &PromptSettings,
     root: &Root,
@@ -30,15 +29,12 @@ pub(crate) fn parse_record(
             format!("at most {most}, 1/3 of the memory limit (--max-memory SIZE)"),
         ));
     }
-    // A file that was appended to another one keeps its byte order mark.
-    let text = utf8(without_bom(bytes))?;
-    // JSON does not allow one, and its parser reports it.
-    if form != Form::Jsonl {
-        check_nul(text)?;
-    }
-    let parsed = match (form, header) {
-        (Form::Jsonl, _) => json::line(text, settings)?,
-        (Form::Text, _) => {
+    let text = utf8(bytes)?;
+    let parsed = match header {
+        Some(header) => Parsed::new(header.request(text, settings)?),
+        None if form != Form::Text => json::line(text, settings)?,
+        None => {
+            check_nul(text)?;
             let line = text.strip_suffix('\n').unwrap_or(text);
             let line = line.strip_suffix('\r').unwrap_or(line);
             let request = match &settings.template {
@@ -49,10 +45,6 @@ pub(crate) fn parse_record(
                 }
             };
             Parsed::new(request)
-        }
-        (_, Some(header)) => Parsed::new(header.request(text, settings)?),
-        (_, None) => {
-            return Err(Fault::new("a row before the header", "a header row"));
         }
     };
     let mut request = settings.fill(parsed);
@@ -89,7 +81,7 @@ fn check_embedded(request: &Request) -> Result<(), Fault> {
 /// The data of a record that makes no prompt: its id, if it can be read, and a hash of its bytes.
 pub(super) fn bad_row(
     form: Form,
-    header: Option<&CsvHeader>,
+    header: Option<&Header>,
     bytes: &[u8],
     settings: &PromptSettings,
 ) -> (Option<String>, [u8; 32]) {
@@ -114,10 +106,6 @@ impl PromptSettings {
             _ if form == Form::Text && self.id_column.is_some() => Err(Fault::new(
                 "--id-column",
                 "a table or JSON: lines of text have neither columns nor ids",
-            )),
-            _ if self.delimiter.is_some_and(|by| !detect::can_delimit(by)) => Err(Fault::new(
-                "a delimiter that cannot separate fields",
-                "one ASCII character that is not a quote or a line end",
             )),
             _ if form == Form::Text && self.keep.is_on() => Err(Fault::new(
                 "--keep",

@@ -1,14 +1,16 @@
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
 
 use super::*;
 use crate::base::cases::{cases, unescaped};
-use crate::bulk::input::{Keep, Template};
+use crate::bulk::input::{Keep, Rows, Template};
 use crate::llm::params::ResponseFormat;
 
 /// A record of an input in the working folder.
 fn parsed(
     form: Form,
-    header: Option<&CsvHeader>,
+    header: Option<&Header>,
     bytes: &[u8],
     settings: &PromptSettings,
 ) -> Result<Request, Fault> {
@@ -44,15 +46,25 @@ fn each_record_makes_its_request_or_a_fault_with_found_and_expected_values() {
         let [form, template, header, record]: [&str; 4] =
             case.split('¦').collect::<Vec<_>>().try_into().unwrap();
         let settings = with_template(template.trim());
-        let table = |form, row: &str| {
-            let names = header.trim().as_bytes();
-            let header = CsvHeader::parse(form, names, b"", "prompt", &settings)?;
-            parsed(form, Some(&header), row.as_bytes(), &settings)
+        let table = |names: &[String], row: &str| {
+            let header = Header::new(names, b"", "prompt", &settings)?;
+            parsed(Form::Jsonl, Some(&header), row.as_bytes(), &settings)
+        };
+        let csv = |text: &str| {
+            let mut rows = Rows::new(text.as_bytes(), b',', true, 1);
+            let row = rows.next().unwrap().unwrap_or_default();
+            row.texts().map(Cow::into_owned).collect::<Vec<String>>()
         };
         let found = match form.trim() {
             "jsonl" => json_line(record, &settings),
-            "rows" => table(Form::JsonRows, record.trim()),
-            "csv" => table(Form::Csv, &unescaped(record.trim())),
+            "rows" => table(
+                &serde_json::from_str::<Vec<String>>(header).unwrap(),
+                record,
+            ),
+            "csv" => {
+                let row = csv(&unescaped(record.trim()));
+                table(&csv(header.trim()), &json!(row).to_string())
+            }
             "text" => parsed(Form::Text, None, unescaped(record).as_bytes(), &settings),
             other => panic!("{other}"),
         };

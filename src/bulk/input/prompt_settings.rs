@@ -143,11 +143,6 @@ impl PromptSettings {
         self
     }
 
-    /// Whether all fields of a record in that format are data of the user.
-    pub(crate) fn has_columns(&self, form: Form) -> bool {
-        form.is_table() || (form != Form::Text && self.template.is_some())
-    }
-
     pub(crate) fn spool_folder_or_default(&self) -> PathBuf {
         let named = self.spool_folder.clone();
         named.unwrap_or_else(std::env::temp_dir)

@@ -1,32 +1,22 @@
-//! Splits chunks of a file into records, in any format: at a line end; in tables, at one that is not inside quotes.
+//! Splits chunks of a file into records: its lines.
+
+use std::io;
 
 use memchr::{memchr, memchr_iter, memchr2};
 
-use super::Form;
-use super::cells::fields;
 use super::fault::Fault;
-#[cfg(any(feature = "tables", feature = "templates"))]
-use std::io;
-
-/// Finds the first record. `last` means that no more bytes follow.
-pub(super) fn next_record(form: Form, bytes: &[u8], last: bool) -> Next {
-    match form.delimiter() {
-        Some(delimiter) => next_row(bytes, delimiter, form.quotes(), last),
-        None if form == Form::Text => next_text(bytes, last),
-        None => next_line(bytes, last),
-    }
-}
+use crate::base::bom::without_bom;
 
 /// Splits chunks into records and counts lines.
 pub(super) struct Splitter {
-    form: Form,
+    is_text: bool,
     line: u64,
 }
 
 impl Splitter {
-    /// Begins at `line`.
-    pub(super) fn new(form: Form, line: u64) -> Self {
-        Self { form, line }
+    /// Begins at the first line of a file.
+    pub(super) fn new(is_text: bool) -> Self {
+        Self { is_text, line: 1 }
     }
 
     /// The line of the first byte that was not split yet.
@@ -44,7 +34,7 @@ impl Splitter {
     ) -> Result<usize, Fault> {
         let mut at = 0;
         loop {
-            let (start, end, after) = match next_record(self.form, &bytes[at..], last) {
+            let (start, end, after) = match next_record(self.is_text, &bytes[at..], last) {
                 Next::Record { start, end, after } => (at + start, at + end, at + after),
                 Next::Partial(skip) => {
                     self.pass(&bytes[at..at + skip]);
@@ -54,13 +44,6 @@ impl Splitter {
                     } else {
                         Ok(at)
                     };
-                }
-                Next::Unclosed(start) => {
-                    self.pass(&bytes[at..at + start]);
-                    return Err(Fault::new(
-                        "a quoted field that is still open at the end of the file",
-                        "a closing quote, or --quotes off if quotation marks are text in this file",
-                    ));
                 }
             };
             self.pass(&bytes[at..start]);
@@ -82,7 +65,7 @@ impl Splitter {
     }
 }
 
-fn too_long() -> Fault {
+pub(crate) fn too_long() -> Fault {
     Fault::new(
         "a record of more than 64 MiB",
         "records of at most 64 MiB (is a quote or a line end missing?)",
@@ -93,10 +76,8 @@ fn too_long() -> Fault {
 pub(crate) const MAX_RECORD_BYTES: usize = 64 << 20;
 
 /// Accepts at most as many bytes as a record may have.
-#[cfg(any(feature = "tables", feature = "templates"))]
 pub(crate) struct Bounded<'b>(pub(crate) &'b mut Vec<u8>);
 
-#[cfg(any(feature = "tables", feature = "templates"))]
 impl io::Write for Bounded<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.0.len() + bytes.len() > MAX_RECORD_BYTES {
@@ -133,18 +114,22 @@ pub(super) enum Next {
     },
     /// Only blank lines up to this position, then an incomplete record.
     Partial(usize),
-    /// A quote that is not closed at the end of the input.
-    Unclosed(usize),
 }
 
 pub(super) fn is_blank(line: &[u8]) -> bool {
-    line.trim_ascii().is_empty()
+    without_bom(line).trim_ascii().is_empty()
 }
 
-pub(super) fn next_line(bytes: &[u8], last: bool) -> Next {
+/// Finds the first line that is not blank. In a text a lone carriage return ends a line, too. `last` means that no more
+/// bytes follow.
+pub(super) fn next_record(is_text: bool, bytes: &[u8], last: bool) -> Next {
+    let line_end = |rest: &[u8]| match is_text {
+        true => memchr2(b'\n', b'\r', rest),
+        false => memchr(b'\n', rest),
+    };
     let mut start = 0;
     loop {
-        let (end, after) = match memchr(b'\n', &bytes[start..]) {
+        let (end, after) = match line_end(&bytes[start..]) {
             Some(i) => (start + i, start + i + 1),
             None if last && start < bytes.len() => (bytes.len(), bytes.len()),
             None => return Next::Partial(start),
@@ -156,107 +141,6 @@ pub(super) fn next_line(bytes: &[u8], last: bool) -> Next {
         }
         start = after;
     }
-}
-
-/// Finds the first line of a text, in which a lone carriage return ends a line, too.
-pub(super) fn next_text(bytes: &[u8], last: bool) -> Next {
-    let mut at = 0;
-    loop {
-        match any_row(&bytes[at..], 0, false, last) {
-            Next::Record { start, end, after } if is_blank(&bytes[at + start..at + end]) => {
-                at += after;
-            }
-            Next::Record { start, end, after } => {
-                return Next::Record {
-                    start: at + start,
-                    end: at + end,
-                    after: at + after,
-                };
-            }
-            Next::Partial(start) | Next::Unclosed(start) => return Next::Partial(at + start),
-        }
-    }
-}
-
-/// Finds the first row. Rows of empty cells count as blank lines, because spreadsheets write them below a table.
-pub(super) fn next_row(bytes: &[u8], delimiter: u8, quotes: bool, last: bool) -> Next {
-    let mut at = 0;
-    loop {
-        match any_row(&bytes[at..], delimiter, quotes, last) {
-            Next::Record { start, end, after } => {
-                let (start, end) = (at + start, at + end);
-                if !is_empty_row(&bytes[start..end], delimiter) {
-                    let after = at + after;
-                    return Next::Record { start, end, after };
-                }
-                at += after;
-            }
-            Next::Partial(start) => return Next::Partial(at + start),
-            Next::Unclosed(start) => return Next::Unclosed(at + start),
-        }
-    }
-}
-
-fn is_empty_row(row: &[u8], delimiter: u8) -> bool {
-    let nothing = |b: &u8| *b == delimiter || matches!(b, b' ' | b'\t' | b'"');
-    let text = std::str::from_utf8(row).unwrap_or_default();
-    row.contains(&delimiter)
-        && row.iter().all(nothing)
-        && fields(text, delimiter)
-            .iter()
-            .all(|cell| cell.trim().is_empty())
-}
-
-fn any_row(bytes: &[u8], delimiter: u8, quotes: bool, last: bool) -> Next {
-    let is_end = |b: &u8| matches!(b, b'\n' | b'\r');
-    let Some(start) = bytes.iter().position(|b| !is_end(b)) else {
-        return Next::Partial(bytes.len());
-    };
-    let row = &bytes[start..];
-    let end = match memchr2(b'\n', b'\r', row) {
-        Some(end) if !quotes || memchr(b'"', &row[..end]).is_none() => Some(end),
-        None if !quotes => last.then_some(row.len()),
-        _ => match quoted_row_end(row, delimiter) {
-            (Some(end), _) => Some(end),
-            (None, open) if last && open => return Next::Unclosed(start),
-            (None, _) => last.then_some(row.len()),
-        },
-    };
-    match end {
-        Some(end) => Next::Record {
-            start,
-            end: start + end,
-            after: (start + end + 1).min(bytes.len()),
-        },
-        None => Next::Partial(start),
-    }
-}
-
-/// The end of a row that contains quotes, or whether its last quote is not closed.
-fn quoted_row_end(row: &[u8], delimiter: u8) -> (Option<usize>, bool) {
-    let mut field_start = true;
-    let mut at = 0;
-    while let Some(&byte) = row.get(at) {
-        if byte == b'"' && field_start {
-            loop {
-                match memchr(b'"', &row[at + 1..]) {
-                    None => return (None, true),
-                    Some(i) => at += i + 2,
-                }
-                if row.get(at) != Some(&b'"') {
-                    break;
-                }
-            }
-            field_start = false;
-            continue;
-        }
-        if matches!(byte, b'\n' | b'\r') {
-            return (Some(at), false);
-        }
-        field_start = byte == delimiter;
-        at += 1;
-    }
-    (None, false)
 }
 
 #[cfg(test)]

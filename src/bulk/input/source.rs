@@ -8,9 +8,7 @@ use std::time::SystemTime;
 
 use memchr::memchr_iter;
 
-use super::Form;
-use super::records::next_record;
-use super::records::{MAX_RECORD_BYTES, Next};
+use super::records::{MAX_RECORD_BYTES, Next, next_record};
 
 /// An open regular file.
 #[derive(Debug)]
@@ -149,23 +147,19 @@ impl Source {
         }
     }
 
-    /// The first record from `offset` on, whose length is unknown: its bytes, its start, and the start of the next one.
-    pub(super) fn record(
-        &self,
-        form: Form,
-        offset: u64,
-    ) -> io::Result<Option<(Vec<u8>, u64, u64)>> {
+    /// The first record from `offset` on, whose length is unknown.
+    pub(super) fn record(&self, is_text: bool, offset: u64) -> io::Result<Option<Vec<u8>>> {
         let mut len = 16 << 10;
         loop {
             let mut buffer = vec![0; len];
             let filled = self.fill(&mut buffer, offset)?;
             buffer.truncate(filled);
             let last = filled < len;
-            match next_record(form, &buffer, last) {
-                Next::Record { start, end, after } => {
+            match next_record(is_text, &buffer, last) {
+                Next::Record { start, end, .. } => {
                     buffer.truncate(end);
                     buffer.drain(..start);
-                    return Ok(Some((buffer, offset + start as u64, offset + after as u64)));
+                    return Ok(Some(buffer));
                 }
                 _ if last || len > MAX_RECORD_BYTES => return Ok(None),
                 _ => len *= 4,

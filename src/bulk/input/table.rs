@@ -1,47 +1,19 @@
-//! Tables: the header row, and the requests of rows.
+//! Tables: the columns, and the requests of rows, which are JSON lists.
 
-use std::borrow::Cow;
 use std::collections::HashSet;
 
-use super::cells::{Field, quoted_fields, values};
-use super::fault::{Fault, check_nul, hint, listed, utf8};
+use super::cells::{Field, values};
+use super::fault::{Fault, hint, listed};
 use super::json::{filled, from_template, prompt};
 use super::keep::{Keep, Object};
 use super::messages::{self, MESSAGES};
-use super::{Form, PromptSettings, id};
+use super::{PromptSettings, id};
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 
-/// The cells of a row of text.
-fn text_cells(form: Form, row: &str, delimiter: u8) -> Result<Vec<Cow<'_, str>>, Fault> {
-    if form.quotes() {
-        return quoted_fields(row, delimiter);
-    }
-    let cells = row.split(char::from(delimiter));
-    Ok(cells.map(Cow::Borrowed).collect())
-}
-
-/// The typed cells of a row.
-fn typed_cells(form: Form, row: &str) -> Result<Vec<Field<'_>>, Fault> {
-    Ok(match form.delimiter() {
-        Some(delimiter) => text_cells(form, row, delimiter)?
-            .into_iter()
-            .map(Field::Text)
-            .collect(),
-        None => values(row)?.into_iter().map(Field::of).collect(),
-    })
-}
-
-/// The cells of a row, as texts.
-fn cells(form: Form, row: &str) -> Result<Vec<Cow<'_, str>>, Fault> {
-    let cells = typed_cells(form, row)?.into_iter();
-    Ok(cells.map(Field::into_text).collect())
-}
-
 /// The columns of a table and their uses.
 #[derive(Debug, Clone)]
-pub(crate) struct CsvHeader {
-    form: Form,
+pub(crate) struct Header {
     names: Vec<String>,
     id: Option<usize>,
     /// Whether a row without an id is rejected.
@@ -53,23 +25,17 @@ pub(crate) struct CsvHeader {
     kept: Vec<usize>,
 }
 
-impl CsvHeader {
-    /// Parses the header row and checks that prompts can be made from it; `prompt` is the name of the column with the
-    /// prompt if there is no template. The row below it is only used to suggest a column.
-    pub(crate) fn parse(
-        form: Form,
-        bytes: &[u8],
+impl Header {
+    /// Checks that prompts can be made from these columns; `prompt` is the name of the column with the prompt if there is
+    /// no template. The first row is only used to suggest a column.
+    pub(crate) fn new(
+        names: &[String],
         row: &[u8],
         prompt: &str,
         settings: &PromptSettings,
     ) -> Result<Self, Fault> {
         let template = settings.template.as_ref();
-        let header = utf8(bytes)?;
-        check_nul(header)?;
-        let names: Vec<String> = cells(form, header)?
-            .iter()
-            .map(|name| name.trim().to_owned())
-            .collect();
+        let names: Vec<String> = names.iter().map(|name| name.trim().to_owned()).collect();
         let column = |name: &str| names.iter().position(|other| other == name);
         let caseless = |name: &str| {
             let own = column(name);
@@ -94,7 +60,6 @@ impl CsvHeader {
         let header = Self {
             named: named(&names),
             kept,
-            form,
             id,
             id_wanted: settings.id_column.is_some(),
             prompt: column(prompt).or_else(|| column(MESSAGES)),
@@ -110,8 +75,8 @@ impl CsvHeader {
             }
             None if header.prompt.is_none() => {
                 let row = String::from_utf8_lossy(row);
-                let row = cells(form, &row).unwrap_or_default();
-                let cell = |i: usize| row.get(i).map_or(0, |cell| cell.chars().count());
+                let row = values(&row).unwrap_or_default();
+                let cell = |i: usize| row.get(i).map_or(0, |cell| cell.as_text().chars().count());
                 let example = (0..names.len())
                     .rev()
                     .filter(|i| !names[*i].is_empty() && (names.len() == 1 || id != Some(*i)))
@@ -149,30 +114,9 @@ impl CsvHeader {
         }
     }
 
-    /// Rejects a row of several lines if each of them could be a row: most programs write tabs between fields without
-    /// any quoting, and then a text that begins with a quotation mark would swallow the rows below it.
-    fn one_row(&self, row: &str) -> Result<(), Fault> {
-        let whole = |line: &str| line.matches('\t').count() + 1 == self.names.len();
-        if self.form != Form::Delimited(b'\t')
-            || self.names.len() < 2
-            || !row.contains('\n')
-            || !row.lines().all(whole)
-        {
-            return Ok(());
-        }
-        Err(Fault::new(
-            "a quoted field of several lines, each of which could be a row",
-            "--quotes off if quotation marks are text in this file, or --quotes on if they enclose fields",
-        ))
-    }
-
     /// The request of a row.
     pub(super) fn request(&self, row: &str, settings: &PromptSettings) -> Result<Request, Fault> {
-        let text = row;
-        let mut row = typed_cells(self.form, text)?;
-        if settings.quotes.is_none() {
-            self.one_row(text)?;
-        }
+        let mut row = values(row)?;
         if row.len() != self.names.len() {
             return Err(Fault::new(
                 format!("a row of {} fields", row.len()),
@@ -180,8 +124,7 @@ impl CsvHeader {
             ));
         }
         let same = |(cell, name): (&Field<'_>, &String)| cell.as_text().trim() == name;
-        let text = self.form.delimiter().is_some();
-        if text && row.len() > 1 && row.iter().zip(&self.names).all(same) {
+        if row.len() > 1 && row.iter().zip(&self.names).all(same) {
             return Err(Fault::new(
                 "the header once more",
                 "rows below it: files are not joined to be read, but named one behind the other",
@@ -231,10 +174,10 @@ fn kept(names: &[String], keep: &Keep) -> Result<Vec<usize>, Fault> {
     Ok(kept.filter(|i| keep.takes(&names[*i])).collect())
 }
 
-impl CsvHeader {
+impl Header {
     /// The kept fields of a row, or all; `None` if the number of cells differs from the number of columns.
     pub(super) fn kept(&self, row: &str, all: bool) -> Option<RawJson> {
-        let cells = typed_cells(self.form, row).ok()?;
+        let cells = values(row).ok()?;
         let mut object = Object::new();
         for column in if all { &self.named } else { &self.kept } {
             let name = &self.names[*column];
@@ -249,8 +192,8 @@ impl CsvHeader {
 
     /// The id of a row that makes no prompt.
     pub(super) fn id(&self, row: &str) -> Option<String> {
-        let row = cells(self.form, row).ok()?;
+        let row = values(row).ok()?;
         let (name, id) = (&self.names[self.id?], row.get(self.id?)?);
-        id::checked(name, id).ok()
+        id::checked(name, id.as_text()).ok()
     }
 }

@@ -1,14 +1,19 @@
-//! Tables that are not text: Parquet and worksheets. Each is written once as lines of JSON lists; the first line has the
-//! names of the columns.
-
-#[cfg(feature = "tables")]
-mod rows;
+//! Tables that are not text: Parquet and worksheets.
 
 use std::fmt;
 use std::path::Path;
 
+#[cfg(feature = "tables")]
+use batchwright_tables::{Error as TableError, Rows, Value};
+
+#[cfg(feature = "tables")]
+use super::rows::Spooled;
 use crate::base::{Context, Error};
+#[cfg(feature = "tables")]
+use crate::bulk::input::{Columns, Numbers};
 use crate::bulk::input::{InputError, NamedFile, PromptSettings, Source};
+#[cfg(feature = "tables")]
+use crate::bulk::spool::SpoolFile;
 
 /// What is said about a table in a program that was built without them.
 #[cfg(not(feature = "tables"))]
@@ -99,16 +104,19 @@ impl Kind {
         ctx: &Context,
     ) -> Result<NamedFile, Error> {
         let name = path.display().to_string();
-        let most = settings.most_unpacked(origin.len());
-        let mut rows = rows::Spooled::new(&name, folder, most, ctx)?;
+        let spool = SpoolFile::new(folder, &name, settings.most_unpacked(origin.len()))?;
+        let mut rows = Spooled::new(&name, spool, ctx);
         let read = match self {
             Self::Parquet => batchwright_tables::read_parquet(path, &mut rows),
             Self::Xlsx => {
                 batchwright_tables::read_sheet(path, settings.sheet.as_deref(), &mut rows)
             }
         };
-        read.map_err(|error| rows.fault(error))?;
-        rows.into_file(origin)
+        read.map_err(|error| fault(&name, error))?;
+        Ok(NamedFile {
+            origin: Some(origin),
+            ..rows.into_file()?
+        })
     }
 
     /// Says how to get a program that reads it.
@@ -122,6 +130,45 @@ impl Kind {
         _: &Context,
     ) -> Result<NamedFile, Error> {
         Err(InputError::of_file(path.display(), NOT_BUILT).into())
+    }
+}
+
+/// An error of the table as one of the input.
+#[cfg(feature = "tables")]
+fn fault(name: &str, error: TableError) -> Error {
+    let why = match error {
+        TableError::Failed(error) => match error.downcast::<Error>() {
+            Ok(error) => return *error,
+            Err(other) => other.to_string(),
+        },
+        refused => refused.to_string(),
+    };
+    InputError::of_file(name, why).into()
+}
+
+#[cfg(feature = "tables")]
+fn passed(error: Error) -> TableError {
+    TableError::Failed(error.into())
+}
+
+#[cfg(feature = "tables")]
+impl Rows for Spooled<'_> {
+    fn columns(&mut self, names: &[String], before: u64) -> Result<(), TableError> {
+        if names.is_empty() {
+            let why = "found no columns; expected a table with some";
+            return Err(TableError::Refused(why.to_owned()));
+        }
+        self.columns = Some(Columns::new(names.to_vec(), before));
+        self.numbers = Numbers::Rows(before + 1);
+        Ok(())
+    }
+
+    fn row(&mut self, values: &[Value]) -> Result<(), TableError> {
+        let written = match values {
+            [] => self.blank(),
+            values => self.row(values),
+        };
+        written.map_err(passed)
     }
 }
 
