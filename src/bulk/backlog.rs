@@ -1,6 +1,6 @@
 //! The backlog of a file: an index in memory, the prompts themselves on disk.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
@@ -12,8 +12,6 @@ use crate::engine::work::{Cost, Take, Ticket};
 
 use crate::llm::carried::Carried;
 use crate::llm::pack::{Pack, PackLimits, next_calls};
-
-use super::copies::Copies;
 
 use super::input::FileIndex;
 use super::lines::Named;
@@ -43,7 +41,7 @@ struct Cursor {
 
 /// The items of a file that are to be sent.
 pub(crate) struct FileBacklog<'r> {
-    copies: Arc<Copies>,
+    index: &'r FileIndex,
     /// The kinds of items, by the number in the index.
     kinds: Vec<ItemKind>,
     /// One per class, so the items of a closed quota are skipped without a check of each.
@@ -59,7 +57,7 @@ pub(crate) struct FileBacklog<'r> {
 
 impl<'r> FileBacklog<'r> {
     pub(crate) fn new(
-        copies: Arc<Copies>,
+        index: &'r FileIndex,
         kinds: impl IntoIterator<Item = KindPlan>,
         options: FileRunOptions,
         output_cap: Option<u32>,
@@ -79,7 +77,7 @@ impl<'r> FileBacklog<'r> {
             kinds: plans,
             cursors,
             allowance: options.max_items.unwrap_or(usize::MAX),
-            copies,
+            index,
             options,
             output_cap,
             limits: Box::new(limits),
@@ -98,12 +96,12 @@ impl<'r> FileBacklog<'r> {
                 continue;
             }
             let at = self.advance(cursor);
-            if at < self.index().len() && best.is_none_or(|(first, _)| at < first) {
+            if at < self.index.len() && best.is_none_or(|(first, _)| at < first) {
                 best = Some((at, cursor));
             }
         }
         let (first, cursor) = best?;
-        let kind = self.index().class(first);
+        let kind = self.index.class(first);
         let limits = if self.kinds[usize::from(kind)].packs {
             (self.limits)()
         } else {
@@ -119,7 +117,7 @@ impl<'r> FileBacklog<'r> {
                 break;
             }
             at = self.advance(cursor);
-            let is_there = at < self.index().len() && self.index().class(at) == kind;
+            let is_there = at < self.index.len() && self.index.class(at) == kind;
             if !is_there || !limits.fits(pack.len(), tokens, self.tokens(at)) {
                 break;
             }
@@ -128,13 +126,13 @@ impl<'r> FileBacklog<'r> {
     }
 
     fn tokens(&self, at: usize) -> u32 {
-        let bytes = self.index().end(at) - self.index().offset(at);
+        let bytes = self.index.end(at) - self.index.offset(at);
         u32::try_from(bytes / 4).unwrap_or(u32::MAX)
     }
 
     fn advance(&mut self, cursor: usize) -> usize {
         let mut at = self.cursors[cursor].next;
-        while at < self.index().len() && !self.wanted(at, cursor) {
+        while at < self.index.len() && !self.wanted(at, cursor) {
             at += 1;
         }
         self.cursors[cursor].next = at;
@@ -142,15 +140,8 @@ impl<'r> FileBacklog<'r> {
     }
 
     fn wanted(&self, at: usize, cursor: usize) -> bool {
-        let index = self.index();
-        self.kinds[usize::from(index.class(at))].cursor == cursor
-            && !index.is_bad(at)
-            && self.options.want(index.state(at))
-            && !self.copies.equals.is_spared(at)
-    }
-
-    fn index(&self) -> &FileIndex {
-        &self.copies.index
+        let index = self.index;
+        self.kinds[usize::from(index.class(at))].cursor == cursor && self.options.sends(index, at)
     }
 
     fn ticket(&self, pack: Pack<Stored>, tries: Tries) -> Ticket<Pack<FileTask>> {
@@ -175,14 +166,14 @@ impl<'r> FileBacklog<'r> {
     }
 
     fn class(&self, item: u32) -> &Class {
-        let kind = usize::from(self.index().class(item as usize));
+        let kind = usize::from(self.index.class(item as usize));
         &self.cursors[self.kinds[kind].cursor].class
     }
 
     /// True if no item is left that was never taken.
     fn exhausted(&mut self) -> bool {
         self.allowance == 0
-            || (0..self.cursors.len()).all(|cursor| self.advance(cursor) >= self.index().len())
+            || (0..self.cursors.len()).all(|cursor| self.advance(cursor) >= self.index.len())
     }
 }
 
@@ -236,7 +227,7 @@ impl Backlog for FileBacklog<'_> {
             let class = &backlog.cursors[cursor].class;
             let step = availability.callable_step(class, 0);
             step.is_some_and(|step| class.quota(step) == quota)
-                && backlog.advance(cursor) < backlog.index().len()
+                && backlog.advance(cursor) < backlog.index.len()
         };
         let may_take = self.allowance > 0;
         self.waiting.waits_for(quota)
@@ -254,26 +245,16 @@ pub(crate) struct FileTask {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::cancel::Context;
     use crate::base::error::ErrorKind;
-    use crate::bulk::copies::Equals;
     use crate::bulk::copies::equals_tests::{checked, checked_file};
-    use crate::bulk::input::InputFile;
-    use crate::bulk::prompts::{MOST_PACKED, PromptSettings};
+    use crate::bulk::prompts::{CheckedFile, MOST_PACKED, PromptSettings};
     use crate::engine::limiter::QuotaId;
     use crate::llm::params::RequestTask;
 
     const NOW: Time = Time::from_nanos(1_000);
 
-    fn without_copies(input: Arc<InputFile>, index: Arc<FileIndex>) -> Copies {
-        Copies {
-            input,
-            index,
-            equals: Equals::default(),
-            options: FileRunOptions::default(),
-            ctx: Context::new(),
-            begins: 0,
-        }
+    fn indexed(file: CheckedFile) -> &'static FileIndex {
+        Box::leak(Box::new(file.items.finish()))
     }
 
     /// A backlog of ten items, each with a route of two providers.
@@ -286,16 +267,9 @@ mod tests {
         options: FileRunOptions,
         limits: PackLimits,
     ) -> FileBacklog<'static> {
-        let file = checked(prompts);
-        let index = Arc::new(file.items.finish());
+        let index = indexed(checked(prompts));
         let kinds = [(Class::new([QuotaId(1), QuotaId(2)]), true)];
-        FileBacklog::new(
-            Arc::new(without_copies(file.input, index)),
-            kinds,
-            options,
-            None,
-            move || limits,
-        )
+        FileBacklog::new(index, kinds, options, None, move || limits)
     }
 
     fn taken(backlog: &mut FileBacklog<'_>, max: usize) -> Vec<Vec<u32>> {
@@ -372,7 +346,7 @@ mod tests {
         assert!(!packs[MOST_PACKED] && packs[..MOST_PACKED].iter().all(|packs| *packs));
         let class = Class::new([QuotaId(1)]);
         let mut backlog = FileBacklog::new(
-            Arc::new(without_copies(file.input, Arc::new(file.items.finish()))),
+            indexed(file),
             packs.into_iter().map(|packs| (class.clone(), packs)),
             FileRunOptions::default(),
             None,

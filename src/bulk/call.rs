@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 use std::time::Duration;
 
-use crate::base::{Context, Error, Usage};
+use crate::base::{Context, Error, Usage, Usd};
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::llm::carried::Carried;
@@ -82,18 +82,17 @@ impl Measure {
         all
     }
 
-    /// The measurements of items with the answer of another one, for which it was billed.
-    pub(crate) fn of_equals(answer: &Response, items: u64) -> Self {
+    /// The measurements of an item with the answer of another one, for which it was billed.
+    pub(crate) fn of_equals(answer: &Response) -> Self {
         let one = Self::of([answer]);
         Self {
-            items,
-            shared: items,
-            vectors: items * one.vectors,
-            dimensions: one.dimensions,
-            truncated: items * one.truncated,
-            warned: items * one.warned,
-            extracted: one.extracted,
-            ..Self::default()
+            shared: 1,
+            usage: None,
+            cost_usd: Usd::ZERO,
+            priced: 0,
+            unpriced: 0,
+            cache_saved: 0,
+            ..one
         }
     }
 }

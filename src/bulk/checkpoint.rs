@@ -1,6 +1,5 @@
 //! A file run whose calls are made elsewhere: selects the requests to submit, and saves the results.
 
-use std::io::{self, Write};
 use std::sync::Arc;
 
 use crate::base::{Clock, Error, SystemClock, Time};
@@ -12,8 +11,8 @@ use crate::observe::progress::{Phase, Progress};
 use crate::observe::tally::{Measure, Tally};
 
 use super::file::FileRun;
-use super::input::{FileIndex, Fit, InputFile, Matching, State, hash_prefix};
-use super::open_output::OpenOutput;
+use super::input::{FileIndex, Fit, InputFile, State, hash_prefix};
+use super::open_output::{OpenOutput, Unsaved};
 use super::options::{FileRunOptions, RunPlan, RunReport};
 use super::results::{PreviousLine, ResultsFile};
 use super::tidy::tidy;
@@ -26,21 +25,10 @@ pub(crate) struct Line {
     pub text: String,
 }
 
-/// Why no line was saved.
-#[derive(Debug)]
-pub(crate) enum Unsaved {
-    /// A temporary problem, such as a full disk: saving can be retried.
-    Now(Error),
-    /// A permanent problem.
-    Ever(Error),
-    /// The reader of the output has closed it.
-    ReaderGone,
-}
-
 /// An output with its input, while the calls are made elsewhere.
 pub(crate) struct Checkpoint {
     input: Arc<InputFile>,
-    items: Items,
+    items: FileIndex,
     output: OpenOutput,
     plan: RunPlan,
     options: FileRunOptions,
@@ -54,14 +42,6 @@ pub(crate) struct Checkpoint {
     superseded: u64,
 }
 
-/// The index, sorted as needed.
-enum Items {
-    ById(Matching),
-    InOrder(FileIndex),
-    /// While it is being sorted.
-    Nowhere,
-}
-
 impl Checkpoint {
     /// Takes over a prepared run and repairs what a killed run left behind.
     pub(crate) fn open(run: FileRun<'_>) -> Result<Self, Error> {
@@ -72,9 +52,9 @@ impl Checkpoint {
             options,
             ..
         } = run;
-        let index = Arc::unwrap_or_clone(prompts.index);
+        let index = prompts.index;
         let input = prompts.input;
-        if let OpenOutput::File(file) = &mut output {
+        if let Some(file) = output.file() {
             file.mend()?;
         }
         output.restore(&prompts.restored)?;
@@ -84,7 +64,7 @@ impl Checkpoint {
         output.tell_bad_rows(&input, &index, &mut tally)?;
         Ok(Self {
             input,
-            items: Items::InOrder(index),
+            items: index,
             output,
             plan,
             options,
@@ -97,28 +77,8 @@ impl Checkpoint {
     }
 
     /// The index, sorted by id.
-    pub(crate) fn by_id(&mut self) -> &mut Matching {
-        let items = std::mem::replace(&mut self.items, Items::Nowhere);
-        self.items = match items {
-            Items::InOrder(index) => Items::ById(index.into_matching()),
-            other => other,
-        };
-        match &mut self.items {
-            Items::ById(index) => index,
-            _ => unreachable!("it was just sorted"),
-        }
-    }
-
-    fn in_order(&mut self) -> &mut FileIndex {
-        let items = std::mem::replace(&mut self.items, Items::Nowhere);
-        self.items = match items {
-            Items::ById(index) => Items::InOrder(index.finish()),
-            other => other,
-        };
-        match &mut self.items {
-            Items::InOrder(index) => index,
-            _ => unreachable!("it was just sorted"),
-        }
+    pub(crate) fn by_id(&mut self) -> &mut FileIndex {
+        self.items.by_id()
     }
 
     /// The requests that were not submitted, in the order of the input. Each counts as submitted once this iterator
@@ -127,7 +87,7 @@ impl Checkpoint {
         let input = self.input.clone();
         let options = self.options;
         let most = options.max_items.unwrap_or(usize::MAX);
-        let index = self.in_order();
+        let index = self.items.in_order();
         let mut next = 0;
         let unsent = std::iter::from_fn(move || {
             let i = (next..index.len()).find(|i| options.wants(index, *i))?;
@@ -149,21 +109,18 @@ impl Checkpoint {
             .into_iter()
             .filter(|line| is_news(index, line) || (is_file && is_superseded(index, line)))
             .collect();
+        let replies = self.output.replies();
         let mut bytes = Vec::new();
         for line in &lines {
-            match &self.output {
-                OpenOutput::File(file) => {
-                    bytes.extend_from_slice(file.replies().put_line(&line.text).as_bytes());
-                }
-                OpenOutput::Writer(_) | OpenOutput::Closed => {
-                    bytes.extend_from_slice(line.text.as_bytes());
-                }
-            }
+            let text = replies.as_ref().map(|replies| replies.put_line(&line.text));
+            bytes.extend_from_slice(text.as_deref().unwrap_or(&line.text).as_bytes());
             bytes.push(b'\n');
         }
-        if !bytes.is_empty() {
-            write(&mut self.output, &bytes)?;
+        if let Some(file) = self.output.file().filter(|_| !bytes.is_empty()) {
+            // Lines written to a file that was removed would be lost, and deleted from the queue.
+            file.undisturbed().map_err(Unsaved::Ever)?;
         }
+        self.output.write(&bytes)?;
         lines.iter().for_each(|line| self.note(line));
         let index = self.by_id();
         let stays = |line: &&Line| {
@@ -238,7 +195,7 @@ impl Checkpoint {
     /// Ends the run: tidies the output unless the run was stopped, and returns the numbers. If the output is a file, it
     /// stays locked until the returned lock is dropped.
     pub(crate) fn finish(
-        self,
+        mut self,
         mut stop: Option<StopReason>,
         counters: Counters,
     ) -> (RunReport, Option<ResultsFile>) {
@@ -266,7 +223,7 @@ impl Checkpoint {
             match file.undisturbed() {
                 Err(lost) => stop = Some(StopReason::OutputLost(lost)),
                 Ok(()) if compacts => {
-                    compaction = tidy(file, &into_matching(self.items), ordered);
+                    compaction = tidy(file, self.items.by_id(), ordered);
                 }
                 Ok(()) => {}
             }
@@ -286,14 +243,6 @@ impl Checkpoint {
     }
 }
 
-fn into_matching(items: Items) -> Matching {
-    match items {
-        Items::ById(index) => index,
-        Items::InOrder(index) => index.into_matching(),
-        Items::Nowhere => unreachable!("it is only there while it is sorted"),
-    }
-}
-
 /// The beginning of the line's request hash; without a hash, a value that matches nothing.
 fn prefix(line: &Line) -> u64 {
     let hash = line.request_hash.as_deref();
@@ -302,7 +251,7 @@ fn prefix(line: &Line) -> u64 {
 
 /// Whether the output lacks what the line reports. A failure that the output contains was written by a run that was
 /// killed before it could acknowledge it to the queue.
-fn is_news(index: &Matching, line: &Line) -> bool {
+fn is_news(index: &FileIndex, line: &Line) -> bool {
     match index.fit(&line.id, prefix(line)) {
         Fit::Unknown => true,
         Fit::Other => false,
@@ -315,33 +264,10 @@ fn is_news(index: &Matching, line: &Line) -> bool {
 }
 
 /// Whether the line is a billed reply to an outdated request of an item.
-fn is_superseded(index: &Matching, line: &Line) -> bool {
+fn is_superseded(index: &FileIndex, line: &Line) -> bool {
     let is_paid = || {
         let known = serde_json::from_str::<PreviousLine>(&line.text);
         known.is_ok_and(|known| known.is_paid_reply())
     };
     index.fit(&line.id, prefix(line)) == Fit::Other && is_paid()
-}
-
-fn write(output: &mut OpenOutput, bytes: &[u8]) -> Result<(), Unsaved> {
-    match output {
-        OpenOutput::File(file) => append(file, bytes),
-        OpenOutput::Closed => Err(Unsaved::ReaderGone),
-        OpenOutput::Writer(writer) => {
-            let written = writer.write_all(bytes).and_then(|()| writer.flush());
-            written.map_err(|error| match error.kind() {
-                io::ErrorKind::BrokenPipe => Unsaved::ReaderGone,
-                _ => {
-                    let why = format!("cannot write the results: {error}");
-                    Unsaved::Ever(Error::new(crate::base::error::ErrorKind::Invalid, why))
-                }
-            })
-        }
-    }
-}
-
-fn append(file: &mut ResultsFile, bytes: &[u8]) -> Result<(), Unsaved> {
-    // Lines written to a file that was removed would be lost, and deleted from the queue.
-    file.undisturbed().map_err(Unsaved::Ever)?;
-    file.append(bytes).map_err(Unsaved::Now)
 }

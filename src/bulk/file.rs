@@ -5,24 +5,18 @@ use std::sync::Arc;
 use crate::base::disk::store_path;
 use crate::base::{Context, Deadline, Error, ErrorKind};
 use crate::engine::class::Class;
-use crate::engine::dispatch::ErrorPolicy;
-use crate::engine::run::{CallsAtOnce, Waker};
-use crate::engine::work::Ticket;
-use crate::llm::pack::Pack;
+use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::engine::run::CallsAtOnce;
 use crate::llm::params::RequestTask;
 use crate::llm::route::Route;
 use crate::observe::drive::RunOptions;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
-use super::backlog::FileTask;
 use super::backlog::{FileBacklog, KindPlan};
-use super::copies::Copies;
-use super::copies::Equals;
-use super::copies::{self, KnownAnswers, OutputAnswers};
-use super::file_turn::FileRunner;
-use super::file_turn::FileTurn;
-use super::input::{FileIndex, InputFile, Matching, NativeLines};
+use super::copies::{self, Copies, OutputAnswers};
+use super::file_turn::{FileRunner, turn};
+use super::input::{FileIndex, InputFile};
 use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use super::prompts::{Prompts, RequestKind};
@@ -49,17 +43,16 @@ pub struct FileRun<'a> {
 /// An input, and the result of its comparison with the output.
 pub(super) struct Prepared {
     pub input: Arc<InputFile>,
-    pub index: Arc<FileIndex>,
+    pub index: FileIndex,
     pub kinds: Vec<RequestKind>,
-    equals: Equals,
-    of_output: OutputAnswers,
+    /// The lines of the output that answer items without a call.
+    answers: OutputAnswers,
     output_cap: Option<u32>,
     task: RequestTask,
     /// Whether the output has several lines of one item, or gets some.
     pub repeated: bool,
     /// Answers in the archive that are restored.
     pub restored: Vec<Archived>,
-    native: NativeLines,
 }
 
 impl<'a> FileRun<'a> {
@@ -93,7 +86,7 @@ impl<'a> FileRun<'a> {
         prompts: Prompts,
         output: RunOutput,
         options: FileRunOptions,
-        compare: &mut dyn FnMut(&mut Matching) -> Result<(), Error>,
+        compare: &mut dyn FnMut(&mut FileIndex) -> Result<(), Error>,
     ) -> Result<Self, FileRunError> {
         let mut plan = RunPlan::default();
         let (prompts, output) = prepare_file(prompts, output, &options, &mut plan, compare)?;
@@ -128,13 +121,8 @@ impl<'a> FileRun<'a> {
     /// # Errors
     /// [`ErrorKind::Invalid`] with file, line and reason.
     pub fn check_providers(&self, providers: &[String]) -> Result<(), Error> {
-        let Prepared {
-            input,
-            index,
-            native,
-            ..
-        } = &self.prompts;
-        if input.skips_bad_rows() || native.refused(providers).is_none() {
+        let Prepared { input, index, .. } = &self.prompts;
+        if input.skips_bad_rows() || index.native.refused(providers).is_none() {
             return Ok(());
         }
         // Finished items are not sent.
@@ -205,48 +193,47 @@ impl<'a> FileRun<'a> {
     /// Only if the run could not start; the [`RunReport`] says how it ended.
     pub fn run<'r>(mut self, route: impl Into<Route<'r>>) -> Result<RunReport, Error> {
         self.refuse_impossible()?;
-        if let OpenOutput::File(file) = &mut self.output {
+        if let Some(file) = self.output.file() {
             file.mend()?;
         }
-        let replies = match &self.output {
-            OpenOutput::File(file) => Some(file.replies()),
-            OpenOutput::Writer(_) | OpenOutput::Closed => None,
-        };
+        let replies = self.output.replies();
         let route = route.into();
         self.check_providers(&route.providers())?;
         self.restore()?;
         let mut tally = Tally::new(Some(self.plan.total), route.clock_ref().now())
             .by(route.providers())
             .embedding(self.prompts.task == RequestTask::Embed);
-        let copies = self.settle_known(&mut tally)?;
-        let copies = Arc::new(copies);
-        let (waker, woken) = Waker::new();
-        let backlog = self.backlog(&route, copies.clone());
-        let (input, index) = (&self.prompts.input, &self.prompts.index);
+        let mut copies = self.settle_known(&mut tally)?;
         let runner = FileRunner {
             route: &route,
-            input,
-            index,
+            input: &copies.input,
+            index: &copies.index,
             replies,
         };
-        let turn = FileTurn {
-            route: &route,
-            options: &self.sending,
-            copies: Some(copies).filter(|copies| !copies.equals.is_empty()),
+        let backlog = self.backlog(&route, &copies);
+        let ended = turn(&runner, backlog, &copies, self.output, tally, &self.sending)?;
+        let (mut report, mut output) = ended;
+        let clean = report.stop.is_none() && report.unsaved.is_empty();
+        let Some(file) = output.file() else {
+            return Ok(report);
         };
-        let call = |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| runner.call(ticket, ctx);
-        let mut ended = turn.run(backlog, self.output, tally, &call, waker, woken)?;
-        let (ordered, prompts) = (self.options.ordered, self.prompts);
-        let untidy = prompts.repeated || ordered;
-        ended.tidy(|file, clean| {
-            if !clean || !untidy {
-                return Ok(());
+        let ordered = self.options.ordered;
+        match file.undisturbed() {
+            Err(lost) => {
+                report.stop = Some(StopReason::OutputLost(lost));
+                if !file.is_in_place() {
+                    // There was no place for a copy either, so the lines are returned to the caller.
+                    let unsaved = &mut report.unsaved;
+                    let read = file.lines(&mut |line| unsaved.push([line, b"\n"].concat()));
+                    read.unwrap_or_else(|e| log::warn!("{e}"));
+                }
             }
-            // A call that was abandoned may still hold the index.
-            let index = Arc::unwrap_or_clone(prompts.index);
-            tidy(file, &index.into_matching(), ordered)
-        });
-        Ok(ended.report)
+            Ok(()) if clean && (self.prompts.repeated || ordered) => {
+                report.compaction = tidy(file, copies.index.by_id(), ordered);
+            }
+            Ok(()) => {}
+        }
+        Ok(report)
     }
 
     fn refuse_impossible(&self) -> Result<(), Error> {
@@ -266,9 +253,14 @@ impl<'a> FileRun<'a> {
         self.output.restore(&prompts.restored)?;
         if !prompts.restored.is_empty() {
             let embeds = prompts.task == RequestTask::Embed;
-            let (index, output) = (&prompts.index, &self.output);
-            (prompts.equals, prompts.of_output) =
-                copies::find(index, output, &self.options, embeds, &mut self.plan)?;
+            prompts.answers = copies::find(
+                &prompts.input,
+                &mut prompts.index,
+                &self.output,
+                &self.options,
+                embeds,
+                &mut self.plan,
+            )?;
         }
         Ok(())
     }
@@ -276,24 +268,18 @@ impl<'a> FileRun<'a> {
     /// Writes the lines of items that need no call.
     fn settle_known(&mut self, tally: &mut Tally) -> Result<Copies, Error> {
         let (prompts, options, output) = (&mut self.prompts, &self.options, &mut self.output);
-        let (input, index) = (&prompts.input, &prompts.index);
-        self.plan.count_before(options, index, tally);
-        output.tell_bad_rows(input, index, tally)?;
-        let equals = std::mem::take(&mut prompts.equals);
+        self.plan.count_before(options, &prompts.index, tally);
+        output.tell_bad_rows(&prompts.input, &prompts.index, tally)?;
         let mut copies = Copies {
-            input: input.clone(),
-            index: index.clone(),
-            equals,
+            input: prompts.input.clone(),
+            index: std::mem::take(&mut prompts.index),
+            answers: std::mem::take(&mut prompts.answers),
             options: *options,
             ctx: self.sending.ctx.clone(),
             begins: 0,
         };
-        if let OpenOutput::File(file) = output {
-            let known = KnownAnswers {
-                of_output: &prompts.of_output,
-                options,
-            };
-            copies.of_earlier_runs(&known, file, tally)?;
+        if let Some(file) = output.file() {
+            copies.of_earlier_runs(file, tally)?;
             copies.begins = file.len();
         }
         tally.will_send(self.plan.to_send + self.plan.equal);
@@ -301,7 +287,7 @@ impl<'a> FileRun<'a> {
     }
 
     /// The items to send.
-    fn backlog<'r>(&self, route: &'r Route<'r>, copies: Arc<Copies>) -> FileBacklog<'r> {
+    fn backlog<'r>(&self, route: &'r Route<'r>, copies: &'r Copies) -> FileBacklog<'r> {
         let prompts = &self.prompts;
         let mut last = None;
         let mut class_of = move |kind: &RequestKind| route.class(&kind.request(), &mut last);
@@ -314,8 +300,12 @@ impl<'a> FileRun<'a> {
         }
         let packs = prompts.kinds.iter().map(|kind| kind.packs);
         let kinds: Vec<KindPlan> = classes.into_iter().zip(packs).collect();
-        FileBacklog::new(copies, kinds, self.options, prompts.output_cap, move || {
-            route.pack_limits(task)
-        })
+        FileBacklog::new(
+            &copies.index,
+            kinds,
+            self.options,
+            prompts.output_cap,
+            move || route.pack_limits(task),
+        )
     }
 }

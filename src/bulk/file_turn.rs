@@ -1,26 +1,19 @@
-//! One turn of a file run: runs the engine over a backlog, makes the calls of its items on worker threads, and writes
+//! The calls of a file run: runs the engine over a backlog, makes the calls of its items on worker threads, and writes
 //! each result when it arrives.
-
-use std::io::{self, Write};
-use std::ops::ControlFlow;
-use std::sync::Arc;
-
-use crossbeam_channel::{Receiver, bounded};
 
 use super::backlog::{FileBacklog, FileTask};
 use super::call::{Answered, call_step, measure};
 use super::copies::Copies;
 use super::input::{FileIndex, InputFile, Unread};
-use super::line_sink::{LineSink, SentLines, Target};
-use super::lines::{Lines, Named, each_line};
-use super::open_output::{OpenOutput, not_written};
+use super::line_sink::LineSink;
+use super::lines::{Lines, Named};
+use super::open_output::{OpenOutput, Unsaved};
 use super::options::RunReport;
 use super::replies::Replies;
-use super::results::ResultsFile;
 use super::work::{Job, dispatcher};
 use crate::base::{Context, Error, MemoryManager, Time};
 use crate::engine::dispatch::{Dispatcher, Event, StopReason};
-use crate::engine::run::{Outlet, Reply, Runner, Waker};
+use crate::engine::run::{Outlet, Reply, Waker};
 use crate::engine::work::Ticket;
 use crate::llm::pack::Pack;
 use crate::llm::request::Request;
@@ -28,146 +21,71 @@ use crate::llm::route::Route;
 use crate::observe::drive::{Drive, RunOptions};
 use crate::observe::tally::Tally;
 
-pub(super) struct FileTurn<'t, 'r> {
-    pub route: &'r Route<'r>,
-    pub options: &'t RunOptions<'t>,
-    pub copies: Option<Arc<Copies>>,
-}
-
-pub(super) struct FileRunEnd {
-    pub report: RunReport,
-    pub file: Option<ResultsFile>,
-}
-
-impl FileRunEnd {
-    /// Tidies the output, unless another program changed it. `tidy` receives whether the run was completed.
-    pub fn tidy(&mut self, tidy: impl FnOnce(&mut ResultsFile, bool) -> Result<(), Error>) {
-        let clean = self.report.stop.is_none() && self.report.unsaved.is_empty();
-        let Some(file) = &mut self.file else { return };
-        match file.undisturbed() {
-            Err(lost) => {
-                self.report.stop = Some(StopReason::OutputLost(lost));
-                if !file.is_in_place() {
-                    // There was no place for a copy either, so the lines are returned to the caller.
-                    let unsaved = &mut self.report.unsaved;
-                    let read = file.lines(&mut |line| unsaved.push([line, b"\n"].concat()));
-                    read.unwrap_or_else(|e| log::warn!("{e}"));
-                }
-            }
-            Ok(()) => self.report.compaction = tidy(file, clean),
-        }
+/// Runs the engine over these items. Returns the report, and the output if it is a file.
+pub(super) fn turn(
+    runner: &FileRunner<'_>,
+    backlog: FileBacklog<'_>,
+    copies: &Copies,
+    output: OpenOutput,
+    tally: Tally,
+    options: &RunOptions<'_>,
+) -> Result<(RunReport, OpenOutput), Error> {
+    let (route, clock) = (runner.route, runner.route.clock_ref());
+    let is_closed = matches!(output, OpenOutput::Closed);
+    let job = Job {
+        backlog,
+        tally,
+        sink: LineSink {
+            route,
+            output,
+            buffer: Vec::new(),
+            broken: None,
+            unsaved: Vec::new(),
+            copies,
+            is_cancelled: false,
+        },
+    };
+    let mut dispatcher = dispatcher(job, route, options);
+    if is_closed {
+        dispatcher.handle(Event::Stop(StopReason::SinkClosed), clock.now());
     }
+    let (waker, woken) = Waker::new();
+    let call = |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| runner.call(ticket, ctx);
+    let drive = Drive { options, clock };
+    let mut end = drive.run(
+        dispatcher,
+        &call,
+        waker,
+        woken,
+        None::<Outlet<'_, ()>>,
+        &watch,
+    )?;
+    let summary = end.summary();
+    let sink = end.work.sink;
+    let lost = sink.lines_of(&end.lost, end.now);
+    let broken = sink.broken.map(|why| match why {
+        Unsaved::Now(error) | Unsaved::Ever(error) => StopReason::Fatal(error),
+        Unsaved::ReaderGone => StopReason::SinkClosed,
+    });
+    let cancelled = sink.is_cancelled.then_some(StopReason::Cancelled);
+    let mut unsaved = sink.unsaved;
+    unsaved.extend(lost);
+    let report = RunReport {
+        summary,
+        stop: broken.or(end.stop).or(cancelled),
+        unsaved,
+        compaction: Ok(()),
+    };
+    Ok((report, sink.output))
 }
 
-/// Writes lines to a stream of the caller on the caller's thread.
-#[derive(Default)]
-struct LineWriter {
-    writer: Option<Box<dyn Write + Send>>,
-    broken: Option<io::Error>,
-    unsaved: Vec<Vec<u8>>,
-}
-
-impl LineWriter {
-    fn write(&mut self, lines: Vec<u8>) -> ControlFlow<()> {
-        if lines.is_empty() {
-            return ControlFlow::Continue(());
-        }
-        if let (Some(writer), None) = (&mut self.writer, &self.broken) {
-            match writer.write_all(&lines).and_then(|()| writer.flush()) {
-                Ok(()) => return ControlFlow::Continue(()),
-                Err(error) => self.broken = Some(error),
-            }
-        }
-        self.unsaved.extend(each_line(&lines));
-        ControlFlow::Break(())
-    }
-
-    /// Why lines could not be written, unless the reader of the stream closed it.
-    fn failure(&self) -> Option<StopReason> {
-        let broken = self.broken.as_ref();
-        let broken = broken.filter(|error| error.kind() != io::ErrorKind::BrokenPipe)?;
-        Some(StopReason::Fatal(not_written(broken)))
-    }
-}
-
-impl<'r> FileTurn<'_, 'r> {
-    pub fn run<R: Runner<Pack<FileTask>, Lines>>(
-        &self,
-        backlog: FileBacklog<'_>,
-        output: OpenOutput,
-        tally: Tally,
-        runner: &R,
-        waker: Waker,
-        woken: Receiver<()>,
-    ) -> Result<FileRunEnd, Error> {
-        let (route, clock) = (self.route, self.route.clock_ref());
-        let (tx, rx) = bounded::<SentLines>(self.options.calls.most);
-        let mut writer = LineWriter::default();
-        let target = match output {
-            OpenOutput::File(file) => Target::File(file),
-            OpenOutput::Writer(open) => {
-                writer.writer = Some(open);
-                Target::Caller(tx)
-            }
-            OpenOutput::Closed => {
-                writer.broken = Some(io::ErrorKind::BrokenPipe.into());
-                Target::Caller(tx)
-            }
-        };
-        let is_closed = writer.broken.is_some();
-        let defers = matches!(target, Target::Caller(_));
-        let job = Job {
-            backlog,
-            tally,
-            sink: LineSink {
-                route,
-                target,
-                buffer: Vec::new(),
-                copies: self.copies.clone(),
-                is_cancelled: false,
-            },
-        };
-        let mut dispatcher = dispatcher(job, route, self.options);
-        if is_closed {
-            dispatcher.handle(Event::Stop(StopReason::SinkClosed), clock.now());
-        }
-        let mut write = |lines: SentLines| {
-            let written = writer.write(lines.bytes);
-            drop(lines.unwritten);
-            written
-        };
-        let outlet = defers.then_some(Outlet {
-            outcomes: rx,
-            sink: &mut write,
-        });
-        let options = self.options;
-        let drive = Drive { options, clock };
-        let mut end = drive.run(dispatcher, runner, waker, woken, outlet, &watch)?;
-        let cancelled = end.work.sink.is_cancelled;
-        let cancelled = cancelled.then_some(StopReason::Cancelled);
-        let lost = end.work.sink.lines_of(&end.lost, end.now);
-        writer.unsaved.extend(lost);
-        Ok(FileRunEnd {
-            report: RunReport {
-                summary: end.summary(),
-                stop: writer.failure().or(end.stop).or(cancelled),
-                unsaved: writer.unsaved,
-                compaction: Ok(()),
-            },
-            file: match end.work.sink.target {
-                Target::File(file) => Some(file),
-                Target::Caller(_) => None,
-            },
-        })
-    }
-}
-
-/// Stops the run if another program changes the output.
+/// Stops the run if another program changes the output, or its reader is gone.
 fn watch(dispatcher: &mut Dispatcher<Job<FileBacklog<'_>, LineSink<'_>>>, now: Time) {
-    if let Target::File(file) = &mut dispatcher.work.sink.target
-        && let Err(lost) = file.undisturbed()
-    {
-        dispatcher.handle(Event::Stop(StopReason::OutputLost(lost)), now);
+    let sink = &mut dispatcher.work.sink;
+    let lost = sink.output.file().and_then(|file| file.undisturbed().err());
+    let broken = sink.broken.as_ref().map(|_| StopReason::SinkClosed);
+    if let Some(stop) = lost.map(StopReason::OutputLost).or(broken) {
+        dispatcher.handle(Event::Stop(stop), now);
     }
 }
 

@@ -1,17 +1,13 @@
 //! The sink that appends result lines in groups.
 
 use std::borrow::Cow;
-use std::sync::Arc;
-
-use crossbeam_channel::Sender;
 
 use super::backlog::FileTask;
 use super::copies::Copies;
 use super::lines::{Lines, REUSED_BUFFER_BYTES, each_line};
-use super::results::ResultsFile;
+use super::open_output::{OpenOutput, Unsaved};
 use super::work::{Sink, count};
-use crate::base::memory::UnwrittenResult;
-use crate::base::{Error, Time};
+use crate::base::{Error, ErrorKind, Time};
 use crate::engine::route::Tries;
 use crate::engine::work::Settled;
 use crate::llm::pack::Pack;
@@ -19,27 +15,16 @@ use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::tally::Tally;
 
-/// Where lines are written.
-pub(super) enum Target {
-    /// Appended under the engine's lock: settled when the write returns.
-    File(ResultsFile),
-    /// Sent to the caller's thread, which writes them, because a pipe may block.
-    Caller(Sender<SentLines>),
-}
-
-/// Lines on their way to the caller's thread, with their place in the memory of the process.
-pub(super) struct SentLines {
-    pub bytes: Vec<u8>,
-    pub unwritten: Option<UnwrittenResult>,
-}
-
 /// The sink of a run that writes lines.
 pub(super) struct LineSink<'r> {
     pub route: &'r Route<'r>,
-    pub target: Target,
+    pub output: OpenOutput,
     pub buffer: Vec<u8>,
+    /// Why a stream takes no more lines, and the lines that it did not take.
+    pub broken: Option<Unsaved>,
+    pub unsaved: Vec<Vec<u8>>,
     /// Items that get copies of these lines at the end.
-    pub copies: Option<Arc<Copies>>,
+    pub copies: &'r Copies,
     /// Whether a signal ended the copying.
     pub is_cancelled: bool,
 }
@@ -118,31 +103,19 @@ impl Sink<FileTask> for LineSink<'_> {
         tally: &mut Tally,
         now: Time,
     ) -> Result<(), Error> {
-        if let Target::Caller(lines) = &self.target {
-            let lines = lines.clone();
-            for mut end in ends.drain(..) {
-                let sent = match &mut end {
-                    Settled::Final(_, Ok(lines)) => SentLines {
-                        bytes: std::mem::take(&mut lines.bytes),
-                        unwritten: lines.unwritten.take(),
-                    },
-                    _ => SentLines {
-                        bytes: self.lines(&end, now).into_owned(),
-                        unwritten: None,
-                    },
-                };
-                self.note(&end, tally);
-                // Every call holds a permit, and the channel has capacity for all of them.
-                let _ = lines.try_send(sent);
-            }
-            return Ok(());
-        }
         let mut buffer = std::mem::take(&mut self.buffer);
         for end in ends.iter() {
             buffer.extend_from_slice(&self.lines(end, now));
         }
-        if let Target::File(file) = &mut self.target {
-            file.append(&buffer)?;
+        if self.broken.is_none() {
+            match self.output.write(&buffer) {
+                Ok(()) => {}
+                Err(Unsaved::Now(error)) => return Err(error),
+                Err(lost) => self.broken = Some(lost),
+            }
+        }
+        if self.broken.is_some() {
+            self.unsaved.extend(each_line(&buffer));
         }
         buffer.clear();
         buffer.shrink_to(REUSED_BUFFER_BYTES);
@@ -150,24 +123,27 @@ impl Sink<FileTask> for LineSink<'_> {
         for end in ends.drain(..) {
             self.note(&end, tally);
         }
-        Ok(())
-    }
-
-    fn defers_release(&self) -> bool {
-        matches!(self.target, Target::Caller(_))
+        match self.broken {
+            None => Ok(()),
+            // No further call starts, and then the run is stopped.
+            Some(_) => Err(Error::new(
+                ErrorKind::Invalid,
+                "the results cannot be written",
+            )),
+        }
     }
 
     fn conclude(&mut self, tally: &mut Tally) {
-        let (Target::File(file), Some(copies)) = (&mut self.target, &self.copies) else {
+        let OpenOutput::File(file) = &mut self.output else {
             return;
         };
         if file.undisturbed().is_err() {
             return;
         }
         // The next run copies what is missing.
-        if let Err(error) = copies.of_this_run(file, tally) {
+        if let Err(error) = self.copies.of_this_run(file, tally) {
             log::warn!("{error}");
         }
-        self.is_cancelled = copies.ctx.is_cancelled() && tally.pending() > 0;
+        self.is_cancelled = self.copies.ctx.is_cancelled() && tally.pending() > 0;
     }
 }

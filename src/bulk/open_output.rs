@@ -1,7 +1,7 @@
 //! The output of a run: a file that is its own checkpoint, or a stream.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::base::disk::is_regular;
 use crate::base::{Error, ErrorKind};
@@ -10,6 +10,7 @@ use crate::observe::tally::Tally;
 use super::input::{FileIndex, InputFile, State};
 use super::lines::{Named, REUSED_BUFFER_BYTES, unsent_line};
 use super::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput};
+use super::replies::Replies;
 use super::results::ResultsFile;
 use super::results::archive::Archived;
 
@@ -24,13 +25,36 @@ pub(super) enum OpenOutput {
     Closed,
 }
 
+/// Why lines are not in the output.
+#[derive(Debug)]
+pub(crate) enum Unsaved {
+    /// A temporary problem, such as a full disk: saving can be retried.
+    Now(Error),
+    /// A permanent problem.
+    Ever(Error),
+    /// The reader of the output has closed it.
+    ReaderGone,
+}
+
 impl OpenOutput {
+    pub(super) fn file(&mut self) -> Option<&mut ResultsFile> {
+        match self {
+            Self::File(file) => Some(file),
+            Self::Writer(_) | Self::Closed => None,
+        }
+    }
+
+    /// The folder for large replies.
+    pub(super) fn replies(&self) -> Option<Replies> {
+        match self {
+            Self::File(file) => Some(file.replies()),
+            Self::Writer(_) | Self::Closed => None,
+        }
+    }
+
     /// Restores answers from the archive.
     pub(super) fn restore(&mut self, answers: &[Archived]) -> Result<(), Error> {
-        match self {
-            Self::File(file) => file.restore(answers),
-            Self::Writer(_) | Self::Closed => Ok(()),
-        }
+        self.file().map_or(Ok(()), |file| file.restore(answers))
     }
 
     /// Writes the failures of rows that make no prompt and have no line yet.
@@ -55,59 +79,61 @@ impl OpenOutput {
                 let error = not_sent(&input.told(i, line, &row.why, index));
                 unsent_line(&mut lines, &Named::of_bad_row(row), error)?;
                 if lines.len() > REUSED_BUFFER_BYTES {
-                    self.write(&lines)?;
+                    self.write_before(&lines)?;
                     lines.clear();
                 }
             }
         }
-        self.write(&lines)
+        self.write_before(&lines)
     }
 
     /// Writes lines before the run begins.
-    pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Error> {
+    fn write_before(&mut self, lines: &[u8]) -> Result<(), Error> {
+        match self.write(lines) {
+            Ok(()) | Err(Unsaved::ReaderGone) => Ok(()),
+            Err(Unsaved::Now(error) | Unsaved::Ever(error)) => Err(error),
+        }
+    }
+
+    /// Appends lines.
+    pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Unsaved> {
         match self {
-            Self::File(file) if !lines.is_empty() => file.append(lines),
-            Self::File(_) | Self::Closed => Ok(()),
+            _ if lines.is_empty() => Ok(()),
+            Self::File(file) => file.append(lines).map_err(Unsaved::Now),
+            Self::Closed => Err(Unsaved::ReaderGone),
             Self::Writer(writer) => match writer.write_all(lines).and_then(|()| writer.flush()) {
                 Ok(()) => Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     *self = Self::Closed;
-                    Ok(())
+                    Err(Unsaved::ReaderGone)
                 }
-                Err(error) => Err(not_written(&error)),
+                Err(error) => {
+                    let why = format!("cannot write the results: {error}");
+                    Err(Unsaved::Ever(Error::new(ErrorKind::Invalid, why)))
+                }
             },
         }
     }
 }
 
-/// The error of a stream that does not accept the results.
-pub(super) fn not_written(error: &io::Error) -> Error {
-    Error::new(
-        ErrorKind::Invalid,
-        format!("cannot write the results: {error}"),
-    )
-}
-
 /// Opens the output; a regular file is read later.
-pub(super) fn open(output: RunOutput, options: &FileRunOptions) -> Result<Opened, FileRunError> {
+pub(super) fn open(
+    output: RunOutput,
+    options: &FileRunOptions,
+) -> Result<OutputTarget, FileRunError> {
     match output.0 {
-        OutputTarget::Writer(writer) => only_lines(options).map(|()| Opened::Writer(writer)),
+        OutputTarget::Writer(writer) => only_lines(options).map(|()| OutputTarget::Writer(writer)),
         OutputTarget::File(path) if options.dry_run && !path.exists() => {
-            Ok(Opened::Writer(Box::new(io::sink())))
+            Ok(OutputTarget::Writer(Box::new(io::sink())))
         }
-        OutputTarget::File(path) if is_regular(&path) => Ok(Opened::File(path)),
+        OutputTarget::File(path) if is_regular(&path) => Ok(OutputTarget::File(path)),
         OutputTarget::File(path) => {
             only_lines(options)?;
             let file = std::fs::OpenOptions::new().write(true).open(&path);
-            file.map(|file| Opened::Writer(Box::new(file) as Box<dyn Write + Send>))
+            file.map(|file| OutputTarget::Writer(Box::new(file) as Box<dyn Write + Send>))
                 .map_err(|e| FileRunError::Output(cannot_open(&path, &e)))
         }
     }
-}
-
-pub(super) enum Opened {
-    File(PathBuf),
-    Writer(Box<dyn Write + Send>),
 }
 
 fn cannot_open(path: &Path, error: &io::Error) -> Error {

@@ -205,6 +205,21 @@ impl FileRunOptions {
         index.is_open(item, |state| self.want(state))
     }
 
+    /// The items of a file that a run sends itself.
+    pub(super) fn to_send<'i>(
+        &self,
+        index: &'i FileIndex,
+    ) -> impl Iterator<Item = usize> + use<'i> {
+        let options = *self;
+        let items = (0..index.len()).filter(move |item| options.sends(index, *item));
+        items.take(self.max_items.unwrap_or(usize::MAX))
+    }
+
+    /// Whether an item of a file is sent itself: it does not get a copy of the line of another one.
+    pub(super) fn sends(&self, index: &FileIndex, item: usize) -> bool {
+        self.wants(index, item) && !index.follows(item)
+    }
+
     /// Whether nothing is sent.
     pub(crate) fn is_dry_run(&self) -> bool {
         self.dry_run

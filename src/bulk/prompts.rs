@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::convert::{self, plain_text};
-use super::input::{Form, Hooks, InputFile, Matching, NamedFile};
+use super::input::{FileIndex, Form, Hooks, InputFile, NamedFile};
 use super::spool::{SpoolFile, copy};
 use crate::base::{Context, Error, ErrorKind};
 use crate::llm::params::RequestTask;
@@ -29,7 +29,7 @@ pub struct Prompts {
 
 pub(crate) struct CheckedFile {
     pub input: Arc<InputFile>,
-    pub items: Matching,
+    pub items: FileIndex,
     /// The common properties of requests, by class.
     pub kinds: Vec<RequestKind>,
 }

@@ -12,7 +12,7 @@ use super::prompts::{PromptSettings, Prompts};
 /// The requests of [`Prompts`], in their order; see [`Prompts::into_requests`].
 pub struct PromptRequests {
     input: Arc<InputFile>,
-    index: Box<FileIndex>,
+    index: FileIndex,
     next: usize,
 }
 
@@ -21,10 +21,11 @@ impl Prompts {
     /// for example for a queue. The input is read again during the iteration; it is not stored in memory.
     ///
     /// The last item is an error if the input has changed since it was checked, or cannot be read.
-    pub fn into_requests(self) -> PromptRequests {
+    pub fn into_requests(mut self) -> PromptRequests {
+        self.file.items.in_order();
         PromptRequests {
             input: self.file.input,
-            index: Box::new(self.file.items.finish()),
+            index: self.file.items,
             next: 0,
         }
     }

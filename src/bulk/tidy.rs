@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::base::Error;
 
 use super::appender::{Key, key};
-use super::input::Matching;
+use super::input::FileIndex;
 use super::results::{PreviousLine, ResultsFile};
 
 /// The beginning of the message about a failure.
@@ -13,7 +13,7 @@ const FAILED: &str = "all results are saved, but cannot tidy up";
 
 /// Tidies the output of a file's items: keeps one line per item, the last one of its current request; if there is none,
 /// the last one. Billed replies on the other lines go to the archive. `ordered` sorts them in the order of the input.
-pub(super) fn tidy(file: &mut ResultsFile, index: &Matching, ordered: bool) -> Result<(), Error> {
+pub(super) fn tidy(file: &mut ResultsFile, index: &FileIndex, ordered: bool) -> Result<(), Error> {
     let mut best = BestLines::new(index.len());
     file.scan(&mut |line, at| {
         let item = index.find(&line.id);

@@ -5,30 +5,12 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 
 use crate::base::Error;
-use crate::bulk::copies::KnownAnswers;
-use crate::bulk::options::RunPlan;
 use crate::llm::estimate::Estimate;
 use crate::llm::params::RequestTask;
 
 use super::FileRun;
 
 impl FileRun<'_> {
-    fn items_to_send(&self) -> Vec<u32> {
-        let prompts = &self.prompts;
-        let known = KnownAnswers {
-            of_output: &prompts.of_output,
-            options: &self.options,
-        };
-        let mut items = Vec::new();
-        known.plan(
-            &prompts.index,
-            &prompts.equals,
-            &mut RunPlan::default(),
-            &mut |item| items.extend(u32::try_from(item)),
-        );
-        items
-    }
-
     /// The requests that the run would send, by the model that they name; those without one are under `None`. They are read
     /// again for this. Items that need no call, such as finished ones and duplicates, are not included.
     ///
@@ -38,8 +20,8 @@ impl FileRun<'_> {
         let prompts = &self.prompts;
         let (input, index) = (&prompts.input, &prompts.index);
         let completes = prompts.task == RequestTask::Complete;
-        let add = |mut all: BTreeMap<Option<String>, Estimate>, item: &u32| {
-            let request = input.read(*item as usize, index)?.request;
+        let add = |mut all: BTreeMap<Option<String>, Estimate>, item: &usize| {
+            let request = input.read(*item, index)?.request;
             let tokens = request.estimated_tokens();
             let most = request.params.max_tokens;
             let most = if completes { most } else { Some(0) };
@@ -52,7 +34,7 @@ impl FileRun<'_> {
             }
             Ok(all)
         };
-        let items = self.items_to_send();
+        let items: Vec<usize> = self.options.to_send(index).collect();
         let parts = items.par_iter().try_fold(BTreeMap::new, add);
         parts.try_reduce(BTreeMap::new, merge)
     }

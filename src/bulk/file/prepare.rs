@@ -1,13 +1,12 @@
 //! Compares prompts with an output before anything is sent.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use crate::base::{Error, ErrorKind};
-use crate::bulk::copies::{self, KnownAnswers};
-use crate::bulk::input::{FileIndex, InputFile, Match, Matching, State, Totals, is_automatic};
-use crate::bulk::open_output::{OpenOutput, Opened, open, refuse_same_file};
-use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunPlan};
+use crate::bulk::copies;
+use crate::bulk::input::{FileIndex, InputFile, Match, State, Totals, is_automatic};
+use crate::bulk::open_output::{OpenOutput, open, refuse_same_file};
+use crate::bulk::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput, RunPlan};
 use crate::bulk::prompts::Prompts;
 use crate::bulk::results::archive::Archived;
 use crate::bulk::results::{PreviousLine, ResultsFile};
@@ -21,7 +20,7 @@ pub(super) fn prepare_file(
     output: RunOutput,
     options: &FileRunOptions,
     plan: &mut RunPlan,
-    compare: &mut dyn FnMut(&mut Matching) -> Result<(), Error>,
+    compare: &mut dyn FnMut(&mut FileIndex) -> Result<(), Error>,
 ) -> Result<(Prepared, OpenOutput), FileRunError> {
     let mut checked = prompts.file;
     let mut earlier = EarlierLines {
@@ -34,8 +33,8 @@ pub(super) fn prepare_file(
         has_old_bad_rows: false,
     };
     let output = match open(output, options)? {
-        Opened::Writer(writer) => OpenOutput::Writer(writer),
-        Opened::File(path) => {
+        OutputTarget::Writer(writer) => OpenOutput::Writer(writer),
+        OutputTarget::File(path) => {
             let mut inputs = checked.input.names();
             inputs.try_for_each(|input| refuse_same_file(&path, Path::new(input)))?;
             OpenOutput::File(earlier.read(&path, options)?)
@@ -51,16 +50,11 @@ pub(super) fn prepare_file(
     plan.restored = restored.len() as u64;
     let totals = checked.items.totals();
     compare(&mut checked.items).map_err(FileRunError::Output)?;
-    let native = std::mem::take(&mut checked.items.native);
-    let index = checked.items.finish();
+    checked.items.in_order();
+    let mut index = checked.items;
     let tally = index.tally();
-    let found = copies::find(&index, &output, options, embeds, plan);
-    let (equals, of_output) = found.map_err(FileRunError::Output)?;
-    let known = KnownAnswers {
-        of_output: &of_output,
-        options,
-    };
-    known.plan(&index, &equals, plan, &mut |_| {});
+    let answers = copies::find(&checked.input, &mut index, &output, options, embeds, plan);
+    let answers = answers.map_err(FileRunError::Output)?;
     plan.count(&index, totals);
     // An item may have several earlier answers, and an item without an id gets another id if its request changes.
     let unnamed = tally.new.min(tally.automatic);
@@ -77,15 +71,13 @@ pub(super) fn prepare_file(
     });
     let prepared = Prepared {
         input: checked.input,
-        index: Arc::new(index),
+        index,
         kinds: checked.kinds,
-        equals,
-        of_output,
+        answers,
         output_cap: prompts.settings.output_cap(),
         task: prompts.settings.task,
         repeated: replaces || has_old_bad_rows || !restored.is_empty() || matched > known_items,
         restored,
-        native,
     };
     Ok((prepared, output))
 }
@@ -110,7 +102,7 @@ impl RunPlan {
 struct EarlierLines<'e> {
     embeds: bool,
     redo_extracts: bool,
-    items: &'e mut Matching,
+    items: &'e mut FileIndex,
     plan: &'e mut RunPlan,
     /// Answers of the archive that are restored.
     restored: Vec<Archived>,

@@ -12,8 +12,7 @@ use super::entry::Entry;
 use super::fault::{Fault, InputError, InputErrors};
 use super::file::{InputFile, Numbers, Part};
 use super::id::{id_hash, prefix};
-use super::index::NativeLines;
-use super::index::{Matching, Totals};
+use super::index::{FileIndex, NativeLines, Totals};
 use super::keep::MissingFields;
 use super::records::Record;
 use super::records::Splitter;
@@ -44,7 +43,7 @@ struct Checked {
 
 impl InputFile {
     /// Checks every record and indexes the items.
-    pub(crate) fn check(&self, hooks: Hooks<'_>) -> Result<Matching, Error> {
+    pub(crate) fn check(&self, hooks: Hooks<'_>) -> Result<FileIndex, Error> {
         let settings = self.settings();
         let Entries {
             all,
@@ -52,11 +51,10 @@ impl InputFile {
             native,
             faults,
         } = entries(self, settings, hooks)?;
-        let mut index = Matching::new(all, totals);
+        let mut index = FileIndex::new(all, totals);
         index.native = native;
         if settings.skip_bad_rows && faults.is_empty() {
-            let repeats = duplicates::repeats(self, &index)?;
-            index = index.set_aside(repeats);
+            index.set_aside(&duplicates::repeats(&index));
         }
         let faults = faults.with(duplicates::check(self, &index)?, self.names());
         if faults.is_empty() {

@@ -1,38 +1,49 @@
 //! Finds records that repeat an id.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rayon::prelude::*;
 
 use super::fault::{Fault, InputError, InputErrors, Place, SHOWN};
 use super::file::{InputFile, Part};
 use super::id::RecordId;
-use super::index::Matching;
+use super::index::FileIndex;
 
 /// The offsets of two records with one id; the second one repeats it.
 type Pair = (u64, u64);
 
 /// The first duplicates.
-pub(super) fn check(input: &InputFile, index: &Matching) -> Result<InputErrors, InputError> {
+pub(super) fn check(input: &InputFile, index: &FileIndex) -> Result<InputErrors, InputError> {
     let found = find(index, SHOWN);
-    let faults = faults(input, &found)?.into_iter();
-    let errors = faults.map(|(_, part, place, fault)| InputError::at(&part.name, place, fault));
-    Ok(InputErrors::new(errors.collect(), found.len() >= SHOWN))
+    let places = places(input, &found)?;
+    let fault = |pair: &Pair| {
+        let ((before, there), (part, here)) = (places[&pair.0], places[&pair.1]);
+        let there = if before.base == part.base {
+            there.to_string()
+        } else {
+            there.of(&before.name)
+        };
+        let fault = repeated(&id(input, *pair)?, &there);
+        Ok(InputError::at(&part.name, here, fault))
+    };
+    let errors = found.iter().map(fault).collect::<Result<_, _>>()?;
+    Ok(InputErrors::new(errors, found.len() >= SHOWN))
 }
 
-/// The records that repeat an id, by offset, each with its fault.
-pub(super) fn repeats(
-    input: &InputFile,
-    index: &Matching,
-) -> Result<HashMap<u64, String>, InputError> {
-    let faults = faults(input, &find(index, usize::MAX))?.into_iter();
-    Ok(faults
-        .map(|(offset, _, _, fault)| (offset, fault.to_string()))
-        .collect())
+/// The fault of a record with an id that another one has.
+pub(super) fn repeated(id: &str, other: &str) -> Fault {
+    let found = format!("the id {id:?}, which {other} has already");
+    Fault::new(found, "a different id for every item")
+}
+
+/// The offsets of the records that repeat an id.
+pub(super) fn repeats(index: &FileIndex) -> HashSet<u64> {
+    let pairs = find(index, usize::MAX).into_iter();
+    pairs.map(|(_, second)| second).collect()
 }
 
 /// At most this number of records that repeat an id, in the order of the input.
-fn find(index: &Matching, most: usize) -> Vec<Pair> {
+fn find(index: &FileIndex, most: usize) -> Vec<Pair> {
     let entries = index.entries();
     let (own, made) = entries.split_at(entries.partition_point(|entry| !entry.is_auto()));
     let groups = own.chunk_by(|a, b| a.id == b.id);
@@ -57,27 +68,6 @@ fn find(index: &Matching, most: usize) -> Vec<Pair> {
     found.sort_unstable_by_key(|(_, second)| *second);
     found.truncate(most);
     found
-}
-
-/// The fault of the second record of each pair, with its offset and its place.
-fn faults<'i>(
-    input: &'i InputFile,
-    found: &[Pair],
-) -> Result<Vec<(u64, &'i Part, Place, Fault)>, InputError> {
-    let places = places(input, found)?;
-    let fault = |pair: &Pair| {
-        let ((before, there), (part, here)) = (places[&pair.0], places[&pair.1]);
-        let there = if before.base == part.base {
-            there.to_string()
-        } else {
-            there.of(&before.name)
-        };
-        let id = id(input, *pair)?;
-        let found = format!("the id {id:?}, which {there} has already");
-        let fault = Fault::new(found, "a different id for every item");
-        Ok((pair.1, part, here, fault))
-    };
-    found.iter().map(fault).collect()
 }
 
 /// The file and the line of each of these records, found in one pass over each file.

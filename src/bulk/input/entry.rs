@@ -7,6 +7,7 @@ const OFFSET_SHIFT: u32 = CLASS_SHIFT + 16;
 const PROGRESS: u64 = 0b1111;
 const AUTO: u64 = 1 << 4;
 const BAD: u64 = 1 << 5;
+const FOLLOWS: u64 = 1 << 6;
 
 /// Larger inputs cannot be indexed: 1 TiB.
 pub(super) const LARGEST_FILE: u64 = 1 << (u64::BITS - OFFSET_SHIFT);
@@ -110,6 +111,15 @@ impl Entry {
 
     pub(super) fn is_auto(&self) -> bool {
         self.packed & AUTO != 0
+    }
+
+    /// Whether it is not sent, because another item with the same request is, or its answer is known.
+    pub(super) fn follows(&self) -> bool {
+        self.packed & FOLLOWS != 0
+    }
+
+    pub(super) fn follow(&mut self, yes: bool) {
+        self.packed = self.packed & !FOLLOWS | FOLLOWS * u64::from(yes);
     }
 
     pub(super) fn offset(&self) -> u64 {

@@ -1,14 +1,14 @@
 //! Prompt files that stay open from their check until the last item is read again. Several files count as concatenated:
 //! the position of an item is its offset in all of them together.
 
-use super::index::NativeLines;
 use std::io;
 use std::path::PathBuf;
 
+use super::duplicates::repeated;
 use super::entry::LARGEST_FILE;
 use super::fault::{Fault, InputError, Place, utf8};
 use super::id::prefix;
-use super::index::FileIndex;
+use super::index::{FileIndex, NativeLines};
 use super::keep;
 use super::parse::{bad_row, parse_record};
 use super::records::Next;
@@ -277,10 +277,12 @@ impl InputFile {
     /// Reads item `i`, which makes no prompt, again.
     pub(crate) fn read_bad(&self, i: usize, index: &FileIndex) -> Result<BadRow, InputError> {
         let (id, parsed) = self.read_record(i, index)?;
-        let why = match (parsed.request, index.repeats(i)) {
+        let why = match (parsed.request, parsed.id) {
             (Err(fault), _) => fault.to_string(),
-            (Ok(_), Some(why)) => why.to_owned(),
-            (Ok(_), None) => return Err(self.changed(i, index)),
+            (Ok(_), Some(id)) if index.may_repeat(i) => {
+                repeated(&id, "an earlier record").to_string()
+            }
+            (Ok(_), _) => return Err(self.changed(i, index)),
         };
         Ok(BadRow {
             id,
@@ -398,7 +400,7 @@ impl InputFile {
 
 /// The id of item `i`, if the record is the one that was checked.
 fn identified(i: usize, index: &FileIndex, parsed: &ReadRecord) -> Option<String> {
-    let own = parsed.id.as_deref().filter(|_| index.repeats(i).is_none());
+    let own = parsed.id.as_deref().filter(|_| !index.may_repeat(i));
     let id = index.item_id(i, own)?;
     (prefix(&parsed.digest) == index.request_prefix(i)).then(|| id.to_string())
 }

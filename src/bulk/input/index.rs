@@ -1,10 +1,10 @@
-//! The index of a file's items, in its three orders: by id while earlier results are matched, in input order while
-//! items are sent, and by id again when the output is tidied. Each order is a type; the entries are sorted in place.
+//! The index of a file's items, in two orders: by id while earlier results are matched, and in input order while items are
+//! sent. The entries are sorted in place.
 
 use crate::llm::native::NativeFormat;
 use crate::llm::providers::native;
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use rayon::prelude::*;
 
@@ -55,75 +55,111 @@ pub(crate) struct MatchCounts {
     pub(crate) bad_untold: u64,
 }
 
-/// Faults of records that repeat an id, by offset.
-#[derive(Debug, Default, Clone)]
-struct Repeats(HashMap<u64, String>);
+/// The order of the items.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Order {
+    #[default]
+    ById,
+    OfInput,
+}
 
-/// The index by id: the result of a check.
-#[derive(Debug)]
-pub(crate) struct Matching {
+/// The index: the result of a check, by id.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct FileIndex {
     pub(super) entries: Vec<Entry>,
-    /// Faults of records that repeat an id, by offset.
-    repeats: Box<Repeats>,
+    order: Order,
     totals: Totals,
     /// The formats of lines that only one provider gets.
     pub(crate) native: NativeLines,
-    pub(super) unknown_lines: u64,
+    unknown_lines: u64,
+    tally: MatchCounts,
 }
 
-impl Matching {
+impl FileIndex {
     /// Sorts entries, and numbers those without an own id.
     pub(super) fn new(entries: Vec<Entry>, totals: Totals) -> Self {
-        let mut index = Self::sorted(entries, totals);
+        let mut index = Self {
+            entries,
+            order: Order::OfInput,
+            totals,
+            native: NativeLines::default(),
+            unknown_lines: 0,
+            tally: MatchCounts::default(),
+        };
+        index.number();
+        index
+    }
+
+    fn number(&mut self) {
+        self.sort(Order::ById);
         let mut last = None;
         let mut ordinal = 0;
-        for entry in index.entries.iter_mut().filter(|entry| entry.is_auto()) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.is_auto()) {
             ordinal = match last.replace(entry.request) {
                 Some(same) if same == entry.request => ordinal + 1,
                 _ => 1,
             };
             entry.set_ordinal(ordinal);
         }
-        index
     }
 
-    fn sorted(mut entries: Vec<Entry>, totals: Totals) -> Self {
-        entries.par_sort_unstable_by_key(Entry::id_key);
-        Self {
-            entries,
-            repeats: Box::default(),
-            totals,
-            native: NativeLines::default(),
-            unknown_lines: 0,
+    fn sort(&mut self, order: Order) {
+        match std::mem::replace(&mut self.order, order) {
+            before if before == order => {}
+            Order::ById => self.entries.par_sort_unstable_by_key(Entry::offset),
+            Order::OfInput => self.entries.par_sort_unstable_by_key(Entry::id_key),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn finish(mut self) -> Self {
+        self.in_order();
+        self
+    }
+
+    /// Sorts the items by id, for comparisons with results.
+    pub(crate) fn by_id(&mut self) -> &mut Self {
+        self.sort(Order::ById);
+        self
+    }
+
+    /// Sorts the items in the order of the input, and counts them by their state.
+    pub(crate) fn in_order(&mut self) -> &mut Self {
+        self.sort(Order::OfInput);
+        let mut tally = MatchCounts {
+            unknown_lines: self.unknown_lines,
+            ..MatchCounts::default()
+        };
+        for entry in &self.entries {
+            match entry.state() {
+                State::New => tally.new += 1,
+                State::Done => tally.done += 1,
+                State::Failed => tally.failed += 1,
+                State::Unusable => tally.unusable += 1,
+                State::Changed => tally.changed += 1,
+            }
+            let untold = entry.is_bad() && entry.state() != State::Failed;
+            tally.bad_untold += u64::from(untold);
+            tally.automatic += u64::from(entry.is_auto());
+        }
+        self.tally = tally;
+        self
     }
 
     pub(super) fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
-    /// Turns records that repeat an id into failed items.
-    pub(super) fn set_aside(self, repeats: HashMap<u64, String>) -> Self {
-        if repeats.is_empty() {
-            return self;
-        }
-        let Self {
-            mut entries,
-            mut totals,
-            ..
-        } = self;
-        let of_repeats = entries
-            .iter_mut()
-            .filter(|entry| repeats.contains_key(&entry.offset()));
-        for entry in of_repeats {
-            totals.bad += u64::from(!entry.is_bad());
+    /// Turns the records at these offsets, which repeat an id, into failed items.
+    pub(super) fn set_aside(&mut self, repeats: &HashSet<u64>) {
+        let entries = self.entries.iter_mut();
+        for entry in entries.filter(|entry| repeats.contains(&entry.offset())) {
+            self.totals.bad += u64::from(!entry.is_bad());
             *entry = entry.repeated();
         }
-        Self {
-            native: self.native,
-            repeats: Box::new(Repeats(repeats)),
-            ..Self::new(entries, totals)
-        }
+        // The entries that have changed are not where they belong.
+        self.order = Order::OfInput;
+        self.number();
     }
 
     /// The counts of the check.
@@ -228,49 +264,6 @@ impl Matching {
         })
     }
 
-    /// Ends the matching: from now on items are in input order.
-    pub(crate) fn finish(mut self) -> FileIndex {
-        let mut tally = MatchCounts {
-            unknown_lines: self.unknown_lines,
-            ..MatchCounts::default()
-        };
-        for entry in &self.entries {
-            match entry.state() {
-                State::New => tally.new += 1,
-                State::Done => tally.done += 1,
-                State::Failed => tally.failed += 1,
-                State::Unusable => tally.unusable += 1,
-                State::Changed => tally.changed += 1,
-            }
-            let untold = entry.is_bad() && entry.state() != State::Failed;
-            tally.bad_untold += u64::from(untold);
-            tally.automatic += u64::from(entry.is_auto());
-        }
-        self.entries.par_sort_unstable_by_key(Entry::offset);
-        FileIndex {
-            entries: self.entries,
-            repeats: self.repeats,
-            totals: self.totals,
-            tally,
-        }
-    }
-}
-
-/// The index in input order; `i` counts items from 0.
-#[derive(Debug, Clone)]
-pub(crate) struct FileIndex {
-    pub(super) entries: Vec<Entry>,
-    repeats: Box<Repeats>,
-    pub(super) totals: Totals,
-    pub(super) tally: MatchCounts,
-}
-
-impl FileIndex {
-    /// Number of items.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
     /// The counts of the matching.
     pub(crate) fn tally(&self) -> MatchCounts {
         self.tally
@@ -312,6 +305,23 @@ impl FileIndex {
         self.entry(i).is_bad()
     }
 
+    /// Whether it is not sent, because another item with the same request is, or its answer is known.
+    pub(crate) fn follows(&self, i: usize) -> bool {
+        self.entry(i).follows()
+    }
+
+    /// Marks it as such.
+    pub(crate) fn follow(&mut self, i: usize) {
+        self.entries[i].follow(true);
+    }
+
+    /// Removes all such marks.
+    pub(crate) fn follow_none(&mut self) {
+        self.entries
+            .iter_mut()
+            .for_each(|entry| entry.follow(false));
+    }
+
     /// Its state after comparison with earlier results.
     pub(crate) fn state(&self, i: usize) -> State {
         self.entry(i).state()
@@ -336,9 +346,9 @@ impl FileIndex {
         }
     }
 
-    /// The fault of item `i`, if it repeats an id.
-    pub(super) fn repeats(&self, i: usize) -> Option<&str> {
-        self.repeats.0.get(&self.offset(i)).map(String::as_str)
+    /// Whether the record of item `i` repeats an id. Such an item has no own id, although its record has one.
+    pub(super) fn may_repeat(&self, i: usize) -> bool {
+        self.entry(i).is_bad() && self.entry(i).is_auto()
     }
 
     /// True if another worker processes it, or its result arrived in this run.
@@ -352,15 +362,6 @@ impl FileIndex {
     pub(crate) fn is_open(&self, i: usize, wants: impl Fn(State) -> bool) -> bool {
         let entry = self.entry(i);
         wants(entry.state()) && !entry.is_held() && !entry.is_settled() && !entry.is_bad()
-    }
-
-    /// Sorts by id again without loss of data.
-    pub(crate) fn into_matching(self) -> Matching {
-        let repeats = self.repeats;
-        let mut by_id = Matching::sorted(self.entries, self.totals);
-        by_id.repeats = repeats;
-        by_id.unknown_lines = self.tally.unknown_lines;
-        by_id
     }
 }
 
@@ -382,7 +383,7 @@ pub(crate) enum Fit {
     Unknown,
 }
 
-impl Matching {
+impl FileIndex {
     /// How a job that runs elsewhere matches the input.
     pub(crate) fn fit(&self, id: &str, request_hash_prefix: u64) -> Fit {
         let Some(entry) = self.find(id).map(|at| &self.entries[at]) else {
@@ -405,10 +406,15 @@ impl Matching {
             .is_some_and(|entry| entry.state() == State::New && !entry.is_held())
     }
 
-    /// Marks the item as processed by a job.
-    pub(crate) fn hold(&mut self, id: &str) {
+    /// Marks the item at this position as processed by a job.
+    pub(crate) fn hold(&mut self, at: usize) {
+        self.entries[at].hold();
+    }
+
+    /// The same for the item with that id.
+    pub(crate) fn hold_id(&mut self, id: &str) {
         if let Some(at) = self.find(id) {
-            self.entries[at].hold();
+            self.hold(at);
         }
     }
 
@@ -427,15 +433,8 @@ impl Matching {
     }
 }
 
-impl FileIndex {
-    /// Marks it as processed by a job.
-    pub(crate) fn hold(&mut self, i: usize) {
-        self.entries[i].hold();
-    }
-}
-
 /// The formats of the lines of an input that are in the format of one provider, which no other provider gets.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(crate) struct NativeLines(Vec<NativeFormat>);
 
 impl NativeLines {

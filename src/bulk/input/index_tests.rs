@@ -19,8 +19,8 @@ fn ids(index: &FileIndex) -> Vec<String> {
     ids.map(|id| id.unwrap().to_string()).collect()
 }
 
-fn index(entries: Vec<Entry>) -> Matching {
-    Matching::new(entries, Totals::default())
+fn index(entries: Vec<Entry>) -> FileIndex {
+    FileIndex::new(entries, Totals::default())
 }
 
 #[test]
@@ -79,7 +79,8 @@ fn automatic_ids_are_found_by_their_ordinal_in_every_order() {
     assert_eq!(ids(&index), expected);
     let done: Vec<_> = (0..6).filter(|&i| index.is_done(i)).collect();
     assert_eq!(done, [3, 5]);
-    let matching = index.into_matching();
+    let mut matching = index;
+    matching.by_id();
     assert_eq!(matching.position(&auto_id(5, 3)), Some(3));
     assert_eq!(matching.position(&auto_id(7, 1)), Some(4));
     assert_eq!(matching.position(&auto_id(7, 2)), None);
@@ -105,7 +106,8 @@ fn ten_thousand_items_take_24_bytes_each_in_every_order() {
     assert_eq!(index.tally().done, ITEMS * 3 / 4);
     assert_eq!(index.tally().unknown_lines, ITEMS / 4);
     assert!((0..ITEMS as usize).all(|i| index.offset(i) == i as u64 * 50));
-    let matching = index.into_matching();
+    let mut matching = index;
+    matching.by_id();
     let order = matching.in_input_order();
     assert!((1..ITEMS as usize).step_by(4).all(|i| {
         let item = order[i] as usize;

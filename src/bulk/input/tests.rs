@@ -32,7 +32,7 @@ impl Scratch {
         Ok(InputFile::open_all([file], settings)?)
     }
 
-    pub(super) fn check(&self) -> Result<(InputFile, Matching), String> {
+    pub(super) fn check(&self) -> Result<(InputFile, FileIndex), String> {
         let input = self.open(PromptSettings::default());
         let input = input.map_err(|error| self.shown(&error.message()))?;
         let index = input.check(hooks());

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use crate::base::{Error, JobId, ProcessId};
-use crate::bulk::input::{Fit, Matching, State, hash_prefix, is_automatic};
+use crate::bulk::input::{FileIndex, Fit, State, hash_prefix, is_automatic};
 use crate::queue::host::JobQueue;
 use crate::queue::job::JobStatus;
 use crate::queue::store::JobSummary;
@@ -33,7 +33,7 @@ pub(super) struct Attached {
 pub(super) fn compare(
     queue: &JobQueue,
     process: ProcessId,
-    index: &mut Matching,
+    index: &mut FileIndex,
     cancel: bool,
 ) -> Result<Attached, Error> {
     index.release_all();
@@ -64,7 +64,7 @@ pub(super) fn compare(
             }
             match item.item_id.as_deref().filter(|_| attaches(index, &item)) {
                 Some(id) => {
-                    index.hold(id);
+                    index.hold_id(id);
                     attached.items += 1;
                     attached.ended += u64::from(item.status.is_final());
                 }
@@ -92,7 +92,7 @@ enum Outdated {
     Item,
 }
 
-fn outdated(index: &Matching, item: &JobSummary) -> Option<Outdated> {
+fn outdated(index: &FileIndex, item: &JobSummary) -> Option<Outdated> {
     let id = item.item_id.as_deref()?;
     let hash = item.request_hash.as_deref().and_then(hash_prefix)?;
     match index.fit(id, hash) {
@@ -103,7 +103,7 @@ fn outdated(index: &Matching, item: &JobSummary) -> Option<Outdated> {
 }
 
 /// Whether the result of the job is one that the output waits for.
-fn attaches(index: &Matching, item: &JobSummary) -> bool {
+fn attaches(index: &FileIndex, item: &JobSummary) -> bool {
     let hash = item.request_hash.as_deref().and_then(hash_prefix);
     let Some((id, hash)) = item.item_id.as_deref().zip(hash) else {
         return false;

@@ -7,7 +7,8 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::base::thread::spawn;
 use crate::base::{Context, Error, ErrorKind, JobId, ProcessId, WarnOnce};
-use crate::bulk::checkpoint::{Checkpoint, Line, Unsaved};
+use crate::bulk::checkpoint::{Checkpoint, Line};
+use crate::bulk::open_output::Unsaved;
 use crate::engine::budget::Budget;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
