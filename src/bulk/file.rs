@@ -8,6 +8,7 @@ use crate::engine::class::Class;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::engine::run::CallsAtOnce;
 use crate::llm::params::RequestTask;
+use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::route::Route;
 use crate::observe::drive::RunOptions;
 use crate::observe::progress::ProgressNotifier;
@@ -45,6 +46,7 @@ pub(super) struct Prepared {
     pub input: Arc<InputFile>,
     pub index: FileIndex,
     pub kinds: Vec<RequestKind>,
+    prefix: Option<PromptPrefix>,
     /// The lines of the output that answer items without a call.
     answers: OutputAnswers,
     output_cap: Option<u32>,
@@ -293,10 +295,8 @@ impl<'a> FileRun<'a> {
         let mut class_of = move |kind: &RequestKind| route.class(&kind.request(), &mut last);
         let task = prompts.task;
         let classes: Vec<Class> = prompts.kinds.iter().map(&mut class_of).collect();
-        if let [first, others @ ..] = &prompts.kinds[..]
-            && others.iter().all(|kind| kind.prefix == first.prefix)
-        {
-            route.start_with_one(first.prefix.as_ref(), &first.request());
+        if let Some(first) = prompts.kinds.first() {
+            route.start_with_one(prompts.prefix.as_ref(), &first.request());
         }
         let packs = prompts.kinds.iter().map(|kind| kind.packs);
         let kinds: Vec<KindPlan> = classes.into_iter().zip(packs).collect();

@@ -2,7 +2,6 @@
 //! each result when it arrives.
 
 use super::backlog::{FileBacklog, FileTask};
-use super::call::{Answered, call_step, measure};
 use super::copies::Copies;
 use super::input::{FileIndex, InputFile, Unread};
 use super::line_sink::LineSink;
@@ -10,7 +9,7 @@ use super::lines::{Lines, Named};
 use super::open_output::{OpenOutput, Unsaved};
 use super::options::RunReport;
 use super::replies::Replies;
-use super::work::{Job, dispatcher};
+use super::work::{Answered, Job, call_step, dispatcher, measure};
 use crate::base::{Context, Error, MemoryManager, Time};
 use crate::engine::dispatch::{Dispatcher, Event, StopReason};
 use crate::engine::run::{Outlet, Reply, Waker};
@@ -97,13 +96,6 @@ pub(super) struct FileRunner<'r> {
     pub replies: Option<Replies>,
 }
 
-/// Why a task makes no request.
-struct NotRead {
-    error: Error,
-    /// The input has changed since it was checked: nothing more of it may be sent.
-    fatal: bool,
-}
-
 impl FileRunner<'_> {
     pub(super) fn call(&self, ticket: &Ticket<Pack<FileTask>>, ctx: &Context) -> Reply<Lines> {
         let tasks = &ticket.task;
@@ -118,12 +110,7 @@ impl FileRunner<'_> {
         for task in tasks {
             match self.read(task) {
                 Ok(request) => requests.push(request),
-                Err(NotRead { error, fatal }) => {
-                    return Reply {
-                        fatal,
-                        ..error.into()
-                    };
-                }
+                Err(reply) => return reply,
             }
         }
         if let Some(room) = &mut room {
@@ -143,7 +130,7 @@ impl FileRunner<'_> {
         }
     }
 
-    fn read(&self, task: &FileTask) -> Result<Request, NotRead> {
+    fn read(&self, task: &FileTask) -> Result<Request, Reply<Lines>> {
         let i = task.index as usize;
         match self.input.read(i, self.index) {
             Ok(item) => {
@@ -157,16 +144,14 @@ impl FileRunner<'_> {
                 });
                 Ok(request)
             }
-            Err(Unread::Changed(changed)) => Err(NotRead {
-                error: changed.into(),
+            // Nothing more of the input may be sent.
+            Err(Unread::Changed(changed)) => Err(Reply {
                 fatal: true,
+                ..Error::from(changed).into()
             }),
             Err(Unread::Files { row, error }) => {
                 task.named.get_or_init(|| Named::of_bad_row(*row));
-                Err(NotRead {
-                    error,
-                    fatal: false,
-                })
+                Err(error.into())
             }
         }
     }

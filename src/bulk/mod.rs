@@ -2,7 +2,6 @@
 
 pub mod appender;
 mod backlog;
-mod call;
 pub(crate) mod checkpoint;
 mod convert;
 mod copies;

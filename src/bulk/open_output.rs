@@ -70,13 +70,13 @@ impl OpenOutput {
             .filter(|i| index.state(*i) != State::Failed)
             .collect();
         for rows in untold.chunks(ROWS) {
-            for (&i, line) in rows.iter().zip(input.lines(rows, index)?) {
+            for (&i, place) in rows.iter().zip(input.places(rows, index)?) {
                 let row = input.read_bad(i, index)?;
                 let not_sent =
                     |why: &str| Error::new(ErrorKind::Invalid, format!("not sent: {why}"));
                 // The summary counts rows with the same fault together.
                 tally.failed(&not_sent(&row.why), 1);
-                let error = not_sent(&input.told(i, line, &row.why, index));
+                let error = not_sent(&format!("{place}: {}", row.why));
                 unsent_line(&mut lines, &Named::of_bad_row(row), error)?;
                 if lines.len() > REUSED_BUFFER_BYTES {
                     self.write_before(&lines)?;

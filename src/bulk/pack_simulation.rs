@@ -13,8 +13,7 @@ use crate::base::random::Random;
 use crate::base::seeds::{each_seed, seeds};
 use crate::base::{Context, Error, ErrorKind, RateHints, Sent, Time};
 use crate::bulk::list::{ListBacklog, Source, feed};
-use crate::bulk::work::Item;
-use crate::bulk::work::{Backlog, Job, Sink, count};
+use crate::bulk::work::{Backlog, Item, Job, Sink, count};
 use crate::engine::availability::Availability;
 use crate::engine::dispatch::{
     Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, StopReason, Turn,

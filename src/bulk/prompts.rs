@@ -32,45 +32,50 @@ pub(crate) struct CheckedFile {
     pub items: FileIndex,
     /// The common properties of requests, by class.
     pub kinds: Vec<RequestKind>,
+    /// The beginning of all prompts, if they have the same one, which a provider could cache.
+    pub prefix: Option<PromptPrefix>,
 }
 
 /// The classes of requests, created as they occur.
 #[derive(Default)]
-pub(crate) struct Classes(Mutex<(HashMap<Kind, u16>, Vec<RequestKind>)>);
+pub(crate) struct Classes(Mutex<ClassesSeen>);
 
-/// The model, the fields of embeddings unless there are too many sets, and the beginning that a provider could cache,
-/// likewise.
-type Kind = (Option<String>, Option<Option<String>>, Option<PromptPrefix>);
+#[derive(Default)]
+struct ClassesSeen {
+    known: HashMap<Kind, u16>,
+    kinds: Vec<RequestKind>,
+    /// The beginning of the first request, and whether all others have it too.
+    prefix: Option<(Option<PromptPrefix>, bool)>,
+}
+
+/// The model, and the fields of embeddings unless there are too many sets.
+type Kind = (Option<String>, Option<Option<String>>);
 
 impl Classes {
     /// The number of the request's class; `None` if there are too many.
     pub(super) fn classify(&self, request: &Request) -> Option<u16> {
-        let fields = shared_fields(request);
+        let mut kind = (request.model.clone(), Some(shared_fields(request)));
         let prefix = PromptPrefix::of(request);
-        let mut kind = (request.model.clone(), Some(fields), prefix);
-        let (known, kinds) = &mut *self.0.lock();
-        if let Some(class) = known.get(&kind) {
-            return Some(*class);
+        let seen = &mut *self.0.lock();
+        match &mut seen.prefix {
+            Some((first, is_shared)) => *is_shared &= *first == prefix,
+            first => *first = Some((prefix, true)),
         }
-        if kinds.len() >= MOST_PACKED && kind.1.as_ref().is_some_and(Option::is_some) {
-            kind.1 = None;
-            if let Some(class) = known.get(&kind) {
-                return Some(*class);
-            }
-        }
-        if kinds.len() >= MOST_PREFIXES
-            && kind.2.take().is_some()
-            && let Some(class) = known.get(&kind)
+        if seen.kinds.len() >= MOST_PACKED
+            && !seen.known.contains_key(&kind)
+            && kind.1 != Some(None)
         {
+            kind.1 = None;
+        }
+        if let Some(class) = seen.known.get(&kind) {
             return Some(*class);
         }
-        let class = u16::try_from(kinds.len()).ok()?;
-        kinds.push(RequestKind {
+        let class = u16::try_from(seen.kinds.len()).ok()?;
+        seen.kinds.push(RequestKind {
             model: request.model.clone(),
             packs: kind.1.is_some(),
-            prefix: kind.2,
         });
-        known.insert(kind, class);
+        seen.known.insert(kind, class);
         Some(class)
     }
 
@@ -87,8 +92,6 @@ pub(crate) struct RequestKind {
     pub model: Option<String>,
     /// Whether requests of this class share calls, if the model accepts several of them per call.
     pub packs: bool,
-    /// The beginning of their prompts that a provider could cache.
-    pub prefix: Option<PromptPrefix>,
 }
 
 impl RequestKind {
@@ -128,9 +131,6 @@ const MOST_CLASSES: usize = u16::MAX as usize;
 /// Maximum number of classes that differ by the fields of embeddings. Texts with further sets of fields share no calls,
 /// and have one class per model.
 pub(super) const MOST_PACKED: usize = MOST_CLASSES / 2;
-
-/// Further beginnings of prompts have no class of their own.
-const MOST_PREFIXES: usize = 4096;
 
 impl Prompts {
     /// Opens a `.jsonl`, `.json`, `.csv`, `.tsv` or `.txt` file, which may be compressed (`.csv.gz`, `.jsonl.zst`), or
@@ -200,7 +200,7 @@ impl Prompts {
             cancelled: &|| ctx.is_cancelled(),
             progress: &|done| on_progress(done, total),
         })?;
-        let (_, kinds) = classes.0.into_inner();
+        let ClassesSeen { kinds, prefix, .. } = classes.0.into_inner();
         if kinds.len() >= MOST_CLASSES {
             return Err(Classes::too_many(&names.join(", ")));
         }
@@ -209,6 +209,9 @@ impl Prompts {
                 input: Arc::new(input),
                 items,
                 kinds,
+                prefix: prefix
+                    .filter(|(_, is_shared)| *is_shared)
+                    .and_then(|(first, _)| first),
             },
             settings: settings.clone(),
             #[cfg(feature = "files")]

@@ -1,11 +1,10 @@
 //! Bulk runs for programs that have their prompts in memory or generate them.
 
 use std::borrow::Borrow;
-use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
+use std::{fmt, thread};
 
 use crossbeam_channel::{Receiver, bounded};
 
@@ -26,10 +25,10 @@ use crate::observe::drive::{Drive, DriveEnd, RunOptions};
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
-use super::call::{Answered, call_step};
 use super::list::{ListBacklog, Source, feed};
-use super::work::{Batch, Channel, Item, Slots, not_sent, outcome};
-use super::work::{Job, Sink, dispatcher};
+use super::work::{
+    Answered, Batch, Item, Job, Outcomes as Put, Sink, call_step, dispatcher, not_sent, outcome,
+};
 
 mod outcomes;
 
@@ -193,22 +192,27 @@ impl<'a> Bulk<'a> {
         let items = items.map(Item::new);
         let source = Source::Ready(Box::new(items));
         let backlog = ListBacklog::new(route, source);
-        let sink = Slots {
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; requests.len()];
+        let sink = Put {
             route,
-            outcomes: requests.iter().map(|_| None).collect(),
+            put: |(ended, _): Batch| {
+                for outcome in ended {
+                    if let Some(index) = outcome.index {
+                        outcomes[index] = Some(outcome);
+                    }
+                }
+            },
+            defers: false,
         };
-        let ended = match misuse {
-            Some(reason) => (sink, Vec::new(), Some(reason)),
+        let (rest, stop) = match misuse {
+            Some(reason) => (Vec::new(), Some(reason)),
             None => {
                 let (waker, woken) = Waker::new();
                 let total = Some(requests.len() as u64);
                 let mut end = self.turn::<_, _, ()>(backlog, sink, total, waker, woken, None)?;
-                let rest = end.work.backlog.rest();
-                (end.work.sink, rest, end.stop)
+                (end.work.backlog.rest(), end.stop)
             }
         };
-        let (sink, rest, stop) = ended;
-        let mut outcomes = sink.outcomes;
         let why_not = |reason: &Option<StopReason>, calls| match reason {
             Some(StopReason::Critical(e) | StopReason::Unreachable(e)) => {
                 Error::new(e.kind(), format!("not sent: {e}"))
@@ -378,13 +382,15 @@ impl<'a> Bulk<'a> {
             outcomes: rx,
             sink: &mut take,
         };
-        let channel = Channel {
+        let sink = Put {
             route: &self.route,
-            outcomes: tx,
+            // Every call holds a permit, and the channel has capacity for all of them.
+            put: |batch| drop(tx.try_send(batch)),
+            defers: true,
         };
         let mut end = self.turn(
             ListBacklog::new(&self.route, source),
-            channel,
+            sink,
             total,
             waker,
             woken,

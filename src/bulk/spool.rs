@@ -5,8 +5,7 @@ use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::base::disk::room;
-use crate::base::private;
-use crate::base::{Context, Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind, private};
 
 use super::input::{InputError, Source};
 

@@ -4,23 +4,21 @@
 use std::borrow::Borrow;
 use std::time::Duration;
 
-use crossbeam_channel::Sender;
-
-use super::call::{Answered, measure};
-use crate::base::{Error, ErrorKind, Time};
+use crate::base::{Context, Error, ErrorKind, Time, Usage, Usd};
 use crate::engine::availability::Availability;
 use crate::engine::dispatch::Dispatcher;
 use crate::engine::limiter::QuotaId;
 use crate::engine::route::Tries;
+use crate::engine::run::Reply;
 use crate::engine::work::{Settled, Take, Ticket, Work};
 use crate::llm::carried::Carried;
 use crate::llm::outcome::Outcome;
 use crate::llm::pack::Pack;
 use crate::llm::request::Request;
-use crate::llm::response::Response;
+use crate::llm::response::{FinishReason, Response};
 use crate::llm::route::Route;
 use crate::observe::drive::{Counted, RunOptions};
-use crate::observe::tally::{Measure, Tally};
+use crate::observe::tally::{Measure, Tally, range};
 
 /// Source of packs, which also stores those that wait.
 pub(crate) trait Backlog {
@@ -201,14 +199,13 @@ pub(super) fn not_sent(
     outcome(route, asked, &Tries::default(), Err(error), now)
 }
 
-/// Counts the end of a pack and passes on the outcomes of its items with their indices. Returns false for the remains
-/// of a stopped run.
+/// Counts the end of a pack and adds the outcomes of its items. Returns false for the remains of a stopped run.
 fn ended<R: Borrow<Request>>(
     route: &Route<'_>,
     mut end: Settled<Pack<Item<R>>, Answered>,
     tally: &mut Tally,
     now: Time,
-    mut put: impl FnMut(usize, Outcome),
+    outcomes: &mut Vec<Outcome>,
 ) -> bool {
     if let Settled::Unsent(ticket, error) = &mut end
         && let [only] = &*ticket.task
@@ -234,49 +231,23 @@ fn ended<R: Borrow<Request>>(
             Err(error) => Err(error.clone()),
         };
         let asked = (index, request.borrow());
-        put(index, outcome(route, asked, &ticket.tries, result, now));
+        outcomes.push(outcome(route, asked, &ticket.tries, result, now));
     }
     own
 }
 
-/// Outcomes by the index of their request.
-pub(super) struct Slots<'r> {
-    pub route: &'r Route<'r>,
-    pub outcomes: Vec<Option<Outcome>>,
-}
-
-impl<R: Borrow<Request>> Sink<Item<R>> for Slots<'_> {
-    type Done = Answered;
-
-    fn failure_of_one(done: &Answered) -> Option<&Error> {
-        done.failures().next()
-    }
-
-    fn put(
-        &mut self,
-        ends: &mut Vec<Settled<Pack<Item<R>>, Answered>>,
-        tally: &mut Tally,
-        now: Time,
-    ) -> Result<(), Error> {
-        for end in ends.drain(..) {
-            ended(self.route, end, tally, now, |index, outcome| {
-                self.outcomes[index] = Some(outcome);
-            });
-        }
-        Ok(())
-    }
-}
-
-/// The outcomes of one call for the caller's thread, with the flag of [`ended`].
+/// The outcomes of one call, with the flag of [`ended`].
 pub(super) type Batch = (Vec<Outcome>, bool);
 
-/// Outcomes for the caller's thread.
-pub(super) struct Channel<'r> {
+/// Passes on the outcomes of each call.
+pub(super) struct Outcomes<'r, F> {
     pub route: &'r Route<'r>,
-    pub outcomes: Sender<Batch>,
+    pub put: F,
+    /// Whether a permit returns only after the caller's thread took the outcomes.
+    pub defers: bool,
 }
 
-impl<R: Borrow<Request>> Sink<Item<R>> for Channel<'_> {
+impl<R: Borrow<Request>, F: FnMut(Batch)> Sink<Item<R>> for Outcomes<'_, F> {
     type Done = Answered;
 
     fn failure_of_one(done: &Answered) -> Option<&Error> {
@@ -291,16 +262,14 @@ impl<R: Borrow<Request>> Sink<Item<R>> for Channel<'_> {
     ) -> Result<(), Error> {
         for end in ends.drain(..) {
             let mut outcomes = Vec::new();
-            let put = |_, outcome| outcomes.push(outcome);
-            let own = ended(self.route, end, tally, now, put);
-            // Every call holds a permit, and the channel has capacity for all of them.
-            let _ = self.outcomes.try_send((outcomes, own));
+            let own = ended(self.route, end, tally, now, &mut outcomes);
+            (self.put)((outcomes, own));
         }
         Ok(())
     }
 
     fn defers_release(&self) -> bool {
-        true
+        self.defers
     }
 }
 
@@ -324,5 +293,90 @@ impl<R> Item<R> {
 impl<R: Borrow<Request>> Borrow<Request> for Item<R> {
     fn borrow(&self) -> &Request {
         self.request.borrow()
+    }
+}
+
+/// The answers to a pack, in its order, and the duration of the call. Some texts of a pack may have failed.
+pub(crate) struct Answered {
+    pub responses: Vec<Result<Response, Error>>,
+    pub took: Duration,
+}
+
+impl Answered {
+    pub fn failures(&self) -> impl Iterator<Item = &Error> {
+        self.responses
+            .iter()
+            .filter_map(|response| response.as_ref().err())
+    }
+}
+
+pub(crate) fn measure(done: &Answered) -> Measure {
+    Measure {
+        took: done.took,
+        ..Measure::of(done.responses.iter().flatten())
+    }
+}
+
+/// Makes the call of a pack whose history is `tries`, and whose only item has `carried`.
+pub(crate) fn call_step(
+    route: &Route<'_>,
+    requests: &[impl Borrow<Request>],
+    tries: &Tries,
+    carried: &Carried,
+    ctx: &Context,
+) -> Reply<Answered> {
+    let clock = route.clock_ref();
+    let start = clock.now();
+    let reply = route.answers(requests, tries, carried, ctx);
+    let took = clock.now().since(start);
+    reply.map(|responses| Answered { responses, took })
+}
+
+impl Measure {
+    /// The measurements of the answers to one call.
+    pub(crate) fn of<'r>(
+        responses: impl IntoIterator<Item = &'r Response, IntoIter: Clone>,
+    ) -> Self {
+        let responses = responses.into_iter();
+        let mut all = Self {
+            items: responses.clone().count() as u64,
+            usage: Usage::sum(responses.clone().filter_map(|r| r.usage)),
+            ..Self::default()
+        };
+        for response in responses {
+            all.cache_saved = all.cache_saved.saturating_add(response.cache_saved);
+            let extracted = response.provider == "extract";
+            all.extracted |= extracted;
+            match response.cost_usd {
+                Some(cost) => {
+                    all.cost_usd += cost;
+                    all.priced += 1;
+                }
+                None => all.unpriced += 1,
+            }
+            let truncated = response.finish_reason == FinishReason::Length && !extracted;
+            all.truncated += u64::from(truncated);
+            all.warned += u64::from(response.warning.is_some());
+            if let Some(vector) = &response.embedding {
+                all.vectors += 1;
+                let numbers = vector.len();
+                all.dimensions = range(all.dimensions, Some((numbers, numbers)));
+            }
+        }
+        all
+    }
+
+    /// The measurements of an item with the answer of another one, for which it was billed.
+    pub(crate) fn of_equals(answer: &Response) -> Self {
+        let one = Self::of([answer]);
+        Self {
+            shared: 1,
+            usage: None,
+            cost_usd: Usd::ZERO,
+            priced: 0,
+            unpriced: 0,
+            cache_saved: 0,
+            ..one
+        }
     }
 }

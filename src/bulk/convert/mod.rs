@@ -14,7 +14,6 @@ use super::input::{
 };
 use super::spool::{SpoolFile, copy};
 
-mod csv;
 #[cfg(feature = "files")]
 mod folder;
 mod list;
@@ -91,7 +90,7 @@ pub(super) fn converted(
         Ok(NamedFile::new(name.to_owned(), form, source))
     };
     match form {
-        Form::Csv | Form::Tsv => csv::write(text, form, name, spool, settings, ctx),
+        Form::Csv | Form::Tsv => rows::of_text(text, form, name, spool, settings, ctx),
         Form::Json => {
             list::write(text, &mut spool, name, ctx)?;
             Ok(NamedFile {

@@ -15,10 +15,8 @@ pub(super) enum Cell<'a> {
     Int(i64),
     /// A number with a decimal point or an exponent, and its original text.
     Float(f64, &'a str),
-    /// A number that neither type holds, as its original text.
-    Digits(&'a str),
     Text(Cow<'a, str>),
-    /// A list or an object.
+    /// A list, an object, or a number that neither type holds.
     Json(Cow<'a, str>),
     /// An embedding.
     Vector(Vec<f32>),
@@ -52,7 +50,7 @@ impl Cell<'_> {
             Self::Int(n) if n.unsigned_abs() <= EXACT => ColumnType::Int,
             Self::Int(_) => ColumnType::Long,
             Self::Float(..) => ColumnType::Float,
-            Self::Digits(_) | Self::Text(_) => ColumnType::Text,
+            Self::Text(_) => ColumnType::Text,
             Self::Json(_) => ColumnType::Json,
             Self::Vector(_) => ColumnType::Vector,
         }
@@ -64,7 +62,7 @@ impl Cell<'_> {
             Self::Null => return None,
             Self::Bool(yes) => Cow::Borrowed(if *yes { "true" } else { "false" }),
             Self::Int(n) => Cow::Owned(n.to_string()),
-            Self::Float(_, written) | Self::Digits(written) => Cow::Borrowed(*written),
+            Self::Float(_, written) => Cow::Borrowed(*written),
             Self::Text(text) | Self::Json(text) => Cow::Borrowed(text),
             Self::Vector(all) => Cow::Owned(serde_json::to_string(all).unwrap_or_default()),
         })
@@ -99,18 +97,17 @@ pub(super) fn text(value: &RawValue) -> Option<Cow<'_, str>> {
 /// The cell of a value: lists and objects stay JSON.
 pub(super) fn cell(value: &RawValue) -> Cell<'_> {
     let written = value.get();
+    let json = Cell::Json(Cow::Borrowed(written));
     match written.as_bytes().first() {
         Some(b'"') => text(value).map_or(Cell::Null, Cell::Text),
-        Some(b'{' | b'[') => Cell::Json(Cow::Borrowed(written)),
+        Some(b'{' | b'[') => json,
         Some(b't') => Cell::Bool(true),
         Some(b'f') => Cell::Bool(false),
         Some(b'n') | None => Cell::Null,
-        Some(_) if !written.contains(['.', 'e', 'E']) => {
-            written.parse().map_or(Cell::Digits(written), Cell::Int)
-        }
+        Some(_) if !written.contains(['.', 'e', 'E']) => written.parse().map_or(json, Cell::Int),
         Some(_) => match written.parse::<f64>() {
             Ok(x) if x.is_finite() => Cell::Float(x, written),
-            _ => Cell::Digits(written),
+            _ => json,
         },
     }
 }
@@ -234,8 +231,8 @@ mod tests {
             Cell::Bool(true),
             Cell::Null,
             Cell::Json("[1]".into()),
-            Cell::Digits("9223372036854775808"),
-            Cell::Digits("1e400"),
+            Cell::Json("9223372036854775808".into()),
+            Cell::Json("1e400".into()),
             Cell::Float(3.0, "3.0"),
             Cell::Float(1500.0, "1.50e3"),
         ];

@@ -237,7 +237,7 @@ mod tests {
             .unwrap();
         lines.row(&[Cell::Null, Cell::Int(7)]).unwrap();
         lines
-            .row(&[Cell::Digits("1e400"), Cell::Float(1.5, "1.50")])
+            .row(&[Cell::Json("1e400".into()), Cell::Float(1.5, "1.50")])
             .unwrap();
         let expected = "{\"=cmd()\":\"\\u001b[2J\",\"a,b\":[1]}\n{\"=cmd()\":null,\"a,b\":7}\n\
                         {\"=cmd()\":1e400,\"a,b\":1.50}\n";

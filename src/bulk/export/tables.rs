@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use batchwright_tables::{Cell as Written, ColumnType as Kind, Error as TableError};
-use batchwright_tables::{ParquetTable, Sheet};
+use batchwright_tables::{
+    Cell as Written, ColumnType as Kind, Error as TableError, ParquetTable, Sheet,
+};
 
 use super::cell::{Cell, ColumnType};
 use super::columns::Column;

@@ -73,6 +73,7 @@ pub(super) fn prepare_file(
         input: checked.input,
         index,
         kinds: checked.kinds,
+        prefix: checked.prefix,
         answers,
         output_cap: prompts.settings.output_cap(),
         task: prompts.settings.task,

@@ -1,22 +1,20 @@
 //! Checks whole files: each is read once, in chunks that end between records, and every record is parsed and hashed on
-//! all cores while the next chunk is being read.
+//! all cores while the next chunk is being read. Then records that repeat an id are found.
 
+use std::collections::HashSet;
 use std::io;
 
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
-use super::PromptSettings;
-use super::duplicates;
 use super::entry::Entry;
-use super::fault::{Fault, InputError, InputErrors};
+use super::fault::{Fault, InputError, InputErrors, Place, SHOWN};
 use super::file::{InputFile, Numbers, Part};
-use super::id::{id_hash, prefix};
+use super::id::{RecordId, id_hash, prefix};
 use super::index::{FileIndex, NativeLines, Totals};
-use super::keep::MissingFields;
-use super::records::Record;
-use super::records::Splitter;
+use super::records::{Record, Splitter};
 use super::source::Source;
+use super::{PromptSettings, keep};
 use crate::base::Error;
 use crate::llm::native::NativeFormat;
 use crate::llm::request::Request;
@@ -54,9 +52,9 @@ impl InputFile {
         let mut index = FileIndex::new(all, totals);
         index.native = native;
         if settings.skip_bad_rows && faults.is_empty() {
-            index.set_aside(&duplicates::repeats(&index));
+            index.set_aside(&repeats(&index));
         }
-        let faults = faults.with(duplicates::check(self, &index)?, self.names());
+        let faults = faults.with(duplicates(self, &index)?, self.names());
         if faults.is_empty() {
             Ok(index)
         } else {
@@ -95,7 +93,7 @@ fn entries(
 ) -> Result<Entries, Error> {
     let mut found = Entries::default();
     found.totals.bytes = input.parts().last().map_or(0, Part::end);
-    let missing = Mutex::new(MissingFields::new(&settings.keep));
+    let missing = Mutex::new(settings.keep.names.clone());
     for part in input.parts() {
         let one = FileCheck {
             part,
@@ -105,10 +103,13 @@ fn entries(
         };
         one.check(&mut found)?;
     }
-    if let Some(fault) = missing.into_inner().fault() {
-        let mut lines = input.parts().iter().filter(|part| part.header.is_none());
-        let name = lines.next().map_or("", |part| &part.name);
-        return Err(InputError::of_file(name, fault.to_string()).into());
+    let lines = input.parts().iter().find(|part| part.header.is_none());
+    if let (Some(lines), Some(name)) = (lines, missing.lock().first()) {
+        let fault = Fault::new(
+            "no line with it",
+            format!("a field named \"{name}\" for --keep in one of the lines"),
+        );
+        return Err(InputError::of_file(&lines.name, fault.to_string()).into());
     }
     Ok(found)
 }
@@ -119,7 +120,7 @@ struct FileCheck<'c> {
     settings: &'c PromptSettings,
     hooks: Hooks<'c>,
     /// Fields to keep that no line of JSON had so far.
-    missing: &'c Mutex<MissingFields>,
+    missing: &'c Mutex<Vec<String>>,
 }
 
 impl FileCheck<'_> {
@@ -207,10 +208,9 @@ impl FileCheck<'_> {
         }
         let mut missing = self.missing.lock();
         for record in records {
-            if missing.is_empty() {
-                return;
+            if !missing.is_empty() {
+                keep::look_for(&mut missing, &chunk.bytes()[record.start..record.end]);
             }
-            missing.look(&chunk.bytes()[record.start..record.end]);
         }
     }
 
@@ -288,4 +288,83 @@ impl Chunk {
             self.buffer.resize(len, 0);
         }
     }
+}
+
+/// The offsets of two records with one id; the second one repeats it.
+type Pair = (u64, u64);
+
+/// The first duplicates.
+fn duplicates(input: &InputFile, index: &FileIndex) -> Result<InputErrors, InputError> {
+    let found = find(index, SHOWN);
+    let offsets: Vec<u64> = found
+        .iter()
+        .flat_map(|(first, second)| [*first, *second])
+        .collect();
+    let places = input.places_of(&offsets)?;
+    let fault = |(pair, places): (&Pair, &[(&Part, Place)])| {
+        let ((before, there), (part, here)) = (places[0], places[1]);
+        let there = if before.base == part.base {
+            there.to_string()
+        } else {
+            there.of(&before.name)
+        };
+        let fault = Fault::repeated(&id(input, *pair)?, &there);
+        Ok(InputError::at(&part.name, here, fault))
+    };
+    let errors = found.iter().zip(places.chunks(2)).map(fault);
+    let errors = errors.collect::<Result<_, _>>()?;
+    Ok(InputErrors::new(errors, found.len() >= SHOWN))
+}
+
+/// The offsets of the records that repeat an id.
+fn repeats(index: &FileIndex) -> HashSet<u64> {
+    let pairs = find(index, usize::MAX).into_iter();
+    pairs.map(|(_, second)| second).collect()
+}
+
+/// At most this number of records that repeat an id, in the order of the input.
+fn find(index: &FileIndex, most: usize) -> Vec<Pair> {
+    let entries = index.entries();
+    let (own, made) = entries.split_at(entries.partition_point(|entry| !entry.is_auto()));
+    let groups = own.chunk_by(|a, b| a.id == b.id);
+    let mut found: Vec<Pair> = groups
+        .flat_map(|group| {
+            let again = group[1..].iter();
+            again.map(|entry| (group[0].offset(), entry.offset()))
+        })
+        .collect();
+    // An own id may equal one that is made from a request.
+    if !own.is_empty() {
+        let imitated = made.par_iter().filter_map(|entry| {
+            let id = RecordId::Auto {
+                request: entry.request,
+                ordinal: entry.ordinal(),
+            };
+            let (a, b) = (own[index.own(&id.to_string())?].offset(), entry.offset());
+            Some((a.min(b), a.max(b)))
+        });
+        found.extend(imitated.collect::<Vec<_>>());
+    }
+    found.sort_unstable_by_key(|(_, second)| *second);
+    found.truncate(most);
+    found
+}
+
+/// The id that both records have. That of a record without one is made from its request.
+fn id(input: &InputFile, (first, second): Pair) -> Result<String, InputError> {
+    for offset in [second, first] {
+        let part = input.part_of(offset);
+        let record = part.source.record(part.is_text(), offset - part.base);
+        let record = record.map_err(|error| part.unreadable(&error))?;
+        let bytes = record.unwrap_or_default();
+        if let Some(id) = part.parse(&bytes, input.settings()).id {
+            return Ok(id);
+        }
+    }
+    let part = input.part_of(second);
+    let text = format!(
+        "changed while it was being checked (at byte {})",
+        second - part.base
+    );
+    Err(InputError::of_file(&part.name, text))
 }

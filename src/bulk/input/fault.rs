@@ -43,6 +43,12 @@ impl Fault {
         Self::new(format!("null in \"{name}\""), "a value")
     }
 
+    /// The fault of a record with an id that another one has.
+    pub(super) fn repeated(id: &str, other: &str) -> Self {
+        let found = format!("the id {id:?}, which {other} has already");
+        Self::new(found, "a different id for every item")
+    }
+
     /// A fault from a text of the form `found …; expected …`.
     pub(super) fn told(why: String) -> Self {
         let (found, expected) = why.split_once("; expected ").unwrap_or((&why, "another"));

@@ -4,18 +4,15 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::duplicates::repeated;
 use super::entry::LARGEST_FILE;
 use super::fault::{Fault, InputError, Place, utf8};
 use super::id::prefix;
 use super::index::{FileIndex, NativeLines};
-use super::keep;
 use super::parse::{bad_row, parse_record};
-use super::records::Next;
-use super::records::next_record;
+use super::records::{Next, next_record};
 use super::source::Source;
 use super::table::Header;
-use super::{Form, PromptSettings, detect};
+use super::{Form, PromptSettings, detect, keep};
 use crate::base::bom::without_bom;
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
@@ -208,18 +205,6 @@ pub(super) struct Part {
 const FIRST_LOOK: usize = 16 << 10;
 
 impl InputFile {
-    /// Opens the file.
-    #[cfg(test)]
-    pub(crate) fn open(
-        path: &std::path::Path,
-        form: Form,
-        settings: PromptSettings,
-    ) -> Result<Self, InputError> {
-        let name = path.display().to_string();
-        let source = Source::open(path).map_err(|error| InputError::unreadable(&name, &error))?;
-        Self::open_all([NamedFile::new(name, form, source)], settings)
-    }
-
     /// Opens files.
     pub(crate) fn open_all(
         files: impl IntoIterator<Item = NamedFile>,
@@ -280,7 +265,7 @@ impl InputFile {
         let why = match (parsed.request, parsed.id) {
             (Err(fault), _) => fault.to_string(),
             (Ok(_), Some(id)) if index.may_repeat(i) => {
-                repeated(&id, "an earlier record").to_string()
+                Fault::repeated(&id, "an earlier record").to_string()
             }
             (Ok(_), _) => return Err(self.changed(i, index)),
         };
@@ -292,23 +277,31 @@ impl InputFile {
         })
     }
 
-    /// The lines of these items, which are in the order of the input, in one pass over each file.
-    pub(crate) fn lines(&self, items: &[usize], index: &FileIndex) -> Result<Vec<u64>, InputError> {
-        let part = |i: &usize| self.part_of(index.offset(*i));
-        let mut lines = Vec::with_capacity(items.len());
-        for items in items.chunk_by(|a, b| part(a).base == part(b).base) {
-            let part = part(&items[0]);
-            let offsets: Vec<u64> = items.iter().map(|i| index.offset(*i) - part.base).collect();
-            let found = part.source.lines_of(&offsets);
-            lines.extend(found.map_err(|error| part.unreadable(&error))?);
-        }
-        Ok(lines)
+    /// The places of these items, each with its file.
+    pub(crate) fn places(
+        &self,
+        items: &[usize],
+        index: &FileIndex,
+    ) -> Result<Vec<String>, InputError> {
+        let offsets: Vec<u64> = items.iter().map(|item| index.offset(*item)).collect();
+        let places = self.places_of(&offsets)?.into_iter();
+        Ok(places.map(|(part, place)| place.of(&part.name)).collect())
     }
 
-    /// A message about item `i`, with its file and line.
-    pub(crate) fn told(&self, i: usize, line: u64, why: &str, index: &FileIndex) -> String {
-        let part = self.part_of(index.offset(i));
-        InputError::at(&part.name, part.place(line), why).to_string()
+    /// The files and the places of the records at these offsets, found in one pass over each file.
+    pub(super) fn places_of(&self, offsets: &[u64]) -> Result<Vec<(&Part, Place)>, InputError> {
+        let mut places = vec![(&self.parts[0], Place::Line(0)); offsets.len()];
+        for part in &self.parts {
+            let is_inside = |i: &usize| (part.base..part.end()).contains(&offsets[*i]);
+            let own: Vec<usize> = (0..offsets.len()).filter(is_inside).collect();
+            let inside: Vec<u64> = own.iter().map(|i| offsets[*i] - part.base).collect();
+            let lines = part.source.lines_of(&inside);
+            let lines = lines.map_err(|error| part.unreadable(&error))?;
+            for (i, line) in own.into_iter().zip(lines) {
+                places[i] = (part, part.place(line));
+            }
+        }
+        Ok(places)
     }
 
     fn read_record(&self, i: usize, index: &FileIndex) -> Result<(String, ReadRecord), InputError> {
@@ -368,14 +361,6 @@ impl InputFile {
         let parts = self.parts();
         let at = parts.partition_point(|part| part.base <= offset);
         &parts[at.saturating_sub(1)]
-    }
-
-    /// The file of an offset, and the place in it.
-    pub(super) fn place_of(&self, offset: u64) -> Result<(&Part, Place), InputError> {
-        let part = self.part_of(offset);
-        let lines = part.source.lines_of(&[offset - part.base]);
-        let line = lines.map_err(|error| part.unreadable(&error))?[0];
-        Ok((part, part.place(line)))
     }
 
     pub(crate) fn skips_bad_rows(&self) -> bool {
@@ -507,7 +492,7 @@ impl InputFile {
             let native = self.read(i, index)?.request.native;
             native.iter().for_each(|native| lines.add(native.format()));
             if let Some(why) = lines.refused(providers) {
-                let (part, place) = self.place_of(index.offset(i))?;
+                let (part, place) = self.places_of(&[index.offset(i)])?[0];
                 return Ok(Some(InputError::at(&part.name, place, why)));
             }
         }

@@ -208,14 +208,6 @@ impl FileIndex {
         self.entries[at].request == request_hash_prefix
     }
 
-    #[cfg(test)]
-    /// The position of the item with that id in the input, from 0.
-    pub(super) fn position(&self, id: &str) -> Option<usize> {
-        let at = self.find(id)?;
-        let order = self.in_input_order();
-        order.iter().position(|item| *item as usize == at)
-    }
-
     /// The numbers of the items, in the order of the input.
     pub(crate) fn in_input_order(&self) -> Vec<u32> {
         let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
@@ -325,12 +317,6 @@ impl FileIndex {
     /// Its state after comparison with earlier results.
     pub(crate) fn state(&self, i: usize) -> State {
         self.entry(i).state()
-    }
-
-    #[cfg(test)]
-    /// True if it need not be sent again.
-    pub(crate) fn is_done(&self, i: usize) -> bool {
-        self.state(i) == State::Done
     }
 
     /// The id of item `i`, if a record with that own id, or without one, is the one that was checked.

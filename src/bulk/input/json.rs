@@ -6,16 +6,13 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::PromptSettings;
 use super::cells::Field;
-use super::fault::{Fault, described, excerpt};
-use super::fault::{hint, listed};
-use super::fields::Parsed;
-use super::fields::{self, string};
-use super::id;
+use super::fault::{Fault, described, excerpt, hint, listed};
+use super::fields::{self, Parsed, string};
 use super::layout::{self, Layout, TOOLS};
 use super::messages::{self, MESSAGES};
 use super::template::Template;
+use super::{PromptSettings, id};
 use crate::base::json_object::JsonObject;
 use crate::base::json_value::UniqueJson;
 use crate::llm::native::NativeFormat;
@@ -120,22 +117,10 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
             Err(Fault::new("the start of a JSON list", EXPECTED))
         }
         Err(error) => {
-            if let Some(word) = not_a_number(text, &error) {
-                let found = format!("{word} (at column {})", error.column());
-                return Err(Fault::new(
-                    found,
-                    "null, a number or a string: JSON has no such number",
-                ));
-            }
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
             let (found, expected) = if error.is_data() {
                 ("a field twice", "each field once")
-            } else if message.ends_with("hex escape") {
-                (
-                    "half of a character",
-                    r"both halves, such as \ud83d\ude00, or neither",
-                )
             } else {
                 ("invalid JSON", EXPECTED)
             };
@@ -146,19 +131,6 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
             ))
         }
     }
-}
-
-/// What Python and JavaScript write for numbers that JSON does not have, if the error is there.
-fn not_a_number(text: &str, error: &serde_json::Error) -> Option<&'static str> {
-    let line = text.lines().nth(error.line().checked_sub(1)?)?;
-    let (before, rest) = line.split_at_checked(error.column().checked_sub(1)?)?;
-    let words = ["NaN", "Infinity", "-Infinity"];
-    let found = words.into_iter().find(|word| rest.starts_with(word))?;
-    Some(if before.ends_with('-') {
-        "-Infinity"
-    } else {
-        found
-    })
 }
 
 fn batch(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Parsed, Fault> {

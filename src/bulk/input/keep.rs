@@ -4,8 +4,7 @@
 use serde_json::value::RawValue;
 
 use super::PromptSettings;
-use super::fault::{Fault, utf8};
-use super::fault::{hint, listed};
+use super::fault::{Fault, hint, listed, utf8};
 use super::layout::Layout;
 use super::records::MAX_RECORD_BYTES;
 use crate::base::bom::without_bom;
@@ -84,32 +83,13 @@ impl Object {
     /// Appends JSON on one line, and escapes characters that control a terminal. (JSON itself allows no other control
     /// characters in texts.)
     fn harmless(&mut self, json: &str) {
-        let mut rest = json;
-        let mut inside = false;
-        while let Some(at) = rest.find(|c: char| match c {
-            '"' | '\\' | '\u{7f}'..='\u{9f}' => true,
-            ' ' | '\n' | '\r' | '\t' => !inside,
-            _ => false,
-        }) {
-            self.0.push_str(&rest[..at]);
-            let mut following = rest[at..].chars();
-            match following.next() {
-                Some('"') => {
-                    inside = !inside;
-                    self.0.push('"');
-                }
-                Some('\\') => {
-                    self.0.push('\\');
-                    self.0.extend(following.next());
-                }
-                Some(c @ '\u{7f}'..='\u{9f}') => {
-                    self.0.push_str(&format!("\\u{:04x}", u32::from(c)));
-                }
-                _ => {}
+        for c in json.chars() {
+            match c {
+                '\n' | '\r' => self.0.push(' '),
+                '\u{7f}'..='\u{9f}' => self.0.push_str(&format!("\\u{:04x}", u32::from(c))),
+                c => self.0.push(c),
             }
-            rest = following.as_str();
         }
-        self.0.push_str(rest);
     }
 
     pub(super) fn end(mut self) -> Option<RawJson> {
@@ -155,48 +135,11 @@ pub(super) fn check_size(bytes: usize, settings: &PromptSettings) -> Result<(), 
     Err(Fault::new(found, format!("at most {MOST_BYTES}")))
 }
 
-/// The fields to keep that no line of JSON had so far: if no line has one, it is misspelled.
-#[derive(Default)]
-pub(super) struct MissingFields {
-    missing: Vec<String>,
-    /// The fields of the first line.
-    first: Option<Vec<String>>,
-}
-
-impl MissingFields {
-    pub(super) fn new(keep: &Keep) -> Self {
-        Self {
-            missing: keep.names.clone(),
-            first: None,
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.missing.is_empty()
-    }
-
-    /// Checks a line.
-    pub(super) fn look(&mut self, bytes: &[u8]) {
-        if self.missing.is_empty() {
-            return;
-        }
-        let text = utf8(without_bom(bytes)).ok();
-        let Some(fields) = text.and_then(JsonObject::parse) else {
-            return;
-        };
-        self.missing.retain(|name| fields.get(name, 0).is_none());
-        if self.first.is_none() {
-            let names = fields.fields().map(|(name, _)| name.to_owned());
-            self.first = Some(names.collect());
-        }
-    }
-
-    /// The fault at the end.
-    pub(super) fn fault(&self) -> Option<Fault> {
-        let first = self.first.as_ref()?;
-        let there = first.iter().map(String::as_str);
-        let name = self.missing.first()?;
-        Some(Keep::missing(name, "field", there))
+/// Removes the fields that a line of JSON has from those that no line had so far.
+pub(super) fn look_for(missing: &mut Vec<String>, bytes: &[u8]) {
+    let text = utf8(without_bom(bytes)).ok();
+    if let Some(fields) = text.and_then(JsonObject::parse) {
+        missing.retain(|name| fields.get(name, 0).is_none());
     }
 }
 
@@ -224,7 +167,7 @@ mod tests {
                     \"n\": null, \"l\": [1 , { \"c\" : \"d \\\" e\" }]}";
         assert_eq!(
             kept(line, &[]),
-            r#"{"b":1.0,"a":"x y\u001b\"\\","big":12345678901234567890.10,"n":null,"l":[1,{"c":"d \" e"}]}"#
+            r#"{"b":1.0,"a":"x y\u001b\"\\","big":12345678901234567890.10,"n":null,"l":[1 , { "c" : "d \" e" }]}"#
         );
         assert_eq!(kept(line, &["n", "b", "none"]), r#"{"b":1.0,"n":null}"#);
         assert_eq!(kept(r#"{"a":1,"b":2,"a":3}"#, &[]), r#"{"a":3,"b":2}"#);
@@ -258,19 +201,10 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_kept_field_is_reported_at_the_end() {
-        let keep = Keep {
-            names: vec!["colour".to_owned(), "size".to_owned()],
-            ..Keep::default()
-        };
-        let mut missing = MissingFields::new(&keep);
-        missing.look(br#"{"prompt":"a","color":1}"#);
-        missing.look(br#"{"prompt":"b","size":1}"#);
-        assert_eq!(
-            missing.fault().unwrap().to_string(),
-            "found the fields \"prompt\", \"color\"; expected one named \"colour\" for --keep (did you mean \"color\"?)"
-        );
-        missing.look(br#"{"colour":1}"#);
-        assert!(missing.fault().is_none() && missing.is_empty());
+    fn fields_that_no_line_has_are_found() {
+        let mut missing = vec!["colour".to_owned(), "size".to_owned()];
+        look_for(&mut missing, br#"{"prompt":"a","color":1}"#);
+        look_for(&mut missing, br#"{"prompt":"b","size":1}"#);
+        assert_eq!(missing, ["colour"]);
     }
 }

@@ -2,10 +2,8 @@
 
 use serde_json::{Map, Value};
 
-use super::PromptSettings;
 use super::fault::Fault;
-use super::fields;
-use super::id;
+use super::{PromptSettings, fields, id};
 use crate::llm::native::NativeFormat;
 use crate::llm::params::RequestTask;
 

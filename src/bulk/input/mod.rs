@@ -5,7 +5,6 @@
 mod cells;
 mod check;
 mod detect;
-mod duplicates;
 mod entry;
 #[cfg(feature = "templates")]
 mod expression;
@@ -37,7 +36,7 @@ use encoding_rs::Encoding;
 use serde_json::{Map, Value};
 
 use crate::llm::attachment::Root;
-use crate::llm::params::RequestTask;
+use crate::llm::params::{RequestTask, ResponseFormat};
 
 pub(crate) use cells::{Row, Rows};
 pub(crate) use check::Hooks;
@@ -52,7 +51,6 @@ pub(crate) use records::{Bounded, MAX_RECORD_BYTES, too_long};
 pub(crate) use source::Source;
 pub(crate) use template::Template;
 
-use crate::llm::params::ResponseFormat;
 #[cfg(feature = "files")]
 use crate::sources::{FileScanner, Split};
 use keep::Keep;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use encoding_rs::Encoding;
 use serde_json::{Map, Value};
 
-use crate::base::brief::{Bytes, FieldIf, Many, Name};
+use crate::base::brief::{Bytes, FieldIf, Name};
 use crate::base::{Error, ErrorKind};
 use crate::llm::params::{RequestTask, ResponseFormat};
 
@@ -30,21 +30,11 @@ impl fmt::Debug for PromptSettings {
             .field_if("max_tokens", self.max_tokens)
             .field_if("temperature", self.temperature)
             .field_if("response_format", self.format.as_ref())
-            .field_if("keep_reply", self.keep_reply.then_some(true))
-            .field_if(
-                "extra",
-                Some(self.extra.len()).filter(|many| *many > 0).map(Many),
-            )
             .field_if("input_format", self.form)
-            .field_if("delimiter", self.delimiter.map(char::from))
-            .field_if("quotes", self.quotes)
-            .field_if("max_unpacked", self.max_unpacked)
-            .field_if("encoding", self.encoding.map(Encoding::name))
             .field_if("id_column", self.id_column.as_deref().map(Name))
-            .field_if("without_ids", self.without_ids.then_some(true))
             .field("keeps", &self.keep.is_on())
             .field("skip_bad_rows", &self.skip_bad_rows)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 

@@ -5,7 +5,8 @@ use std::fs;
 use super::tests::{Scratch, hooks, items};
 use super::*;
 use crate::base::cases::{cases, unescaped};
-use crate::base::{Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind};
+use crate::bulk::convert;
 use crate::llm::hash::request_hash;
 use crate::llm::request::Request;
 
@@ -88,8 +89,13 @@ fn a_list_and_lines_of_the_same_objects_are_the_same_items() {
 #[test]
 fn files_that_cannot_be_read_are_refused() {
     let refused = |path: &str| {
-        let file = InputFile::open(Path::new(path), Form::Text, PromptSettings::default());
-        file.unwrap_err().to_string()
+        let settings = PromptSettings {
+            form: Some(Form::Text),
+            ..PromptSettings::default()
+        };
+        let folder = std::env::temp_dir();
+        let file = convert::open(Path::new(path), &settings, &folder, &Context::new());
+        file.err().unwrap().message().to_owned()
     };
     let device = "/dev/null: cannot be read: it is not a regular file; pipe it in and name \"-\" as the input instead";
     assert_eq!(refused("/dev/null"), device);

@@ -13,10 +13,7 @@ use super::records::{MAX_RECORD_BYTES, Next, next_record};
 /// An open regular file.
 #[derive(Debug)]
 pub(crate) struct Source {
-    #[cfg(unix)]
     file: File,
-    #[cfg(not(unix))]
-    file: parking_lot::Mutex<File>,
     stamp: Stamp,
 }
 
@@ -78,13 +75,7 @@ impl Source {
 
     pub(crate) fn of(file: File) -> io::Result<Self> {
         let stamp = Stamp::of(&file.metadata()?);
-        Ok(Self {
-            #[cfg(unix)]
-            file,
-            #[cfg(not(unix))]
-            file: parking_lot::Mutex::new(file),
-            stamp,
-        })
+        Ok(Self { file, stamp })
     }
 
     /// Bytes in the file when it was opened.
@@ -102,10 +93,7 @@ impl Source {
 
     /// How the file differs from what was opened.
     pub(super) fn change(&self) -> Option<String> {
-        #[cfg(unix)]
         let metadata = self.file.metadata().ok()?;
-        #[cfg(not(unix))]
-        let metadata = self.file.lock().metadata().ok()?;
         self.stamp.change(&Stamp::of(&metadata))
     }
 
@@ -114,12 +102,9 @@ impl Source {
         std::os::unix::fs::FileExt::read_at(&self.file, buffer, offset)
     }
 
-    #[cfg(not(unix))]
+    #[cfg(windows)]
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        use std::io::{Read, Seek, SeekFrom};
-        let mut file = self.file.lock();
-        file.seek(SeekFrom::Start(offset))?;
-        file.read(buffer)
+        std::os::windows::fs::FileExt::seek_read(&self.file, buffer, offset)
     }
 
     /// Fills the buffer up to the end of the file; returns the number of bytes.

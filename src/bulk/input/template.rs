@@ -6,8 +6,7 @@ use serde_json::{Value, json};
 use super::cells::Field;
 #[cfg(feature = "templates")]
 use super::expression::Expression;
-use super::fault::Fault;
-use super::fault::{hint, listed};
+use super::fault::{Fault, hint, listed};
 
 /// A parsed template.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -153,18 +152,6 @@ impl Template {
         ))
     }
 
-    /// Whether blocks and filters can only use a column of that name with `row["…"]`.
-    fn needs_row(&self, name: &str) -> bool {
-        #[cfg(feature = "templates")]
-        return self.expression.is_some()
-            && !name.chars().all(|c| c == '_' || c.is_ascii_alphanumeric());
-        #[cfg(not(feature = "templates"))]
-        {
-            let _ = name;
-            false
-        }
-    }
-
     /// Rejects variables that are not among `names`; `what` describes the names.
     pub(super) fn check<'a>(
         &self,
@@ -183,11 +170,7 @@ impl Template {
         if unknown.is_empty() {
             return Ok(());
         }
-        let mut expected = format!("{what}: {}", listed(names.clone()));
-        if let Some(name) = names.clone().find(|name| self.needs_row(name)) {
-            expected +=
-                &format!("; write a name with blanks or hyphens as {{{{row[\"{name}\"]}}}}");
-        }
+        let expected = format!("{what}: {}", listed(names.clone()));
         let found = format!("{} in the template", unknown.join(", "));
         Err(Fault::new(found, expected))
     }
@@ -216,14 +199,5 @@ mod tests {
         ] {
             assert_eq!(Template::parse(text).unwrap_err(), message);
         }
-    }
-
-    #[cfg(feature = "templates")]
-    #[test]
-    fn an_unknown_variable_explains_names_with_blanks() {
-        let template = Template::parse("{{ review-text|upper }}").unwrap();
-        let fault = template.check("one of the columns", ["id", "review-text"].into_iter());
-        let told = fault.unwrap_err().to_string();
-        assert!(told.ends_with("as {{row[\"review-text\"]}}"), "{told}");
     }
 }

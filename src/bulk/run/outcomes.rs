@@ -5,8 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::base::thread::Background;
-use crate::base::thread::spawn;
+use crate::base::thread::{Background, spawn};
 use crate::engine::dispatch::StopReason;
 use crate::engine::run::{MOST_THREADS, Waker};
 use crate::llm::outcome::Outcome;
