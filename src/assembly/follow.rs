@@ -42,7 +42,7 @@ impl LlmManager {
     /// use std::sync::Arc;
     /// use batchwright::config::{ConfigStore, MemoryConfig, SettingsWatch};
     /// use batchwright::{LlmManager, ProcessId, Request, Settings};
-    /// // `SqliteConfig` is a store that other processes change, such as `batchwright config set`.
+    /// // `FileConfig` is a store that other processes change, such as `batchwright config set`.
     /// let store = Arc::new(MemoryConfig::new());
     /// store.set("llm.provider", "extract")?;
     /// let watch = SettingsWatch::new(Settings::new(), store.clone())?;

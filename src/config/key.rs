@@ -1,13 +1,14 @@
 //! Setting keys: what each accepts, and its default.
 
-use crate::base::names::closest;
-use crate::base::names::replacement;
+use serde_json::Value;
+
+use crate::base::names::{closest, replacement};
 use crate::base::{Error, ErrorKind};
 
 use super::choices::{CACHE_PROMPTS, ON_UNKNOWN, PROVIDERS, STRATEGIES};
 use super::credential;
 use super::table::with_settings;
-use super::value::{Kind, Value};
+use super::value::Kind;
 
 /// One setting.
 #[derive(derive_more::Debug)]
@@ -211,7 +212,7 @@ fn unknown(name: &str) -> String {
     )
 }
 
-/// Settings that the name may be meant for: with this variable, within a typing error, or with this part in their
+/// Settings that the name may be meant for: with this variable, within a typing error, or with its last part in their
 /// name.
 fn near(name: &str) -> Vec<&'static str> {
     let name = name.trim();
@@ -224,21 +225,9 @@ fn near(name: &str) -> Vec<&'static str> {
         return vec![name];
     }
     let own = name.rsplit('.').next().unwrap_or_default();
-    let last = |key: &SettingKey| key.name.rsplit('.').next().unwrap_or_default();
-    let slip = if KEYS.iter().any(|key| last(key) == own) {
-        Some(own)
-    } else {
-        closest(own, KEYS.iter().map(last))
-    };
-    let part = |key: &&SettingKey| match slip {
-        Some(meant) => last(key) == meant,
-        None => own.len() > 2 && last(key).contains(own),
-    };
-    KEYS.iter()
-        .filter(part)
-        .map(|key| key.name)
-        .take(3)
-        .collect()
+    let has_part = |name: &&'static str| own.len() > 2 && name.contains(own);
+    let names = KEYS.iter().map(|key| key.name);
+    names.filter(has_part).take(3).collect()
 }
 
 #[cfg(test)]

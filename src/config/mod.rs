@@ -6,7 +6,7 @@
 //! | list all settings | [`SettingKey`] |
 //! | see a value and where it comes from | [`Setting`], [`SettingSource`] |
 //! | see where `jobs.articles` reads articles | [`ArticleSource`] |
-//! | store settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share `SqliteConfig`, with the feature `queue` |
+//! | store settings | [`ConfigStore`], [`MemoryConfig`]; in a file that processes share [`FileConfig`] |
 //! | follow changes of settings | [`SettingsWatch`]; [`LlmManager::follow`](crate::LlmManager::follow) applies that |
 //! | see the effect of settings | the module [`plan`](crate::plan) |
 //!
@@ -16,20 +16,18 @@ pub(crate) mod choices;
 #[cfg(test)]
 pub(crate) mod conformance;
 pub(crate) mod credential;
+pub(crate) mod file;
 pub(crate) mod key;
 pub(crate) mod settings;
-#[cfg(feature = "queue")]
-pub(crate) mod sqlite;
 pub(crate) mod store;
 mod table;
 mod typed;
 mod value;
 pub(crate) mod watch;
 
+pub use file::FileConfig;
 pub use key::SettingKey;
 pub use settings::{Setting, SettingSource};
-#[cfg(feature = "queue")]
-pub use sqlite::SqliteConfig;
 pub use store::{ConfigStore, MemoryConfig};
 pub use value::ArticleSource;
 pub use watch::SettingsWatch;

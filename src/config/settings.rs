@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde_json::Value;
+
 use crate::base::{Error, ErrorKind};
 
 use super::credential;
 use super::key::SettingKey;
 use super::store::ConfigStore;
-use super::value::Value;
 
 /// The source of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
@@ -108,15 +109,9 @@ impl Setting {
 /// ```
 #[derive(Clone, Default)]
 pub struct Settings {
-    flags: BTreeMap<&'static str, GivenValue>,
-    environment: BTreeMap<&'static str, GivenValue>,
+    flags: BTreeMap<&'static str, (SettingSource, String)>,
+    environment: BTreeMap<&'static str, (SettingSource, String)>,
     stored: BTreeMap<String, String>,
-}
-
-#[derive(Clone)]
-struct GivenValue {
-    by: SettingSource,
-    value: String,
 }
 
 impl Settings {
@@ -137,8 +132,8 @@ impl Settings {
     ) -> Result<Self, Error> {
         let key = SettingKey::named(key)?;
         if let Some(value) = value {
-            let by = SettingSource::Flag(flag);
-            self.flags.insert(key.name(), GivenValue { by, value });
+            let given = (SettingSource::Flag(flag), value);
+            self.flags.insert(key.name(), given);
         }
         Ok(self)
     }
@@ -148,8 +143,7 @@ impl Settings {
     pub fn environment(mut self, variable: impl Fn(&str) -> Option<String>) -> Self {
         let value = |name: &&'static str| {
             let value = variable(name).filter(|value| !value.trim().is_empty())?;
-            let by = SettingSource::Environment(name);
-            Some(GivenValue { by, value })
+            Some((SettingSource::Environment(name), value))
         };
         let set = |key: &SettingKey| Some((key.name(), key.variables().iter().find_map(value)?));
         self.environment = SettingKey::all().iter().filter_map(set).collect();
@@ -202,7 +196,7 @@ impl Settings {
         let given = given.into_iter().flatten();
         let stored = self.stored.get(key.name());
         given
-            .map(|given| (given.by, given.value.as_str()))
+            .map(|(by, value)| (*by, value.as_str()))
             .chain(stored.map(|value| (SettingSource::Store, value.as_str())))
     }
 

@@ -17,7 +17,7 @@ macro_rules! with_settings {
             pub bulk_strategy: Strategy = "llm.bulk_strategy" ["BATCHWRIGHT_BULK_STRATEGY"]
                 Kind::Choice(&STRATEGIES), Is("sync"),
                 "Whether each prompt is a call of its own (sync), or many go together into the provider's Batch API (batch)";
-            given_concurrency: Option<NumberOrAuto> = "llm.sync_concurrency" ["BATCHWRIGHT_SYNC_CONCURRENCY"]
+            given_concurrency: Option<Value> = "llm.sync_concurrency" ["BATCHWRIGHT_SYNC_CONCURRENCY"]
                 Kind::WholeOrAuto(1, MOST_CALLS), Rule("run: auto; work and serve: 1 to 10, by the load of the machine; a local server: its slots or 1"),
                 "How many calls or jobs run at once: exactly this number, or with auto as many as the provider answers well; batches do not use it";
             given_max_concurrent_requests: Given<usize> = "llm.max_concurrent_requests" ["AI_MAX_CONCURRENT_REQUESTS"]
@@ -53,7 +53,7 @@ macro_rules! with_settings {
             pub queue_redis: Option<String> = "queue.redis" []
                 Kind::Redis, Rule("none"),
                 "The Redis or Valkey that wakes workers of a queue on a database server, without a password, which comes from BATCHWRIGHT_REDIS_PASSWORD or a file; read when a command starts";
-            given_worker_count: Given<usize> = "queue.worker_count" ["JOB_QUEUE_WORKER_COUNT"]
+            pub worker_count: usize = "queue.worker_count" ["JOB_QUEUE_WORKER_COUNT"]
                 Kind::Whole(1, MOST_CALLS), Is("5"),
                 "How many jobs a queue worker runs at once when it starts, while llm.sync_concurrency is not set";
             pub max_retries: u8 = "queue.max_retries" ["JOB_QUEUE_MAX_RETRIES"]

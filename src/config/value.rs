@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
 use super::choices::Choices;
 
 /// The program determines the number.
@@ -36,19 +39,6 @@ pub(super) enum Kind {
     Store,
 }
 
-/// The meaning of a text.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Value {
-    Text(String),
-    Names(Vec<String>),
-    Models(Vec<(String, String)>),
-    Articles(ArticleSource),
-    Whole(u64),
-    Number(f64),
-    Time(Duration),
-    Switch(bool),
-}
-
 impl Kind {
     /// The accepted values, as a phrase that follows "write" or "takes".
     pub fn accepts(&self) -> String {
@@ -79,37 +69,37 @@ impl Kind {
         }
     }
 
-    /// The meaning of the text, or the accepted values as an error.
+    /// The meaning of the text as JSON, or the accepted values as an error.
     pub fn parse(&self, text: &str) -> Result<Value, String> {
         let text = text.trim();
+        let as_text = |fits: bool| fits.then(|| json!(text));
         let value = match self {
-            Self::Choice(among) => {
-                among.check(text)?;
-                Some(Value::Text(text.to_owned()))
-            }
-            Self::Route(among, most) => Some(Value::Names(route(text, among, *most)?)),
-            Self::WholeOrAuto(..) if text == AUTO => Some(Value::Text(text.to_owned())),
+            Self::Choice(among) => Some(among.check(text).map(|()| json!(text))?),
+            Self::Route(among, most) => Some(json!(route(text, among, *most)?)),
+            Self::WholeOrAuto(..) if text == AUTO => Some(json!(text)),
             Self::Whole(least, most) | Self::WholeOrAuto(least, most) => {
-                let number = text.parse().ok().filter(|n| (least..=most).contains(&n));
-                number.map(Value::Whole)
+                let number = text.parse::<u64>().ok();
+                let number = number.filter(|n| (least..=most).contains(&n));
+                number.map(Value::from)
             }
             Self::Positive => {
-                let number = text.parse().ok();
-                number
-                    .filter(|n: &f64| *n > 0.0 && n.is_finite())
-                    .map(Value::Number)
+                let number = text.parse().ok().filter(|n: &f64| *n > 0.0);
+                number.filter(|n| n.is_finite()).map(Value::from)
             }
-            Self::Time => time(text).filter(|time| !time.is_zero()).map(Value::Time),
+            Self::Time => {
+                let time = time(text).filter(|time| !time.is_zero());
+                time.map(|time| json!(time))
+            }
             Self::Switch => match text.to_lowercase().as_str() {
-                "true" | "yes" | "on" | "1" => Some(Value::Switch(true)),
-                "false" | "no" | "off" | "0" => Some(Value::Switch(false)),
+                "true" | "yes" | "on" | "1" => Some(Value::Bool(true)),
+                "false" | "no" | "off" | "0" => Some(Value::Bool(false)),
                 _ => None,
             },
-            Self::Text => (!text.is_empty()).then(|| Value::Text(text.to_owned())),
-            Self::Models(among) => models(text, among)?.map(Value::Models),
-            Self::Articles => ArticleSource::parse(text).map(Value::Articles),
-            Self::Redis => is_redis(text).then(|| Value::Text(text.to_owned())),
-            Self::Store => is_store(text).then(|| Value::Text(text.to_owned())),
+            Self::Text => as_text(!text.is_empty()),
+            Self::Models(among) => models(text, among)?.map(|models| json!(models)),
+            Self::Articles => ArticleSource::parse(text).map(|source| json!(source)),
+            Self::Redis => as_text(is_redis(text)),
+            Self::Store => as_text(is_store(text)),
         };
         value.ok_or_else(|| format!("write {}", self.accepts()))
     }
@@ -198,7 +188,7 @@ fn time(text: &str) -> Option<Duration> {
 }
 
 /// How the text of an article is looked up by its id.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ArticleSource {
     /// A folder that contains `ID.txt`, `ID.md` or `ID.html` for each article.
     Folder(PathBuf),
@@ -269,7 +259,7 @@ mod tests {
                     let why = parsed.unwrap_err();
                     assert!(why.contains(expected), "{case}: {why}");
                 }
-                None => assert_eq!(format!("{:?}", parsed.unwrap()), expected, "{case}"),
+                None => assert_eq!(parsed.unwrap().to_string(), expected, "{case}"),
             }
         }
     }

@@ -158,7 +158,7 @@ mod following {
 
     use crossbeam_channel::{Receiver, unbounded};
 
-    use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
+    use batchwright::config::{ConfigStore, FileConfig, SettingsWatch};
     use batchwright::plan::SettingsEvent;
     use batchwright::{Job, JobQueue, Progress, RunningWorker};
 
@@ -166,8 +166,8 @@ mod following {
     use crate::common::PATIENCE;
 
     /// The settings file of a folder, opened again like another process does.
-    fn file(desk: &Desk) -> SqliteConfig {
-        SqliteConfig::new(desk.path("config.db"))
+    fn file(desk: &Desk) -> FileConfig {
+        FileConfig::new(desk.path("settings.json"))
     }
 
     /// A manager that follows the settings file with the simulator at the given address, and the result of each change:

@@ -5,7 +5,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use batchwright::config::SqliteConfig;
+use batchwright::config::FileConfig;
 use batchwright::{Error, Settings};
 
 use super::exit::{Refusal, could_not_run};
@@ -28,8 +28,8 @@ pub fn of_environment() -> Settings {
 }
 
 /// The settings of a data folder.
-pub fn in_folder(folder: &Path) -> SqliteConfig {
-    SqliteConfig::new(folder.join("config.db"))
+pub fn in_folder(folder: &Path) -> FileConfig {
+    FileConfig::new(folder.join("settings.json"))
 }
 
 /// An unusable setting is a usage error.

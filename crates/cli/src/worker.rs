@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use batchwright::config::{SettingsWatch, SqliteConfig};
+use batchwright::config::{FileConfig, SettingsWatch};
 use batchwright::plan::{ProviderPlan, SettingsEvent, SkippedStep};
 use batchwright::queue::SqliteOptions;
 use batchwright::{Error, JobQueue, LlmManager, Settings, Strategy};
@@ -25,7 +25,7 @@ pub fn queue(args: &WorkerArgs, file: Option<&Path>, folder: &Path) -> Result<Jo
 }
 
 /// The settings of this place and environment, overridden by the flags, and their later changes.
-pub fn settings(args: &WorkerArgs, config: Arc<SqliteConfig>) -> Result<SettingsWatch, Refusal> {
+pub fn settings(args: &WorkerArgs, config: Arc<FileConfig>) -> Result<SettingsWatch, Refusal> {
     let settings = provider::with_flags(of_environment(), &args.provider, &args.pace)?;
     let retries = args.max_retries.clone();
     let settings = settings.flag("queue.max_retries", "--max-retries", retries);

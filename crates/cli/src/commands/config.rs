@@ -1,6 +1,6 @@
 //! `batchwright config`: shows settings and their sources, and changes stored ones.
 
-use batchwright::config::{ConfigStore, Setting, SettingKey, SettingSource, SqliteConfig};
+use batchwright::config::{ConfigStore, FileConfig, Setting, SettingKey, SettingSource};
 use batchwright::{Settings, Strategy};
 use serde_json::{Value, json};
 
@@ -27,12 +27,12 @@ fn known(key: &str) -> Result<&'static SettingKey, Refusal> {
     SettingKey::named(key).map_err(refused)
 }
 
-fn stored_at() -> Result<SqliteConfig, Refusal> {
+fn stored_at() -> Result<FileConfig, Refusal> {
     folder().map(|folder| in_folder(&folder))
 }
 
 /// Stores a value, unless a command would refuse it later, for example a file of prices that does not exist.
-fn set(store: &SqliteConfig, key: &str, value: &str) -> Result<String, Refusal> {
+fn set(store: &FileConfig, key: &str, value: &str) -> Result<String, Refusal> {
     let value = known(key)?.check_stored(value).map_err(refused)?;
     let with_it = settings()?.flag(key, "config set", Some(value.clone()));
     if key == "llm.prices" {
@@ -45,7 +45,7 @@ fn set(store: &SqliteConfig, key: &str, value: &str) -> Result<String, Refusal> 
 }
 
 /// Deletes a stored value, also of a key that this version does not know.
-fn unset(store: &SqliteConfig, key: &str) -> Result<String, Refusal> {
+fn unset(store: &FileConfig, key: &str) -> Result<String, Refusal> {
     let was = match store.get(key).map_err(could_not_run)? {
         Some(_) => "is deleted",
         None => known(key).map(|_| "was not stored")?,

@@ -168,7 +168,7 @@ fn data_folder_and_all_in_it_are_private_when_the_program_makes_them() {
         let private = if *is_folder { 0o700 } else { 0o600 };
         assert_eq!(*rights, private, "{name}: {rights:o} among {found:?}");
     }
-    for part in ["llm_jobs.db", "config.db", "quota-"] {
+    for part in ["llm_jobs.db", "settings.json", "quota-"] {
         let mut names = found.iter().map(|(name, ..)| name);
         assert!(names.any(|name| name.contains(part)), "{part}: {found:?}");
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use batchwright::config::{ConfigStore, SettingsWatch, SqliteConfig};
+use batchwright::config::{ConfigStore, FileConfig, SettingsWatch};
 use batchwright::plan::{ProviderOptions, ProviderPlan};
 use batchwright::provider::inspect;
 use batchwright::{Handler, JobQueue, LlmManager, Secret, Settings};
@@ -34,7 +34,7 @@ pub struct Desk {
     pub sim: Simulator,
     pub folder: TempDir,
     /// Changed by the server under test, which follows it.
-    pub store: Arc<SqliteConfig>,
+    pub store: Arc<FileConfig>,
     /// How long its worker and its requests may take when it stops, from the next start.
     pub grace: Duration,
     agent: Agent,
@@ -56,17 +56,17 @@ impl Desk {
     }
 
     /// `prepare` may store settings before the server starts.
-    pub fn prepared(sim: SimConfig, prepare: impl FnOnce(&SqliteConfig)) -> Self {
+    pub fn prepared(sim: SimConfig, prepare: impl FnOnce(&FileConfig)) -> Self {
         Self::build(sim, prepare, |server| server)
     }
 
     fn build(
         sim: SimConfig,
-        prepare: impl FnOnce(&SqliteConfig),
+        prepare: impl FnOnce(&FileConfig),
         adapt: impl FnOnce(Server) -> Server,
     ) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Arc::new(SqliteConfig::new(folder.path().join("config.db")));
+        let store = Arc::new(FileConfig::new(folder.path().join("settings.json")));
         prepare(&store);
         let agent = Agent::config_builder()
             .http_status_as_error(false)

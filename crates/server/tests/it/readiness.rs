@@ -103,7 +103,7 @@ fn a_queue_that_is_gone_is_no_fault_of_the_client() {
 #[test]
 fn settings_and_files_that_cannot_be_written_are_no_fault_of_the_client() {
     let desk = Desk::new();
-    fs::create_dir(desk.folder.path().join("config.db")).unwrap();
+    fs::create_dir(desk.folder.path().join("settings.json")).unwrap();
     let value = json!({"value": "sim-2"});
     is_refused(&desk, desk.put("/api/v1/config/llm.model", &value));
     fs::remove_dir_all(desk.folder.path().join("files")).unwrap();

@@ -1,7 +1,7 @@
 //! Settings over HTTP.
 
 use batchwright::Settings;
-use batchwright::config::{ConfigStore, SqliteConfig};
+use batchwright::config::{ConfigStore, FileConfig};
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
@@ -64,7 +64,7 @@ fn every_change_is_told_also_one_made_elsewhere() {
     let count = || desk.read(COUNT)["value"].clone();
     assert_eq!(count(), "6");
     // As another program does it.
-    let elsewhere = SqliteConfig::new(desk.folder.path().join("config.db"));
+    let elsewhere = FileConfig::new(desk.folder.path().join("settings.json"));
     elsewhere.set("queue.worker_count", "9").unwrap();
     stream.next(&["config"]).unwrap();
     assert_eq!(count(), "9");
