@@ -122,7 +122,6 @@ pub mod unstable;
 
 pub use assembly::LlmManager;
 pub use base::cancel::Context;
-pub use base::deadline::Deadline;
 pub use base::error::{Error, ErrorKind};
 pub use base::id::{JobId, ProcessId};
 pub use base::secret::Secret;

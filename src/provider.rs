@@ -9,10 +9,10 @@
 //! | find servers on this machine | [`LocalServer`], in [`ProviderStatus::servers`] |
 //! | send your own headers | [`CallHeader`], by [`LlmConfig::header`](crate::LlmConfig::header) |
 //! | show an address without its credentials | [`redacted_url`] |
-//! | see what a model costs at a tier on a day, from which source | [`ModelPrices`], [`PriceEntry`], [`Price`], [`Day`] (else [`InvalidDay`]), by [`Prices`](crate::Prices) |
+//! | see what a model costs at a tier on a day, from which source | [`ModelPrices`], [`PriceEntry`], [`Price`], [`Day`], by [`Prices`](crate::Prices) |
 //! | see how many characters [`Extract`](crate::Extract) returns | [`EXTRACT_CHARS`] |
 
-pub use crate::base::day::{Day, InvalidDay};
+pub use crate::base::Day;
 pub use crate::base::secret::redacted_url;
 pub use crate::llm::price_table::{Price, PriceEntry};
 pub use crate::llm::prices::ModelPrices;

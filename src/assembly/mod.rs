@@ -1,13 +1,14 @@
 //! From settings to bulk work: which provider, which strategy, and carrying it out.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use derive_setters::Setters;
 use parking_lot::Mutex;
 
 #[cfg(not(feature = "queue"))]
 use crate::base::error::ErrorKind;
-use crate::base::{Context, Deadline, Error, Optional, ProcessId};
+use crate::base::{Context, Error, Optional, ProcessId};
 use crate::bulk::run::{Bulk, BulkError};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
@@ -92,7 +93,7 @@ pub struct LlmManager {
     /// Gets the progress of [`run_bulk`](Self::run_bulk). Default: none.
     #[setters(generate)]
     notifier: Option<Arc<dyn ProgressNotifier>>,
-    deadline: Option<Deadline>,
+    deadline: Option<SystemTime>,
     budget: Option<Budget>,
     /// Gets every call of the routes and workers of this manager, except calls of Batch APIs. Default: none.
     #[setters(generate)]
@@ -156,7 +157,7 @@ impl LlmManager {
     /// Sets the deadline of [`run_bulk`](Self::run_bulk), and of the workers of this manager. With the strategy `sync`, no
     /// call starts after it, see [`Bulk::deadline`]. With `batch`, the call returns at the deadline: what is in
     /// batches stays there, and the same call attaches to it later. Default: no deadline.
-    pub fn deadline(mut self, deadline: Deadline) -> Self {
+    pub fn deadline(mut self, deadline: SystemTime) -> Self {
         self.deadline = Some(deadline);
         self
     }

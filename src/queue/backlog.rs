@@ -13,7 +13,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use crate::base::brief::beginning;
-use crate::base::{Clock, Deadline, Error, ErrorKind, ProcessId, Time};
+use crate::base::{Clock, Error, ErrorKind, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
 use crate::engine::limited_by::Limit;
 use crate::engine::work::{Take, Ticket};
@@ -38,7 +38,7 @@ pub(crate) struct Scope {
     /// The worker ends when no job is left to claim or submit; batches may still be open.
     pub until_submitted: bool,
     /// The worker claims no job after it.
-    pub deadline: Option<Deadline>,
+    pub deadline: Option<Timestamp>,
 }
 
 /// Why a claim may find more than the last one.

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
+use std::time::SystemTime;
 
 use derive_setters::Setters;
 use parking_lot::Mutex;
 
 use crate::base::thread::spawn;
-use crate::base::{Context, Deadline, Error, ErrorKind, ProcessId};
+use crate::base::{Context, Error, ErrorKind, ProcessId};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::run::Waker;
 use crate::llm::batch::{BatchAccount, BatchClient, BatchClients};
@@ -233,8 +234,8 @@ impl Worker {
     /// [context](Self::context): running jobs may finish within the grace period, and the others return to the queue. The
     /// report has [`StopReason::DeadlineExceeded`](crate::StopReason::DeadlineExceeded). Jobs stay in the queue, and batches
     /// at their provider, for another worker. Default: no deadline.
-    pub fn deadline(mut self, deadline: Deadline) -> Self {
-        self.scope.deadline = Some(deadline);
+    pub fn deadline(mut self, deadline: SystemTime) -> Self {
+        self.scope.deadline = Some(deadline.into());
         self
     }
 

@@ -114,7 +114,7 @@ impl WorkerRun {
         self.plan.ctx = caller.child();
         let (store, controls, ctx) = (&self.registration.store, &self.controls, &self.plan.ctx);
         let deadline = self.plan.scope.deadline;
-        let is_overdue = || deadline.is_some_and(|at| at.left_at(controls.clock.wall()).is_zero());
+        let is_overdue = || deadline.is_some_and(|at| at <= controls.clock.wall());
         if is_overdue() {
             ctx.cancel();
         }

@@ -3,11 +3,11 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use batchwright::{
-    Bulk, BulkError, Context, Deadline, Error, ErrorKind, Outcome, Request, Response, RetryPolicy,
-    Route, StopReason, client_fn, execute_bulk_sync,
+    Bulk, BulkError, Context, Error, ErrorKind, Outcome, Request, Response, RetryPolicy, Route,
+    StopReason, client_fn, execute_bulk_sync,
 };
 use batchwright::{testing::ManualClock, testing::ScriptedClient};
 
@@ -146,10 +146,10 @@ pub(super) const HOUR: Duration = Duration::from_secs(3_600);
 
 /// A clock that only the test advances, and a deadline an hour after its origin: it is over when the test says so,
 /// whatever the load of the machine.
-pub(super) fn manual_deadline() -> (Arc<ManualClock>, Deadline) {
+pub(super) fn manual_deadline() -> (Arc<ManualClock>, SystemTime) {
     let clock = Arc::new(ManualClock::new());
     let origin = UNIX_EPOCH + Duration::from_secs(1_577_836_800);
-    (clock, Deadline::at(origin + HOUR))
+    (clock, origin + HOUR)
 }
 
 /// Runs with one call at a time; the deadline passes during the first one. Returns the end and the number of calls.

@@ -12,9 +12,9 @@ use batchwright::queue::{
 use batchwright::testing::{ManualClock, ScriptedClient};
 use batchwright::unstable::Clock;
 use batchwright::{
-    Budget, Context, Deadline, Error, ErrorKind, Extract, Handler, Job, JobQueue, LlmConfig,
-    ProcessId, Progress, Request, Response, RetryPolicy, Route, RunningJob, Secret, StopReason,
-    Usd, Worker, client_fn,
+    Budget, Context, Error, ErrorKind, Extract, Handler, Job, JobQueue, LlmConfig, ProcessId,
+    Progress, Request, Response, RetryPolicy, Route, RunningJob, Secret, StopReason, Usd, Worker,
+    client_fn,
 };
 use parking_lot::Mutex;
 use tempfile::TempDir;
@@ -234,7 +234,7 @@ fn a_worker_claims_nothing_after_its_deadline_and_calls_in_flight_end() {
         .deadline(deadline);
     is_over(late.run().unwrap().stop);
     assert_eq!(ended_and_waiting(&queue, process), (1, 2));
-    let in_time = Deadline::at(deadline.time() + 1_000 * HOUR);
+    let in_time = deadline + 1_000 * HOUR;
     let next = worker(&queue).completions(route(&client)).deadline(in_time);
     assert!(next.run().unwrap().stop.is_none());
     assert_eq!(ended_and_waiting(&queue, process), (3, 0));

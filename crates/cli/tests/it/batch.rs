@@ -2,13 +2,13 @@
 
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use batchwright::plan::{ProviderOptions, ProviderPlan};
 use batchwright::provider::inspect;
 use batchwright::{
-    Context, Deadline, ErrorKind, JobQueue, LlmManager, ProcessId, Progress, Request, Secret,
-    Settings, StopReason, Strategy,
+    Context, ErrorKind, JobQueue, LlmManager, ProcessId, Progress, Request, Secret, Settings,
+    StopReason, Strategy,
 };
 use batchwright_simulate::{BatchConfig, Simulator};
 use serde_json::{Value, json};
@@ -217,7 +217,7 @@ fn the_library_returns_outcomes_in_order_and_reattaches_after_a_stop() {
     assert_eq!(sim.batch_stats().items_accepted, 6);
 
     let manager = || manager(&desk, &sim, &Context::new());
-    let soon = Deadline::within(Duration::from_millis(50)).unwrap();
+    let soon = SystemTime::now() + Duration::from_millis(50);
     let error = manager().deadline(soon).run_bulk(process, &requests);
     let error = error.unwrap_err();
     assert!(matches!(error.reason, StopReason::DeadlineExceeded));
