@@ -45,8 +45,7 @@ fn request() -> Request {
             schema: json!({"description": text()}),
             strict: true,
         })
-        .with_extra("metadata", text().into())
-        .with_user_data(text());
+        .with_extra("metadata", text().into());
     request.params.stop = vec![text(); 4];
     request.input = Some(RawJson::new(&text()));
     request
@@ -94,7 +93,6 @@ fn outcome(result: Result<Response, Error>) -> Outcome {
         request_hash: Some("0123".repeat(16)),
         answered_by: None,
         input: Some(RawJson::new(&text())),
-        user_data: UserData::new(text()),
     }
 }
 
@@ -107,7 +105,6 @@ fn the_debug_of_requests_and_answers_is_short_and_shows_no_text() {
         &request.messages,
         &request.params,
         &request.params.response_format,
-        &request.user_data,
         &response(),
         response().details(),
         &failure(),

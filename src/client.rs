@@ -14,7 +14,6 @@
 //! | put local files into a prompt | [`Part`] |
 //! | send a request in the format of one provider's API | [`NativeFormat`], [`Native`] |
 //! | recognise identical requests | [`request_hash`] |
-//! | attach your own value to a request and get it back with the outcome | [`UserData`] |
 //! | read more than the text of a reply | [`ReplyDetails`], [`ToolCall`], [`Reasoning`], [`RawJson`] |
 //! | see which providers failed an item before | [`EarlierProvider`] |
 //! | be called when a [`Context`](crate::Context) is cancelled | [`CancelHook`] |
@@ -30,4 +29,3 @@ pub use crate::llm::outcome::EarlierProvider;
 pub use crate::llm::pack::PackLimits;
 pub use crate::llm::params::{CacheLifetime, RequestTask};
 pub use crate::llm::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
-pub use crate::llm::user_data::UserData;

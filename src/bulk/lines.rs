@@ -69,7 +69,6 @@ pub(crate) struct Lines {
 const FREE: Paid = Paid {
     usage: None,
     cost_usd: Some(Usd::ZERO),
-    cache_saved: 0,
 };
 
 /// The outcome of an item that shares another item's outcome and has no cost of its own.

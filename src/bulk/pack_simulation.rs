@@ -333,7 +333,7 @@ impl<'r> Scene<'r> {
         assert_eq!(call.ticket.cost.input, size, "what is reserved");
         assert!(!pack.is_empty() && pack.len() <= self.limits.inputs.into());
         assert!(size <= self.limits.tokens || pack.len() == 1);
-        assert!(tries.max_pack == 0 || pack.len() <= tries.max_pack.into());
+        assert!(!tries.alone || pack.len() == 1);
         let model = &pack[0].request.model;
         assert!(pack.iter().all(|item| item.request.model == *model));
         // The first call of a pack takes what fits of the same model, unless the source had no more then.
@@ -343,10 +343,8 @@ impl<'r> Scene<'r> {
             assert!(!fits || next.model != *model, "a call could be larger");
         }
         // Each call but the first follows a failure: a retry, a division, or another provider.
-        let most = 2 * u16::from(self.max_retries) + u16::from(tries.divisions);
+        let most = 2 * u16::from(self.max_retries) + u16::from(tries.alone);
         assert!(tries.calls - tries.refused <= most + u16::from(tries.step));
-        let halvings = self.limits.inputs.next_power_of_two().ilog2() as u8;
-        assert!(tries.divisions <= halvings);
         for item in pack {
             let until = self.put_off.get(&(tries.step, item.index));
             assert!(until.is_none_or(|until| *until <= self.now), "too early");
@@ -534,16 +532,15 @@ impl<'r> Scene<'r> {
             assert!(end.is_some() || self.stopped, "item {item} was not sent");
         }
         let spoiled = self.bad.iter().flatten().filter(|bad| **bad).count() as u64;
-        let halvings = u64::from(self.limits.inputs.next_power_of_two().ilog2());
         if self.weather == Weather::Fair {
-            // A bad text is alone after as many divisions as the pack allows; a malformed reply and a retryable failure
-            // are also retried at each size.
+            // A bad text fails with its pack, and then alone; a malformed reply and a retryable failure are also retried
+            // each time.
             let tries = match self.kind {
                 ErrorKind::Malformed => 1 + u64::from(self.max_retries.min(2)),
                 ErrorKind::Transient => 1 + u64::from(self.max_retries),
                 _ => 1,
             };
-            let most = spoiled * (1 + halvings) * tries;
+            let most = spoiled * 2 * tries;
             assert!(self.failed <= most, "{} of {most} failed", self.failed);
         }
     }

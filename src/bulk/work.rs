@@ -344,7 +344,6 @@ impl Measure {
             ..Self::default()
         };
         for response in responses {
-            all.cache_saved = all.cache_saved.saturating_add(response.cache_saved);
             let extracted = response.provider == "extract";
             all.extracted |= extracted;
             match response.cost_usd {
@@ -375,7 +374,6 @@ impl Measure {
             cost_usd: Usd::ZERO,
             priced: 0,
             unpriced: 0,
-            cache_saved: 0,
             ..one
         }
     }

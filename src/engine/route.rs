@@ -116,14 +116,12 @@ pub struct Tries {
     pub malformed: u8,
     /// Time-outs after sending so far.
     pub timeouts: u8,
-    /// Failed calls after which it continued in a smaller call.
-    pub divisions: u8,
     /// It has just been divided: its next call has a part of the last one's items.
     pub part: bool,
     /// It has just failed over: its next call is the first at this step.
     pub moved: bool,
-    /// Maximum number of items in its next call; 0 for no limit.
-    pub max_pack: u16,
+    /// It shares no call, because a call that it shared has failed.
+    pub alone: bool,
     /// Answers of the wrong shape at this step.
     pub schema_mismatches: u8,
     /// Calls that were rate-limited, or failed because the provider was unavailable; they do not count as attempts.
@@ -283,7 +281,7 @@ fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
     if error.is_unusable_reply() {
         return false;
     }
-    let others = u16::from(tries.divisions) + tries.refused + 1;
+    let others = u16::from(tries.alone) + tries.refused + 1;
     let retries_so_far = u32::from(tries.calls.saturating_sub(others));
     let most = tries.max_retries.unwrap_or(policy.max_retries);
     if tries.attempt > most || retries_so_far >= 2 * u32::from(most) {
@@ -389,11 +387,10 @@ impl Tries {
         self.refused = self.refused.saturating_add(1);
     }
 
-    /// Continues in smaller calls than the failed one, which had `members` items; the retries start again.
-    pub(crate) fn divide(&mut self, members: usize) {
-        self.divisions = self.divisions.saturating_add(1);
+    /// Each item of the failed call continues in a call of its own, where the retries start again.
+    pub(crate) fn divide(&mut self) {
         self.part = true;
-        self.max_pack = u16::try_from(members.div_ceil(2)).unwrap_or(u16::MAX);
+        self.alone = true;
         (self.attempt, self.malformed, self.timeouts) = (0, 0, 0);
     }
 

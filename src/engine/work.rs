@@ -141,7 +141,7 @@ pub(crate) trait Work: Sized {
     ) -> Result<(), Error>;
 
     /// Number of items in a task. If it is more than one, and one item may have caused a failure, the task returns to
-    /// wait, and must be offered again in parts of at most its tries' `max_pack` items.
+    /// wait, and each of its items must be offered again by itself if its tries say `alone`.
     fn members(&self, _task: &Self::Task) -> usize {
         1
     }

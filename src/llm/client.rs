@@ -26,7 +26,7 @@ pub trait LlmClient: Send + Sync {
     /// single text is final. All requests have [`RequestTask::Embed`](crate::client::RequestTask::Embed) and differ only
     /// in their text. If the call finally fails in a way that one text may have caused ([`ErrorKind::Invalid`],
     /// [`Blocked`](ErrorKind::Blocked), [`Malformed`](ErrorKind::Malformed), or
-    /// [`Transient`](ErrorKind::Transient) with a status), the texts are sent in smaller calls until that text is alone.
+    /// [`Transient`](ErrorKind::Transient) with a status), each text is sent in a call of its own.
     /// Default: a failure.
     ///
     /// # Errors

@@ -27,9 +27,7 @@ pub mod route;
 pub mod schema;
 #[cfg(feature = "schema")]
 mod schema_compiled;
-pub mod schema_given;
 mod single_call;
 pub(crate) mod spending;
 pub mod structured_output;
 pub mod transport;
-pub mod user_data;

@@ -1,6 +1,5 @@
 //! The outcomes of items, and their result lines.
 
-use std::any::Any;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -14,7 +13,6 @@ use crate::base::{Error, ErrorKind, Paid, Usage, Usd};
 use super::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
 use super::request::Request;
 use super::response::Response;
-use super::user_data::UserData;
 
 /// A provider from which an item failed over.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -63,8 +61,6 @@ pub struct Outcome {
     pub answered_by: Option<String>,
     /// The [fields of its row](crate::Request::input).
     pub input: Option<RawJson>,
-    /// The value [attached](crate::Request::with_user_data) to the request.
-    pub user_data: UserData,
 }
 
 impl Outcome {
@@ -86,21 +82,14 @@ impl Outcome {
             request_hash: None,
             answered_by: None,
             input: None,
-            user_data: UserData::default(),
         }
     }
 
-    /// Sets the index of the request, and the values attached to it.
+    /// Sets the index of the request, and the fields of its row.
     pub(crate) fn of(mut self, index: usize, request: &Request) -> Self {
         self.index = Some(index);
-        self.user_data = request.user_data.clone();
         self.input.clone_from(&request.input);
         self
-    }
-
-    /// The value [attached](crate::Request::with_user_data) to the request, if it has this type.
-    pub fn user_data<T: Any>(&self) -> Option<&T> {
-        self.user_data.get()
     }
 
     /// Whether there is an answer.
@@ -203,9 +192,6 @@ impl Outcome {
         let millis = u64::try_from(self.latency.as_millis()).unwrap_or(u64::MAX);
         field(line, "latency_ms", &millis)?;
         field(line, "cost_usd", &self.cost_usd())?;
-        let saved = self.paid().cache_saved;
-        let saved = (saved != 0).then(|| saved as f64 / 1e12);
-        add(line, "cache_saved_usd", saved)?;
         add(line, "warning", warning)?;
         add(line, "service_tier", details.service_tier.as_ref())?;
         add(line, "degraded", details.degraded.as_ref())?;
@@ -255,7 +241,6 @@ struct Line {
     attempts: u32,
     latency_ms: u64,
     cost_usd: Option<Usd>,
-    cache_saved_usd: Option<f64>,
     warning: Option<String>,
     service_tier: Option<String>,
     degraded: Option<String>,
@@ -274,11 +259,7 @@ impl<'de> Deserialize<'de> for Outcome {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let line = Line::deserialize(deserializer)?;
         let provider = line.provider.clone();
-        let paid = Paid {
-            usage: line.usage,
-            cost_usd: line.cost_usd,
-            cache_saved: (line.cache_saved_usd.unwrap_or(0.0) * 1e12).round() as i64,
-        };
+        let paid = Paid::new(line.usage, line.cost_usd);
         let result = match line.error {
             Some(error) => Err(error.with_paid(paid).with_refusal(line.refusal)),
             None => {

@@ -2,9 +2,7 @@
 //! a pack of one.
 //!
 //! Packs are formed where items are read. A pack waits and is retried as it is. If one of its items may have caused a
-//! failure of all, it goes on in halves.
-
-use std::iter::from_fn;
+//! failure of all, each of them goes on alone.
 
 use crate::engine::route::Tries;
 
@@ -32,17 +30,6 @@ impl PackLimits {
         }
     }
 
-    /// At most as many texts as the next call of an item with this history may have.
-    pub(crate) fn within(self, tries: &Tries) -> Self {
-        match tries.max_pack {
-            0 => self,
-            most => Self {
-                inputs: self.inputs.min(most),
-                ..self
-            },
-        }
-    }
-
     /// Whether a text with this many tokens fits into a call that has `texts` texts and `tokens` tokens.
     pub(crate) fn fits(self, texts: usize, tokens: u32, more: u32) -> bool {
         texts < self.inputs.into() && tokens.saturating_add(more) <= self.tokens
@@ -52,38 +39,11 @@ impl PackLimits {
 /// The items of one call: at least one.
 pub(crate) type Pack<T> = Vec<T>;
 
-/// The next calls for the items of a pack: one, or several if a smaller call may succeed.
-pub(crate) fn next_calls<T>(
-    pack: Pack<T>,
-    limits: PackLimits,
-    tries: &Tries,
-) -> impl Iterator<Item = Pack<T>> {
-    let most = limits.within(tries).inputs.max(1).into();
-    let mut items = pack.into_iter();
-    from_fn(move || {
-        let next: Pack<T> = items.by_ref().take(most).collect();
-        (!next.is_empty()).then_some(next)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pack_waits_as_it_is_until_it_is_divided_or_limits_are_lower() {
-        let mut tries = Tries::default();
-        let limits = PackLimits {
-            inputs: 8,
-            tokens: 100,
-        };
-        let next = |limits, tries: &Tries| -> Vec<_> {
-            next_calls(vec![1, 2, 3], limits, tries).collect()
-        };
-        assert_eq!(next(limits, &tries), [[1, 2, 3]]);
-        tries.divide(3);
-        assert_eq!(next(limits, &tries), [vec![1, 2], vec![3]]);
-        // A client may have found meanwhile that its server takes single texts.
-        assert_eq!(next(PackLimits::ONE, &tries), [[1], [2], [3]]);
+/// The next calls for the items of a pack: the same one, or one for each item.
+pub(crate) fn next_calls<T>(pack: Pack<T>, tries: &Tries) -> Vec<Pack<T>> {
+    if tries.alone {
+        pack.into_iter().map(|item| vec![item]).collect()
+    } else {
+        vec![pack]
     }
 }

@@ -7,7 +7,6 @@ use crate::base::brief::{Many, Name};
 use crate::base::{Error, ErrorKind};
 
 use super::schema::{self, Schema};
-use super::schema_given;
 
 /// The format that an answer must have.
 #[derive(Clone, PartialEq, Serialize, Deserialize, derive_more::Debug)]
@@ -60,8 +59,6 @@ pub enum RequestTask {
 impl ResponseFormat {
     /// JSON that fits a schema. Its name is the `title` of the schema, or else `answer`. It is strict if every object
     /// in the schema requires all its properties and allows no others, and if OpenAI supports all its other keywords.
-    /// If the schema is wrapped in OpenAI's or Anthropic's format (`{"type": "json_schema", "json_schema": {"name": …,
-    /// "strict": …, "schema": …}}`, or a part of it), it is unwrapped, and the given name and `strict` are kept.
     ///
     /// ```
     /// use batchwright::{Request, ResponseFormat};
@@ -72,17 +69,16 @@ impl ResponseFormat {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the schema is not an object, or if it does not restrict an answer, for example `{}` or
-    /// an example of an answer. With the feature `schema` also if it is not a valid JSON Schema, or refers to a schema
+    /// [`ErrorKind::Invalid`] if the schema is not an object, if it is in the wrapping of an API, or if it does not restrict
+    /// an answer, for example `{}` or an example of an answer. With the feature `schema` also if it is not a valid JSON Schema, or refers to a schema
     /// outside of it, which is never fetched.
     pub fn json_schema(schema: Value) -> Result<Self, Error> {
         let invalid = |why| Error::new(ErrorKind::Invalid, why);
-        let given = schema_given::read(schema).map_err(invalid)?;
-        let schema = Value::from(given.schema);
+        schema::check(&schema).map_err(invalid)?;
         Schema::compile(&schema).map_err(invalid)?;
         Ok(Self::JsonSchema {
-            name: given.name.unwrap_or_else(|| schema::name(&schema)),
-            strict: given.strict.unwrap_or_else(|| schema::is_strict(&schema)),
+            name: schema::name(&schema),
+            strict: schema::is_strict(&schema),
             schema,
         })
     }

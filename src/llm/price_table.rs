@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer};
 
 use crate::base::{Day, Error, ErrorKind};
 
@@ -12,58 +12,21 @@ const BUILT_IN: &str = include_str!("prices.json");
 /// Stands for every provider.
 const ANY: &str = "*";
 
-/// A table: the models of each provider, and their prices.
+/// A table: the models of each provider, and their prices. Its other fields, such as its source, are for people.
 #[derive(Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub(super) struct Table {
-    /// The day on which the prices were last compared with those that the providers publish.
-    pub date: Option<String>,
-    pub source: Option<String>,
-    #[serde(default, rename = "license")]
-    _license: Option<String>,
-    #[serde(default, rename = "unit")]
-    _unit: Option<String>,
     providers: BTreeMap<String, ProviderModels>,
 }
 
 /// The models of a provider.
 #[derive(Debug, PartialEq, Deserialize)]
-#[serde(from = "GivenModels")]
 struct ProviderModels {
-    source: Option<String>,
     /// Another provider of the table, which has the models that are missing here.
     like: Option<String>,
     models: Vec<Model>,
     /// The names of the models in small letters, in order; with the place of the model, and whether a date may follow.
+    #[serde(skip)]
     names: Vec<(String, usize, bool)>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, expecting = "an object with models")]
-struct GivenModels {
-    source: Option<String>,
-    like: Option<String>,
-    models: Vec<Model>,
-}
-
-impl From<GivenModels> for ProviderModels {
-    fn from(given: GivenModels) -> Self {
-        let models = given.models.iter().enumerate();
-        let mut names: Vec<_> = models
-            .flat_map(|(at, model)| {
-                let exact = model.models.iter().map(move |name| (name, at, false));
-                exact.chain(model.dated.iter().map(move |name| (name, at, true)))
-            })
-            .map(|(name, at, dated)| (name.to_ascii_lowercase(), at, dated))
-            .collect();
-        names.sort_unstable();
-        Self {
-            source: given.source,
-            like: given.like,
-            models: given.models,
-            names,
-        }
-    }
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -76,79 +39,50 @@ pub(super) struct Model {
     #[serde(default)]
     dated: Vec<String>,
     pub max_output: Option<u64>,
-    pub source: Option<String>,
+    #[serde(rename = "source")]
+    _source: Option<String>,
     pub prices: Vec<PriceEntry>,
 }
 
 /// The prices of a model at one tier, from one day on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct PriceEntry {
     /// The tier: `batch`, `flex`, `priority` or another word of the provider; empty for the standard tier.
-    #[serde(skip_serializing_if = "String::is_empty")]
     pub tier: String,
     /// The first day (UTC). Default: all days.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub from: Option<Day>,
     /// These prices are for requests with more input tokens than this, and for all of their tokens. Default: 0.
-    #[serde(skip_serializing_if = "is_zero")]
     pub tokens: u64,
     /// Input tokens.
     pub input: Price,
     /// Input tokens that were read from the provider's prompt cache. Default: like other input.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub cached_input: Option<Price>,
     /// Input tokens that were written to the cache. Default: like other input.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_write: Option<Price>,
     /// Input tokens that were written to the cache for an hour. Default: unknown if `cache_write` is set.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub cache_write_1h: Option<Price>,
     /// Output tokens, including reasoning. Default: unknown.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub output: Option<Price>,
     /// Input tokens of audio. Default: like other input.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub input_audio: Option<Price>,
     /// Input tokens of images. Default: like other input.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub input_image: Option<Price>,
     /// Output tokens of audio. Default: like other output.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub output_audio: Option<Price>,
     /// Output tokens of images. Default: like other output.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub output_image: Option<Price>,
     /// Web searches, in US dollars per thousand. Default: unknown.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub web_search: Option<Price>,
     /// The prices of longer requests, in the order of their `tokens`.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub above: Vec<PriceEntry>,
-}
-
-fn is_zero(tokens: &u64) -> bool {
-    *tokens == 0
 }
 
 /// A price in US dollars per million tokens. It is stored in millionths of a dollar per million tokens, which is the same
 /// number as picodollars per token.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Price(pub u64);
-
-impl Price {
-    /// Dollars per million.
-    pub fn dollars(self) -> f64 {
-        self.0 as f64 / 1e6
-    }
-}
-
-impl Serialize for Price {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_f64(self.dollars())
-    }
-}
 
 impl<'de> Deserialize<'de> for Price {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -170,8 +104,6 @@ impl<'de> Deserialize<'de> for Price {
 /// A model that was found in a table.
 pub(super) struct Found<'t> {
     pub model: &'t Model,
-    /// The source of the provider's prices.
-    pub source: Option<&'t str>,
     /// Found at a provider whose prices are like those of the one that was asked.
     pub by_likeness: bool,
 }
@@ -180,8 +112,10 @@ impl Table {
     /// # Errors
     /// [`ErrorKind::Invalid`] if the JSON is not a table.
     pub(super) fn parse(json: &str) -> Result<Self, Error> {
-        serde_json::from_str(json)
-            .map_err(|error| Error::new(ErrorKind::Invalid, error.to_string()))
+        let read: Result<Self, _> = serde_json::from_str(json);
+        let mut table = read.map_err(|why| Error::new(ErrorKind::Invalid, why.to_string()))?;
+        table.providers.values_mut().for_each(ProviderModels::sort);
+        Ok(table)
     }
 
     /// The table in the program.
@@ -207,7 +141,6 @@ impl Table {
                 let provider = provider?;
                 Some(Found {
                     model: provider.find(name, requested)?,
-                    source: provider.source.as_deref(),
                     by_likeness,
                 })
             })
@@ -224,6 +157,16 @@ impl Table {
 }
 
 impl ProviderModels {
+    fn sort(&mut self) {
+        for (at, model) in self.models.iter().enumerate() {
+            let exact = model.models.iter().map(|name| (name, false));
+            let names = exact.chain(model.dated.iter().map(|name| (name, true)));
+            let names = names.map(|(name, dated)| (name.to_ascii_lowercase(), at, dated));
+            self.names.extend(names);
+        }
+        self.names.sort_unstable();
+    }
+
     fn find(&self, name: &str, requested: Option<&str>) -> Option<&Model> {
         let name = name.to_ascii_lowercase();
         let (at, _) = self.named(&name).or_else(|| {

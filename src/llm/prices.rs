@@ -184,26 +184,9 @@ impl<'p> ModelPrices<'p> {
         &self.layer.name
     }
 
-    /// The page or the package that the prices were taken from, if it is known.
-    pub fn source(&self) -> Option<&'p str> {
-        let model = self.found.model.source.as_deref();
-        let table = || self.layer.table.source.as_deref();
-        model.or(self.found.source).or_else(table)
-    }
-
-    /// The day on which the table was last compared with the published prices, if it says so.
-    pub fn date(&self) -> Option<&'p str> {
-        self.layer.table.date.as_deref()
-    }
-
     /// The most output tokens of an answer, if that is known.
     pub fn max_output_tokens(&self) -> Option<u64> {
         self.found.model.max_output
-    }
-
-    /// All prices, earlier and later ones included.
-    pub fn entries(&self) -> &'p [PriceEntry] {
-        &self.found.model.prices
     }
 
     /// The prices at a tier at a point in time. A provider's word for its usual tier (`default`, `standard`, `on_demand`,
@@ -216,10 +199,8 @@ impl<'p> ModelPrices<'p> {
         }
         let has_begun =
             |entry: &&PriceEntry| entry.from.as_ref().is_none_or(|day| day.start() <= at);
-        let mut of_tier = self
-            .entries()
-            .iter()
-            .filter(|entry| entry.tier.eq_ignore_ascii_case(tier));
+        let entries = self.found.model.prices.iter();
+        let mut of_tier = entries.filter(|entry| entry.tier.eq_ignore_ascii_case(tier));
         of_tier.rfind(has_begun)
     }
 
@@ -260,24 +241,6 @@ impl PriceEntry {
             return None;
         }
         self.of_length(usage.input_tokens).cost_of_tokens(usage)
-    }
-
-    /// How much less a call costs because parts of its input were read from a cache, in picodollars: negative if writing
-    /// the cache cost more than reading it saved. `None` if it did not use the cache, or if a price is unknown.
-    pub(crate) fn cache_saving(&self, usage: &Usage) -> Option<i64> {
-        if (usage.cached_input_tokens, usage.cache_write_tokens) == (0, 0) {
-            return None;
-        }
-        let without = Usage {
-            cached_input_tokens: 0,
-            cache_write_tokens: 0,
-            cache_write_5m_tokens: 0,
-            cache_write_1h_tokens: 0,
-            ..*usage
-        };
-        let (with, without) = (self.cost(usage)?.picos(), self.cost(&without)?.picos());
-        let saved = i128::from(without) - i128::from(with);
-        i64::try_from(saved).ok()
     }
 
     /// The prices of a request with this number of input tokens.

@@ -1,5 +1,7 @@
 //! The cost of a call: the one that its reply reports, else by the prices of the model.
 
+use serde_json::Value;
+
 use crate::base::{Charge, Error, Paid, Timestamp, Usd};
 use crate::llm::prices::Prices;
 
@@ -14,11 +16,10 @@ pub(crate) struct Pricing<'p> {
     pub at: Timestamp,
 }
 
-/// Whom a call pays.
-struct Payee<'c> {
-    provider: &'c str,
-    /// The tier of the call, or as an error the one that applies if the reply reports none.
-    tier: Result<&'c str, &'c str>,
+/// The tier that a request asks for; empty if it names none.
+pub(super) fn asked_tier(request: &Request) -> &str {
+    let tier = request.extra.get("service_tier");
+    tier.and_then(Value::as_str).unwrap_or_default()
 }
 
 impl Pricing<'_> {
@@ -34,13 +35,8 @@ impl Pricing<'_> {
         // A client that panics here does not cost its answer.
         let requested = || guarded("model_for()", || client.model_for(request)).flatten();
         if let Some(provider) = guarded("provider()", || client.provider()) {
-            let asked = request.extra.get("service_tier");
-            let asked = asked.and_then(|tier| tier.as_str()).unwrap_or_default();
-            let payee = Payee {
-                provider,
-                tier: Err(asked),
-            };
-            self.price_call(&payee, requested, is_first, result);
+            let tier = Err(asked_tier(request));
+            self.price_call(provider, tier, requested, is_first, result);
         }
     }
 
@@ -52,22 +48,19 @@ impl Pricing<'_> {
         result: Result<&mut Response, &mut Error>,
     ) {
         let requested = || requested.map(str::to_owned);
-        let payee = Payee {
-            provider,
-            tier: Ok("batch"),
-        };
-        self.price_call(&payee, requested, true, result);
+        self.price_call(provider, Ok("batch"), requested, true, result);
     }
 
-    /// The name of the requested model is a copy that most calls do not need.
+    /// `known_tier` is the tier of the call, or as an error the one that applies if the reply reports none. The name of the
+    /// requested model is a copy that most calls do not need.
     fn price_call(
         &self,
-        payee: &Payee<'_>,
+        provider: &str,
+        known_tier: Result<&str, &str>,
         requested: impl Fn() -> Option<String>,
         is_first: bool,
         result: Result<&mut Response, &mut Error>,
     ) {
-        let provider = payee.provider;
         let (paid, answered, reported) = match &result {
             Ok(answer) => {
                 let reported = answer.details().service_tier.as_deref();
@@ -81,8 +74,7 @@ impl Pricing<'_> {
         if !is_billed || provider == STAND_IN {
             return;
         }
-        let tier = payee.tier.unwrap_or_else(|asked| reported.unwrap_or(asked));
-        let mut cache_saved = 0;
+        let tier = known_tier.unwrap_or_else(|asked| reported.unwrap_or(asked));
         let cost_usd = match paid.usage.filter(|_| paid.is_unpriced()) {
             None => paid.cost_usd,
             Some(usage) => {
@@ -95,17 +87,10 @@ impl Pricing<'_> {
                             .of_call(provider, answered, requested.as_deref())
                     });
                 let model = model.as_ref();
-                let entry = model.and_then(|model| model.entry(tier, self.at));
-                let saved = entry.and_then(|entry| entry.cache_saving(&usage));
-                cache_saved = saved.unwrap_or(0);
                 model.and_then(|model| model.cost(&usage, tier, self.at))
             }
         };
-        let paid = Paid {
-            cost_usd,
-            cache_saved,
-            ..paid
-        };
+        let paid = Paid { cost_usd, ..paid };
         let usage = paid.usage.unwrap_or_default();
         let charge = Some(Box::new(Charge {
             model: answered.map(str::to_owned).or_else(requested),
@@ -117,7 +102,7 @@ impl Pricing<'_> {
         match result {
             Ok(answer) => {
                 answer.set_paid(paid);
-                if let Ok(known) = payee.tier {
+                if let Ok(known) = known_tier {
                     answer.details_mut().service_tier = Some(known.to_owned());
                 }
                 answer.charge = charge;

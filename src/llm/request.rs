@@ -1,7 +1,5 @@
 //! One prompt, in the terms that all providers share.
 
-use std::any::Any;
-
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -12,7 +10,6 @@ use super::attachment::{self, Part};
 use super::native::Native;
 use super::params::{CacheLifetime, Params, RequestTask, ResponseFormat};
 use super::reply_details::RawJson;
-use super::user_data::UserData;
 
 /// Who speaks in a [`Message`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
@@ -164,8 +161,6 @@ pub struct Request {
     /// The body in the format of one provider, see [`from_native`](Self::from_native), which sets the other fields from
     /// it. This provider gets the body; of the other fields it gets only the model. Default: none.
     pub native: Option<Box<Native>>,
-    /// Any value of the caller. It is returned in the [`Outcome`](crate::Outcome). Default: none.
-    pub user_data: UserData,
 }
 
 impl Request {
@@ -278,23 +273,6 @@ impl Request {
         self
     }
 
-    /// Attaches a value of your own, which comes back with the outcome; see [`UserData`].
-    ///
-    /// ```
-    /// use batchwright::{Context, Extract, Request, execute_bulk_sync};
-    /// struct Row {
-    ///     line: u32,
-    /// }
-    /// let request = Request::new("Name a prime.").with_user_data(Row { line: 7 });
-    /// let outcomes = execute_bulk_sync(&Context::new(), &Extract, &[request], 1)?;
-    /// assert_eq!(outcomes[0].user_data::<Row>().unwrap().line, 7);
-    /// # Ok::<(), batchwright::BulkError>(())
-    /// ```
-    pub fn with_user_data(mut self, value: impl Any + Send + Sync) -> Self {
-        self.user_data = UserData::new(value);
-        self
-    }
-
     /// The text of a request that is nothing else: what is to be spoken.
     ///
     /// # Errors
@@ -372,24 +350,6 @@ impl Request {
         )
     }
 
-    /// Bytes it holds in memory, roughly.
-    pub(crate) fn weight(&self) -> usize {
-        let messages = self.messages.iter();
-        let messages: usize = messages
-            .map(|m| 64 + weight(&m.content) + m.extra.values().map(weight).sum::<usize>())
-            .sum();
-        let extra: usize = self.extra.values().map(weight).sum();
-        let system = self.system.as_ref().map_or(0, String::len);
-        let schema = match &self.params.response_format {
-            Some(ResponseFormat::JsonSchema { schema, .. }) => weight(schema),
-            _ => 0,
-        };
-        let input = self.input.as_ref().map_or(0, |input| input.as_str().len());
-        let native = self.native.as_ref();
-        let native: usize = native.map_or(0, |native| native.body().values().map(weight).sum());
-        size_of::<Self>() + 128 + messages + extra + system + schema + input + native
-    }
-
     /// The parts of its messages that name local files, in their order.
     pub(crate) fn files(&self) -> impl Iterator<Item = &Value> {
         let contents = self.messages.iter().map(|message| &message.content);
@@ -435,15 +395,6 @@ pub(super) fn text_bytes(content: &Value) -> usize {
                 part => part["text"].as_str().map_or(0, str::len),
             })
             .sum(),
-        _ => 0,
-    }
-}
-
-fn weight(value: &Value) -> usize {
-    32 + match value {
-        Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(weight).sum(),
-        Value::Object(map) => map.iter().map(|(k, v)| 48 + k.len() + weight(v)).sum(),
         _ => 0,
     }
 }

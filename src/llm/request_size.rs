@@ -21,11 +21,25 @@ impl Request {
             .sum()
     }
 
+    /// Bytes it holds in memory, roughly.
+    pub(crate) fn weight(&self) -> usize {
+        let messages = self.messages.iter();
+        let messages =
+            messages.flat_map(|message| message.extra.values().chain([&message.content]));
+        let native = self.native.iter().flat_map(|native| native.body().values());
+        let values = messages.chain(self.extra.values()).chain(native);
+        let values: usize = values.chain(self.schema()).map(weight).sum();
+        let system = self.system.as_ref().map_or(0, String::len);
+        let input = self.input.as_ref().map_or(0, |input| input.as_str().len());
+        size_of::<Self>() + 128 * (1 + self.messages.len()) + values + system + input
+    }
+
     /// Its input tokens, roughly: one for every 4 bytes of text, of the schema and of the tools, a few for each message, and
     /// what files are likely to need.
     pub fn estimated_tokens(&self) -> u32 {
-        let (schema, tools) = self.schema_and_tools();
-        let text = (self.text_bytes() + schema + tools) / 4 + 4 * self.messages.len();
+        let apart = self.schema().into_iter().chain(self.extra.get("tools"));
+        let apart: usize = apart.map(json_bytes).sum();
+        let text = (self.text_bytes() + apart) / 4 + 4 * self.messages.len();
         let all = attachment::estimated_tokens(self.files()).saturating_add(text as u64);
         u32::try_from(all).unwrap_or(u32::MAX)
     }
@@ -48,21 +62,27 @@ impl Request {
             .map(|message| whole(&message.content) + fields(&message.extra))
             .sum();
         let system = self.system.as_ref().map_or(0, String::len);
-        let schema = match &self.params.response_format {
-            Some(ResponseFormat::JsonSchema { schema, .. }) => whole(schema),
-            _ => 0,
-        };
+        let schema = self.schema().map_or(0, whole);
         let bytes = (messages + system + schema + fields(&self.extra)) as u64;
         bytes + HIDDEN_PROMPT + self.messages.len() as u64 * MOST_PER_MESSAGE
     }
 
-    /// Bytes of its schema and of its tools as JSON.
-    fn schema_and_tools(&self) -> (usize, usize) {
-        let schema = match &self.params.response_format {
-            Some(ResponseFormat::JsonSchema { schema, .. }) => json_bytes(schema),
-            _ => 0,
-        };
-        (schema, self.extra.get("tools").map_or(0, json_bytes))
+    /// The schema that its answer must have.
+    fn schema(&self) -> Option<&Value> {
+        match &self.params.response_format {
+            Some(ResponseFormat::JsonSchema { schema, .. }) => Some(schema),
+            _ => None,
+        }
+    }
+}
+
+/// Bytes of a value in memory, roughly.
+fn weight(value: &Value) -> usize {
+    32 + match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(weight).sum(),
+        Value::Object(map) => map.iter().map(|(k, v)| 48 + k.len() + weight(v)).sum(),
+        _ => 0,
     }
 }
 

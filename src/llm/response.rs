@@ -87,10 +87,6 @@ pub struct Response {
     /// A warning about the answer, for people: for example that a reply was repaired.
     #[debug("{:?}", warning.as_deref().map(Message))]
     pub warning: Option<String>,
-    /// How much less the call cost because of the provider's prompt cache, in picodollars; negative if it only wrote the
-    /// cache, 0 if that is not known.
-    #[debug(skip)]
-    pub(crate) cache_saved: i64,
     #[debug(skip)]
     pub(crate) hints: RateHints,
     /// What the call was billed, until the end of its job is recorded.
@@ -113,7 +109,6 @@ impl Response {
             provider: provider.into(),
             cost_usd: None,
             warning: None,
-            cache_saved: 0,
             hints: RateHints::default(),
             charge: None,
             details: None,
@@ -256,17 +251,12 @@ impl Response {
     }
 
     pub(crate) fn paid(&self) -> Paid {
-        Paid {
-            usage: self.usage,
-            cost_usd: self.cost_usd,
-            cache_saved: self.cache_saved,
-        }
+        Paid::new(self.usage, self.cost_usd)
     }
 
     pub(crate) fn set_paid(&mut self, paid: Paid) {
         self.usage = paid.usage;
         self.cost_usd = paid.cost_usd;
-        self.cache_saved = paid.cache_saved;
     }
 }
 

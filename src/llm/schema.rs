@@ -42,6 +42,53 @@ pub(super) static KEYWORDS: LazyLock<Keywords> = LazyLock::new(|| {
     keywords.expect("the tests read this file too")
 });
 
+const UNRESTRICTED: &str = "it does not restrict an answer";
+
+/// Checks a schema that a user gave.
+///
+/// # Errors
+/// If it is no object, is in the wrapping of an API, or restricts nothing, for example because it is an example of an
+/// answer.
+pub(crate) fn check(schema: &Value) -> Result<(), String> {
+    let Some(fields) = schema.as_object() else {
+        return Err("a JSON Schema is an object".to_owned());
+    };
+    let has_inner = ["schema", "json_schema"]
+        .iter()
+        .any(|name| fields.get(*name).is_some_and(Value::is_object));
+    // No schema has that type, and one that has only a name and a schema restricts nothing.
+    if fields.get("type").is_some_and(|kind| kind == "json_schema")
+        || has_inner && !is_demanding(fields)
+    {
+        let why = "it is in the wrapping of an API; only the schema in it is needed";
+        return Err(why.to_owned());
+    }
+    if is_example(fields) {
+        return Err(format!("{UNRESTRICTED}; is it an example of one?"));
+    }
+    if is_demanding(fields) {
+        Ok(())
+    } else {
+        Err(UNRESTRICTED.to_owned())
+    }
+}
+
+/// Whether it restricts nothing, and has fields that no schema has.
+pub(crate) fn is_example(schema: &Map<String, Value>) -> bool {
+    let of_schemas = |name: &String| name.starts_with('$') || KEYWORDS.notes.contains(name);
+    !is_demanding(schema) && !schema.keys().all(of_schemas)
+}
+
+fn is_demanding(schema: &Map<String, Value>) -> bool {
+    schema.keys().any(|name| KEYWORDS.demands.contains(name))
+}
+
+/// Whether the name is one that providers take.
+pub(crate) fn is_name(name: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+    (1..=NAME_LEN).contains(&name.len()) && name.bytes().all(allowed)
+}
+
 /// The schema's title in letters, digits, `_` and `-`; without one, `answer`.
 pub(crate) fn name(schema: &Value) -> String {
     let title = schema.get("title").and_then(Value::as_str);
@@ -161,6 +208,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn schemas_without_a_restriction_are_rejected() {
+        let cases = include_str!("schema_given_cases.json");
+        let cases: Vec<(Value, String)> = serde_json::from_str(cases).unwrap();
+        for (given, expected) in cases {
+            assert_eq!(check(&given).err(), Some(expected));
+        }
+    }
 
     #[test]
     fn the_title_names_the_schema_in_the_letters_that_providers_take() {

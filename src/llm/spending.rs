@@ -1,12 +1,14 @@
 //! What a call can cost at most, and what it has cost, for a [`Budget`](crate::Budget).
 
+use serde_json::Value;
+
 use crate::base::{Error, ErrorKind, Paid, Sent, Usd};
 use crate::engine::route::Tries;
 use crate::llm::prices::{ModelPrices, searches};
 
 use super::client::{LlmClient, guarded};
 use super::params::RequestTask;
-use super::pricing::Pricing;
+use super::pricing::{Pricing, asked_tier};
 use super::providers::extract::STAND_IN;
 use super::request::{Message, Request};
 
@@ -40,39 +42,11 @@ pub(super) fn most<'r>(
     let mut all = 0_u64;
     for request in requests {
         let model = guarded("model_for()", || client.model_for(request)).flatten();
-        let prices = pricing.prices.of_call(provider, None, model.as_deref());
-        if let Some(model) = model.as_ref().filter(|model| searches(model)) {
-            return Err(unbounded(format!(
-                "the searches of {model:?} are billed apart"
-            )));
-        }
-        let tokens = Tokens::of(request, prices.as_ref(), tries);
-        let (tokens, model) = (tokens.map_err(unbounded)?, model.unwrap_or_default());
-        let prices = prices.ok_or_else(|| unbounded(no_price(provider, &model)))?;
-        let most = tokens.at(request, &prices, pricing);
-        let most = most.ok_or_else(|| unbounded(no_price(provider, &model)))?;
-        all = all.saturating_add(most.picos());
+        let model = model.unwrap_or_default();
+        let price = |prices: &ModelPrices<'_>, tokens: &Tokens| tokens.at(request, prices, pricing);
+        all = all.saturating_add(bound(pricing, [provider, &model], request, tries, price)?);
     }
     Ok(all)
-}
-
-/// The longest answer, in tokens, with which a call for this request costs no more than `limit`, in picodollars.
-pub(super) fn fitting_tokens(
-    pricing: &Pricing<'_>,
-    client: &dyn LlmClient,
-    request: &Request,
-    tries: &Tries,
-    limit: u64,
-) -> Option<u64> {
-    let with = |tokens: u32| {
-        let mut request = request.clone();
-        request.params.max_tokens = Some(tokens);
-        most(pricing, client, std::iter::once(&request), tries).ok()
-    };
-    let (one, more) = (with(1)?, with(1_001)?);
-    let thousand = more.checked_sub(one).filter(|thousand| *thousand > 0)?;
-    let left = u128::from(limit.checked_sub(one)?);
-    u64::try_from(1 + left * 1_000 / u128::from(thousand)).ok()
 }
 
 /// The most that a request in a batch can cost.
@@ -82,24 +56,41 @@ pub(super) fn fitting_tokens(
 #[cfg(feature = "queue")]
 pub(crate) fn most_batched(
     pricing: &Pricing<'_>,
-    [provider, model]: [&str; 2],
+    names: [&str; 2],
     request: &Request,
 ) -> Result<u64, Error> {
-    if searches(model) {
-        return Err(unbounded(format!(
-            "the searches of {model:?} are billed apart"
-        )));
-    }
-    let prices = pricing.prices.of_call(provider, None, Some(model));
-    let tokens = Tokens::of(request, prices.as_ref(), &Tries::default()).map_err(unbounded)?;
     // Where no price of batches is known, the reply may be billed as a call.
-    let most = prices.and_then(|prices| {
+    let price = |prices: &ModelPrices<'_>, tokens: &Tokens| {
         let batched = prices.entry("batch", pricing.at);
         let entry = batched.or_else(|| prices.entry("", pricing.at))?;
         entry.most(tokens.input, tokens.output)
-    });
-    most.map(Usd::picos)
-        .ok_or_else(|| unbounded(no_price(provider, model)))
+    };
+    bound(pricing, names, request, &Tries::default(), price)
+}
+
+/// The most that a request to this provider and model can cost.
+fn bound(
+    pricing: &Pricing<'_>,
+    [provider, model]: [&str; 2],
+    request: &Request,
+    tries: &Tries,
+    price: impl FnOnce(&ModelPrices<'_>, &Tokens) -> Option<Usd>,
+) -> Result<u64, Error> {
+    let unbounded = |why: String| {
+        let why = format!("the budget cannot be kept: {why}");
+        Error::new(ErrorKind::BudgetExceeded, why)
+    };
+    if searches(model) {
+        let why = format!("the searches of {model:?} are billed apart");
+        return Err(unbounded(why));
+    }
+    let prices = pricing.prices.of_call(provider, None, Some(model));
+    let tokens = Tokens::of(request, prices.as_ref(), tries).map_err(unbounded)?;
+    let most = prices.and_then(|prices| price(&prices, &tokens));
+    most.map(Usd::picos).ok_or_else(|| {
+        let why = format!("no price of {model:?} at {provider} is known (set one with --prices)");
+        unbounded(why)
+    })
 }
 
 /// What a call has cost, in picodollars, if that is known.
@@ -119,15 +110,6 @@ pub(crate) fn is_unbilled(error: &Error) -> bool {
         Sent::Maybe => false,
         Sent::Answered => error.status().is_some_and(|status| status >= 300),
     }
-}
-
-fn unbounded(why: String) -> Error {
-    let why = format!("the budget cannot be kept: {why}");
-    Error::new(ErrorKind::BudgetExceeded, why)
-}
-
-fn no_price(provider: &str, model: &str) -> String {
-    format!("no price of {model:?} at {provider} is known (set one with --prices)")
 }
 
 /// Upper bounds of the tokens of a request.
@@ -156,10 +138,7 @@ impl Tokens {
         {
             return Err(format!("what {field:?} causes has no upper bound"));
         }
-        let tools = request
-            .extra
-            .get("tools")
-            .and_then(|tools| tools.as_array());
+        let tools = request.extra.get("tools").and_then(Value::as_array);
         let mut tools_of_provider = tools.into_iter().flatten().filter(|tool| {
             tool.get("function").is_none()
                 && tool.get("input_schema").is_none()
@@ -181,40 +160,28 @@ impl Tokens {
             RequestTask::Speech => return Err("speech is not counted in tokens".to_owned()),
         };
         let instructions = tools.is_some() || request.params.response_format.is_some();
-        // A token is at least one byte.
         let mut input = request.most_text_tokens();
-        input += if instructions {
-            TOKENS_OF_INSTRUCTIONS
-        } else {
-            0
-        };
+        if instructions {
+            input += TOKENS_OF_INSTRUCTIONS;
+        }
         if tries.schema_mismatches > 0 {
             // The answer that did not fit is sent again, with the reason.
-            input = input
-                .saturating_add(output)
-                .saturating_add(TOKENS_OF_INSTRUCTIONS);
+            input = input.saturating_add(output + TOKENS_OF_INSTRUCTIONS);
         }
         Ok(Self { input, output })
     }
 
-    /// At the dearest of the tiers by which the call may be billed.
+    /// At the dearer of the tiers by which the call may be billed.
     fn at(
         &self,
         request: &Request,
         prices: &ModelPrices<'_>,
         pricing: &Pricing<'_>,
     ) -> Option<Usd> {
-        let asked = request
-            .extra
-            .get("service_tier")
-            .and_then(|tier| tier.as_str());
-        let tiers = ["", asked.unwrap_or_default()];
-        let costs = tiers.map(|tier| {
-            prices
-                .entry(tier, pricing.at)?
-                .most(self.input, self.output)
+        let [standard, asked] = ["", asked_tier(request)].map(|tier| {
+            let entry = prices.entry(tier, pricing.at)?;
+            entry.most(self.input, self.output)
         });
-        let [standard, asked] = costs;
         Some(standard?.max(asked?))
     }
 }

@@ -27,8 +27,6 @@ pub(crate) struct Measure {
     pub usage: Option<Usage>,
     /// The known cost.
     pub cost_usd: Usd,
-    /// How much less it was because of prompt caches, in picodollars.
-    pub cache_saved: i64,
     /// The part of the items with a known cost.
     pub priced: u64,
     /// The part of the items with an unknown cost.
@@ -73,7 +71,6 @@ pub(crate) struct Tally {
     unsent: u64,
     dimensions: Option<(usize, usize)>,
     cost_usd: Usd,
-    cache_saved: i64,
     priced: u64,
     /// The provider of each step of the route, and the number of items that it answered.
     answered_by: Vec<(String, u64)>,
@@ -182,7 +179,6 @@ impl Tally {
         self.calls.add(measure.took);
         self.sums.usage += measure.usage.unwrap_or_default();
         self.cost_usd += measure.cost_usd;
-        self.cache_saved = self.cache_saved.saturating_add(measure.cache_saved);
         self.priced += measure.priced;
         self.sums.unpriced += measure.unpriced;
     }
@@ -195,13 +191,8 @@ impl Tally {
 
     /// Adds the cost of a failure. Most failures have none.
     fn pay_for_nothing(&mut self, error: &Error, items: u64) {
-        let Paid {
-            usage,
-            cost_usd,
-            cache_saved,
-        } = error.paid();
+        let Paid { usage, cost_usd } = error.paid();
         self.sums.usage += usage.unwrap_or_default();
-        self.cache_saved = self.cache_saved.saturating_add(cache_saved);
         match cost_usd {
             Some(cost) => {
                 self.cost_usd += cost;
@@ -323,7 +314,6 @@ impl Tally {
             possibly_paid_twice: counters.possibly_paid_twice,
             cut_off: counters.cut_off,
             cost_usd: self.cost(),
-            cache_saved_usd: (self.cache_saved != 0).then(|| self.cache_saved as f64 / 1e12),
             answered_by,
             errors,
             causes: self.causes.sorted(),
@@ -416,10 +406,6 @@ pub struct Summary {
     pub usage: Usage,
     /// The cost of these items, without the `unpriced` ones; `None` if there are no others.
     pub cost_usd: Option<Usd>,
-    /// How much less this is in US dollars because providers read parts of prompts from their caches, by the tokens that
-    /// they reported and the prices of the models, without the extra cost of writing the caches. It is negative if that was
-    /// more than the saving; `None` if no cache was used, or if its prices are unknown.
-    pub cache_saved_usd: Option<f64>,
     /// Items of this run whose calls have an unknown cost. Failed items without reported tokens do not count.
     pub unpriced: u64,
     /// Items that this run completed, by the [`provider`](crate::LlmClient::provider) that answered them.

@@ -1,27 +1,18 @@
-//! Data that a program attaches to a request and finds in its outcome.
+//! What a program finds in the outcomes of its requests.
 
 use std::ops::ControlFlow;
 
 use batchwright::client::request_hash;
-use batchwright::testing::ScriptedClient;
+use batchwright::testing::{ScriptedClient, scripted_vector};
 use batchwright::{
     Bulk, Context, Error, ErrorKind, FinishReason, Outcome, Request, Response, Route,
     execute_bulk_sync,
 };
 use serde::Deserialize;
 
-/// A row of the caller that cannot even be cloned.
-struct Row(usize);
-
-fn request(n: usize) -> Request {
-    Request::new(format!("p{n}")).with_user_data(Row(n))
-}
-
 #[track_caller]
 fn belongs(outcome: &Outcome, n: usize) {
     assert_eq!(outcome.index, Some(n));
-    assert_eq!(outcome.user_data::<Row>().unwrap().0, n);
-    assert!(outcome.user_data::<String>().is_none());
     if let Ok(answer) = &outcome.result {
         assert_eq!(answer.text, format!("echo: p{n}"));
     }
@@ -44,11 +35,12 @@ fn kept_fields_are_in_the_outcome_and_not_in_the_request() {
 #[test]
 fn embeddings_of_one_call_are_assigned_to_their_items() {
     let client = ScriptedClient::new();
-    let texts = (0..40).map(|n| Request::embedding(format!("p{n}")).with_user_data(Row(n)));
+    let texts = (0..40).map(|n| Request::embedding(format!("p{n}")));
     let mut seen = 0;
     let sink = |outcome: Outcome| {
-        let n = outcome.user_data::<Row>().unwrap().0;
-        assert_eq!(outcome.index, Some(n));
+        let n = outcome.index.unwrap();
+        let vector = scripted_vector(&format!("p{n}"));
+        assert_eq!(outcome.result.unwrap().embedding, Some(vector));
         seen += 1;
         ControlFlow::Continue(())
     };
@@ -59,10 +51,10 @@ fn embeddings_of_one_call_are_assigned_to_their_items() {
 }
 
 #[test]
-fn outcomes_have_their_index_and_user_data_also_if_nothing_was_sent() {
+fn outcomes_have_their_index_also_if_nothing_was_sent() {
     let client = ScriptedClient::new();
     client.fail("p3", Error::new(ErrorKind::Invalid, "no"));
-    let requests: Vec<Request> = (0..20).map(request).collect();
+    let requests: Vec<Request> = (0..20).map(|n| Request::new(format!("p{n}"))).collect();
     let outcomes = execute_bulk_sync(&Context::new(), &client, &requests, 4).unwrap();
     let ctx = Context::new();
     ctx.cancel();
@@ -73,23 +65,6 @@ fn outcomes_have_their_index_and_user_data_also_if_nothing_was_sent() {
     }
     assert!(outcomes[3].result.is_err());
     assert_eq!(client.calls().len(), 20);
-}
-
-#[test]
-fn user_data_is_no_part_of_a_request() {
-    let plain = Request::new("p").with_id("a");
-    let with = plain.clone().with_user_data("the patient's name");
-    assert_eq!(plain, with);
-    assert_eq!(request_hash(&plain), request_hash(&with));
-    let [stored, same] = [&plain, &with].map(|request| serde_json::to_string(request).unwrap());
-    assert_eq!(stored, same);
-    let requests = [with];
-    let outcomes = execute_bulk_sync(&Context::new(), &ScriptedClient::new(), &requests, 1);
-    let line = serde_json::to_string(&outcomes.unwrap()[0]).unwrap();
-    assert!(
-        !line.contains("patient") && !line.contains("index"),
-        "{line}"
-    );
 }
 
 #[derive(Debug, Deserialize, PartialEq)]

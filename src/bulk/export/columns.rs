@@ -47,7 +47,7 @@ pub(super) enum Selection {
 }
 
 /// Fields of a result line that have special columns, or none.
-const APART: [&str; 9] = [
+const APART: [&str; 8] = [
     "id",
     "text",
     "embedding",
@@ -56,7 +56,6 @@ const APART: [&str; 9] = [
     "input",
     "request_hash",
     "settings",
-    "cache_saved_usd",
 ];
 
 /// Columns next to the answer that exist only if any line has the field, which depends on the request.

@@ -5,8 +5,7 @@ use serde_json::{Map, Value};
 use super::fault::Fault;
 use crate::llm::params::{RequestTask, ResponseFormat};
 use crate::llm::request::Request;
-use crate::llm::schema::Schema;
-use crate::llm::schema_given::{is_example, is_name};
+use crate::llm::schema::{Schema, is_example, is_name};
 
 /// The fields that [`take`], or [`take_embedding`], reads.
 pub(super) fn names(task: RequestTask) -> &'static [&'static str] {

@@ -106,7 +106,7 @@ impl<W: Work> Dispatcher<W> {
         let facts = EndFacts {
             step,
             took: now.since(call.began),
-            first: tries.attempt == 0 && tries.divisions == 0,
+            first: tries.attempt == 0 && !tries.alone,
             probed,
             detour: self.detour(class, tries.step),
             out: error.map_or(0, |_| self.availability.in_flight(step)),

@@ -261,7 +261,7 @@ impl<W: Work> Dispatcher<W> {
         let moves_on = moves_on && next_callable.is_some();
         let divides =
             members > 1 && route::may_divide(&error) && !(moves_on && is_overload(&error));
-        // The same call would get the same reply; a smaller one may be answered.
+        // The same call would get the same reply; most calls for one item may be answered.
         let in_parts = divides && error.kind() == ErrorKind::Malformed;
         match (next, next_callable) {
             (Next::RetryAt(at), _) if !in_parts => {
@@ -272,10 +272,10 @@ impl<W: Work> Dispatcher<W> {
             }
             _ if divides => {
                 log::info!(
-                    "{}, {members} items that shared a call are retried in smaller calls: {error}",
+                    "{}, {members} items that shared a call are retried one by one: {error}",
                     error.kind()
                 );
-                ticket.tries.divide(members);
+                ticket.tries.divide();
                 let at = route::parts_at(&self.options.retry, &error, now);
                 self.wait_until(ticket, at, Some(error));
             }

@@ -5,10 +5,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 
-use super::hashed::{MOST, Unhashed, hashed};
-use super::media::Kind;
-use super::shown;
+use crate::llm::hash::hex;
+
+use super::media::{self, Kind};
+use super::{MOST, read, shown};
 
 /// The folder that contains the files of an input. Their paths are relative to it.
 #[derive(Debug, Clone)]
@@ -132,30 +134,27 @@ pub(super) fn found(
         let what = format!("{what}, whose path is not UTF-8");
         return Err(Refused::new(what, "a path in UTF-8"));
     };
-    let file = hashed(&path).map_err(|why| match why {
-        Unhashed::Unreadable(error) => unreadable(error),
-        Unhashed::Special(kind) => {
-            Refused::new(format!("{what}, which is {kind}"), "a regular file")
-        }
-        Unhashed::Empty => Refused::new(format!("{what}, which is empty"), "some content"),
-        Unhashed::TooLarge(bytes) => Refused::new(
-            format!("{what} of {bytes} bytes"),
-            format!("at most {MOST}"),
-        ),
-    })?;
+    let bytes = read(&path).map_err(unreadable)?;
+    if !(1..=MOST).contains(&(bytes.len() as u64)) {
+        let what = format!("{what}, which is empty or too large");
+        return Err(Refused::new(what, format!("1 to {MOST} bytes")));
+    }
+    let extension = path.extension().unwrap_or_default().to_string_lossy();
+    let media = media::told(&bytes, &extension);
     let wanted = match part["type"].as_str() {
         Some("image") => Some((Kind::Image, "an image")),
         Some("audio") => Some((Kind::Audio, "audio")),
         _ => None,
     };
-    if let Some((_, wanted)) = wanted.filter(|(kind, _)| *kind != Kind::of(file.media)) {
-        let what = format!("{what}, which is {}", file.media);
+    if let Some((_, wanted)) = wanted.filter(|(kind, _)| *kind != Kind::of(media)) {
+        let what = format!("{what}, which is {media}");
         return Err(Refused::new(what, wanted));
     }
     part.insert("path".to_owned(), whole.into());
-    part.insert("sha256".to_owned(), file.sha256.into());
-    part.insert("bytes".to_owned(), file.bytes.into());
-    part.insert("media_type".to_owned(), file.media.into());
+    let sha256 = hex(&Sha256::digest(&bytes));
+    part.insert("sha256".to_owned(), sha256.into());
+    part.insert("bytes".to_owned(), bytes.len().into());
+    part.insert("media_type".to_owned(), media.into());
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use crate::base::Context;
 use crate::engine::route::Tries;
 use crate::engine::work::{Cost, Ticket};
-use crate::llm::pack::Pack;
+use crate::llm::pack::{Pack, PackLimits};
 use crate::llm::params::RequestTask;
 use crate::queue::claim_plan::at_step;
 use crate::queue::history::History;
@@ -69,7 +69,11 @@ impl StoreBacklog {
 pub(super) fn share_calls(jobs: Vec<Ticket<JobTask>>) -> Vec<Ticket<Pack<JobTask>>> {
     let mut packs: Vec<Ticket<Pack<JobTask>>> = Vec::with_capacity(jobs.len());
     for job in jobs {
-        let limits = job.task.kind.pack_limits().within(&job.tries);
+        let limits = if job.tries.alone {
+            PackLimits::ONE
+        } else {
+            job.task.kind.pack_limits()
+        };
         let takes = |pack: &&mut Ticket<Pack<JobTask>>| {
             limits.fits(pack.task.len(), pack.cost.input, job.cost.input) && may_share(pack, &job)
         };

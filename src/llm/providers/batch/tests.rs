@@ -347,7 +347,7 @@ fn the_reply_of_a_line_keeps_all_digits_and_loses_the_key() {
         // JSON once more, without the detail that is none.
         let line = format!("{}}}", &line[..line.find(",\"note\"").unwrap()]);
         let reply = api.reply(line.as_bytes());
-        let expected = r#"{"big":12345678901234567890123,"echo":"***","a":[1.50]}"#;
+        let expected = body.replace(KEY, "***");
         assert_eq!(reply.as_str(), expected, "{provider}");
         // What cannot be told apart is kept as it came.
         let mut broken = result_line(provider, &body);
