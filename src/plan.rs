@@ -6,20 +6,13 @@
 //! |---|---|
 //! | decide about providers, models, keys and limits | [`ProviderPlan`] by the settings and [`ProviderOptions`]; [`ProviderPlanError`] |
 //! | see whether prompts go into batches, and why | [`EffectiveStrategy`] |
-//! | see the providers of a route, and those that it skips | [`RoutePlan`], [`RouteStep`], [`SkippedStep`] |
+//! | see the providers that a route skips | [`SkippedStep`] |
 //! | see the number of calls in flight | [`Concurrency`] |
 //! | receive the effect of changed settings | [`SettingsEvent`] |
 //! | estimate tokens and cost with [`Estimate`](crate::Estimate) | [`EstimatedCost`] |
-#![cfg_attr(
-    feature = "queue",
-    doc = "| see the parts of a worker | [`WorkerPlan`] |"
-)]
 
-#[cfg(feature = "queue")]
-pub use crate::assembly::WorkerPlan;
 pub use crate::assembly::{
-    Concurrency, EffectiveStrategy, ProviderOptions, ProviderPlan, ProviderPlanError, RoutePlan,
-    RouteStep, SettingsEvent,
+    Concurrency, EffectiveStrategy, ProviderOptions, ProviderPlan, ProviderPlanError, SettingsEvent,
 };
 pub use crate::llm::estimate::EstimatedCost;
 pub use crate::llm::route::SkippedStep;

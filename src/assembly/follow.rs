@@ -71,37 +71,34 @@ impl LlmManager {
     /// # Errors
     /// If they cannot be used. Then the last usable ones stay.
     pub fn refresh(&mut self) -> Result<(), Error> {
-        let (now, result) = self.caught_up();
-        *self = now;
-        result
+        self.catch_up().map(drop)
+    }
+
+    /// The same. Returns whether they have changed.
+    pub(super) fn catch_up(&mut self) -> Result<bool, Error> {
+        let latest = self.latest.clone();
+        let mut latest = latest.lock();
+        if let Some((plan, watch)) = latest.clone() {
+            (self.plan, self.watch) = (plan, Some(watch));
+        }
+        let Some(mut watch) = self.watch.clone() else {
+            return Ok(false);
+        };
+        let has_changed = watch.refresh()?;
+        if has_changed {
+            let plan = self.plan.with_settings(watch.settings())?;
+            *latest = Some((plan.clone(), watch.clone()));
+            (self.plan, self.watch) = (plan, Some(watch));
+        }
+        Ok(has_changed)
     }
 
     /// This manager with the present settings, or the last usable ones.
     pub(super) fn present(&self) -> Self {
-        let (now, result) = self.caught_up();
-        if let Err(error) = result {
+        let mut now = self.clone();
+        if let Err(error) = now.catch_up() {
             log(&SettingsEvent::Refused(&error));
         }
         now
-    }
-
-    fn caught_up(&self) -> (Self, Result<(), Error>) {
-        let mut latest = self.latest.lock();
-        let mut now = self.clone();
-        if let Some((plan, watch)) = latest.clone() {
-            (now.plan, now.watch) = (plan, Some(watch));
-        }
-        let Some(mut watch) = now.watch.clone() else {
-            return (now, Ok(()));
-        };
-        let result = match watch.refresh() {
-            Ok(false) => Ok(()),
-            Ok(true) => now.plan.with_settings(watch.settings()).map(|plan| {
-                *latest = Some((plan.clone(), watch.clone()));
-                (now.plan, now.watch) = (plan, Some(watch));
-            }),
-            Err(error) => Err(error.into()),
-        };
-        (now, result.map_err(Error::from))
     }
 }

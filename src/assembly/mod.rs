@@ -39,9 +39,7 @@ pub use follow::SettingsEvent;
 pub use options::ProviderOptions;
 pub use plan::{EffectiveStrategy, ProviderPlan, ProviderPlanError, clients_by_account};
 use route_plan::Caller;
-pub use route_plan::{Concurrency, RoutePlan, RouteStep};
-#[cfg(feature = "queue")]
-pub use worker::WorkerPlan;
+pub use route_plan::Concurrency;
 
 /// Runs bulk work by a [plan](ProviderPlan): with its providers, limits and strategy.
 ///
@@ -194,11 +192,11 @@ impl LlmManager {
     /// # Errors
     /// If one of the providers cannot be called.
     pub fn route(&self) -> Result<Route<'static>, Error> {
-        self.route_by(&self.plan.route_plan())
+        self.route_of(&self.plan, Caller::Run)
     }
 
-    fn route_by(&self, plan: &RoutePlan) -> Result<Route<'static>, Error> {
-        let route = plan.route()?;
+    fn route_of(&self, plan: &ProviderPlan, caller: Caller) -> Result<Route<'static>, Error> {
+        let route = plan.route_of(caller)?;
         Ok(route.set(self.observer.clone(), Route::observer))
     }
 
@@ -230,7 +228,7 @@ impl LlmManager {
     }
 
     fn run_sync(&self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
-        let route = self.route_by(&self.plan.route_of(Caller::List));
+        let route = self.route_of(&self.plan, Caller::List);
         let route = route
             .map_err(misuse)?
             .set(self.budget.as_ref(), Route::budget);

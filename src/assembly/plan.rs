@@ -3,23 +3,22 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::base::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Optional};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::llm::client::Client;
 use crate::llm::providers::batch::BatchApi;
 use crate::llm::providers::config::{LlmConfig, known};
-use crate::llm::providers::survey::api_keys_set;
 use crate::llm::providers::survey::{
     Given, ProviderStatus, inspect, inspect_with, provider_at, survey,
 };
-use crate::llm::route::SkippedStep;
+use crate::llm::route::{Route, SkippedStep};
 #[cfg(feature = "queue")]
 use crate::queue::kind::ModelCall;
 
 use super::options::ProviderOptions;
-use super::route_plan::{CallSettings, Caller, Concurrency, RoutePlan, has_allowance};
+use super::route_plan::{CallSettings, Caller, Concurrency, has_allowance};
 
 /// All decisions about providers before the first call: which ones are called in which order, with which API key,
 /// model and limits, and with which strategy. [`new`](Self::new) reads all settings that it needs, so using a plan
@@ -153,26 +152,6 @@ impl ProviderPlan {
         Ok(plan)
     }
 
-    /// The providers that job types skip by these settings, without a call to a server on this machine. It is empty if
-    /// a setting cannot be used.
-    #[cfg(feature = "queue")]
-    pub fn skipped_by_job_types(settings: &Settings) -> Vec<SkippedStep> {
-        let skipped = || -> Result<Vec<SkippedStep>, Error> {
-            let with_key = || {
-                let mut keys = api_keys_set().into_iter();
-                keys.find_map(|(name, key)| key.map(|_| name.to_owned()))
-            };
-            let first = settings.provider()?.or_else(with_key);
-            let Some(first) = first.filter(|name| name != "local") else {
-                return Ok(Vec::new());
-            };
-            let first = inspect(&first, None, settings.model()?.as_deref(), true)?;
-            let plan = Self::new(settings.clone(), ProviderOptions::new().provider(first))?;
-            Ok(plan.for_job_types()?.skipped)
-        };
-        skipped().unwrap_or_default()
-    }
-
     /// Removes `extract` from the fallbacks, for answers in a format that it cannot return. Returns whether it was
     /// there.
     pub fn remove_extract(&mut self) -> bool {
@@ -204,30 +183,37 @@ impl ProviderPlan {
         self.calls.concurrency(&self.first, caller)
     }
 
-    /// The route of a run.
-    pub fn route_plan(&self) -> RoutePlan {
-        self.route_of(Caller::Run)
+    /// Checks that every key is set, and that every address can be called.
+    ///
+    /// # Errors
+    /// As [`LlmConfig::client`].
+    pub fn check(&self) -> Result<(), Error> {
+        self.first_config().client()?;
+        let mut fallbacks = self.fallbacks.iter();
+        fallbacks.try_for_each(|status| status.config().client().map(drop))
     }
 
-    pub(super) fn route_of(&self, caller: Caller) -> RoutePlan {
-        let most = self.concurrency_of(caller);
-        let fallbacks = self.fallbacks.iter();
-        let fallbacks = fallbacks.map(|status| self.calls.fallback(status, most, caller));
+    pub(super) fn route_of(&self, caller: Caller) -> Result<Route<'static>, Error> {
+        let (config, limits) = self.calls.first(&self.first, self.first_config(), caller);
         let mut all = std::iter::once(&self.first).chain(&self.fallbacks);
         // A worker may get other providers later, and shares their limits from the start.
         let shares = caller == Caller::Worker
             || self.calls.limits_rate()
             || all.any(|status| has_allowance(status.provider));
         let folder = self.options.data_dir.as_ref().filter(|_| shares);
-        RoutePlan {
-            first: self.calls.first(&self.first, self.first_config(), caller),
-            fallbacks: fallbacks.collect(),
-            skipped: self.skipped.clone(),
-            retry: self.calls.retry,
-            prices: self.calls.prices.clone(),
-            cache_prompt: self.calls.cache_prompt,
-            shared_in: folder.map(|folder| folder.join("quotas")),
+        let shared_in = folder.map(|folder| folder.join("quotas"));
+        let route = Route::limited(config.client()?, limits).set(shared_in, Route::share_limits);
+        let mut route = route;
+        let most = self.concurrency_of(caller);
+        for status in &self.fallbacks {
+            let (config, limits) = self.calls.fallback(status, most, caller);
+            route = route.then(config.client()?, limits);
         }
+        Ok(route
+            .retry(self.calls.retry)
+            .prices(self.calls.prices.clone())
+            .cache_prompt(self.calls.cache_prompt)
+            .skipping(&self.skipped))
     }
 
     /// The client of the first provider.

@@ -1,7 +1,5 @@
-//! Routes as plain values. Two equal plans create routes with the same behaviour, so a changed setting without an
-//! effect creates no new route.
+//! How the providers of a route are called, and how many calls are in flight.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::base::{Error, Optional};
@@ -12,7 +10,6 @@ use crate::engine::route::RetryPolicy;
 use crate::llm::prices::Prices;
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::survey::ProviderStatus;
-use crate::llm::route::{Route, SkippedStep};
 
 use super::options::ProviderOptions;
 
@@ -69,71 +66,8 @@ pub(super) enum Caller {
     Worker,
 }
 
-/// The parts of a [`Route`], as plain values.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct RoutePlan {
-    /// The provider that is called first.
-    pub first: RouteStep,
-    /// The providers that are called for items that the previous ones failed permanently.
-    pub fallbacks: Vec<RouteStep>,
-    /// Providers that belong to the route and cannot be called.
-    pub skipped: Vec<SkippedStep>,
-    /// How failed calls are retried.
-    pub retry: RetryPolicy,
-    /// The prices of its calls.
-    pub prices: Prices,
-    /// Which prompts use the prompt cache of their provider.
-    pub cache_prompt: CachePrompt,
-    /// The folder through which other OS processes share its limits, if they do.
-    pub shared_in: Option<PathBuf>,
-}
-
-/// One provider of a [`RoutePlan`].
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct RouteStep {
-    /// Its address, key, model and time limits.
-    pub config: LlmConfig,
-    /// Its limits until its replies report others.
-    pub limits: Limits,
-}
-
-impl RoutePlan {
-    /// The route.
-    ///
-    /// # Errors
-    /// As [`LlmConfig::client`].
-    pub fn route(&self) -> Result<Route<'static>, Error> {
-        let route = Route::limited(self.first.config.client()?, self.first.limits);
-        let mut route = route.set(self.shared_in.as_ref(), Route::share_limits);
-        for step in &self.fallbacks {
-            route = route.then(step.config.client()?, step.limits);
-        }
-        Ok(route
-            .retry(self.retry)
-            .prices(self.prices.clone())
-            .cache_prompt(self.cache_prompt)
-            .skipping(&self.skipped))
-    }
-
-    /// Checks that every key is set, and that every address can be called.
-    ///
-    /// # Errors
-    /// As [`route`](Self::route).
-    pub fn check(&self) -> Result<(), Error> {
-        let mut steps = std::iter::once(&self.first).chain(&self.fallbacks);
-        steps.try_for_each(|step| step.config.client().map(drop))
-    }
-
-    /// The same route without fallbacks.
-    pub(super) fn without_fallbacks(&self) -> Self {
-        Self {
-            fallbacks: Vec::new(),
-            ..self.clone()
-        }
-    }
-}
+/// How a provider of a route is called, and its limits until its replies report others.
+pub(super) type Step = (LlmConfig, Limits);
 
 /// The settings of calls and of their retries, for any provider.
 #[derive(Clone)]
@@ -200,12 +134,7 @@ impl CallSettings {
     }
 
     /// The first step of a route, called through `config`.
-    pub(super) fn first(
-        &self,
-        status: &ProviderStatus,
-        config: LlmConfig,
-        caller: Caller,
-    ) -> RouteStep {
+    pub(super) fn first(&self, status: &ProviderStatus, config: LlmConfig, caller: Caller) -> Step {
         let calls = self.concurrency(status, caller);
         let mut limits = calls
             .tuned(Limits::default().burst(self.burst))
@@ -214,10 +143,7 @@ impl CallSettings {
         if caller == Caller::Worker {
             limits = limits.in_flight(whole(calls.most()));
         }
-        RouteStep {
-            config: self.applied_to(config).concurrency(calls.most()),
-            limits,
-        }
+        (self.applied_to(config).concurrency(calls.most()), limits)
     }
 
     /// Whether the user limits the first provider.
@@ -232,7 +158,7 @@ impl CallSettings {
         status: &ProviderStatus,
         calls: Concurrency,
         caller: Caller,
-    ) -> RouteStep {
+    ) -> Step {
         let own_slots = status.provider == "local";
         let own = self.concurrency(status, caller);
         let most = match (own_slots, caller) {
@@ -244,13 +170,8 @@ impl CallSettings {
             .burst(self.burst)
             .when(!own_slots, |limits| own.tuned(limits))
             .set(most.map(whole), Limits::in_flight);
-        let config = status.config().only_model(true);
-        RouteStep {
-            config: self
-                .applied_to(config)
-                .concurrency(most.unwrap_or(calls.most())),
-            limits,
-        }
+        let config = self.applied_to(status.config().only_model(true));
+        (config.concurrency(most.unwrap_or(calls.most())), limits)
     }
 }
 

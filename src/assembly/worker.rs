@@ -4,11 +4,8 @@ use std::sync::Arc;
 
 use crate::base::{Error, ErrorKind, Optional};
 use crate::config::settings::Settings;
-use crate::config::watch::SettingsWatch;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
-use crate::llm::batch::BatchClient;
-use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::extract::Extract;
 use crate::llm::route::Route;
 use crate::queue::controls::{Controls, Follower};
@@ -18,27 +15,10 @@ use crate::queue::scale::WorkerScale;
 use crate::queue::worker::Worker;
 
 use super::LlmManager;
-use super::follow::{Listener, SettingsEvent, log};
+use super::follow::{SettingsEvent, log};
 use super::options::ProviderOptions;
 use super::plan::ProviderPlan;
-use super::route_plan::{CallSettings, Caller, MOST_FOUND, RoutePlan};
-
-/// The parts of a [`Worker`], as plain values.
-#[derive(Debug, Clone, PartialEq)]
-#[non_exhaustive]
-pub struct WorkerPlan {
-    /// The route of jobs that need an answer.
-    pub completions: RoutePlan,
-    /// The route of texts to embed, if the first provider makes embeddings. It has no fallbacks, because embeddings of
-    /// two models cannot be compared.
-    pub embeddings: Option<RoutePlan>,
-    /// The route of jobs whose type calls a model, if there are [such types](LlmManager::job_types).
-    pub model_calls: Option<RoutePlan>,
-    /// The Batch API, if the strategy uses it.
-    pub batches: Option<LlmConfig>,
-    /// Slots, retries and intervals, for all providers.
-    pub settings: WorkerSettings,
-}
+use super::route_plan::{Caller, MOST_FOUND};
 
 impl Settings {
     /// The settings of a queue's worker: `llm.sync_concurrency`, `llm.max_concurrent_requests`, `queue.…` and `batch.…`.
@@ -87,14 +67,6 @@ impl ProviderOptions {
 }
 
 impl LlmManager {
-    /// The parts of a [worker](Self::worker).
-    ///
-    /// # Errors
-    /// If a setting cannot be used.
-    pub fn worker_plan(&self) -> Result<WorkerPlan, Error> {
-        self.plan_of_worker(Caller::Worker)
-    }
-
     /// A worker of this queue for the jobs of all programs, with the [strategy](Self::effective_strategy), settings,
     /// context and notifier of this manager. Limits per minute that no setting names are learned from the provider's
     /// replies.
@@ -114,162 +86,170 @@ impl LlmManager {
         self.present().worker_of(queue, Caller::Run)
     }
 
-    pub(super) fn plan_of_worker(&self, caller: Caller) -> Result<WorkerPlan, Error> {
-        let plan = &self.plan;
-        let completions = plan.route_of(caller);
-        let job_types = self.job_types.as_ref().map(|_| plan.for_job_types());
-        Ok(WorkerPlan {
-            embeddings: plan
-                .first
-                .embeddings
-                .then(|| completions.without_fallbacks()),
-            model_calls: job_types.transpose()?.map(|plan| plan.route_of(caller)),
-            completions,
-            batches: plan.batches_config(),
-            settings: plan.settings_of_worker(&plan.settings, caller)?,
-        })
+    fn worker_of(&self, queue: &JobQueue, caller: Caller) -> Result<Worker, Error> {
+        let worker = self.unfollowed(queue, caller)?;
+        let follower = self.watch.is_some().then(|| {
+            let mut follower = FollowingWorker {
+                manager: Self {
+                    latest: Arc::default(),
+                    ..self.clone()
+                },
+                queue: queue.clone(),
+                caller,
+                refused: None,
+            };
+            Box::new(move |controls: &Controls| follower.look(controls)) as Follower
+        });
+        Ok(worker.set(follower, Worker::followed_by))
     }
 
-    fn worker_of(&self, queue: &JobQueue, caller: Caller) -> Result<Worker, Error> {
-        let plan = self.plan_of_worker(caller)?;
-        let route = |plan: &Option<RoutePlan>| plan.as_ref().map(|plan| self.route_by(plan));
-        let batches = plan.batches.as_ref().map(LlmConfig::batch_client);
-        let mut worker = Worker::new(queue)
-            .completions(self.route_by(&plan.completions)?)
-            .settings(plan.settings)
+    /// A worker with the present plan.
+    fn unfollowed(&self, queue: &JobQueue, caller: Caller) -> Result<Worker, Error> {
+        let plan = &self.plan;
+        // Embeddings of two models cannot be compared.
+        let alone = || ProviderPlan {
+            fallbacks: Vec::new(),
+            ..plan.clone()
+        };
+        let embeds = plan.first.embeddings;
+        let embeddings = embeds.then(|| self.route_of(&alone(), caller));
+        let batches = plan.batches_config().map(|config| config.batch_client());
+        let worker = Worker::new(queue)
+            .completions(self.route_of(plan, caller)?)
+            .settings(plan.settings_of_worker(caller)?)
             .context(&self.ctx)
-            .batch_clients(self.plan.clients_by_account())
+            .batch_clients(plan.clients_by_account())
             .on_error(ErrorPolicy::StopOnCriticalError)
             .set(self.deadline, Worker::deadline)
-            .set(route(&plan.embeddings).transpose()?, Worker::embeddings)
+            .set(embeddings.transpose()?, Worker::embeddings)
             .set(batches.transpose()?, Worker::batches)
             .set(self.notifier.clone(), Worker::notifier);
-        if let (Some(types), Some(calls)) = (&self.job_types, &plan.model_calls) {
-            worker = worker.job_types(types.clone(), self.route_by(calls)?);
-        }
-        Ok(worker.set(self.follower(plan, caller), Worker::followed_by))
+        let Some(types) = &self.job_types else {
+            return Ok(worker);
+        };
+        let calls = self.route_of(&plan.for_job_types()?, caller)?;
+        Ok(worker.job_types(types.clone(), calls))
     }
 }
 
 impl ProviderPlan {
-    /// How a worker works by these settings at the providers of this plan.
-    pub(super) fn settings_of_worker(
-        &self,
-        settings: &Settings,
-        caller: Caller,
-    ) -> Result<WorkerSettings, Error> {
-        let by_settings = settings.worker_settings()?;
-        let by_settings = by_settings
-            .retry(self.options.retry(settings)?)
-            .max_retries(self.options.retries(settings)?);
+    /// How a worker works at the providers of this plan.
+    fn settings_of_worker(&self, caller: Caller) -> Result<WorkerSettings, Error> {
+        let settings = self.settings.worker_settings()?;
+        let settings = settings
+            .retry(self.options.retry(&self.settings)?)
+            .max_retries(self.options.retries(&self.settings)?);
         Ok(if caller == Caller::Run {
-            let calls = CallSettings::of(settings, &self.options)?;
-            let calls = calls.concurrency(&self.first, Caller::Run);
-            by_settings.scale(WorkerScale::fixed(calls.start()))
+            let calls = self.concurrency_of(Caller::Run);
+            settings.scale(WorkerScale::fixed(calls.start()))
         } else {
-            by_settings
+            settings
         })
     }
 }
 
-// Workers that follow settings.
-
 /// A worker that follows settings, and what it applies now.
 struct FollowingWorker {
-    watch: SettingsWatch,
-    listener: Listener,
-    /// They have changed and are not applied yet. A missing provider may also become available without a change of the
-    /// settings.
-    pending: bool,
-    refused: Option<String>,
     manager: LlmManager,
-    plan: WorkerPlan,
+    queue: JobQueue,
     caller: Caller,
+    /// Why the present settings are not applied. A missing provider may also become available without a change of them.
+    refused: Option<String>,
 }
 
 impl FollowingWorker {
     /// Applies the present settings if they have changed since that last succeeded, and notifies the listener.
     fn look(&mut self, controls: &Controls) {
-        let applied = match self.watch.refresh() {
-            Ok(changed) => {
-                self.pending |= changed;
-                if !self.pending {
-                    return;
-                }
-                self.apply(controls)
-            }
+        let applied = match self.manager.catch_up() {
+            Ok(false) if self.refused.is_none() => return,
+            Ok(_) => self.manager.unfollowed(&self.queue, self.caller),
             // Another program is writing them, and the next look is soon.
             Err(error) if error.kind() == ErrorKind::Transient => return,
             Err(error) => Err(error),
         };
+        let listener = self.manager.listener.clone();
+        let listener = listener.unwrap_or_else(|| Arc::new(log));
         match applied {
-            Ok(has_changed) => {
-                (self.pending, self.refused) = (false, None);
-                if has_changed {
-                    (self.listener)(&SettingsEvent::Applied(&self.manager));
-                }
+            Ok(worker) => {
+                worker.set_up(controls);
+                self.refused = None;
+                listener(&SettingsEvent::Applied(&self.manager));
             }
             Err(error) => {
-                if self.refused.as_deref() != Some(error.message()) {
-                    self.refused = Some(error.message().to_owned());
-                    (self.listener)(&SettingsEvent::Refused(&error));
+                let why = Some(error.message().to_owned());
+                if self.refused != why {
+                    self.refused = why;
+                    listener(&SettingsEvent::Refused(&error));
                 }
             }
         }
-    }
-
-    /// Applies the present settings. Returns whether that changed anything.
-    fn apply(&mut self, controls: &Controls) -> Result<bool, Error> {
-        let settings = self.watch.settings();
-        let mut next = self.manager.clone();
-        next.plan = next.plan.with_settings(settings)?;
-        let plan = next.plan_of_worker(self.caller)?;
-        let has_changed = plan != self.plan;
-        if has_changed {
-            next.set_up(controls, &plan)?;
-        }
-        (self.manager, self.plan) = (next, plan);
-        Ok(has_changed)
     }
 }
 
-impl LlmManager {
-    /// The follower that keeps a worker of this plan up to date with the settings, if they are followed.
-    pub(super) fn follower(&self, plan: WorkerPlan, caller: Caller) -> Option<Follower> {
-        let watch = self.watch.clone()?;
-        let mut worker = FollowingWorker {
-            watch,
-            listener: self.listener.clone().unwrap_or_else(|| Arc::new(log)),
-            pending: false,
-            refused: None,
-            manager: self.clone(),
-            plan,
-            caller,
-        };
-        Some(Box::new(move |controls: &Controls| worker.look(controls)))
+#[cfg(test)]
+mod tests {
+    use crate::llm::providers::survey::inspect;
+    use crate::llm::request::Request;
+
+    use super::*;
+
+    fn plan(set: &[(&str, &str)], first: &str) -> ProviderPlan {
+        let settings = set.iter().fold(Settings::new(), |settings, (key, value)| {
+            let value = Some((*value).to_owned());
+            settings.flag(key, "test", value).unwrap()
+        });
+        let at = Some("http://127.0.0.1:9/v1");
+        let first = inspect(first, at, Some("m"), false).unwrap();
+        ProviderPlan::new(settings, ProviderOptions::new().provider(first)).unwrap()
     }
 
-    /// Has a worker work by this plan.
-    fn set_up(&self, controls: &Controls, plan: &WorkerPlan) -> Result<(), Error> {
-        let route = |plan: &Option<RoutePlan>| {
-            let route = plan.as_ref().map(|plan| self.route_by(plan));
-            route.transpose()
-        };
-        let completions = self.route_by(&plan.completions)?;
-        let (embeddings, model_calls) = (route(&plan.embeddings)?, route(&plan.model_calls)?);
-        let batches = plan.batches.as_ref().map(LlmConfig::batch_client);
-        let batches = batches.transpose()?;
-        controls.change(|setup| {
-            setup.settings = plan.settings;
-            setup.batch_clients = Some(Arc::new(self.plan.clients_by_account()));
-            setup.batches = batches.map(|client| Arc::new(client) as Arc<dyn BatchClient>);
-            controls.set_completions(setup, completions);
-            controls.set_embeddings(setup, embeddings);
-            if let Some(route) = model_calls {
-                let calls = setup.model_calls();
-                controls.set_model_calls(setup, route, calls);
-            }
+    /// The most calls in flight of a worker at each provider, for which no rate is assumed: it is learned from replies.
+    fn calls(plan: &ProviderPlan) -> Vec<Option<u32>> {
+        let route = plan.route_of(Caller::Worker).unwrap();
+        let limits = route.limits(&Request::default().with_model("m"));
+        let quotas = limits.into_iter().map(|limits| limits.quota);
+        let calls = quotas.map(|quota| {
+            assert_eq!((quota.requests, quota.tokens), (None, None));
+            quota.most_in_flight
         });
-        Ok(())
+        calls.collect()
+    }
+
+    #[test]
+    fn a_worker_has_separate_limits_for_each_provider() {
+        let mut local = plan(&[("queue.worker_count", "50")], "local");
+        local.fallbacks.push(plan(&[], "custom").first);
+        let slots = u32::try_from(local.first.default_concurrency).unwrap();
+        assert_eq!(calls(&local), [Some(slots), Some(50)]);
+    }
+
+    #[test]
+    fn one_number_is_the_calls_and_the_jobs_at_once() {
+        let by_load = |start, most| WorkerScale::default().slots(1, start, most);
+        let (set, start, most) = (
+            "llm.sync_concurrency",
+            "queue.worker_count",
+            "llm.max_concurrent_requests",
+        );
+        for (given, provider, scale, most) in [
+            (&[][..], "custom", by_load(5, 10), 10),
+            (&[(start, "20")], "custom", by_load(20, 20), 20),
+            (&[(start, "20"), (most, "8")], "custom", by_load(8, 8), 8),
+            (&[(most, "40")], "custom", by_load(5, 40), 40),
+            (&[(set, "40")], "custom", WorkerScale::fixed(40), 40),
+            // The number is exact whatever the others say, also at a local server.
+            (
+                &[(set, "40"), (start, "3"), (most, "8")],
+                "custom",
+                WorkerScale::fixed(40),
+                40,
+            ),
+            (&[(set, "3")], "local", WorkerScale::fixed(3), 3),
+        ] {
+            let plan = plan(given, provider);
+            let settings = plan.settings_of_worker(Caller::Worker).unwrap();
+            assert_eq!(settings, settings.scale(scale), "{given:?}");
+            assert_eq!(calls(&plan), [Some(most)], "{given:?}");
+        }
     }
 }

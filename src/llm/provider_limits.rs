@@ -1,7 +1,5 @@
 //! The current limits of the providers of a route.
 
-use crate::base::Time;
-use crate::engine::limiter::QuotaId;
 use crate::engine::quota_status::QuotaStatus;
 
 use super::request::Request;
@@ -50,29 +48,16 @@ impl Route<'_> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn limits(&self, request: &Request) -> Vec<ProviderLimits> {
-        let quotas = self.quotas(request, self.clock_ref().now());
-        quotas.map(|(_, limits)| limits).collect()
-    }
-
-    /// The limits with the quota of each.
-    pub(crate) fn quotas(
-        &self,
-        request: &Request,
-        now: Time,
-    ) -> impl Iterator<Item = (QuotaId, ProviderLimits)> {
         let (class, limiter) = (self.class(request, &mut None), self.limiter());
-        (0..class.steps() as u8).map(move |step| {
+        let now = self.clock_ref().now();
+        let steps = (0..class.steps() as u8).map(|step| {
             let (provider, model) = self.asked(step, request);
-            let id = class.quota(step);
-            let quota = limiter.status(id, now);
-            (
-                id,
-                ProviderLimits {
-                    provider,
-                    model,
-                    quota,
-                },
-            )
-        })
+            ProviderLimits {
+                provider,
+                model,
+                quota: limiter.status(class.quota(step), now),
+            }
+        });
+        steps.collect()
     }
 }

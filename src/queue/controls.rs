@@ -10,7 +10,6 @@ use crate::engine::availability::Availability;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::run::Waker;
 use crate::llm::params::RequestTask;
-use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::jobs::JobObserver;
@@ -200,94 +199,8 @@ impl WorkerLimits {
         kinds.iter().find(|kind| self.0.kinds.has(kind)).copied()
     }
 
-    /// The limits by provider and model: for the models that jobs have named so far (at most 1,000), and for the
-    /// default models.
-    pub fn all(&self) -> Vec<ProviderLimits> {
-        self.0.kinds.all_limits(self.0.clock.now())
-    }
-
     /// Calls in flight. Calls that handlers make themselves are not included.
     pub fn calls_in_flight(&self) -> u64 {
         self.0.kinds.limiter.calls_in_flight()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use crossbeam_channel::{Receiver, Sender, bounded};
-
-    use crate::base::cancel::Context;
-    use crate::base::error::Error;
-    use crate::base::id::ProcessId;
-    use crate::engine::limiter::{Limits, QuotaKey};
-    use crate::llm::client::LlmClient;
-    use crate::llm::request::Request;
-    use crate::llm::response::Response;
-    use crate::llm::route::Route;
-    use crate::queue::host::JobQueue;
-    use crate::queue::job::Job;
-    use crate::queue::worker::Worker;
-    use crate::testing::ManualClock;
-
-    /// Answers when the test allows it; each model has a quota.
-    struct Held(Receiver<()>, Sender<()>);
-
-    impl LlmClient for Held {
-        fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
-            self.1.send(()).unwrap();
-            self.0.recv().unwrap();
-            Ok(Response::new("held", "yes"))
-        }
-
-        fn quota(&self, request: &Request) -> QuotaKey {
-            QuotaKey::new(&["held", request.model.as_deref().unwrap_or_default()])
-        }
-
-        fn provider(&self) -> &str {
-            "held"
-        }
-    }
-
-    #[test]
-    fn a_worker_tells_what_its_limiter_knows_while_calls_are_under_way_and_after() {
-        let clock = Arc::new(ManualClock::new());
-        let queue = JobQueue::in_memory().unwrap().clock(clock.clone());
-        let (go, may_go) = bounded::<()>(10);
-        let (began, has_begun) = bounded::<()>(10);
-        let limits = Limits::default().requests_per_minute(60.0).in_flight(7);
-        let route = Route::limited(Held(may_go, began), limits).clock(clock.clone());
-        let worker = Worker::new(&queue).completions(route).start().unwrap();
-        let told = worker.limits();
-        let [a, b] = ["a", "b"].map(|model| Request::new("hi").with_model(model));
-        assert!(told.all().is_empty());
-        assert_eq!(told.calls_in_flight(), 0);
-
-        let process = ProcessId::new();
-        let jobs = [Job::from(&a), Job::from(&a), Job::from(&b)];
-        queue.enqueue(process, jobs).unwrap();
-        for _ in 0..3 {
-            has_begun.recv_timeout(Duration::from_secs(30)).unwrap();
-        }
-        assert_eq!(told.calls_in_flight(), 3);
-        let all = told.all();
-        let of_models = all.iter().map(|limits| {
-            let quota = limits.quota;
-            let requests = quota.requests.unwrap();
-            assert_eq!((limits.provider.as_str(), quota.tokens), ("held", None));
-            assert_eq!((requests.limit, quota.most_in_flight), (60, Some(7)));
-            let model = limits.model.as_deref().unwrap();
-            (model, requests.remaining, quota.in_flight)
-        });
-        let of_models: Vec<_> = of_models.collect();
-        assert_eq!(of_models, [("a", 58, 2), ("b", 59, 1)]);
-
-        (0..3).for_each(|_| go.send(()).unwrap());
-        worker.stop().unwrap();
-        assert_eq!(told.calls_in_flight(), 0);
-        clock.advance(Duration::from_secs(1));
-        assert_eq!(told.all()[0].quota.requests.unwrap().remaining, 59);
     }
 }

@@ -1,13 +1,12 @@
 //! The kinds of jobs that a worker supports, the lanes it has seen, and its setup, which can change while it runs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use derive_setters::Setters;
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 
-use crate::base::Time;
 use crate::base::brief::beginning;
 use crate::engine::class::Class;
 use crate::engine::limiter::{Limiter, QuotaId};
@@ -15,13 +14,12 @@ use crate::engine::route::RetryPolicy;
 use crate::llm::batch::{BatchClient, BatchClients};
 use crate::llm::pack::PackLimits;
 use crate::llm::params::RequestTask;
-use crate::llm::provider_limits::ProviderLimits;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
 
 use super::batch::BatchSettings;
 use super::job::COMPLETION_KIND;
-use super::kind::{Kind, ModelCall};
+use super::kind::Kind;
 use super::scale::WorkerScale;
 use super::store::JobLane;
 
@@ -30,8 +28,6 @@ pub(crate) struct Kinds {
     pub setup: Arc<LiveSetup>,
     /// Shared by all routes, also by later ones.
     pub limiter: Arc<Limiter>,
-    /// The kinds of prompts seen so far, and the models that they named.
-    asked: Mutex<BTreeSet<(String, Option<String>)>>,
 }
 
 impl Kinds {
@@ -40,7 +36,6 @@ impl Kinds {
         Self {
             setup: Arc::default(),
             limiter: first.map_or_else(Arc::default, Route::limiter),
-            asked: Mutex::default(),
         }
     }
 
@@ -66,51 +61,6 @@ impl Kinds {
         lane.step == 0 && lane.kind == COMPLETION_KIND && self.setup.now().batches.is_some()
     }
 
-    /// The known limits of all providers, for the models that jobs have named and for the default models.
-    pub(crate) fn all_limits(&self, now: Time) -> Vec<ProviderLimits> {
-        let kinds: Vec<String> = self.setup.now().kinds.keys().cloned().collect();
-        let unnamed = kinds.into_iter().map(|kind| (kind, None));
-        let mut asked = self.asked.lock().clone();
-        let used = asked.clone();
-        asked.extend(unnamed);
-        let mut found = BTreeMap::new();
-        for (kind, model) in asked {
-            let is_used = used.contains(&(kind.clone(), model.clone()));
-            for (id, limits) in self.quotas(&kind, model, now) {
-                if id != QuotaId::NONE && (is_used || limits.model.is_some()) {
-                    found.entry(id).or_insert(limits);
-                }
-            }
-        }
-        let mut all: Vec<ProviderLimits> = found.into_values().collect();
-        all.sort_by(|a, b| (&a.provider, &a.model).cmp(&(&b.provider, &b.model)));
-        all
-    }
-
-    fn quotas(
-        &self,
-        kind: &str,
-        model: Option<String>,
-        now: Time,
-    ) -> Vec<(QuotaId, ProviderLimits)> {
-        let setup = self.setup.now();
-        match setup.kinds.get(kind).and_then(|(_, kind)| kind.prompts()) {
-            Some((route, task)) => route.quotas(&probe_request(task, model), now).collect(),
-            None => Vec::new(),
-        }
-    }
-
-    fn remember(&self, lane: &JobLane) {
-        let mut asked = self.asked.lock();
-        let is_short = lane
-            .name
-            .as_ref()
-            .is_none_or(|name| name.len() <= LONGEST_NAME);
-        if is_short && asked.len() < MOST_LANES {
-            asked.insert((lane.kind.clone(), lane.name.clone()));
-        }
-    }
-
     /// Whether the worker processes jobs of this kind.
     pub(super) fn has(&self, kind: &str) -> bool {
         self.setup.now().kinds.contains_key(kind)
@@ -120,10 +70,7 @@ impl Kinds {
         let (number, kind) = self.setup.now().kinds.get(&lane.kind)?.clone();
         let class = match kind.prompts() {
             None => Class::new([QuotaId::NONE]),
-            Some((route, task)) => {
-                self.remember(lane);
-                route.class(&probe_request(task, lane.name.clone()), &mut None)
-            }
+            Some((route, task)) => route.class(&probe_request(task, lane.name.clone()), &mut None),
         };
         Some(Open {
             pack: kind.pack_limits(),
@@ -161,8 +108,6 @@ pub(crate) struct Lanes {
 
 /// Number of lanes that are stored; prompts can name any number of models over time.
 const MOST_LANES: usize = 1000;
-/// Maximum length in bytes of a model name that is stored.
-const LONGEST_NAME: usize = 256;
 
 impl Lanes {
     /// The version of the kinds at the last refresh.
@@ -204,8 +149,6 @@ impl Lanes {
 /// Settings of a worker, and the code or route of each kind.
 #[derive(Clone, Default)]
 pub(crate) struct WorkerSetup {
-    /// Raised by each change.
-    pub version: u64,
     pub settings: WorkerSettings,
     /// The Batch API for prompts; `None` under the `sync` strategy.
     pub batches: Option<Arc<dyn BatchClient>>,
@@ -230,14 +173,6 @@ impl WorkerSetup {
         let kinds = self.kinds.keys();
         let routes = kinds.filter_map(|name| self.route(name));
         routes.max_by_key(|route| route.config_version())
-    }
-
-    /// The kinds whose jobs are one call of a model each.
-    pub(crate) fn model_calls(&self) -> Vec<(String, ModelCall)> {
-        let kinds = self.kinds.iter();
-        kinds
-            .filter_map(|(name, (_, kind))| Some((name.clone(), kind.model_call()?.clone())))
-            .collect()
     }
 
     /// Adds or replaces a kind.
@@ -272,7 +207,6 @@ impl LiveSetup {
         let mut held = self.0.write();
         let before = held.clone();
         let mut next = WorkerSetup::clone(&before);
-        next.version += 1;
         change(&mut next);
         *held = Arc::new(next);
         (before, held.clone())

@@ -281,7 +281,7 @@ impl Worker {
         })
     }
 
-    fn register(self) -> Result<WorkerRun, Error> {
+    fn register(mut self) -> Result<WorkerRun, Error> {
         let limits_calls = |route: &Route<'_>| route.has_budget();
         if self.batches.is_some() && self.completions.as_ref().is_some_and(limits_calls) {
             let why = "a budget of the route does not limit batches: set that of the process, see ProcessInfo::budget";
@@ -291,7 +291,6 @@ impl Worker {
         let first = self.completions.as_ref().or(self.embeddings.as_ref());
         let first = first.or(calls);
         let kinds = Kinds::new(first);
-        kinds.setup.change(|setup| setup.settings = self.settings);
         let slots = self.settings.scale.start().min(MOST_SLOTS);
         let (waker, woken) = Waker::new();
         let controls = Arc::new(Controls {
@@ -309,16 +308,31 @@ impl Worker {
             availability: Mutex::default(),
             written: AtomicBool::new(false),
         });
+        let plan = FixedOptions {
+            notifier: self.notifier.clone(),
+            observer: self.observer.clone(),
+            ctx: self.ctx.clone(),
+            on_error: self.on_error,
+            multi_tenant: self.multi_tenant,
+            scope: self.scope.clone(),
+            follower: self.follower.take(),
+        };
+        let store = self.queue.store.clone();
+        self.set_up(&controls);
+        WorkerRun::register(&store, controls, woken, plan)
+    }
+
+    /// Has a running worker work with these settings, routes, clients and handlers. It keeps its other handlers.
+    pub(crate) fn set_up(self, controls: &Controls) {
         controls.change(|setup| {
-            if let Some(route) = self.completions {
-                controls.set_completions(setup, route);
-            }
-            if self.embeddings.is_some() {
-                controls.set_embeddings(setup, self.embeddings);
-            }
+            setup.settings = self.settings;
             setup.collecting = self.collecting.map(Arc::new);
             setup.batches = self.batches;
             setup.batch_clients = self.batch_clients;
+            if let Some(route) = self.completions {
+                controls.set_completions(setup, route);
+            }
+            controls.set_embeddings(setup, self.embeddings);
             if let Some((route, calls)) = self.model_calls {
                 controls.set_model_calls(setup, route, calls);
             }
@@ -326,16 +340,6 @@ impl Worker {
                 setup.set_kind(&name, Kind::Host(handler));
             }
         });
-        let plan = FixedOptions {
-            notifier: self.notifier,
-            observer: self.observer,
-            ctx: self.ctx,
-            on_error: self.on_error,
-            multi_tenant: self.multi_tenant,
-            scope: self.scope,
-            follower: self.follower,
-        };
-        WorkerRun::register(&self.queue.store, controls, woken, plan)
     }
 }
 

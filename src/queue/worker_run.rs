@@ -18,9 +18,7 @@ use crate::engine::work::{Ticket, Work};
 use crate::llm::pack::Pack;
 
 use super::backlog::StoreBacklog;
-use super::batch::{
-    BatchContext, ItemSettler, Poller, PollerOptions, Spool, Transfers, is_cut_off,
-};
+use super::batch::{BatchContext, Poller, PollerOptions, Spool, Transfers, is_cut_off};
 use super::controls::{Controls, FixedOptions, MOST_SLOTS};
 use super::kind::JobTask;
 use super::maintenance;
@@ -169,12 +167,10 @@ impl WorkerRun {
             store: self.registration.store.clone(),
             worker: self.registration.worker,
             spool: Spool::new(self.registration.store.folder()),
-            settler: ItemSettler {
-                kinds: controls.kinds.clone(),
-                clock,
-                jitter: Mutex::new(Random(seed)),
-                refused: Mutex::default(),
-            },
+            kinds: controls.kinds.clone(),
+            clock,
+            jitter: Mutex::new(Random(seed)),
+            refused: Mutex::default(),
             overview: controls.batch_overview.clone(),
             observer: plan.observer.clone(),
         });
@@ -189,7 +185,6 @@ impl WorkerRun {
             let begin = PollerOptions {
                 transfers: Transfers::start(scope, &context, &plan.ctx)?,
                 context,
-                kinds: &controls.kinds,
                 control: &controls.batch_control,
                 ctx: &plan.ctx,
                 processes: &plan.scope.processes,

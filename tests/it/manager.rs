@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use batchwright::plan::{ProviderOptions, ProviderPlan};
 use batchwright::provider::{ProviderStatus, inspect};
-use batchwright::{Context, Error, Limits, LlmManager, ProcessId, Request, Settings};
+use batchwright::{Context, Error, LlmManager, ProcessId, Request, Settings};
 use batchwright_simulate::{SimConfig, Simulator};
 
 use super::common::{Desk, good, simulator};
@@ -19,11 +19,6 @@ fn settings(set: &[(&str, &str)]) -> Settings {
 /// A provider with this name at the simulator.
 fn at(name: &str, sim: &Simulator) -> ProviderStatus {
     inspect(name, Some(&sim.base_url()), Some("sim-1"), false).unwrap()
-}
-
-fn plan(settings: &Settings, first: ProviderStatus) -> ProviderPlan {
-    let options = ProviderOptions::new().provider(first);
-    ProviderPlan::new(settings.clone(), options).unwrap()
 }
 
 fn prompts(n: usize) -> Vec<Request> {
@@ -76,7 +71,12 @@ fn limits_are_shared_if_any_provider_of_the_route_has_an_allowance() {
         let options = options.data_dir(desk.path("home"));
         ProviderPlan::new(settings.clone(), options).unwrap()
     };
-    let shared = |plan: ProviderPlan| plan.route_plan().shared_in.is_some();
+    let shared = |plan: ProviderPlan| {
+        let _ = std::fs::remove_dir_all(desk.path("home"));
+        let manager = LlmManager::of(plan);
+        manager.run_bulk(ProcessId::new(), &prompts(1)).unwrap();
+        desk.path("home").join("quotas").exists()
+    };
     let plain = settings(&[]);
     assert!(shared(alone(&plain, "custom")));
     assert!(!shared(alone(&plain, "local")), "slots are no allowance");
@@ -88,61 +88,6 @@ fn limits_are_shared_if_any_provider_of_the_route_has_an_allowance() {
         shared(alone(&limited, "local")),
         "it is limited by the user"
     );
-    let nowhere = plan(&plain, at("custom", &sim));
-    assert_eq!(nowhere.route_plan().shared_in, None);
-}
-
-#[cfg(feature = "queue")]
-#[test]
-fn a_worker_has_separate_limits_for_each_provider() {
-    let sim = good();
-    let settings = settings(&[("queue.worker_count", "50")]);
-    let mut plan = plan(&settings, at("local", &sim));
-    plan.fallbacks.push(at("mistral", &sim));
-    let slots = u32::try_from(plan.first.default_concurrency).unwrap();
-    let plan = LlmManager::of(plan).worker_plan().unwrap();
-    // No rate is assumed: it is learned from replies.
-    let calls = |n| Limits::default().in_flight(n);
-    assert_eq!(plan.completions.first.limits, calls(slots));
-    assert_eq!(plan.completions.fallbacks[0].limits, calls(50));
-    let embeddings = plan.embeddings.unwrap();
-    assert_eq!(embeddings.first, plan.completions.first);
-    assert!(embeddings.fallbacks.is_empty(), "vectors of two models");
-}
-
-#[cfg(feature = "queue")]
-#[test]
-fn one_number_is_the_calls_and_the_jobs_at_once() {
-    use batchwright::queue::WorkerScale;
-
-    let sim = good();
-    let by_load = |start, most| WorkerScale::default().slots(1, start, most);
-    let (set, start, most) = (
-        "llm.sync_concurrency",
-        "queue.worker_count",
-        "llm.max_concurrent_requests",
-    );
-    for (given, provider, scale, calls) in [
-        (&[][..], "custom", by_load(5, 10), 10),
-        (&[(start, "20")], "custom", by_load(20, 20), 20),
-        (&[(start, "20"), (most, "8")], "custom", by_load(8, 8), 8),
-        (&[(most, "40")], "custom", by_load(5, 40), 40),
-        (&[(set, "40")], "custom", WorkerScale::fixed(40), 40),
-        // The number is exact whatever the others say, also at a local server.
-        (
-            &[(set, "40"), (start, "3"), (most, "8")],
-            "custom",
-            WorkerScale::fixed(40),
-            40,
-        ),
-        (&[(set, "3")], "local", WorkerScale::fixed(3), 3),
-    ] {
-        let plan = LlmManager::of(plan(&settings(given), at(provider, &sim)));
-        let plan = plan.worker_plan().unwrap();
-        assert_eq!(plan.settings, plan.settings.scale(scale), "{given:?}");
-        let limits = Limits::default().in_flight(calls);
-        assert_eq!(plan.completions.first.limits, limits, "{given:?}");
-    }
 }
 
 #[test]

@@ -58,7 +58,7 @@ pub fn check(plan: &ProviderPlan, unnamed: u64) -> Result<(), Refusal> {
         ))
         .about(About::Provider));
     }
-    let checked = plan.route_plan().check();
+    let checked = plan.check();
     checked.map_err(|error| Refusal::could_not_run(error.message()).about(About::Provider))
 }
 

@@ -3,18 +3,18 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use crate::base::{Context, Error, ErrorKind, Sent};
-use crate::llm::batch::{BatchClient, BatchLineResult, RequestName};
-use crate::queue::store::{BatchNo, ClaimedJob, Settlement};
+use crate::base::{Error, ErrorKind, Sent};
+use crate::llm::batch::{BatchLineResult, RequestName};
+use crate::queue::store::{ClaimedJob, Settlement};
 
-use super::context::{BatchContext, check};
-use super::machine::{Collected, Record, Results, number};
-use super::settle_items::{AskedProvider, is_unchecked, keeps_reply};
+use super::context::check;
+use super::machine::{Collected, ItemEnds, ItemsSettled, Record, Results, number};
+use super::settle_items::{is_unchecked, keeps_reply};
 use super::spool::Stopped;
+use super::transfer::Transfer;
 
 /// Results that are stored in one transaction.
 const CHUNK: usize = 500;
@@ -24,25 +24,16 @@ const LONGEST: u64 = 64 << 20;
 
 /// Downloads the results and settles every job. If results are missing, the readable ones are stored.
 pub(crate) fn collect(
-    context: &BatchContext,
-    no: BatchNo,
-    record: &Record,
+    batch: &Transfer<'_>,
     id: &str,
     results: &Results,
-    client: &Arc<dyn BatchClient>,
-    ctx: &Context,
 ) -> Result<Collected, Error> {
-    let setup = context.settler.kinds.setup.now();
-    let most_each = setup.settings.batches.max_result_bytes;
-    let most = record.intent.items.max(1).saturating_mul(most_each);
-    let label = &record.intent.label;
-    let here = fetch_all(context, label, id, &results.files, most, client, ctx)?;
+    let (context, record) = (batch.context, batch.record);
+    let files = results.files.iter().enumerate();
+    let here = files.map(|(index, file)| fetch(batch, id, index, file));
+    let here: Vec<Fetched> = here.collect::<Result<_, _>>()?;
     let mut reader = ResultReader {
-        context,
-        no,
-        label,
-        client,
-        asked: AskedProvider::from(record),
+        batch,
         seen: HashSet::new(),
         answers: Chunk::default(),
         failures: Chunk::default(),
@@ -50,7 +41,7 @@ pub(crate) fn collect(
     };
     // A deleted file is fetched again, because its results were billed.
     for file in &here {
-        reader.file(&file.path, file.refused.is_none(), ctx)?;
+        reader.file(&file.path, file.refused.is_none())?;
     }
     reader.store_answers()?;
     reader.store_failures()?;
@@ -61,55 +52,30 @@ pub(crate) fn collect(
     let unanswered_at_all = results.expected == Some(0) && collected.broken == 0;
     let not_shown = collected.foreign_lines > 0 || unanswered_at_all;
     if record.is_presumed() && collected.requests == 0 && not_shown && refused.is_none() {
-        context.spool.drop_results(label, results.files.len());
+        context
+            .spool
+            .drop_results(batch.label(), results.files.len());
         collected.foreign = true;
         return Ok(collected);
     }
     // Answered requests were billed and are not sent again automatically. A proxy may reply 404 too, and a provider
     // may name the files of a batch too early.
     let withheld = withheld(record, results, &collected, refused.as_ref());
-    let nobody_waits = || {
-        let left = context.store.batch_jobs(no, None, 1, 1)?;
-        Ok::<_, Error>(left.is_empty())
-    };
-    if withheld.is_some() && !nobody_waits()? {
-        context.spool.drop_results(label, results.files.len());
+    let any_waits = || context.store.batch_jobs(batch.no, None, 1, 1);
+    if withheld.is_some() && !any_waits()?.is_empty() {
+        context
+            .spool
+            .drop_results(batch.label(), results.files.len());
         collected.asked = refused.and_then(|error| error.retry_after());
         collected.withheld = withheld;
         return Ok(collected);
     }
-    let why = results.why.error();
-    collected.missing = unanswered(context, no, record, &why, ctx)?;
+    collected.missing = unanswered(batch, &results.why.error())?;
+    batch.tidy();
+    context
+        .spool
+        .drop_results(batch.label(), results.files.len());
     Ok(collected)
-}
-
-/// Downloads the files that are not here yet.
-fn fetch_all(
-    context: &BatchContext,
-    label: &str,
-    id: &str,
-    files: &[String],
-    most: u64,
-    client: &Arc<dyn BatchClient>,
-    ctx: &Context,
-) -> Result<Vec<Fetched>, Error> {
-    let mut here = Vec::new();
-    for (index, file) in files.iter().enumerate() {
-        let path = context.spool.results(label, index);
-        here.push(if path.exists() {
-            Fetched {
-                path,
-                refused: None,
-            }
-        } else {
-            // A later reader must not take it for the complete file.
-            let partial = context.spool.partial(label, index);
-            download(context, path, partial, most, ctx, &mut |sink| {
-                client.download(id, file, sink, ctx)
-            })?
-        });
-    }
-    Ok(here)
 }
 
 /// If billed results are missing: why.
@@ -161,19 +127,23 @@ struct Fetched {
     refused: Option<Error>,
 }
 
-/// Downloads a file of results to `path`, or to `partial` as much of it as arrives.
-fn download(
-    context: &BatchContext,
-    path: PathBuf,
-    partial: PathBuf,
-    most: u64,
-    ctx: &Context,
-    fetch: &mut dyn FnMut(&mut dyn Write) -> Result<(), Error>,
-) -> Result<Fetched, Error> {
+/// Downloads a file of results that is not here yet, or as much of it as arrives.
+fn fetch(batch: &Transfer<'_>, id: &str, index: usize, file: &str) -> Result<Fetched, Error> {
+    let (context, ctx) = (batch.context, batch.ctx);
+    let path = context.spool.results(batch.label(), index);
+    let whole = |path| Fetched {
+        path,
+        refused: None,
+    };
+    if path.exists() {
+        return Ok(whole(path));
+    }
     check(ctx)?;
+    let most_each = context.kinds.setup.now().settings.batches.max_result_bytes;
+    let most = batch.record.intent.items.max(1).saturating_mul(most_each);
     let mut draft = context.spool.draft(path.clone())?;
     let mut sink = draft.sink(most);
-    let result = fetch(&mut sink);
+    let result = batch.client.download(id, file, &mut sink, ctx);
     let refused = match (sink.stopped(), result) {
         (Some(Stopped::NoRoom(error)), _) => return Err(error),
         (Some(Stopped::TooLong), _) => too_long(most),
@@ -181,15 +151,14 @@ fn download(
         (None, Err(error)) => error,
         (None, Ok(())) => {
             draft.keep()?;
-            return Ok(Fetched {
-                path,
-                refused: None,
-            });
+            return Ok(whole(path));
         }
     };
-    draft.keep_partial(partial.clone())?;
+    // A later reader must not take it for the complete file.
+    let path = context.spool.partial(batch.label(), index);
+    draft.keep_partial(path.clone())?;
     Ok(Fetched {
-        path: partial,
+        path,
         refused: Some(refused),
     })
 }
@@ -215,11 +184,7 @@ fn is_refusal(error: &Error) -> bool {
 
 /// Results that are being stored.
 struct ResultReader<'a> {
-    context: &'a BatchContext,
-    no: BatchNo,
-    label: &'a str,
-    client: &'a Arc<dyn BatchClient>,
-    asked: AskedProvider,
+    batch: &'a Transfer<'a>,
     /// Requests whose line is stored, or in `answers`.
     seen: HashSet<u32>,
     answers: Chunk,
@@ -247,7 +212,7 @@ fn unreadable(path: &Path, error: io::Error) -> Error {
 }
 
 impl ResultReader<'_> {
-    fn file(&mut self, path: &Path, is_whole: bool, ctx: &Context) -> Result<(), Error> {
+    fn file(&mut self, path: &Path, is_whole: bool) -> Result<(), Error> {
         let unreadable = |error| unreadable(path, error);
         let mut lines = BufReader::with_capacity(1 << 18, File::open(path).map_err(unreadable)?);
         let mut line = Vec::new();
@@ -264,7 +229,7 @@ impl ResultReader<'_> {
             self.line(&line);
             if self.answers.lines.len() >= CHUNK || self.answers.bytes >= CHUNK_BYTES {
                 self.store_answers()?;
-                check(ctx)?;
+                check(self.batch.ctx)?;
             }
             if self.failures.bytes >= CHUNK_BYTES {
                 self.store_failures()?;
@@ -273,7 +238,7 @@ impl ResultReader<'_> {
     }
 
     fn line(&mut self, line: &[u8]) {
-        let read = match self.client.read(line) {
+        let read = match self.batch.client.read(line) {
             Ok(read) => read,
             Err(error) => {
                 log::debug!("a line of results that cannot be read: {error}");
@@ -281,7 +246,7 @@ impl ResultReader<'_> {
                 return;
             }
         };
-        let Some(number) = number(self.label, &read.key) else {
+        let Some(number) = number(self.batch.label(), &read.key) else {
             self.collected.foreign_lines += 1;
             return;
         };
@@ -322,30 +287,30 @@ impl ResultReader<'_> {
 
     /// Stores these lines; jobs that were stored before are no longer in the batch.
     fn store(&self, mut chunk: Chunk) -> Result<(), Error> {
+        let context = self.batch.context;
         let mut numbers: Vec<u32> = chunk.lines.keys().copied().collect();
         numbers.sort_unstable();
         for some in numbers.chunks(CHUNK) {
-            let jobs = self.context.store.batch_jobs_by(self.no, some)?;
+            let jobs = context.store.batch_jobs_by(self.batch.no, some)?;
             let ends = jobs.iter().filter_map(|claimed| {
                 let read = chunk.lines.remove(&claimed.receipt.number())?;
                 Some(self.end(claimed, read))
             });
             let ends: Vec<Settlement> = ends.collect();
-            self.context.settle(&ends, &self.asked)?;
+            context.settle(&ends, self.batch.record)?;
         }
         Ok(())
     }
 
     fn end(&self, claimed: &ClaimedJob, ReadLine { result, line }: ReadLine) -> Settlement {
+        let client = self.batch.client;
         let result = match result {
             BatchLineResult::Answered(result) => match *result {
                 Ok(mut response) if keeps_reply(claimed) => {
-                    response.details_mut().reply = Some(self.client.reply(&line));
+                    response.details_mut().reply = Some(client.reply(&line));
                     Ok(response)
                 }
-                Err(error) if is_unchecked(claimed) => {
-                    self.client.unchecked_answer(&line).ok_or(error)
-                }
+                Err(error) if is_unchecked(claimed) => client.unchecked_answer(&line).ok_or(error),
                 result => result,
             },
             // The provider did not process the request, so it is not the cause.
@@ -353,72 +318,69 @@ impl ResultReader<'_> {
                 Err(Error::new(ErrorKind::Transient, error.message()))
             }
         };
-        let settler = &self.context.settler;
-        settler.settlement(claimed, &self.asked, result)
+        let record = self.batch.record;
+        self.batch.context.settlement(claimed, record, result)
     }
 }
 
+/// Settles jobs of a batch that was refused.
+pub(crate) fn settle_items(batch: &Transfer<'_>, ends: ItemEnds) -> Result<ItemsSettled, Error> {
+    let jobs = match ends {
+        ItemEnds::All(error) => unanswered(batch, &error)?,
+        // They return to the queue, to be called one by one. Nothing was billed for them.
+        ItemEnds::Called(_) => {
+            settle_each(batch, &|claimed, _| Some(batch.context.called(claimed)))?
+        }
+        ItemEnds::Named(names) => {
+            // If a job of the batch is already settled, its line numbers no longer match the sent input.
+            let whole = batch.context.store.batches(None)?;
+            let whole = whole.iter().find(|whole| whole.no == batch.no);
+            if whole.is_none_or(|whole| whole.jobs != batch.record.intent.items) {
+                0
+            } else {
+                match (fail_named(batch, &names)?, names.into_iter().next()) {
+                    (0, Some((_, error))) => return Ok(ItemsSettled::NoSuchRequest(error)),
+                    (hit, _) => hit,
+                }
+            }
+        }
+    };
+    batch.tidy();
+    Ok(ItemsSettled::Jobs(jobs))
+}
+
 /// Settles all remaining jobs of a batch with `error`. Returns their number.
-pub(crate) fn unanswered(
-    context: &BatchContext,
-    no: BatchNo,
-    record: &Record,
-    error: &Error,
-    ctx: &Context,
-) -> Result<u64, Error> {
-    let asked = AskedProvider::from(record);
-    settle_each(context, no, record, ctx, &mut |claimed, _| {
-        let error = Err(error.clone());
-        Some(context.settler.settlement(claimed, &asked, error))
-    })
+fn unanswered(batch: &Transfer<'_>, error: &Error) -> Result<u64, Error> {
+    settle_each(batch, &|claimed, _| Some(failed(batch, claimed, error)))
 }
 
 /// Fails or retries the jobs of these requests of a batch. The lines of its input have the order of the jobs in it.
-pub(crate) fn fail_named(
-    context: &BatchContext,
-    no: BatchNo,
-    record: &Record,
-    names: &[(RequestName, Error)],
-    ctx: &Context,
-) -> Result<u64, Error> {
-    let asked = AskedProvider::from(record);
-    let label = &record.intent.label;
-    settle_each(context, no, record, ctx, &mut |claimed, line| {
+fn fail_named(batch: &Transfer<'_>, names: &[(RequestName, Error)]) -> Result<u64, Error> {
+    settle_each(batch, &|claimed, line| {
         let is_it = |name: &RequestName| match name {
             RequestName::Line(named) => *named == line,
-            RequestName::Key(key) => number(label, key) == Some(claimed.receipt.number()),
+            RequestName::Key(key) => number(batch.label(), key) == Some(claimed.receipt.number()),
         };
         let (_, error) = names.iter().find(|(name, _)| is_it(name))?;
-        let error = Err(error.clone());
-        Some(context.settler.settlement(claimed, &asked, error))
+        Some(failed(batch, claimed, error))
     })
 }
 
-/// Returns the jobs of a refused batch to the queue, to be called one by one. Nothing was billed for them.
-pub(crate) fn call_each(
-    context: &BatchContext,
-    no: BatchNo,
-    record: &Record,
-    ctx: &Context,
-) -> Result<u64, Error> {
-    settle_each(context, no, record, ctx, &mut |claimed, _| {
-        Some(context.settler.called(claimed))
-    })
+fn failed(batch: &Transfer<'_>, claimed: &ClaimedJob, error: &Error) -> Settlement {
+    let result = Err(error.clone());
+    batch.context.settlement(claimed, batch.record, result)
 }
 
 /// Settles the jobs of a batch for which there is an end, given their lines in its input. Returns their number.
 fn settle_each(
-    context: &BatchContext,
-    no: BatchNo,
-    record: &Record,
-    ctx: &Context,
-    end: &mut dyn FnMut(&ClaimedJob, u64) -> Option<Settlement>,
+    batch: &Transfer<'_>,
+    end: &dyn Fn(&ClaimedJob, u64) -> Option<Settlement>,
 ) -> Result<u64, Error> {
-    let asked = AskedProvider::from(record);
     let (mut after, mut line, mut count) = (None, 0, 0);
     loop {
-        check(ctx)?;
-        let jobs = context.store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
+        check(batch.ctx)?;
+        let store = &batch.context.store;
+        let jobs = store.batch_jobs(batch.no, after, CHUNK, CHUNK_BYTES)?;
         let Some(last) = jobs.last() else {
             return Ok(count);
         };
@@ -427,6 +389,6 @@ fn settle_each(
         let ends = lines.filter_map(|(line, claimed)| end(claimed, line));
         let ends: Vec<Settlement> = ends.collect();
         (line, count) = (line + jobs.len() as u64, count + ends.len() as u64);
-        context.settle(&ends, &asked)?;
+        batch.context.settle(&ends, batch.record)?;
     }
 }

@@ -7,15 +7,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
-use crate::base::{Context, Error, ErrorKind, Time};
+use crate::base::random::Random;
+use crate::base::{Clock, Context, Error, ErrorKind, Time};
 use crate::llm::batch::{BatchAccount, BatchClient, BatchClients, BatchIntent, BatchStage};
-use crate::observe::jobs::JobObserver;
-use crate::queue::kinds::{LiveSetup, WorkerSetup};
+use crate::observe::jobs::{EndedJob, JobObserver};
+use crate::queue::job::COMPLETION_KIND;
+use crate::queue::kinds::{Kinds, LiveSetup, WorkerSetup};
 use crate::queue::store::{Settlement, Store, WorkerId};
 
-use super::machine::{Facts, is_cut_off};
+use super::machine::{Facts, Record, is_cut_off};
 use super::settings::BatchSettings;
-use super::settle_items::{AskedProvider, ItemSettler, outcomes};
 use super::spool::{InputFile, Spool};
 
 /// State that the threads of the batch strategy share.
@@ -23,28 +24,37 @@ pub(crate) struct BatchContext {
     pub store: Arc<Store>,
     pub worker: WorkerId,
     pub spool: Spool,
-    pub settler: ItemSettler,
+    pub kinds: Arc<Kinds>,
+    pub clock: Arc<dyn Clock>,
+    pub jitter: Mutex<Random>,
+    /// A rejection that is not the job's fault and affects all others.
+    pub refused: Mutex<Option<Error>>,
     pub overview: Arc<BatchOverview>,
     pub observer: Option<Arc<dyn JobObserver>>,
 }
 
 impl BatchContext {
-    /// Records ends of jobs.
-    pub(crate) fn settle(&self, ends: &[Settlement], asked: &AskedProvider) -> Result<(), Error> {
+    /// Records ends of jobs of this batch.
+    pub(crate) fn settle(&self, ends: &[Settlement], record: &Record) -> Result<(), Error> {
         if ends.is_empty() {
             return Ok(());
         }
-        let wall = self.settler.clock.wall();
+        let wall = self.clock.wall();
         self.store.settle(ends, wall)?;
-        if let Some(observer) = &self.observer {
-            let ended = ends.iter().filter_map(|end| end.outcome.error_of_end());
-            ended.for_each(|error| observer.on_job_end(&asked.ended(error, wall)));
+        let overview = &self.overview;
+        for error in ends.iter().filter_map(|end| end.outcome.error_of_end()) {
+            let count = error.map_or(&overview.completed, |_| &overview.failed);
+            count.fetch_add(1, Ordering::SeqCst);
+            if let Some(observer) = &self.observer {
+                observer.on_job_end(&EndedJob {
+                    ids: None,
+                    kind: COMPLETION_KIND,
+                    provider: Some(&record.account.provider),
+                    error,
+                    took: wall.since(record.created()),
+                });
+            }
         }
-        let (completed, failed) = outcomes(ends);
-        self.overview
-            .completed
-            .fetch_add(completed, Ordering::SeqCst);
-        self.overview.failed.fetch_add(failed, Ordering::SeqCst);
         Ok(())
     }
 

@@ -167,7 +167,7 @@ impl Poller<'_> {
             return Ok(());
         };
         // The route also processes prompts whose batch has failed, so it is required.
-        if self.options.kinds.prompt_route().is_none() {
+        if self.options.context.kinds.prompt_route().is_none() {
             return Ok(());
         }
         let wall = self.clock.wall();

@@ -2,7 +2,6 @@
 //! executes the effects. Nothing is decided here.
 
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,9 +11,11 @@ use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::queue::store::BatchNo;
 
+use super::collect::{collect, settle_items};
 use super::machine::{Effect, Event, Facts, Input, ItemEnds, Record, State, Step, apply, next};
 use super::poller::{Group, OwnedBatch, Poller, RETRY_AFTER, Unsaved};
-use super::transfer::Task;
+use super::transfer::{PANICKED, Transfer, caught};
+use super::write_input::write_input;
 
 /// Interval of attempts without the API key, or after a panic of the client.
 const UNUSABLE: Duration = Duration::from_secs(10);
@@ -47,15 +48,9 @@ impl Poller<'_> {
         }
     }
 
-    /// A host's client may panic; then its batch waits, and the others continue.
     fn guarded(&mut self, no: BatchNo, work: impl FnOnce(&mut Self)) {
-        if let Err(_cause) = catch_unwind(AssertUnwindSafe(|| work(self))) {
-            #[cfg(test)]
-            if _cause.is::<super::tests::fake_provider::Died>() {
-                std::panic::resume_unwind(_cause);
-            }
-            let why = "the client of the Batch API panicked";
-            self.feed(no, Event::Delayed(UNUSABLE, Some(why)));
+        if caught(|| work(self)).is_none() {
+            self.feed(no, Event::Delayed(UNUSABLE, Some(PANICKED)));
         }
     }
 
@@ -140,13 +135,17 @@ impl Poller<'_> {
                 let mut limits = client.limits();
                 let most = self.batches.get(&no).and_then(|open| open.most);
                 limits.requests = limits.requests.min(most.unwrap_or(usize::MAX));
-                return self.transfer(no, client, Task::WriteInput(limits));
+                return self.transfer(no, client, Event::Written, move |batch| {
+                    write_input(batch, limits)
+                });
             }
             Step::Upload | Step::Create => return self.submit(no, client),
             Step::ReadList(input) => match self.other_ids(no) {
                 Ok(known) => {
-                    let task = Task::ReadList(input.stage(), known);
-                    return self.transfer(no, client, task);
+                    return self.transfer(no, client, Event::Listed, move |batch| {
+                        let intent = &batch.record.intent;
+                        batch.client.find(intent, &input.stage(), &known, batch.ctx)
+                    });
                 }
                 Err(error) => {
                     log::warn!("cannot look for batches: {error}");
@@ -158,7 +157,9 @@ impl Poller<'_> {
             Step::Cancel(id) => Event::Cancelled(client.cancel(&id, self.options.ctx)),
             Step::AskStatus(id) => Event::Status(client.status(&id, self.options.ctx)),
             Step::Collect(id, results) => {
-                return self.transfer(no, client, Task::Collect(id, results));
+                return self.transfer(no, client, Event::Collected, move |batch| {
+                    collect(batch, &id, &results)
+                });
             }
         };
         self.feed(no, event);
@@ -194,7 +195,10 @@ impl Poller<'_> {
         }
         let stage = sending.input.stage();
         if sends_input {
-            return self.transfer(no, client, Task::Submit(stage));
+            return self.transfer(no, client, Event::Submitted, move |batch| {
+                let (client, intent) = (&**batch.client, &batch.record.intent);
+                batch.context.advance(client, intent, &stage, batch.ctx)
+            });
         }
         let Some(open) = self.batches.get(&no) else {
             return;
@@ -234,10 +238,17 @@ impl Poller<'_> {
         Ok(ids.chain(not_ours.iter().cloned()).collect())
     }
 
-    pub(super) fn transfer(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>, task: Task) {
+    fn transfer<T: 'static>(
+        &mut self,
+        no: BatchNo,
+        client: &Arc<dyn BatchClient>,
+        event: fn(Result<T, Error>) -> Event,
+        work: impl FnOnce(&Transfer<'_>) -> Result<T, Error> + Send + 'static,
+    ) {
         if let Some(open) = self.batches.get_mut(&no) {
             open.busy = true;
-            self.options.transfers.order(no, &open.record, client, task);
+            let transfers = &self.options.transfers;
+            transfers.order(no, &open.record, client, event, work);
         }
     }
 
@@ -254,7 +265,7 @@ impl Poller<'_> {
             return;
         };
         open.busy = false;
-        if let Some(error) = self.options.context.settler.refused.lock().take() {
+        if let Some(error) = self.options.context.refused.lock().take() {
             self.report_critical(&error);
         }
         self.guarded(no, |poller| {
@@ -354,7 +365,9 @@ impl Poller<'_> {
                     self.say_called(about, error);
                 }
                 if let Some(client) = self.accounts.client(self.options.control, account) {
-                    self.transfer(no, &client, Task::SettleItems(ends));
+                    self.transfer(no, &client, Event::Settled, move |batch| {
+                        settle_items(batch, ends)
+                    });
                 }
             }
             Effect::DeleteFile(file) => {

@@ -25,6 +25,5 @@ pub use info::{BatchInfo, UncollectedResults};
 pub(crate) use machine::is_cut_off;
 pub(crate) use poller::{Poller, PollerOptions};
 pub use settings::BatchSettings;
-pub(crate) use settle_items::ItemSettler;
 pub(crate) use spool::Spool;
 pub(crate) use transfer::Transfers;

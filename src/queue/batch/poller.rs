@@ -11,7 +11,6 @@ use crossbeam_channel::{Receiver, after, never, select};
 use crate::base::random::Random;
 use crate::base::{Clock, Context, ProcessId, Time};
 use crate::engine::dispatch::ErrorPolicy;
-use crate::queue::kinds::Kinds;
 use crate::queue::store::{BatchNo, JobLane, StoredBatch};
 
 use super::context::{Accounts, BatchContext, BatchControl, Counts};
@@ -110,7 +109,6 @@ pub(crate) struct Poller<'a> {
 pub(crate) struct PollerOptions<'a> {
     pub context: Arc<BatchContext>,
     pub transfers: Transfers,
-    pub kinds: &'a Kinds,
     pub control: &'a BatchControl,
     pub ctx: &'a Context,
     pub processes: &'a [ProcessId],
@@ -127,7 +125,7 @@ pub(crate) struct PollerOptions<'a> {
 impl<'a> Poller<'a> {
     pub(crate) fn new(options: PollerOptions<'a>) -> Self {
         Self {
-            clock: options.context.settler.clock.clone(),
+            clock: options.context.clock.clone(),
             batches: BTreeMap::new(),
             accounts: Accounts::default(),
             seen: HashMap::new(),

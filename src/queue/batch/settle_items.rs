@@ -1,14 +1,11 @@
 //! From the result of a request in a batch to the end of its job: completed, retried in the next batch, failed over,
 //! or failed.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde_json::value::RawValue;
 
-use crate::base::random::Random;
-use crate::base::{Clock, Error, ErrorKind, Paid, Timestamp};
+use crate::base::{Error, ErrorKind, Paid};
 use crate::engine::route::{Next, Tries, decide};
 use crate::llm::outcome::Outcome;
 use crate::llm::params::RequestTask;
@@ -16,63 +13,23 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
 use crate::llm::{spending, structured_output};
-use crate::observe::jobs::EndedJob;
 use crate::queue::history::{History, Moment};
-use crate::queue::job::{COMPLETION_KIND, Spent};
-use crate::queue::kinds::Kinds;
+use crate::queue::job::Spent;
 use crate::queue::store::{ClaimOutcome, ClaimedJob, JobLane, Settlement};
 use crate::queue::{prompt_job, prompts};
 
+use super::context::BatchContext;
 use super::machine::Record;
 
-/// Turns results of requests into ends of jobs.
-pub(crate) struct ItemSettler {
-    pub kinds: Arc<Kinds>,
-    pub clock: Arc<dyn Clock>,
-    pub jitter: Mutex<Random>,
-    /// A rejection that is not the job's fault and affects all others.
-    pub refused: Mutex<Option<Error>>,
-}
-
-/// Time until a job with such a rejection goes into another batch.
+/// Time until a job with a rejection that affects all others goes into another batch.
 const REFUSED_AGAIN: Duration = Duration::from_secs(300);
 
-/// The provider of a batch, and since when it has it.
-pub(crate) struct AskedProvider {
-    provider: String,
-    model: Option<String>,
-    since: Timestamp,
-}
-
-impl From<&Record> for AskedProvider {
-    fn from(record: &Record) -> Self {
-        Self {
-            provider: record.account.provider.clone(),
-            model: record.intent.model.clone(),
-            since: record.created(),
-        }
-    }
-}
-
-impl AskedProvider {
-    /// Reports a job with its outcome, and its error if it failed.
-    pub(super) fn ended<'a>(&'a self, error: Option<&'a Error>, now: Timestamp) -> EndedJob<'a> {
-        EndedJob {
-            ids: None,
-            kind: COMPLETION_KIND,
-            provider: Some(&self.provider),
-            error,
-            took: now.since(self.since),
-        }
-    }
-}
-
-impl ItemSettler {
+impl BatchContext {
     /// The end of a job whose request was answered or failed.
     pub(crate) fn settlement(
         &self,
         claimed: &ClaimedJob,
-        asked: &AskedProvider,
+        batch: &Record,
         result: Result<Response, Error>,
     ) -> Settlement {
         let history = claimed.history.as_deref().map(History::parse);
@@ -80,7 +37,8 @@ impl ItemSettler {
         let mut result = result.and_then(|response| fitting(claimed, response));
         if let Some(route) = self.kinds.prompt_route() {
             let pricing = route.pricing();
-            pricing.price_batched(&asked.provider, asked.model.as_deref(), result.as_mut());
+            let (provider, model) = (&batch.account.provider, batch.intent.model.as_deref());
+            pricing.price_batched(provider, model, result.as_mut());
         }
         let mut tries = history.tries(claimed.lane.step);
         let default = self.kinds.max_retries();
@@ -90,8 +48,8 @@ impl ItemSettler {
             Err(error) => error.charge().cloned().map(Box::new),
         };
         let lost = match &result {
-            Ok(response) => self.lost(claimed, asked, response.paid(), None),
-            Err(error) => self.lost(claimed, asked, error.paid(), Some(error)),
+            Ok(response) => self.lost(claimed, batch, response.paid(), None),
+            Err(error) => self.lost(claimed, batch, error.paid(), Some(error)),
         };
         let outcome = match result {
             Ok(mut response) => {
@@ -100,7 +58,7 @@ impl ItemSettler {
                     response.set_paid(history.paid() + response.paid());
                 }
                 let spent = prompts::spent(response.paid(), charge.as_deref(), &history);
-                let line = self.line(claimed, &history, asked, &tries, Ok(response));
+                let line = self.line(claimed, &history, batch, &tries, Ok(response));
                 completed(line, Some(spent))
             }
             Err(mut error) => {
@@ -108,7 +66,7 @@ impl ItemSettler {
                     let paid = history.paid() + error.paid();
                     error = error.with_paid(paid);
                 }
-                self.failed(claimed, history, asked, &mut tries, error)
+                self.failed(claimed, history, batch, &mut tries, error)
             }
         };
         Settlement {
@@ -135,17 +93,12 @@ impl ItemSettler {
     }
 
     /// What a request of unknown cost may have cost, in picodollars.
-    fn lost(
-        &self,
-        claimed: &ClaimedJob,
-        asked: &AskedProvider,
-        paid: Paid,
-        error: Option<&Error>,
-    ) -> u64 {
+    fn lost(&self, claimed: &ClaimedJob, batch: &Record, paid: Paid, error: Option<&Error>) -> u64 {
         if claimed.budget.is_none() || paid.cost_usd.is_some() {
             return 0;
         }
-        let payee = [&*asked.provider, asked.model.as_deref().unwrap_or_default()];
+        let model = batch.intent.model.as_deref().unwrap_or_default();
+        let payee = [&*batch.account.provider, model];
         let most = self.kinds.prompt_route().and_then(|route| {
             let request = request(claimed).ok()?;
             spending::most_batched(&route.pricing(), payee, &request).ok()
@@ -157,7 +110,7 @@ impl ItemSettler {
         &self,
         claimed: &ClaimedJob,
         mut history: History,
-        asked: &AskedProvider,
+        batch: &Record,
         tries: &mut Tries,
         error: Error,
     ) -> ClaimOutcome {
@@ -183,7 +136,7 @@ impl ItemSettler {
                 };
             }
             Next::GiveUp => {
-                let result = self.line(claimed, &history, asked, tries, Err(error.clone()));
+                let result = self.line(claimed, &history, batch, tries, Err(error.clone()));
                 return ClaimOutcome::Failed {
                     error,
                     result: result.ok(),
@@ -191,7 +144,7 @@ impl ItemSettler {
                 };
             }
         };
-        let names = |step| self.asked(claimed, route.as_deref(), asked, step);
+        let names = |step| self.asked(claimed, route.as_deref(), batch, step);
         let at = Moment { now, wall };
         history.failed(&error, tries, names, at);
         ClaimOutcome::Retry {
@@ -210,7 +163,7 @@ impl ItemSettler {
         &self,
         claimed: &ClaimedJob,
         route: Option<&Route<'_>>,
-        asked: &AskedProvider,
+        batch: &Record,
         step: u8,
     ) -> (String, Option<String>) {
         match route {
@@ -221,7 +174,7 @@ impl ItemSettler {
                 };
                 route.asked(step, &named)
             }
-            _ => (asked.provider.clone(), asked.model.clone()),
+            _ => (batch.account.provider.clone(), batch.intent.model.clone()),
         }
     }
 
@@ -229,16 +182,16 @@ impl ItemSettler {
         &self,
         claimed: &ClaimedJob,
         history: &History,
-        asked: &AskedProvider,
+        batch: &Record,
         tries: &Tries,
         result: Result<Response, Error>,
     ) -> Result<Box<RawValue>, Error> {
         let now = self.clock.wall();
         let outcome = Outcome {
             attempts: tries.calls.into(),
-            latency: history.latency_in_batch(asked.since, now),
-            provider: Some(asked.provider.clone()),
-            model: asked.model.clone(),
+            latency: history.latency_in_batch(batch.created(), now),
+            provider: Some(batch.account.provider.clone()),
+            model: batch.intent.model.clone(),
             earlier: history.earlier(Vec::new()),
             ..Outcome::new(None, result)
         };
@@ -287,15 +240,4 @@ pub(super) fn is_unchecked(claimed: &ClaimedJob) -> bool {
 /// The request in a job's payload.
 pub(crate) fn request(claimed: &ClaimedJob) -> Result<Request, Error> {
     prompt_job::read(claimed.payload.get(), RequestTask::Complete)
-}
-
-/// Number of jobs that failed permanently, and that were completed, among these ends.
-pub(super) fn outcomes(ends: &[Settlement]) -> (u64, u64) {
-    let completed = ends
-        .iter()
-        .filter(|end| matches!(end.outcome, ClaimOutcome::Completed { .. }));
-    let failed = ends
-        .iter()
-        .filter(|end| matches!(end.outcome, ClaimOutcome::Failed { .. }));
-    (completed.count() as u64, failed.count() as u64)
 }

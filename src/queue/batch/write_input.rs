@@ -1,17 +1,16 @@
 //! Writing and checking the input of a batch: the lines of its jobs. Jobs that do not fit are returned.
 
-use std::sync::Arc;
-
-use crate::base::{Context, Error, ErrorKind};
-use crate::llm::batch::{BatchClient, BatchLimits};
+use crate::base::{Error, ErrorKind};
+use crate::llm::batch::BatchLimits;
 use crate::llm::request::Request;
 use crate::llm::spending;
-use crate::queue::store::{BatchNo, ClaimedJob, Settlement};
+use crate::queue::store::{ClaimedJob, Settlement};
 
-use super::context::{BatchContext, check};
-use super::machine::{Record, State, Written, key};
-use super::settle_items::{AskedProvider, request};
+use super::context::check;
+use super::machine::{State, Written, key};
+use super::settle_items::request;
 use super::spool::Draft;
+use super::transfer::Transfer;
 
 /// Jobs that are read at once.
 pub(super) const CHUNK: usize = 500;
@@ -22,32 +21,22 @@ const FIRST_MOVED: usize = 100;
 const MOST_MOVED: usize = 1_000;
 
 /// Writes the input of a batch. Jobs are moved into it meanwhile, unless it already has all of them.
-pub(crate) fn write_input(
-    context: &BatchContext,
-    no: BatchNo,
-    record: &Record,
-    client: &Arc<dyn BatchClient>,
-    limits: BatchLimits,
-    ctx: &Context,
-) -> Result<Written, Error> {
+pub(crate) fn write_input(batch: &Transfer<'_>, limits: BatchLimits) -> Result<Written, Error> {
+    let (context, no, record) = (batch.context, batch.no, batch.record);
     let mut fills = matches!(&record.state, State::Forming(forming) if !forming.is_filled);
-    let label = &record.intent.label;
     let mut input = Input {
-        context,
-        record,
-        client,
+        batch,
         limits,
-        asked: AskedProvider::from(record),
-        draft: context.spool.draft(context.spool.input(label))?,
+        draft: context.spool.draft(context.spool.input(batch.label()))?,
         written: Written::default(),
         held: Held::default(),
     };
     let (store, worker) = (&context.store, context.worker);
     let (mut after, mut most) = (None, FIRST_MOVED);
     loop {
-        check(ctx)?;
+        check(batch.ctx)?;
         let jobs = store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
-        let wall = context.settler.clock.wall();
+        let wall = context.clock.wall();
         let Some(last) = jobs.last() else {
             let room = limits.requests.saturating_sub(input.written.items as usize);
             if !fills || room == 0 {
@@ -63,7 +52,7 @@ pub(crate) fn write_input(
             continue;
         };
         after = Some(last.receipt.job);
-        if let Some(last) = input.add_all(no, &jobs)? {
+        if let Some(last) = input.add_all(&jobs)? {
             store.give_back(worker, no, Some(last), wall)?;
             break;
         }
@@ -74,11 +63,8 @@ pub(crate) fn write_input(
 
 /// The input of a batch while it is written.
 struct Input<'c> {
-    context: &'c BatchContext,
-    record: &'c Record,
-    client: &'c Arc<dyn BatchClient>,
+    batch: &'c Transfer<'c>,
     limits: BatchLimits,
-    asked: AskedProvider,
     draft: Draft,
     written: Written,
     held: Held,
@@ -96,12 +82,12 @@ enum Place {
 
 impl Input<'_> {
     /// Writes the lines of these jobs that are affordable. Returns the last job of a full batch.
-    fn add_all(&mut self, no: BatchNo, jobs: &[ClaimedJob]) -> Result<Option<i64>, Error> {
+    fn add_all(&mut self, jobs: &[ClaimedJob]) -> Result<Option<i64>, Error> {
         let mut ends: Vec<Settlement> = Vec::new();
         let mut full = None;
         let mut rest = jobs;
         while let (Some(first), None) = (rest.first(), full) {
-            let (affordable, unbounded) = self.held.add(self.context, no, self.record, rest)?;
+            let (affordable, unbounded) = self.held.add(self.batch, rest)?;
             if affordable == 0 {
                 full = Some(first.receipt.job - 1);
             }
@@ -119,15 +105,14 @@ impl Input<'_> {
             }
             rest = later;
         }
-        self.context.settle(&ends, &self.asked)?;
+        self.batch.context.settle(&ends, self.batch.record)?;
         Ok(full)
     }
 
     /// Writes the line of a job if it fits, unless its budget refuses it.
     fn add(&mut self, claimed: &ClaimedJob, refused: Option<&Error>) -> Result<Place, Error> {
-        let (client, limits, settler) = (self.client, self.limits, &self.context.settler);
-        let written = &mut self.written;
-        let key = key(&self.record.intent.label, claimed.receipt.number());
+        let (batch, limits, written) = (self.batch, self.limits, &mut self.written);
+        let key = key(batch.label(), claimed.receipt.number());
         let request = match refused {
             Some(error) => Err(error.clone()),
             None => request(claimed),
@@ -137,7 +122,7 @@ impl Input<'_> {
         if files > 0 && written.items > 0 && written.bytes + files > limits.bytes {
             return Ok(Place::Next);
         }
-        let line = request.and_then(|request| client.line(&key, &request));
+        let line = request.and_then(|request| batch.client.line(&key, &request));
         let bytes = line.as_ref().map_or(0, |line| line.len() as u64);
         let line = match line {
             Ok(_) if bytes > limits.bytes => Err(too_long(bytes, limits.bytes)),
@@ -146,7 +131,7 @@ impl Input<'_> {
         let line = match line {
             Ok(line) => line,
             Err(error) => {
-                let end = settler.settlement(claimed, &self.asked, Err(error));
+                let end = batch.context.settlement(claimed, batch.record, Err(error));
                 return Ok(Place::Out(end));
             }
         };
@@ -179,15 +164,14 @@ impl Held {
     /// its request has no upper bound.
     pub(super) fn add(
         &mut self,
-        context: &BatchContext,
-        no: BatchNo,
-        record: &Record,
+        batch: &Transfer<'_>,
         jobs: &[ClaimedJob],
     ) -> Result<(usize, Option<Error>), Error> {
+        let (context, record) = (batch.context, batch.record);
         if jobs.first().is_none_or(|job| job.budget.is_none()) {
             return Ok((jobs.len(), None));
         }
-        let Some(route) = context.settler.kinds.prompt_route() else {
+        let Some(route) = context.kinds.prompt_route() else {
             return Ok((0, None));
         };
         let model = record.intent.model.as_deref().unwrap_or_default();
@@ -208,7 +192,7 @@ impl Held {
             }
         }
         let before = (self.picos, self.jobs);
-        let fits = (context.store).hold_batch(context.worker, no, before, &needed)?;
+        let fits = (context.store).hold_batch(context.worker, batch.no, before, &needed)?;
         self.picos += needed[..fits].iter().sum::<u64>();
         self.jobs += fits;
         Ok(match unbounded {

@@ -27,7 +27,7 @@ use super::super::info::BatchInfo;
 use super::super::machine::Record;
 use super::super::poller::{Poller, PollerOptions};
 use super::super::settings::BatchSettings;
-use super::super::settle_items::{AskedProvider, ItemSettler, request};
+use super::super::settle_items::request;
 use super::super::spool::Spool;
 use super::super::transfer::Transfers;
 use super::fake_client::FakeClient;
@@ -189,12 +189,10 @@ impl Harness {
             store: self.store.clone(),
             worker,
             spool: Spool::new(self.store.folder()),
-            settler: ItemSettler {
-                kinds: self.kinds.clone(),
-                clock: self.clock.clone(),
-                jitter: Mutex::new(Random(seed)),
-                refused: Mutex::default(),
-            },
+            kinds: self.kinds.clone(),
+            clock: self.clock.clone(),
+            jitter: Mutex::new(Random(seed)),
+            refused: Mutex::default(),
             overview: self.overview.clone(),
             observer: None,
         });
@@ -202,7 +200,6 @@ impl Harness {
         Poller::new(PollerOptions {
             transfers: Transfers::inline(&context, &self.ctx),
             context,
-            kinds: &self.kinds,
             control: &self.control,
             ctx: &self.ctx,
             processes,
@@ -393,7 +390,7 @@ impl Harness {
             return;
         };
         let account = FakeClient::of(&self.fake).account();
-        let asked = AskedProvider::from(&Record::new(account, String::new(), None, wall));
+        let record = Record::new(account, String::new(), None, wall);
         let end = |job: &ClaimedJob| {
             let prompt = request(job).unwrap().messages[0].text();
             let result = if prompt.contains("poison") || prompt.contains("bad") {
@@ -402,10 +399,10 @@ impl Harness {
                 *self.fake.lock().bought.entry(prompt.clone()).or_default() += 1;
                 Ok(Response::new("fake", format!("echo: {prompt}")))
             };
-            context.settler.settlement(job, &asked, result)
+            context.settlement(job, &record, result)
         };
         let ends: Vec<Settlement> = jobs.jobs.iter().map(end).collect();
-        context.settle(&ends, &asked).unwrap();
+        context.settle(&ends, &record).unwrap();
     }
 }
 
