@@ -15,7 +15,7 @@
 //! | find the store of an output's earlier run | [`store_path`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| run a file through a queue, for batches | [`QueueRun`], [`RunStore`], [`QueueRunReport`] |"
+    doc = "| run a file through a queue, for batches | [`QueueRun`], [`QueueRunReport`] |"
 )]
 
 pub use crate::base::disk::store_path;
@@ -26,4 +26,4 @@ pub use crate::bulk::prompts::{InputFormat, PromptSettings};
 pub use crate::bulk::requests::PromptRequests;
 pub use crate::config::choices::CachePrompt;
 #[cfg(feature = "queue")]
-pub use crate::queue::run::{QueueRun, QueueRunReport, RunStore};
+pub use crate::queue::run::{QueueRun, QueueRunReport};

@@ -8,7 +8,7 @@ use crate::llm::request::Request;
 use crate::queue::host::JobQueue;
 use crate::queue::info::{ProcessBudget, ProcessInfo};
 use crate::queue::job::Job;
-use crate::queue::store::{DeliveredResult, JobSummary};
+use crate::queue::store::DeliveredResult;
 
 use super::{LlmManager, misuse};
 
@@ -101,53 +101,16 @@ impl LlmManager {
 }
 
 /// Adds the jobs that the process does not have yet, because an earlier call with these requests was interrupted.
-fn enlist(queue: &JobQueue, process: ProcessId, requests: &[Request]) -> Result<(), Error> {
-    let there = present(queue, process, requests)?;
-    if there < requests.len() {
-        queue.enqueue_iter(process, requests[there..].iter().map(Job::from))?;
-        // Another program may have added jobs at the same time, or fetched results.
-        if present(queue, process, requests)? < requests.len() {
-            return Err(not_alike(process));
-        }
-    } else if queue.process(process)?.is_some_and(|found| !found.sealed) {
-        queue.seal(process)?;
-    }
-    Ok(())
-}
-
-/// How many jobs the process has: those of the first requests, in their order.
 ///
 /// # Errors
-/// If it has other jobs, or has lost some.
-fn present(queue: &JobQueue, process: ProcessId, requests: &[Request]) -> Result<usize, Error> {
-    let known = queue.process(process)?;
-    let (mut there, mut alike, mut after) = (0, 0, None);
-    loop {
-        let items = queue.items(process, after, CHUNK)?;
-        let Some(last) = items.last() else {
-            break;
-        };
-        after = Some(last.job_id);
-        let asked = requests.iter().skip(there).map(Job::from).zip(&items);
-        let same = |(job, item): &(Job, &JobSummary)| {
-            (&job.item_id, &job.request_hash) == (&item.item_id, &item.request_hash)
-        };
-        alike += asked.filter(same).count();
-        there += items.len();
-    }
-    let total = known.map_or(0, |known| known.counts.total);
-    if alike < there || (there as u64) < total {
-        return Err(not_alike(process));
-    }
-    Ok(there)
-}
-
-fn not_alike(process: ProcessId) -> Error {
-    let why = format!(
-        "process {process} has other requests, or another program fetches its results: give the requests of its \
-         first call in their order, or another process id"
-    );
-    Error::new(ErrorKind::Invalid, why)
+/// If the process was created by other requests, or has ended within the last day.
+fn enlist(queue: &JobQueue, process: ProcessId, requests: &[Request]) -> Result<(), Error> {
+    let jobs = || requests.iter().map(Job::from);
+    let names = jobs().map(|job| format!("{:?} {:?}\n", job.item_id, job.request_hash));
+    let all = ProcessId::named(names.collect::<String>().as_bytes());
+    let jobs = jobs().map(Ok::<_, Error>);
+    queue.try_enqueue_once(process, &all.to_string(), jobs)?;
+    Ok(())
 }
 
 /// The outcomes in the order of the requests, and how many are still missing, which have this error.

@@ -188,8 +188,8 @@ impl FollowingWorker {
 
 #[cfg(test)]
 mod tests {
+    use crate::engine::limiter::Limits;
     use crate::llm::providers::survey::inspect;
-    use crate::llm::request::Request;
 
     use super::*;
 
@@ -203,16 +203,17 @@ mod tests {
         ProviderPlan::new(settings, ProviderOptions::new().provider(first)).unwrap()
     }
 
-    /// The most calls in flight of a worker at each provider, for which no rate is assumed: it is learned from replies.
-    fn calls(plan: &ProviderPlan) -> Vec<Option<u32>> {
-        let route = plan.route_of(Caller::Worker).unwrap();
-        let limits = route.limits(&Request::default().with_model("m"));
-        let quotas = limits.into_iter().map(|limits| limits.quota);
-        let calls = quotas.map(|quota| {
-            assert_eq!((quota.requests, quota.tokens), (None, None));
-            quota.most_in_flight
-        });
-        calls.collect()
+    /// The limits of a worker. No rate is assumed: it is learned from replies.
+    fn limits(plan: &ProviderPlan) -> Vec<Limits> {
+        let (calls, most) = (&plan.calls, plan.concurrency_of(Caller::Worker));
+        let fallbacks = plan.fallbacks.iter();
+        let fallbacks = fallbacks.map(|status| calls.fallback(status, most, Caller::Worker).1);
+        let (_, first) = calls.first(&plan.first, plan.first_config(), Caller::Worker);
+        std::iter::once(first).chain(fallbacks).collect()
+    }
+
+    fn calls(most: u32) -> Limits {
+        Limits::default().in_flight(most)
     }
 
     #[test]
@@ -220,7 +221,7 @@ mod tests {
         let mut local = plan(&[("queue.worker_count", "50")], "local");
         local.fallbacks.push(plan(&[], "custom").first);
         let slots = u32::try_from(local.first.default_concurrency).unwrap();
-        assert_eq!(calls(&local), [Some(slots), Some(50)]);
+        assert_eq!(limits(&local), [calls(slots), calls(50)]);
     }
 
     #[test]
@@ -249,7 +250,7 @@ mod tests {
             let plan = plan(given, provider);
             let settings = plan.settings_of_worker(Caller::Worker).unwrap();
             assert_eq!(settings, settings.scale(scale), "{given:?}");
-            assert_eq!(calls(&plan), [Some(most)], "{given:?}");
+            assert_eq!(limits(&plan), [calls(most)], "{given:?}");
         }
     }
 }

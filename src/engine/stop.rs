@@ -21,7 +21,7 @@ pub enum ErrorPolicy {
 }
 
 /// Why a run ended before its work did.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, derive_more::From)]
 #[non_exhaustive]
 pub enum StopReason {
     /// The context was cancelled.
@@ -45,6 +45,7 @@ pub enum StopReason {
     /// The consumer of the results takes no more.
     SinkClosed,
     /// The source or the output cannot be used any more.
+    #[from]
     Fatal(Error),
     /// Another program removed, replaced, truncated or wrote to the output. The message says where the results of
     /// this run are.

@@ -186,18 +186,6 @@ impl StoreBacklog {
         out.into()
     }
 
-    /// The first prefetched job that can start.
-    fn next_prefetched(
-        &mut self,
-        availability: &Availability,
-        now: Time,
-    ) -> Option<Ticket<Pack<JobTask>>> {
-        let open =
-            |ticket: &Ticket<Pack<JobTask>>| !availability.pauses.is_paused(ticket.quota(), now);
-        let at = self.prefetched.iter().position(open)?;
-        self.prefetched.remove(at)
-    }
-
     fn plan(&self, asked: Asked, now: Time) -> ClaimPlan {
         ClaimPlan {
             store: self.store.clone(),
@@ -268,8 +256,13 @@ impl StoreBacklog {
         availability: &Availability,
         now: Time,
     ) -> Vec<Ticket<Pack<JobTask>>> {
-        let startable = std::iter::from_fn(|| self.next_prefetched(availability, now));
-        startable.take(max).collect()
+        let pauses = &availability.pauses;
+        let can_start = |ticket: &Ticket<_>| !pauses.is_paused(ticket.quota(), now);
+        let next = || {
+            let at = self.prefetched.iter().position(can_start)?;
+            self.prefetched.remove(at)
+        };
+        std::iter::from_fn(next).take(max).collect()
     }
 
     /// Whether a claim is unnecessary now.

@@ -44,6 +44,7 @@ pub(super) struct ClaimPlan {
 }
 
 /// The outcome of a claim.
+#[derive(Default)]
 pub(super) struct Claimed {
     pub jobs: Vec<ClaimedJob>,
     pub due: Option<Time>,
@@ -57,15 +58,8 @@ pub(super) struct Claimed {
     pub has_chores: Option<bool>,
 }
 
-/// Why not all jobs can be claimed.
-#[derive(Default)]
-struct Closed {
-    opens: Option<Time>,
-    waits_for_call: bool,
-}
-
-impl Closed {
-    fn note(&mut self, at: Option<Time>) {
+impl Claimed {
+    fn opens(&mut self, at: Option<Time>) {
         self.opens = self.opens.into_iter().chain(at).min();
     }
 }
@@ -120,19 +114,18 @@ impl ClaimPlan {
         availability: &Availability,
         queued: &mut Vec<Arc<JobLane>>,
     ) -> Result<Claimed, Error> {
-        let mut known_wait = false;
-        let mut closed = Closed::default();
+        let mut claimed = Claimed::default();
         let mut open = |lane: &Arc<JobLane>| {
             let Some(open) = self.lanes.lock().open(lane, &self.kinds).cloned() else {
                 return (0, 1);
             };
             if self.kinds.is_batched(lane) {
                 // The thread of the batches tries these jobs.
-                known_wait |= !self.batch_overview.none_waiting.load(Ordering::SeqCst);
+                claimed.known_wait |= !self.batch_overview.none_waiting.load(Ordering::SeqCst);
                 return (0, 1);
             }
             queued.push(lane.clone());
-            let room = self.room(lane, &open, availability, &mut closed);
+            let room = self.room(lane, &open, availability, &mut claimed);
             (room, open.pack.inputs.into())
         };
         let wanted = ClaimRequest {
@@ -142,14 +135,9 @@ impl ClaimPlan {
             open: &mut open,
         };
         let reply = self.store.claim(self.worker, wanted, self.wall)?;
-        Ok(Claimed {
-            jobs: reply.jobs,
-            due: reply.next.map(|due| self.now.after(due.since(self.wall))),
-            opens: closed.opens,
-            waits_for_call: closed.waits_for_call,
-            known_wait,
-            has_chores: None,
-        })
+        claimed.jobs = reply.jobs;
+        claimed.due = reply.next.map(|due| self.now.after(due.since(self.wall)));
+        Ok(claimed)
     }
 
     /// Number of jobs of a lane that can start.
@@ -158,7 +146,7 @@ impl ClaimPlan {
         lane: &Arc<JobLane>,
         open: &Open,
         availability: &Availability,
-        closed: &mut Closed,
+        claimed: &mut Claimed,
     ) -> usize {
         let (kinds, now) = (&self.kinds, self.now);
         let step = at_step(lane.route_step(), open.class.steps());
@@ -167,17 +155,17 @@ impl ClaimPlan {
         };
         let quota = open.class.quota(live);
         let room = kinds.limiter.room(quota, now);
-        closed.waits_for_call |= room.is_full;
+        claimed.waits_for_call |= room.is_full;
         // A pause, or tokens that the limiter could not foresee. Prefetched jobs come first.
         let pause = availability.pauses.until(quota, now);
         if let Some(until) = pause.filter(|until| until.since(now) > NEAR) {
-            closed.note(Some(now.after(until.since(now) - AHEAD)));
+            claimed.opens(Some(now.after(until.since(now) - AHEAD)));
             return 0;
         }
-        closed.note(room.more_at);
+        claimed.opens(room.more_at);
         let is_probed = availability.is_probed(&open.class, live);
         let most = if is_probed { 1 } else { usize::MAX };
-        closed.waits_for_call |= is_probed;
+        claimed.waits_for_call |= is_probed;
         let room = room.calls.min(most);
         let prefetched = self.prefetched.iter().filter(|of| **of == quota).count();
         match open.pack.inputs {

@@ -1,7 +1,5 @@
 //! Consuming results: read, save, and only then delete.
 
-use std::iter::FusedIterator;
-
 use crate::base::{Error, ErrorKind, JobId, ProcessId};
 
 use super::host::JobQueue;
@@ -34,14 +32,26 @@ impl<E: std::error::Error> std::error::Error for ConsumeError<E> {}
 
 impl JobQueue {
     /// The results so far, in the order of the jobs, read in chunks. This deletes nothing.
-    pub fn get_results(&self, process: ProcessId) -> ProcessResults<'_> {
-        ProcessResults {
-            queue: self,
-            process,
-            chunk: Vec::new().into_iter(),
-            last: None,
-            ended: false,
-        }
+    pub fn get_results(
+        &self,
+        process: ProcessId,
+    ) -> impl Iterator<Item = Result<JobResult, Error>> + '_ {
+        let (mut chunk, mut last) = (Vec::new().into_iter(), None);
+        let mut has_failed = false;
+        let mut next = move || {
+            if chunk.len() == 0 {
+                chunk = self.peek_after(process, last, CHUNK)?.into_iter();
+            }
+            let next: Option<DeliveredResult> = chunk.next();
+            last = next.as_ref().map(|delivery| delivery.result.job_id);
+            Ok(next.map(|delivery| delivery.result))
+        };
+        let results = std::iter::from_fn(move || {
+            let next = if has_failed { None } else { next().transpose() };
+            has_failed |= matches!(next, Some(Err(_)));
+            next
+        });
+        results.fuse()
     }
 
     /// Passes the results so far to `save` in chunks, and deletes each chunk after `save` has returned `Ok`. If the
@@ -74,25 +84,21 @@ impl JobQueue {
         who: &str,
         mut save: impl FnMut(&[JobResult]) -> Result<(), E>,
     ) -> Result<u64, ConsumeError<E>> {
-        let known = self.process(process).map_err(ConsumeError::Queue)?;
+        let known = self.process(process)?;
         let info = known.map(|known| known.info).unwrap_or_default();
-        self.check_collector(process, &info)
-            .map_err(ConsumeError::Queue)?;
+        self.check_collector(process, &info)?;
         if let Some(parent) = info.parent {
             let why = format!(
                 "job {} of process {} waits for the results of process {process} and collects them; to look at \
                  them: get_results",
                 parent.job_id, parent.process_id
             );
-            return Err(ConsumeError::Queue(Error::new(ErrorKind::Invalid, why)));
+            return Err(Error::new(ErrorKind::Invalid, why).into());
         }
-        let _alone = self
-            .lock_results(process, who)
-            .map_err(ConsumeError::Queue)?;
+        let _alone = self.lock_results(process, who)?;
         let (mut consumed, mut last) = (0, None);
         loop {
-            let chunk = self.peek_after(process, last, CHUNK);
-            let chunk = chunk.map_err(ConsumeError::Queue)?;
+            let chunk = self.peek_after(process, last, CHUNK)?;
             let Some(end) = chunk.last() else {
                 return Ok(consumed);
             };
@@ -102,7 +108,7 @@ impl JobQueue {
                 .map(|delivery| (delivery.receipt, delivery.result))
                 .unzip();
             save(&results).map_err(ConsumeError::Save)?;
-            consumed += self.ack(&receipts).map_err(ConsumeError::Queue)?;
+            consumed += self.ack(&receipts)?;
         }
     }
 
@@ -151,47 +157,7 @@ impl JobQueue {
     }
 }
 
-/// The results of a process; see [`JobQueue::get_results`].
-pub struct ProcessResults<'q> {
-    queue: &'q JobQueue,
-    process: ProcessId,
-    chunk: std::vec::IntoIter<DeliveredResult>,
-    last: Option<JobId>,
-    ended: bool,
-}
-
-impl Iterator for ProcessResults<'_> {
-    type Item = Result<JobResult, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        if self.chunk.len() == 0 {
-            match self.queue.peek_after(self.process, self.last, CHUNK) {
-                Ok(chunk) => self.chunk = chunk.into_iter(),
-                Err(error) => {
-                    self.ended = true;
-                    return Some(Err(error));
-                }
-            }
-        }
-        match self.chunk.next() {
-            Some(delivery) => {
-                self.last = Some(delivery.result.job_id);
-                Some(Ok(delivery.result))
-            }
-            None => {
-                self.ended = true;
-                None
-            }
-        }
-    }
-}
-
-impl FusedIterator for ProcessResults<'_> {}
-
-impl From<Error> for ConsumeError<Error> {
+impl<E> From<Error> for ConsumeError<E> {
     fn from(error: Error) -> Self {
         Self::Queue(error)
     }

@@ -72,6 +72,14 @@ impl<E: std::fmt::Display> std::fmt::Display for EnqueueError<E> {
 
 impl<E: std::error::Error> std::error::Error for EnqueueError<E> {}
 
+impl From<EnqueueError<Self>> for Error {
+    fn from(error: EnqueueError<Self>) -> Self {
+        match error {
+            EnqueueError::Source(error) | EnqueueError::Queue(error) => error,
+        }
+    }
+}
+
 impl JobQueue {
     /// Opens the queue in this SQLite file, and creates the file if it does not exist.
     ///
@@ -234,10 +242,7 @@ impl JobQueue {
         process: ProcessId,
         jobs: impl IntoIterator<Item = Job>,
     ) -> Result<u64, Error> {
-        let added = self.try_enqueue_iter(process, jobs.into_iter().map(Ok::<_, Error>));
-        added.map_err(|error| match error {
-            EnqueueError::Source(error) | EnqueueError::Queue(error) => error,
-        })
+        Ok(self.try_enqueue_iter(process, jobs.into_iter().map(Ok::<_, Error>))?)
     }
 
     /// The same for a source that can fail. If it fails, the process stays unsealed.

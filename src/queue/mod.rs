@@ -11,7 +11,7 @@
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
 //! | read jobs by process, state and kind | [`JobFilter`], [`JobPage`] |
 //! | limit what the jobs of a process may cost | [`ProcessBudget`] |
-//! | fetch results | [`ProcessResults`], [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
+//! | fetch results | [`JobResult`]; in two steps [`DeliveredResult`], [`JobReceipt`] |
 //! | see why enqueueing or fetching ended early | [`EnqueueError`], [`ConsumeError`] |
 //! | set the number of jobs at once, retries and intervals | [`WorkerScale`], [`WorkerSettings`] |
 //! | see what a worker did | [`WorkerReport`] |
@@ -70,7 +70,7 @@ pub(crate) mod worker_run;
 
 #[cfg(feature = "redis")]
 pub use crate::queue::hub::{RedisHub, RedisOptions};
-pub use consume::{ConsumeError, ProcessResults};
+pub use consume::ConsumeError;
 pub use controls::WorkerLimits;
 pub use handler::Children;
 pub use host::EnqueueError;

@@ -16,6 +16,7 @@ use crate::queue::batch::BatchInfo;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{JobCounts, ProcessState};
+use crate::queue::store::sqlite::SqliteOptions;
 use crate::queue::worker::Worker;
 use crate::queue::worker_run::WorkerReport;
 
@@ -28,7 +29,6 @@ mod store;
 use attach::Attached;
 use derive_setters::Setters;
 use execution::Execution;
-pub use store::RunStore;
 use store::{OpenStore, Record, refuse_another_output};
 
 /// A run from a file of prompts to result lines, whose items wait in a [`JobQueue`], such as those that
@@ -36,7 +36,8 @@ use store::{OpenStore, Record, refuse_another_output};
 /// killed, by id and fingerprint: what is under way is not sent again, however long ago that was.
 ///
 /// As with [`FileRun`], the output is the checkpoint. Results leave the queue once they are in it. The run owns its
-/// queue, a [store](RunStore::Beside) beside the output: to move or copy a run, move or copy both files.
+/// queue, a store beside the output at [`store_path`](crate::files::store_path). It makes the store if it is missing, and
+/// removes it when nothing is left of the run: to move or copy a run, move or copy both files.
 #[derive(Setters)]
 #[setters(generate = false, strip_option)]
 pub struct QueueRun {
@@ -96,7 +97,7 @@ impl QueueRun {
         prompts: Prompts,
         output: RunOutput,
         options: FileRunOptions,
-        store: RunStore,
+        sqlite: &SqliteOptions,
     ) -> Result<Self, FileRunError> {
         let usage = |why: &str| FileRunError::Usage(Error::new(ErrorKind::Invalid, why));
         let Some(path) = output.regular_file().map(ToOwned::to_owned) else {
@@ -108,7 +109,7 @@ impl QueueRun {
         let (mut attached, mut known, mut opened) = (Attached::default(), None, None);
         // The output is locked by now: an earlier run has ended.
         let prepared = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
-            let store = OpenStore::open(&store, &path, &options)?;
+            let store = OpenStore::open(sqlite, &path, &options)?;
             attached = attach::compare(store.queue(), store.process(), index, false)?;
             known = store.queue().process(store.process())?;
             opened = Some(store);

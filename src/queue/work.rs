@@ -145,18 +145,6 @@ impl StoreWork {
         }
     }
 
-    /// Jobs that only wait for capacity stay prefetched, without a write.
-    fn keep_prefetched(&mut self, done: &mut Vec<SettledPack>) {
-        let mut i = 0;
-        while i < done.len() {
-            if !matches!(done[i], Settled::Later(_, Time::ZERO, None)) {
-                i += 1;
-            } else if let Settled::Later(ticket, ..) = done.remove(i) {
-                self.backlog.keep(ticket);
-            }
-        }
-    }
-
     /// Updates the state for ends that are being recorded.
     fn finish(
         &mut self,
@@ -321,8 +309,14 @@ impl Work for StoreWork {
         true
     }
 
+    /// Jobs that only wait for capacity stay prefetched, without a write.
     fn keep(&mut self, done: &mut Vec<SettledPack>) {
-        self.keep_prefetched(done);
+        let waits = |end: &mut SettledPack| matches!(end, Settled::Later(_, Time::ZERO, None));
+        for end in done.extract_if(.., waits) {
+            if let Settled::Later(ticket, ..) = end {
+                self.backlog.keep(ticket);
+            }
+        }
     }
 
     fn is_answered_elsewhere(&self) -> bool {
@@ -341,7 +335,7 @@ impl Work for StoreWork {
     }
 
     fn settle(&mut self, done: &mut Vec<SettledPack>, now: Time) -> Result<(), Error> {
-        self.keep_prefetched(done);
+        self.keep(done);
         self.settle_io(done, now)
             .map_or(Ok(()), |io| io()(self, done, now))
     }

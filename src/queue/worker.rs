@@ -20,17 +20,12 @@ use crate::observe::progress::ProgressNotifier;
 use super::backlog::Scope;
 use super::batch::BatchControl;
 use super::budgets::Budgets;
-use super::controls::Controls;
-use super::controls::FixedOptions;
-use super::controls::Follower;
-use super::controls::MOST_SLOTS;
-use super::controls::WorkerLimits;
+use super::controls::{Controls, FixedOptions, Follower, MOST_SLOTS, WorkerLimits};
 use super::handler::Handler;
 use super::host::JobQueue;
 use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::{JobKinds, Kind, ModelCall};
-use super::kinds::Kinds;
-use super::kinds::WorkerSettings;
+use super::kinds::{Kinds, WorkerSettings};
 use super::worker_run::{WorkerReport, WorkerRun};
 
 /// Processes the jobs of a [`JobQueue`].
@@ -95,23 +90,7 @@ pub struct Worker {
     settings: WorkerSettings,
     handlers: Vec<(String, Handler)>,
     model_calls: Option<(Route<'static>, Vec<(String, ModelCall)>)>,
-    /// Receives the progress: first the state of every process, then each change by this worker, at most 10 times per
-    /// second, and once per second the changes by others. Processes whose results were all consumed are no longer
-    /// reported. Default: no notifier.
-    #[setters(generate)]
-    notifier: Option<Arc<dyn ProgressNotifier>>,
-    /// Receives every finished job, and the load of the worker. The observers of the [routes](Route::observer)
-    /// receive the calls. Default: no observer.
-    #[setters(generate)]
-    observer: Option<Arc<dyn JobObserver>>,
-    ctx: Context,
-    /// What to do after a failure. With [`ErrorPolicy::StopOnCriticalError`] the worker ends if a provider rejects
-    /// all calls or is unreachable. Default: it continues.
-    #[setters(generate)]
-    on_error: ErrorPolicy,
-    multi_tenant: bool,
-    scope: Scope,
-    follower: Option<Follower>,
+    fixed: FixedOptions,
 }
 
 impl Worker {
@@ -127,14 +106,38 @@ impl Worker {
             settings: WorkerSettings::default(),
             handlers: Vec::new(),
             model_calls: None,
-            notifier: None,
-            observer: None,
-            ctx: Context::new(),
-            on_error: ErrorPolicy::ContinueOnError,
-            multi_tenant: true,
-            scope: Scope::default(),
-            follower: None,
+            fixed: FixedOptions {
+                notifier: None,
+                observer: None,
+                ctx: Context::new(),
+                on_error: ErrorPolicy::ContinueOnError,
+                multi_tenant: true,
+                scope: Scope::default(),
+                follower: None,
+            },
         }
+    }
+
+    /// Receives the progress: first the state of every process, then each change by this worker, at most 10 times per
+    /// second, and once per second the changes by others. Processes whose results were all consumed are no longer
+    /// reported. Default: no notifier.
+    pub fn notifier(mut self, notifier: Arc<dyn ProgressNotifier>) -> Self {
+        self.fixed.notifier = Some(notifier);
+        self
+    }
+
+    /// Receives every finished job, and the load of the worker. The observers of the [routes](Route::observer)
+    /// receive the calls. Default: no observer.
+    pub fn observer(mut self, observer: Arc<dyn JobObserver>) -> Self {
+        self.fixed.observer = Some(observer);
+        self
+    }
+
+    /// What to do after a failure. With [`ErrorPolicy::StopOnCriticalError`] the worker ends if a provider rejects
+    /// all calls or is unreachable. Default: it continues.
+    pub fn on_error(mut self, policy: ErrorPolicy) -> Self {
+        self.fixed.on_error = policy;
+        self
     }
 
     /// Submits prompts to a provider's Batch API. Prompts that fail there continue through the
@@ -206,27 +209,27 @@ impl Worker {
     /// Cancellation and grace period. After a cancellation the worker takes no more jobs. Running jobs may finish
     /// within the grace period; the others return to the queue. Default: a context that is never cancelled.
     pub fn context(mut self, ctx: &Context) -> Self {
-        self.ctx = ctx.clone();
+        self.fixed.ctx = ctx.clone();
         self
     }
 
     /// Whether the jobs come from many callers. If they come from one caller and the worker stops for critical
     /// errors, it also stops if the model is unknown, or if the first replies are identical and unusable.
     pub(crate) fn multi_tenant(mut self, yes: bool) -> Self {
-        self.multi_tenant = yes;
+        self.fixed.multi_tenant = yes;
         self
     }
 
     /// Takes only jobs of these processes. Skipping the jobs of many other processes takes time. Default: all
     /// processes.
     pub fn processes(mut self, processes: impl Into<Vec<ProcessId>>) -> Self {
-        self.scope.processes = processes.into();
+        self.fixed.scope.processes = processes.into();
         self
     }
 
     /// Ends when no job is left that it could claim, including retries. Default: it waits for more jobs.
     pub fn until_empty(mut self, yes: bool) -> Self {
-        self.scope.until_empty = yes;
+        self.fixed.scope.until_empty = yes;
         self
     }
 
@@ -235,20 +238,20 @@ impl Worker {
     /// report has [`StopReason::DeadlineExceeded`](crate::StopReason::DeadlineExceeded). Jobs stay in the queue, and batches
     /// at their provider, for another worker. Default: no deadline.
     pub fn deadline(mut self, deadline: SystemTime) -> Self {
-        self.scope.deadline = Some(deadline.into());
+        self.fixed.scope.deadline = Some(deadline.into());
         self
     }
 
     /// Ends when no job is left that it could claim or submit. Batches continue at their provider, and any worker
     /// collects them later. Default: it waits for them.
     pub fn until_submitted(mut self, yes: bool) -> Self {
-        self.scope.until_submitted = yes;
+        self.fixed.scope.until_submitted = yes;
         self
     }
 
     /// Checks for changed settings while the worker runs.
     pub(crate) fn followed_by(mut self, follower: Follower) -> Self {
-        self.follower = Some(follower);
+        self.fixed.follower = Some(follower);
         self
     }
 
@@ -265,13 +268,10 @@ impl Worker {
     ///
     /// # Errors
     /// When it could not begin.
-    pub fn start(self) -> Result<RunningWorker, Error> {
-        let ctx = self.ctx.child();
-        let own = Self {
-            ctx: ctx.clone(),
-            ..self
-        };
-        let run = own.register()?;
+    pub fn start(mut self) -> Result<RunningWorker, Error> {
+        let ctx = self.fixed.ctx.child();
+        self.fixed.ctx = ctx.clone();
+        let run = self.register()?;
         let controls = run.controls.clone();
         let thread = spawn("batchwright-worker", move || run.run())?;
         Ok(RunningWorker {
@@ -281,7 +281,7 @@ impl Worker {
         })
     }
 
-    fn register(mut self) -> Result<WorkerRun, Error> {
+    fn register(self) -> Result<WorkerRun, Error> {
         let limits_calls = |route: &Route<'_>| route.has_budget();
         if self.batches.is_some() && self.completions.as_ref().is_some_and(limits_calls) {
             let why = "a budget of the route does not limit batches: set that of the process, see ProcessInfo::budget";
@@ -308,22 +308,14 @@ impl Worker {
             availability: Mutex::default(),
             written: AtomicBool::new(false),
         });
-        let plan = FixedOptions {
-            notifier: self.notifier.clone(),
-            observer: self.observer.clone(),
-            ctx: self.ctx.clone(),
-            on_error: self.on_error,
-            multi_tenant: self.multi_tenant,
-            scope: self.scope.clone(),
-            follower: self.follower.take(),
-        };
         let store = self.queue.store.clone();
-        self.set_up(&controls);
-        WorkerRun::register(&store, controls, woken, plan)
+        let fixed = self.set_up(&controls);
+        WorkerRun::register(&store, controls, woken, fixed)
     }
 
-    /// Has a running worker work with these settings, routes, clients and handlers. It keeps its other handlers.
-    pub(crate) fn set_up(self, controls: &Controls) {
+    /// Has a running worker work with these settings, routes, clients and handlers. It keeps its other handlers. Returns the
+    /// options that do not change.
+    pub(crate) fn set_up(self, controls: &Controls) -> FixedOptions {
         controls.change(|setup| {
             setup.settings = self.settings;
             setup.collecting = self.collecting.map(Arc::new);
@@ -340,6 +332,7 @@ impl Worker {
                 setup.set_kind(&name, Kind::Host(handler));
             }
         });
+        self.fixed
     }
 }
 
@@ -367,7 +360,11 @@ impl RunningWorker {
     /// # Errors
     /// When the worker could not begin.
     pub fn join(mut self) -> Result<WorkerReport, Error> {
-        Self::join_thread(&mut self.thread)
+        match self.thread.take().map(thread::JoinHandle::join) {
+            Some(Ok(end)) => end,
+            Some(Err(panic)) => std::panic::resume_unwind(panic),
+            None => Ok(WorkerReport::default()),
+        }
     }
 
     /// True once it has ended.
@@ -377,7 +374,7 @@ impl RunningWorker {
             .is_none_or(thread::JoinHandle::is_finished)
     }
 
-    /// A handle that reports the current limits of its providers.
+    /// A handle that reports what its providers refuse, and its calls in flight.
     pub fn limits(&self) -> WorkerLimits {
         WorkerLimits::of_worker(self.controls.clone())
     }
@@ -390,16 +387,6 @@ impl RunningWorker {
     /// Changes its settings, for example the number of jobs at once. If that decreases, running jobs still finish.
     pub fn set(&self, settings: WorkerSettings) {
         self.controls.change(|setup| setup.settings = settings);
-    }
-
-    fn join_thread(
-        thread: &mut Option<thread::JoinHandle<Result<WorkerReport, Error>>>,
-    ) -> Result<WorkerReport, Error> {
-        match thread.take().map(thread::JoinHandle::join) {
-            Some(Ok(end)) => end,
-            Some(Err(panic)) => std::panic::resume_unwind(panic),
-            None => Ok(WorkerReport::default()),
-        }
     }
 }
 

@@ -142,9 +142,9 @@ fn fetch(batch: &Transfer<'_>, id: &str, index: usize, file: &str) -> Result<Fet
     let most_each = context.kinds.setup.now().settings.batches.max_result_bytes;
     let most = batch.record.intent.items.max(1).saturating_mul(most_each);
     let mut draft = context.spool.draft(path.clone())?;
-    let mut sink = draft.sink(most);
-    let result = batch.client.download(id, file, &mut sink, ctx);
-    let refused = match (sink.stopped(), result) {
+    draft.left = most;
+    let result = batch.client.download(id, file, &mut draft, ctx);
+    let refused = match (draft.stopped.take(), result) {
         (Some(Stopped::NoRoom(error)), _) => return Err(error),
         (Some(Stopped::TooLong), _) => too_long(most),
         (None, Err(error)) if !is_refusal(&error) => return Err(error),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::base::Error;
 use crate::engine::dispatch::ErrorPolicy;
-use crate::llm::batch::{BatchAccount, BatchClient};
+use crate::llm::batch::BatchClient;
 use crate::queue::store::BatchNo;
 
 use super::collect::{collect, settle_items};
@@ -23,12 +23,10 @@ const UNUSABLE: Duration = Duration::from_secs(10);
 const NEXT_CREATION: Duration = Duration::from_secs(1);
 
 /// Identity of a batch, for effects that run after it is closed.
-pub(super) struct About {
-    pub account: BatchAccount,
-    pub label: String,
-    pub items: u64,
+struct About {
+    record: Record,
     /// Where its jobs wait if they are in no batch.
-    pub group: Group,
+    group: Group,
 }
 
 impl Poller<'_> {
@@ -81,9 +79,9 @@ impl Poller<'_> {
             open.due = until;
             return;
         }
-        if let Some((state, facts)) = self.facts(no) {
-            let step = next(&state, &facts);
-            self.act(no, step, &client);
+        let state = open.record.state.clone();
+        if let Some(facts) = self.facts(no) {
+            self.act(no, next(&state, &facts), &client);
         }
     }
 
@@ -234,7 +232,7 @@ impl Poller<'_> {
         let others = all.iter().filter(|batch| batch.no != no);
         let ids = others.filter_map(|other| Some(Record::read(other)?.id()?.to_owned()));
         let open = self.batches.get(&no);
-        let not_ours = open.map_or(&[][..], |open| open.record.not_ours());
+        let not_ours = open.map_or(&[][..], |open| &open.record.not_ours);
         Ok(ids.chain(not_ours.iter().cloned()).collect())
     }
 
@@ -275,13 +273,17 @@ impl Poller<'_> {
 
     /// Passes an event to the machine and executes the effects. Returns whether all succeeded.
     pub(super) fn feed(&mut self, no: BatchNo, event: Event) -> bool {
-        let (Some((_, facts)), Some(about)) = (self.facts(no), self.about(no)) else {
+        let Some(facts) = self.facts(no) else {
             return false;
         };
         let Some(open) = self.batches.get_mut(&no) else {
             return false;
         };
-        let account = &about.account;
+        let about = About {
+            record: open.record.clone(),
+            group: open.group(),
+        };
+        let account = &about.record.account;
         match &event {
             Event::Submitted(answer) => self.accounts.note_call(account, answer.as_ref().err()),
             Event::Status(answer) => self.accounts.note_call(account, answer.as_ref().err()),
@@ -303,16 +305,15 @@ impl Poller<'_> {
         !effects.refused && done.unwrap_or(false)
     }
 
-    /// The state of a batch, and the facts for a decision.
-    fn facts(&mut self, no: BatchNo) -> Option<(State, Facts)> {
+    /// The facts for a decision about a batch.
+    fn facts(&mut self, no: BatchNo) -> Option<Facts> {
         let open = self.batches.get(&no)?;
-        let key = (open.batch.process_id, open.batch.lane.clone());
         let mut others = self.batches.values().filter(|other| {
             other.batch.no != no
                 && other.record.account == open.record.account
                 && other.record.id().is_some()
         });
-        let facts = Facts {
+        Some(Facts {
             now: self.clock.wall(),
             is_stopped: open.batch.stopped_at.is_some(),
             stopped_at: open.batch.stopped_at,
@@ -324,25 +325,14 @@ impl Poller<'_> {
             is_ending: self.options.ctx.is_cancelled(),
             others_there: others.next().is_some(),
             is_reached: self.accounts.is_reached(&open.record.account),
-            refusals: self.refusals.get(&key).copied().unwrap_or_default(),
-        };
-        Some((open.record.state.clone(), facts))
-    }
-
-    fn about(&self, no: BatchNo) -> Option<About> {
-        let open = self.batches.get(&no)?;
-        let intent = &open.record.intent;
-        Some(About {
-            account: open.record.account.clone(),
-            label: intent.label.clone(),
-            items: intent.items,
-            group: (open.batch.process_id, open.batch.lane.clone()),
+            refusals: (self.refusals.get(&open.group()).copied()).unwrap_or_default(),
         })
     }
 
     /// Executes one effect. Returns whether it succeeded.
     fn carry_out(&mut self, no: BatchNo, effect: Effect, about: &About, facts: &Facts) -> bool {
-        let account = &about.account;
+        let (account, intent) = (&about.record.account, &about.record.intent);
+        let client = self.accounts.client(self.options.control, account);
         let overview = &self.options.context.overview;
         let now = self.clock.now();
         match effect {
@@ -351,40 +341,40 @@ impl Poller<'_> {
             Effect::GiveBack => return self.give_back(no),
             Effect::Close => return self.close(no),
             Effect::Divide => {
-                let half = usize::try_from(about.items.div_ceil(2)).unwrap_or(usize::MAX);
+                let half = usize::try_from(intent.items.div_ceil(2)).unwrap_or(usize::MAX);
                 let halves = self.halves.entry(about.group.clone()).or_default();
                 halves.extend([half, half]);
             }
             Effect::Take(step) => {
-                if let Some(client) = self.accounts.client(self.options.control, account) {
+                if let Some(client) = client {
                     self.act(no, step, &client);
                 }
             }
             Effect::SettleItems(ends) => {
                 if let ItemEnds::Called(error) = &ends {
-                    self.say_called(about, error);
+                    self.say_called(&about.record, error);
                 }
-                if let Some(client) = self.accounts.client(self.options.control, account) {
+                if let Some(client) = client {
                     self.transfer(no, &client, Event::Settled, move |batch| {
                         settle_items(batch, ends)
                     });
                 }
             }
             Effect::DeleteFile(file) => {
-                if let Some(client) = self.accounts.client(self.options.control, account)
+                if let Some(client) = client
                     && let Err(error) = client.discard(&file, self.options.ctx)
                 {
                     log::debug!("the input file {file} stays at the provider: {error}");
                 }
             }
             Effect::CancelDuplicate(id) => {
-                if let Some(client) = self.accounts.client(self.options.control, account)
+                if let Some(client) = client
                     && let Err(error) = client.cancel(&id, self.options.ctx)
                 {
                     log::warn!("the superfluous batch {id} could not be cancelled: {error}");
                 }
             }
-            Effect::DropInput => self.options.context.spool.drop_input(&about.label),
+            Effect::DropInput => self.options.context.spool.drop_input(&intent.label),
             Effect::PauseAccount(error) => self.accounts.pause(account.clone(), &error, facts, now),
             Effect::ResumeAccount => self.accounts.resume(account),
             Effect::ReportCritical(error) => self.report_critical(&error),
@@ -423,7 +413,7 @@ impl Poller<'_> {
     }
 
     /// Says once that calls are made, which cost more than a batch.
-    fn say_called(&mut self, about: &About, error: &Error) {
+    fn say_called(&mut self, refused: &Record, error: &Error) {
         let level = if std::mem::replace(&mut self.has_said_called, true) {
             log::Level::Info
         } else {
@@ -433,8 +423,8 @@ impl Poller<'_> {
             level,
             "{} refused a batch and named none of its {} requests ({error}); they are called one by one, at the price of \
              calls and within the budget, like all that is refused so in batches of less than 100",
-            about.account.provider,
-            about.items
+            refused.account.provider,
+            refused.intent.items
         );
     }
 

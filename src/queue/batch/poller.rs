@@ -61,6 +61,10 @@ impl OwnedBatch {
         &self.record.intent.label
     }
 
+    pub(super) fn group(&self) -> Group {
+        (self.batch.process_id, self.batch.lane.clone())
+    }
+
     /// Whether a worker that ends when no job is left ends without the results of this batch: a request for them
     /// failed, and the next one is later than `patience`.
     fn is_put_off(&self, patience: Duration) -> bool {

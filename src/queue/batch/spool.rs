@@ -43,7 +43,13 @@ impl Spool {
             Ok((part, file))
         };
         let (part, file) = begin().map_err(|error| unwritable(&path, error))?;
-        Ok(Draft { path, part, file })
+        Ok(Draft {
+            path,
+            part,
+            file,
+            left: u64::MAX,
+            stopped: None,
+        })
     }
 
     /// Removes the input of a batch.
@@ -83,6 +89,18 @@ pub(crate) struct Draft {
     path: PathBuf,
     part: PathBuf,
     file: BufWriter<File>,
+    /// How many bytes of a download it takes yet.
+    pub left: u64,
+    /// Why it takes no more of a download.
+    pub stopped: Option<Stopped>,
+}
+
+/// Why a download was stopped.
+pub(crate) enum Stopped {
+    /// It exceeds its limit; the part before that is kept.
+    TooLong,
+    /// The disk is full, for example.
+    NoRoom(Error),
 }
 
 impl Drop for Draft {
@@ -114,53 +132,23 @@ impl Draft {
         self.keep()
     }
 
-    pub(crate) fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, bytes: &[u8]) -> Result<(), Error> {
         let written = self.file.write_all(bytes);
         written.map_err(|error| unwritable(&self.path, error))
     }
-
-    /// Receives a download of at most `most` bytes.
-    pub(crate) fn sink(&mut self, most: u64) -> Sink<'_> {
-        Sink {
-            draft: self,
-            left: most,
-            stopped: None,
-        }
-    }
 }
 
-/// Receives a download up to a size.
-pub(crate) struct Sink<'d> {
-    draft: &'d mut Draft,
-    left: u64,
-    stopped: Option<Stopped>,
-}
-
-/// Why a sink stopped.
-pub(crate) enum Stopped {
-    /// The download exceeds its limit; the part before that is kept.
-    TooLong,
-    /// The disk is full, for example.
-    NoRoom(Error),
-}
-
-impl Sink<'_> {
-    pub(crate) fn stopped(self) -> Option<Stopped> {
-        self.stopped
-    }
-}
-
-impl Write for Sink<'_> {
+/// Receives a download.
+impl Write for Draft {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let stop = || io::Error::other("the download exceeds its limit");
         if self.stopped.is_some() {
             return Err(stop());
         }
-        let fitting = bytes
-            .len()
-            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
-        if let Err(error) = self.draft.file.write_all(&bytes[..fitting]) {
-            let full = unwritable(&self.draft.path, error);
+        let left = usize::try_from(self.left).unwrap_or(usize::MAX);
+        let fitting = bytes.len().min(left);
+        if let Err(error) = self.file.write_all(&bytes[..fitting]) {
+            let full = unwritable(&self.path, error);
             self.stopped = Some(Stopped::NoRoom(full));
             return Err(stop());
         }
@@ -173,7 +161,7 @@ impl Write for Sink<'_> {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.draft.file.flush()
+        self.file.flush()
     }
 }
 
@@ -207,7 +195,7 @@ mod tests {
         let partial = spool.partial("bw-1", 0);
         for (arrives, kept) in [("ab", "ab"), ("a", "ab"), ("abc", "abc")] {
             let mut draft = spool.draft(spool.results("bw-1", 0)).unwrap();
-            draft.write(arrives.as_bytes()).unwrap();
+            draft.add(arrives.as_bytes()).unwrap();
             draft.keep_partial(partial.clone()).unwrap();
             assert_eq!(fs::read_to_string(&partial).unwrap(), kept);
         }

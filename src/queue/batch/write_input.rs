@@ -138,7 +138,7 @@ impl Input<'_> {
         if written.bytes + bytes > limits.bytes || written.items >= limits.requests as u64 {
             return Ok(Place::Next);
         }
-        self.draft.write(&line)?;
+        self.draft.add(&line)?;
         written.bytes += bytes;
         written.items += 1;
         Ok(Place::Written)

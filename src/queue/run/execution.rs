@@ -55,19 +55,15 @@ impl Execution {
         self.limit()?;
         // First what has ended: it may be all, and a process that was cancelled takes no more.
         self.collect_all()?;
-        let before = self
-            .queue
-            .process(self.process)
-            .map_err(StopReason::Fatal)?;
+        let before = self.queue.process(self.process)?;
         if before.is_some_and(|process| process.cancelled) {
             self.work(make_worker)?;
         }
-        let mut attached = self.attach(true).map_err(StopReason::Fatal)?;
+        let mut attached = self.attach()?;
         if !attached.unwanted.is_empty() {
             // What is in a batch of which nothing was sent need not be bought.
-            let dissolved = self.queue.dissolve_unsent(self.process);
-            dissolved.map_err(StopReason::Fatal)?;
-            attached = self.attach(true).map_err(StopReason::Fatal)?;
+            self.queue.dissolve_unsent(self.process)?;
+            attached = self.attach()?;
         }
         (self.attached, self.unwanted) = (attached.items, attached.unwanted);
         self.submit()?;
@@ -80,8 +76,7 @@ impl Execution {
         let Some(budget) = &self.budget else {
             return Ok(());
         };
-        let known = self.queue.process(self.process);
-        let Some(process) = known.map_err(StopReason::Fatal)? else {
+        let Some(process) = self.queue.process(self.process)? else {
             return Ok(());
         };
         if process.budget.is_none() {
@@ -90,7 +85,7 @@ impl Execution {
         }
         let set = self.queue.set_budget(self.process, budget.limit());
         set.map_err(|error| StopReason::Misuse(error.message().to_owned()))?;
-        self.note_spent().map_err(StopReason::Fatal)
+        Ok(self.note_spent()?)
     }
 
     /// Takes over what the process has spent, before it is gone with its last result.
@@ -101,22 +96,19 @@ impl Execution {
         self.queue.note_spent(self.process, budget, None)
     }
 
-    /// Compares the input with the queue. With `cancel`, waiting jobs that the input does not ask for are cancelled.
-    pub(super) fn attach(&mut self, cancel: bool) -> Result<Attached, Error> {
+    /// Compares the input with the queue. Waiting jobs that the input does not ask for are cancelled.
+    fn attach(&mut self) -> Result<Attached, Error> {
         let items = self.checkpoint.by_id();
-        attach::compare(&self.queue, self.process, items, cancel)
+        attach::compare(&self.queue, self.process, items, true)
     }
 
     /// Puts what is new on the queue. The items start when all of them are there.
     fn submit(&mut self) -> Result<(), StopReason> {
         self.submitted = self.enqueue()?;
         // An earlier run may have been killed when all its items were on the queue.
-        let found = self.queue.process(self.process);
-        if found
-            .map_err(StopReason::Fatal)?
-            .is_some_and(|process| !process.sealed)
-        {
-            self.queue.seal(self.process).map_err(StopReason::Fatal)?;
+        let found = self.queue.process(self.process)?;
+        if found.is_some_and(|process| !process.sealed) {
+            self.queue.seal(self.process)?;
         }
         Ok(())
     }
@@ -148,36 +140,28 @@ impl Execution {
     /// Works and collects until nothing is left of the process, or nothing but what cannot be helped.
     fn work(&mut self, make_worker: &mut MakeWorker<'_>) -> Result<(), StopReason> {
         let mut stuck = None;
-        if self
-            .queue
-            .process(self.process)
-            .map_err(StopReason::Fatal)?
-            .is_none()
-        {
+        if self.queue.process(self.process)?.is_none() {
             return Ok(());
         }
         loop {
             let stop = self.employ(make_worker)?;
-            self.note_spent().map_err(StopReason::Fatal)?;
+            self.note_spent()?;
             self.collect_all()?;
             let found = self.queue.process(self.process);
             if let Some(stop) = stop {
                 return Err(stop);
             }
-            let process = found.map_err(StopReason::Fatal)?;
-            let Some(process) = process else {
+            let Some(process) = found? else {
                 return Ok(());
             };
             if self.until_submitted {
                 return Ok(());
             }
-            let now = self.stuck(&process).map_err(StopReason::Fatal)?;
+            let now = self.stuck(&process)?;
             // Whoever attended a batch may just have died: then the next worker has it.
             if now.is_some() && now == stuck {
-                return Err(StopReason::Fatal(Error::new(
-                    ErrorKind::Transient,
-                    "the rest is in batches that cannot be collected now",
-                )));
+                let why = "the rest is in batches that cannot be collected now";
+                return Err(Error::new(ErrorKind::Transient, why).into());
             }
             stuck = now;
             self.pause()?;
@@ -213,11 +197,9 @@ impl Execution {
     ) -> Result<Option<StopReason>, StopReason> {
         let ctx = self.ctx.child();
         let (wake, woken) = bounded(1);
-        let found = self.queue.process(self.process);
-        let counts = found.map_err(StopReason::Fatal)?.map(|now| now.counts);
+        let counts = self.queue.process(self.process)?.map(|now| now.counts);
         let watch = self.watch(counts.map_or(0, |counts| counts.failed), wake);
-        let worker = make_worker().map_err(StopReason::Fatal)?;
-        let worker = worker
+        let worker = make_worker()?
             .processes([self.process])
             .until_empty(!self.until_submitted)
             .until_submitted(self.until_submitted)
@@ -227,13 +209,11 @@ impl Execution {
         let (done, ended) = bounded(1);
         let worker = spawn("batchwright-worker", move || {
             let _ = done.send(worker.run());
-        });
-        let worker = worker.map_err(StopReason::Fatal)?;
+        })?;
         let (report, stop) = self.attend(&ctx, &ended, &woken);
         let _ = worker.join();
         let panicked = || Error::new(ErrorKind::Panic, "the worker panicked");
-        let report = report.unwrap_or_else(|| Err(panicked()));
-        let report = report.map_err(StopReason::Fatal)?;
+        let report = report.unwrap_or_else(|| Err(panicked()))?;
         add(&mut self.sum, &report);
         Ok(stop.or(report.stop))
     }

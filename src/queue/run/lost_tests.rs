@@ -17,7 +17,7 @@ use crate::llm::route::Route;
 use crate::queue::store::sqlite::SqliteOptions;
 use crate::queue::worker::Worker;
 
-use super::{QueueRun, RunStore};
+use super::QueueRun;
 
 /// Answers, and from then on the database is of no use.
 struct Last(PathBuf, Context);
@@ -41,8 +41,8 @@ fn what_could_not_be_recorded_is_in_the_report_though_the_queue_cannot_be_read()
     let ctx = Context::new().with_grace(Duration::from_millis(500));
     let prompts = Prompts::open(&input, &PromptSettings::new(), &ctx, &|_, _| ()).unwrap();
     let options = FileRunOptions::new();
-    let store = RunStore::Beside(SqliteOptions::default());
-    let run = QueueRun::prepare(prompts, RunOutput::file(&output), options, store);
+    let store = SqliteOptions::default();
+    let run = QueueRun::prepare(prompts, RunOutput::file(&output), options, &store);
     let run = run.ok().unwrap().context(&ctx);
     let report = run.run(|queue| {
         let client = Last(database.clone(), ctx.clone());

@@ -15,16 +15,9 @@ use crate::queue::info::{ProcessBudget, ProcessInfo};
 use crate::queue::job::ProcessState;
 use crate::queue::store::sqlite::SqliteOptions;
 
-/// Where the items of a run wait.
-#[derive(Clone)]
-#[non_exhaustive]
-pub enum RunStore {
-    /// In a store of the run's own, beside its output: at [`store_path`](crate::files::store_path). The run makes it if it
-    /// is missing, and removes it when nothing is left of the run.
-    Beside(SqliteOptions),
-}
+use super::QueueRun;
 
-impl RunStore {
+impl QueueRun {
     /// Removes the store beside this output if nothing is left in it, unless a run has the output just now.
     pub fn tidy(output: impl AsRef<Path>) {
         let output = output.as_ref();
@@ -38,8 +31,7 @@ impl RunStore {
         }
         let lock = output.exists().then(|| ResultsAppender::open(output));
         if !matches!(lock, Some(Err(_))) {
-            let beside = Self::Beside(SqliteOptions::default());
-            let _ = OpenStore::open(&beside, output, &FileRunOptions::new());
+            let _ = OpenStore::open(&SqliteOptions::default(), output, &FileRunOptions::new());
         }
     }
 }
@@ -57,11 +49,10 @@ impl OpenStore {
     /// Opens what the run was given. The lock of the output is held, so that no other run opens its store. A dry run makes
     /// none.
     pub(super) fn open(
-        store: &RunStore,
+        sqlite: &SqliteOptions,
         output: &Path,
         options: &FileRunOptions,
     ) -> Result<Self, Error> {
-        let RunStore::Beside(sqlite) = store;
         let file = store_path(output).map_err(|error| {
             let why = format!("{}: its folder cannot be used: {error}", output.display());
             Error::new(ErrorKind::Invalid, why)
@@ -288,15 +279,15 @@ mod tests {
         let process = ProcessId::new();
         let job = crate::queue::job::Job::from(&crate::llm::request::Request::new("p"));
         queue.enqueue(process, [job]).unwrap();
-        RunStore::tidy(&output);
+        QueueRun::tidy(&output);
         assert!(path.exists(), "it holds an item");
         queue.delete(process).unwrap();
         drop(queue);
         let in_use = ResultsAppender::open(&output).ok().unwrap();
-        RunStore::tidy(&output);
+        QueueRun::tidy(&output);
         assert!(path.exists(), "a run has the output");
         drop(in_use);
-        RunStore::tidy(&output);
+        QueueRun::tidy(&output);
         let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(left.len(), 1, "{left:?}");
     }
@@ -321,8 +312,8 @@ mod tests {
         #[cfg(unix)]
         {
             std::os::unix::fs::symlink("elsewhere", &store).unwrap();
-            let beside = RunStore::Beside(SqliteOptions::default());
-            let refused = OpenStore::open(&beside, &output, &FileRunOptions::new());
+            let options = SqliteOptions::default();
+            let refused = OpenStore::open(&options, &output, &FileRunOptions::new());
             assert!(refused.err().unwrap().message().contains("not a file"));
             assert!(store.is_symlink() && !folder.path().join("elsewhere").exists());
         }

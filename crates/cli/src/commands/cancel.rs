@@ -2,7 +2,7 @@
 //! the failed and cancelled jobs of a process.
 
 use batchwright::batch::{BatchInfo, clients_by_account};
-use batchwright::files::RunStore;
+use batchwright::files::QueueRun;
 use batchwright::plan::ProviderOptions;
 use batchwright::queue::{JobCounts, ProcessState, WorkerSettings};
 use batchwright::unstable::Optional;
@@ -103,7 +103,7 @@ fn delete(
     let store = data.file.queue.as_deref();
     let store = store.filter(|store| store.extension().is_some_and(|e| e == "batchwright"));
     if let Some(store) = store {
-        RunStore::tidy(&store.with_extension(""));
+        QueueRun::tidy(&store.with_extension(""));
     }
     let line = format!("process {id} is deleted with {} jobs", count(deleted));
     Ok((line, json!({"process_id": id, "deleted": deleted})))

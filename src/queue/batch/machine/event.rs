@@ -280,9 +280,7 @@ pub(crate) fn next(state: &State, facts: &Facts) -> Step {
         State::Sending(sending) => send(sending, facts),
         State::Unknown(unknown) => search(unknown, facts),
         // A batch that may belong to another program is not cancelled.
-        State::Running(remote)
-            if facts.is_stopped && remote.presumed.is_none() && !remote.cancel_asked =>
-        {
+        State::Running(remote) if facts.is_stopped && !remote.presumed && !remote.cancel_asked => {
             Step::Cancel(remote.id.clone())
         }
         State::Running(remote) => Step::AskStatus(remote.id.clone()),

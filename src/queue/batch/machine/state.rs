@@ -78,9 +78,6 @@ impl State {
 pub(crate) struct Forming {
     /// It has its jobs.
     pub is_filled: bool,
-    /// How often its input file was missing at the provider.
-    #[serde(default)]
-    pub lost_files: u32,
 }
 
 /// A batch that is being submitted.
@@ -89,9 +86,6 @@ pub(crate) struct Sending {
     pub input: Input,
     /// The next step was about to be sent, and its outcome is unknown.
     pub sent: bool,
-    /// How often its input file was missing at the provider.
-    #[serde(default)]
-    pub lost_files: u32,
 }
 
 impl Sending {
@@ -142,9 +136,6 @@ pub(crate) struct Unknown {
     pub fence: Fence,
     /// Nothing is done until the user decides, or the list shows the batch.
     pub held: bool,
-    /// Batches that were taken for this one by mistake.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub not_ours: Vec<String>,
 }
 
 /// Whether a delayed creation can still take effect.
@@ -186,10 +177,9 @@ pub(crate) struct Remote {
     /// Its cancellation was requested.
     #[serde(default)]
     pub cancel_asked: bool,
-    /// It was taken for ours only by its size and time: the batches that were so taken by mistake before it. It is not
-    /// cancelled, because it may belong to another program.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub presumed: Option<Vec<String>>,
+    /// It was taken for ours only by its size and time. It is not cancelled, because it may belong to another program.
+    #[serde(default)]
+    pub presumed: bool,
     /// It has ended, and the provider does not return all of its results.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncollected: Option<Uncollected>,
@@ -271,6 +261,12 @@ pub(crate) struct Record {
     /// When its next step is due.
     #[serde(default)]
     pub due: Timestamp,
+    /// How often its input file was missing at the provider.
+    #[serde(default)]
+    pub lost_files: u32,
+    /// Batches that were taken for this one by mistake.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_ours: Vec<String>,
 }
 
 impl Record {
@@ -294,6 +290,8 @@ impl Record {
             problem: None,
             failures: 0,
             due: now,
+            lost_files: 0,
+            not_ours: Vec::new(),
         }
     }
 
@@ -381,18 +379,9 @@ impl Record {
         self.state.remote().map_or(0, |remote| remote.fetches)
     }
 
-    /// Batches that were adopted as this one by mistake.
-    pub(crate) fn not_ours(&self) -> &[String] {
-        match &self.state {
-            State::Unknown(unknown) => &unknown.not_ours,
-            _ => &[],
-        }
-    }
-
     /// Whether its results must show that it is ours.
     pub(crate) fn is_presumed(&self) -> bool {
-        let remote = self.state.remote();
-        remote.is_some_and(|remote| remote.presumed.is_some())
+        self.state.remote().is_some_and(|remote| remote.presumed)
     }
 
     /// How long its provider keeps the missing results, according to its documentation; `None` without a limit.
@@ -421,7 +410,7 @@ impl Record {
             State::Unknown(unknown) if unknown.held => "held",
             State::Unknown(_) => "looking_for",
             _ if self.uncollected().is_some() => "uncollected",
-            State::Running(remote) if remote.presumed.is_some() => PRESUMED,
+            State::Running(remote) if remote.presumed => PRESUMED,
             State::Running(remote) => remote.status.as_deref().unwrap_or("submitted"),
             State::Collecting(_) => "collecting",
         }
@@ -447,11 +436,7 @@ pub(crate) fn number(label: &str, key: &str) -> Option<u32> {
     let digits = key.strip_prefix(label)?.strip_prefix('-')?;
     let number = digits.parse().ok()?;
     // `+7` and `007` are not keys of a batch.
-    (number_text(number) == digits).then_some(number)
-}
-
-fn number_text(number: u32) -> String {
-    number.to_string()
+    (u32::to_string(&number) == digits).then_some(number)
 }
 
 /// A unique label, by which the batch can be found at its provider.

@@ -201,7 +201,7 @@ impl Change<'_> {
         if let Some(why) = collected.withheld {
             return self.withheld(remote, why, collected.asked);
         }
-        if remote.presumed.is_some() && collected.requests > 0 {
+        if remote.presumed && collected.requests > 0 {
             self.add(Effect::CountCreated);
         }
         let (id, requests) = (&remote.id, collected.requests);
@@ -234,17 +234,13 @@ impl Change<'_> {
     /// It was identified only by its size and time, and its results show that it belongs to another program. So it is
     /// unknown again where ours is, and the user decides.
     fn foreign(&mut self, remote: Remote) {
-        let mut not_ours = remote.presumed.unwrap_or_default();
-        not_ours.push(remote.id.clone());
+        self.record.not_ours.push(remote.id.clone());
         let why = format!("batch {} belongs to another program", remote.id);
         self.log(
             Level::Warn,
             format!("{why}: its results contain no request of this queue"),
         );
-        let mut unknown = Unknown {
-            not_ours,
-            ..Unknown::default()
-        };
+        let mut unknown = Unknown::default();
         self.record.failures = 0;
         if self.facts.policy() == OnUnknown::Hold {
             unknown.listings = LISTINGS;
@@ -355,7 +351,7 @@ impl Change<'_> {
                 "batch {id} may be the one: its results will show whether it belongs to this queue"
             );
             self.log(Level::Info, text);
-            remote.presumed = Some(unknown.not_ours);
+            remote.presumed = true;
         }
         self.running(remote);
     }

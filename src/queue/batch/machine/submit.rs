@@ -31,17 +31,8 @@ impl Change<'_> {
             Ok(written) => written,
             Err(error) => return self.failed(&error),
         };
-        let lost_files = match &self.record.state {
-            State::Forming(Forming { lost_files, .. })
-            | State::Sending(Sending { lost_files, .. }) => *lost_files,
-            _ => 0,
-        };
         (self.record.intent.items, self.record.intent.bytes) = (written.items, written.bytes);
-        self.record.state = State::Sending(Sending {
-            input: Input::Local,
-            sent: false,
-            lost_files,
-        });
+        self.record.state = State::Sending(Sending::default());
         self.record.clear_failures();
         self.wait(Duration::ZERO);
         self.save();
@@ -158,13 +149,9 @@ impl Change<'_> {
         {
             return self.halve(error);
         }
-        // The input file may have disappeared, which another upload repairs.
-        if creates && error.is_not_found() && sending.lost_files < MOST_UPLOADS {
-            self.record.state = State::Forming(Forming {
-                is_filled: true,
-                lost_files: sending.lost_files + 1,
-            });
-            return self.retry(&error);
+        let may_upload = creates && self.record.lost_files < MOST_UPLOADS;
+        if may_upload && error.is_not_found() {
+            return self.upload_again(&error);
         }
         // A reply of the provider may concern the jobs; anything else, such as a deadline, does not. Nor does a reply of
         // an address that accepts no batches.
@@ -194,16 +181,16 @@ impl Change<'_> {
                 self.add(Effect::ReportCritical(error.clone()));
                 self.retry(&error);
             }
-            // Another upload repairs that.
-            BatchRefusal::NoFile(error) if creates && sending.lost_files < MOST_UPLOADS => {
-                self.record.state = State::Forming(Forming {
-                    is_filled: true,
-                    lost_files: sending.lost_files + 1,
-                });
-                self.retry(&error);
-            }
+            BatchRefusal::NoFile(error) if may_upload => self.upload_again(&error),
             refusal => self.refused(refusal),
         }
+    }
+
+    /// The input file has disappeared, which another upload repairs.
+    fn upload_again(&mut self, error: &Error) {
+        self.record.lost_files += 1;
+        self.record.state = State::Forming(Forming { is_filled: true });
+        self.retry(error);
     }
 
     /// The account has no room for the batch now, which says nothing about its jobs. It is sent again each minute.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use batchwright::client::RequestTask;
 use batchwright::files::{
-    ExportFormat, FileRunError, PromptSettings, QueueRun, RunOutput, RunReport, RunStore,
+    ExportFormat, FileRunError, PromptSettings, QueueRun, RunOutput, RunReport,
 };
 use batchwright::plan::{Concurrency, ProviderPlan};
 use batchwright::queue::SqliteOptions;
@@ -244,7 +244,7 @@ fn compare(
         .dry_run(args.dry_run);
     let run = if uses_queue {
         let store = SqliteOptions::default().durability(durability(args.fsync));
-        let run = QueueRun::prepare(prompts, output, options, RunStore::Beside(store));
+        let run = QueueRun::prepare(prompts, output, options, &store);
         run.map(|run| Plan::ViaQueue(Box::new(run)))
     } else {
         FileRun::prepare(prompts, output, options).map(|run| Plan::Direct(Box::new(run)))

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use batchwright::client::RequestTask;
-use batchwright::files::{QueueRun, QueueRunReport, RunReport, RunStore, store_path};
+use batchwright::files::{QueueRun, QueueRunReport, RunReport, store_path};
 use batchwright::plan::ProviderPlan;
 use batchwright::queue::{ProcessInfo, ProcessState, SqliteOptions};
 use batchwright::unstable::Optional;
@@ -56,7 +56,7 @@ pub fn is_used(args: &RunArgs, strategy: Strategy) -> Result<bool, Refusal> {
         return Ok(false);
     };
     if !args.dry_run {
-        RunStore::tidy(&output);
+        QueueRun::tidy(&output);
     }
     if store_path(&output).is_ok_and(|file| file.exists()) {
         return Ok(true);

@@ -58,11 +58,7 @@ pub(super) fn uploaded() -> Input {
 }
 
 pub(super) fn sending(input: Input, sent: bool) -> State {
-    State::Sending(Sending {
-        input,
-        sent,
-        lost_files: 0,
-    })
+    State::Sending(Sending { input, sent })
 }
 
 pub(super) fn remote() -> Remote {
@@ -74,7 +70,7 @@ pub(super) fn remote() -> Remote {
 
 pub(super) fn presumed() -> Remote {
     Remote {
-        presumed: Some(vec!["batch_0".to_owned()]),
+        presumed: true,
         ..remote()
     }
 }
@@ -111,10 +107,7 @@ pub(in crate::queue::batch) fn states() -> Vec<State> {
     ];
     let mut states = vec![
         State::Forming(Forming::default()),
-        State::Forming(Forming {
-            is_filled: true,
-            lost_files: 2,
-        }),
+        State::Forming(Forming { is_filled: true }),
     ];
     for input in [Input::Local, uploaded()] {
         states.extend([false, true].map(|sent| sending(input.clone(), sent)));

@@ -187,7 +187,7 @@ impl Search {
         }
         if !node.uploads {
             shown.push(Ok(ListedBatches::Undecidable(named("several"))));
-            let known = node.record.not_ours().contains(&named("theirs"));
+            let known = node.record.not_ours.contains(&named("theirs"));
             if !known {
                 shown.push(Ok(ListedBatches::One(named("theirs"))));
             }

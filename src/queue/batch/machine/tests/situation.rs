@@ -92,6 +92,8 @@ impl Node {
                 intent,
                 state,
                 failures,
+                lost_files,
+                not_ours,
                 // Always the same.
                 account: _,
                 // Without effect.
@@ -99,7 +101,8 @@ impl Node {
                 due: _,
             } = normal(record.clone());
             let sizes = (intent.label, intent.items, intent.bytes);
-            let parts = (sizes, state, failures, is_late);
+            let counts = (failures, lost_files, not_ours);
+            let parts = (sizes, state, counts, is_late);
             serde_json::to_string(&parts).unwrap()
         };
         let (record, provider) = (text(&self.record), &self.provider);
@@ -159,6 +162,10 @@ impl Node {
 /// A record without what makes no difference to what may happen.
 fn normal(mut record: Record) -> Record {
     record.problem = None;
+    record.not_ours.dedup();
+    if !matches!(record.state, State::Forming(_) | State::Sending(_)) {
+        record.lost_files = 0;
+    }
     record.failures = match &mut record.state {
         // Refusals count in fours and sixes.
         State::Sending(_) => record.failures % 12,
@@ -167,7 +174,6 @@ fn normal(mut record: Record) -> Record {
             if let Fence::Open { refusals } = &mut unknown.fence {
                 *refusals = (*refusals).min(3);
             }
-            unknown.not_ours.dedup();
             0
         }
         State::Running(remote) => {
@@ -189,8 +195,5 @@ fn normal_remote(remote: &mut Remote) {
     (remote.status, remote.counts, remote.fetches) = (None, None, 0);
     if let Some(uncollected) = &mut remote.uncollected {
         uncollected.why.clear();
-    }
-    if let Some(not_ours) = &mut remote.presumed {
-        not_ours.dedup();
     }
 }
