@@ -10,7 +10,7 @@ use crate::queue::info::{ProcessBudget, ProcessInfo};
 use crate::queue::job::Job;
 use crate::queue::store::DeliveredResult;
 
-use super::{LlmManager, misuse};
+use super::LlmManager;
 
 /// Items that are read at a time.
 const CHUNK: usize = 1000;
@@ -22,9 +22,9 @@ impl LlmManager {
         process: ProcessId,
         requests: &[Request],
     ) -> Result<Vec<Outcome>, BulkError> {
-        let queue = self.queue().map_err(misuse)?;
-        let (limited, before) = self.limited(&queue, process).map_err(misuse)?;
-        enlist(&limited, process, requests).map_err(misuse)?;
+        let queue = self.queue()?;
+        let (limited, before) = self.limited(&queue, process)?;
+        enlist(&limited, process, requests)?;
         let report = self
             .run_worker(&queue)
             .and_then(|worker| worker.processes([process]).until_empty(true).run());
@@ -44,8 +44,7 @@ impl LlmManager {
             .budget
             .as_ref()
             .map(|it| queue.note_spent(process, it, before));
-        let found = outcomes(&queue, process, requests, &why_not);
-        let (outcomes, missing) = found.map_err(misuse)?;
+        let (outcomes, missing) = outcomes(&queue, process, requests, &why_not)?;
         let unnoted = noted.and_then(Result::err).map(StopReason::Fatal);
         let stop = stop.filter(|_| missing > 0 || !began).or(unnoted);
         let stop = stop.or_else(|| (missing > 0).then(|| StopReason::Fatal(unfinished(missing))));

@@ -14,7 +14,6 @@ use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::config::watch::SettingsWatch;
 use crate::engine::budget::Budget;
-use crate::engine::dispatch::StopReason;
 use crate::llm::client::Client;
 use crate::llm::outcome::Outcome;
 use crate::llm::providers::batch::BatchApi;
@@ -228,10 +227,8 @@ impl LlmManager {
     }
 
     fn run_sync(&self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
-        let route = self.route_of(&self.plan, Caller::List);
-        let route = route
-            .map_err(misuse)?
-            .set(self.budget.as_ref(), Route::budget);
+        let route = self.route_of(&self.plan, Caller::List)?;
+        let route = route.set(self.budget.as_ref(), Route::budget);
         let bulk = Bulk::new(route).context(&self.ctx);
         let bulk = match self.plan.concurrency_of(Caller::List) {
             Concurrency::Fixed(calls) => bulk.concurrency(calls),
@@ -247,13 +244,6 @@ impl LlmManager {
     #[cfg(not(feature = "queue"))]
     fn run_batch(&self, _: ProcessId, _: &[Request]) -> Result<Vec<Outcome>, BulkError> {
         let why = "the batch strategy keeps its work in the queue: it needs the feature `queue`";
-        Err(misuse(Error::new(ErrorKind::Invalid, why)))
-    }
-}
-
-fn misuse(error: Error) -> BulkError {
-    BulkError {
-        reason: StopReason::Fatal(error),
-        outcomes: Vec::new(),
+        Err(Error::new(ErrorKind::Invalid, why).into())
     }
 }

@@ -22,8 +22,9 @@ use super::route_plan::{CallSettings, Caller, Concurrency, has_allowance};
 
 /// All decisions about providers before the first call: which ones are called in which order, with which API key,
 /// model and limits, and with which strategy. [`new`](Self::new) reads all settings that it needs, so using a plan
-/// causes no further errors of settings.
-#[derive(Clone)]
+/// causes no further errors of settings. `Debug` shows names only, because settings may be private.
+#[derive(Clone, derive_more::Debug)]
+#[debug("ProviderPlan({}, {:?})", first.provider, asked)]
 #[non_exhaustive]
 pub struct ProviderPlan {
     /// The provider that is called first.
@@ -261,18 +262,6 @@ impl ProviderPlan {
     }
 }
 
-/// Shows names only, because settings may be private.
-impl fmt::Debug for ProviderPlan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let fallbacks = self.fallbacks.iter().map(|status| status.provider);
-        f.debug_struct("ProviderPlan")
-            .field("first", &self.first.provider)
-            .field("fallbacks", &fallbacks.collect::<Vec<_>>())
-            .field("strategy", &self.strategy().strategy)
-            .finish_non_exhaustive()
-    }
-}
-
 /// The first provider; if nothing names it, also the unusable ones before it.
 type First = (ProviderStatus, Option<Vec<ProviderStatus>>);
 
@@ -347,18 +336,6 @@ fn without_model(provider: &'static str) -> SkippedStep {
     SkippedStep::new(provider, reason)
 }
 
-/// A server that lists no model cannot be a fallback.
-fn check_model(fallback: &ProviderStatus, by: &str) -> Result<(), ProviderPlanError> {
-    let status = fallback;
-    if status.provider == "extract" || status.model.is_some() {
-        Ok(())
-    } else {
-        let name = status.provider;
-        let why = format!("{by} {name}: name its model: {name}:MODEL");
-        Err(ProviderPlanError::Fallback(why))
-    }
-}
-
 /// The providers of `llm.fallback`, each as `name` or `name:model`. Each needs its own model, because it does not
 /// know the models of the first provider.
 fn fallbacks(settings: &Settings) -> Result<Vec<ProviderStatus>, ProviderPlanError> {
@@ -379,7 +356,11 @@ fn fallbacks(settings: &Settings) -> Result<Vec<ProviderStatus>, ProviderPlanErr
                 Ok(_) => format!(" {name}: {}", status.reason),
             }));
         }
-        check_model(&status, by)?;
+        // A server that lists no model cannot be a fallback.
+        let name = status.provider;
+        if name != "extract" && status.model.is_none() {
+            return Err(refused(format!(" {name}: name its model: {name}:MODEL")));
+        }
         Ok(status)
     });
     statuses.collect()
@@ -501,19 +482,11 @@ pub fn clients_by_account(
     own: Option<LlmConfig>,
 ) -> impl Fn(&BatchAccount) -> Option<Arc<dyn BatchClient>> + Send + Sync + use<> {
     move |account| {
-        let there = |client: &BatchApi| client.account().is_at_the_same_address(account);
-        let clients = present_clients(own.clone(), account).filter(there);
-        let client = clients.min_by_key(|client| client.account() != *account)?;
+        let configs = [own.clone(), Some(LlmConfig::new(&account.provider))];
+        let configs = configs.into_iter().flatten();
+        let clients = configs.filter_map(|config| config.batch_client().ok());
+        let there = clients.filter(|client| client.account().is_at_the_same_address(account));
+        let client = there.min_by_key(|client| client.account() != *account)?;
         Some(Arc::new(client))
     }
-}
-
-/// The clients that `own` and the environment have now for the provider of an account.
-fn present_clients(
-    own: Option<LlmConfig>,
-    account: &BatchAccount,
-) -> impl Iterator<Item = BatchApi> + use<> {
-    let configs = [own, Some(LlmConfig::new(&account.provider))];
-    let configs = configs.into_iter().flatten();
-    configs.filter_map(|config| config.batch_client().ok())
 }

@@ -72,6 +72,15 @@ impl fmt::Display for BulkError {
 
 impl std::error::Error for BulkError {}
 
+impl From<Error> for BulkError {
+    fn from(error: Error) -> Self {
+        Self {
+            reason: StopReason::Fatal(error),
+            outcomes: Vec::new(),
+        }
+    }
+}
+
 /// Runs all requests on `concurrency` blocking threads and returns one outcome per request, in their order. A failure
 /// affects only its item: it is an outcome like any other.
 ///

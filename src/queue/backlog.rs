@@ -17,11 +17,10 @@ use crate::base::{Clock, Error, ErrorKind, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
 use crate::engine::limited_by::Limit;
 use crate::engine::work::{Take, Ticket};
-use crate::llm::pack::Pack;
 
 use super::batch::BatchOverview;
 use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED};
-use super::kind::JobTask;
+use super::kind::{JobTicket, Taken};
 use super::kinds::{Kinds, Lanes};
 use super::store::{Store, WorkerId};
 
@@ -66,7 +65,7 @@ pub(crate) struct StoreBacklog {
     /// A kind that this worker does not support. The last claim found jobs of it.
     unknown: Option<String>,
     pub requests: Requests,
-    prefetched: VecDeque<Ticket<Pack<JobTask>>>,
+    prefetched: VecDeque<JobTicket>,
     /// The last claim found all that it could. Without an event, no more can be claimed before this time.
     quiet_until: Option<Time>,
     /// Only time makes more jobs claimable: calls wait for their limits, and the ends of others make no room.
@@ -170,12 +169,12 @@ impl StoreBacklog {
     }
 
     /// Takes the prefetched jobs to give back: those that were prefetched too long ago or for a replaced route.
-    pub(crate) fn release_claims(&mut self, now: Time) -> Vec<Ticket<Pack<JobTask>>> {
+    pub(crate) fn release_claims(&mut self, now: Time) -> Vec<JobTicket> {
         if self.prefetched.is_empty() {
             return Vec::new();
         }
         let version = self.kinds.kinds_version();
-        let goes = |ticket: &Ticket<Pack<JobTask>>| {
+        let goes = |ticket: &JobTicket| {
             let first = &ticket.task[0];
             let since = first.waiting_since.unwrap_or(now);
             now.since(since) >= HOLD || first.kinds_version != version
@@ -220,12 +219,7 @@ impl StoreBacklog {
     }
 
     /// The result if no job can be claimed now.
-    fn idle(
-        &mut self,
-        found: Option<&Claimed>,
-        availability: &Availability,
-        now: Time,
-    ) -> Take<Pack<JobTask>> {
+    fn idle(&mut self, found: Option<&Claimed>, availability: &Availability, now: Time) -> Taken {
         let poll = self.kinds.setup.now().settings.poll_interval;
         let poll = poll.max(Duration::from_millis(1));
         // Whatever changes a database server is noticed without a claim.
@@ -255,7 +249,7 @@ impl StoreBacklog {
         max: usize,
         availability: &Availability,
         now: Time,
-    ) -> Vec<Ticket<Pack<JobTask>>> {
+    ) -> Vec<JobTicket> {
         let pauses = &availability.pauses;
         let can_start = |ticket: &Ticket<_>| !pauses.is_paused(ticket.quota(), now);
         let next = || {
@@ -266,7 +260,7 @@ impl StoreBacklog {
     }
 
     /// Whether a claim is unnecessary now.
-    fn stays_quiet(&mut self, now: Time) -> Option<Take<Pack<JobTask>>> {
+    fn stays_quiet(&mut self, now: Time) -> Option<Taken> {
         if self.requests.is_asked {
             return Some(idle_until(None));
         }
@@ -285,7 +279,7 @@ impl StoreBacklog {
         batches: bool,
         availability: &Availability,
         now: Time,
-    ) -> Take<Pack<JobTask>> {
+    ) -> Taken {
         let until_submitted = self.scope.until_submitted;
         if self.scope.until_empty || until_submitted {
             if batches || self.batch_overview.open(until_submitted) {
@@ -314,9 +308,9 @@ impl StoreBacklog {
     fn store_failed(
         &mut self,
         error: Error,
-        out: Vec<Ticket<Pack<JobTask>>>,
+        out: Vec<JobTicket>,
         now: Time,
-    ) -> Result<Take<Pack<JobTask>>, Error> {
+    ) -> Result<Taken, Error> {
         let since = *self.troubled_since.get_or_insert(now);
         // A short failure of the database must not end a worker whose batches are at a provider.
         let borne = self.batch_overview.has_batches() && now.since(since) < STORE_RETRY_TIME;
@@ -333,17 +327,14 @@ impl StoreBacklog {
 }
 
 /// More jobs may arrive at any time.
-fn idle_until(until: Option<Time>) -> Take<Pack<JobTask>> {
+fn idle_until(until: Option<Time>) -> Taken {
     Take::Idle {
         until,
         source_open: true,
     }
 }
 
-fn items_or(
-    items: Vec<Ticket<Pack<JobTask>>>,
-    otherwise: Take<Pack<JobTask>>,
-) -> Take<Pack<JobTask>> {
+fn items_or(items: Vec<JobTicket>, otherwise: Taken) -> Taken {
     if items.is_empty() {
         otherwise
     } else {
@@ -358,7 +349,7 @@ impl StoreBacklog {
         max: usize,
         availability: &Availability,
         now: Time,
-    ) -> Result<Take<Pack<JobTask>>, Error> {
+    ) -> Result<Taken, Error> {
         if self.batch_overview.critical.lock().is_some() {
             return Ok(Take::Done);
         }
@@ -423,7 +414,7 @@ impl StoreBacklog {
     }
 
     /// Keeps jobs prefetched, which is only for jobs that are due.
-    pub(crate) fn keep(&mut self, mut ticket: Ticket<Pack<JobTask>>) {
+    pub(crate) fn keep(&mut self, mut ticket: JobTicket) {
         let now = self.clock.now();
         ticket.task[0].waiting_since.get_or_insert(now);
         self.prefetched.push_back(ticket);
@@ -436,7 +427,7 @@ impl StoreBacklog {
 /// A request to the store, made without the dispatcher's lock. One is in flight at a time.
 pub(crate) enum Request {
     Claim(Box<ClaimPlan>, Availability),
-    GiveBack(Vec<Ticket<Pack<JobTask>>>),
+    GiveBack(Vec<JobTicket>),
 }
 
 /// Requests to the store and their outcomes.

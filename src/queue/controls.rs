@@ -165,13 +165,9 @@ pub(crate) type Follower = Box<dyn FnMut(&Controls) + Send>;
 /// them, with the current settings. Reading them uses no quota and does not block.
 #[derive(Clone, derive_more::Debug)]
 #[debug("WorkerLimits")]
-pub struct WorkerLimits(Arc<Controls>);
+pub struct WorkerLimits(pub(super) Arc<Controls>);
 
 impl WorkerLimits {
-    pub(super) fn of_worker(controls: Arc<Controls>) -> Self {
-        Self(controls)
-    }
-
     /// Why jobs with this request are not called at the moment: each of their providers rejected the API key or the
     /// model, has no credit left, or could not be reached, and no later call was answered. Of the kind
     /// [`Invalid`](crate::ErrorKind::Invalid), if the worker has no provider for such requests at all. `None` if at least

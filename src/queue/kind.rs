@@ -8,7 +8,8 @@ use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 
 use crate::base::{Charge, Context, Error, ErrorKind, Time};
-use crate::llm::pack::PackLimits;
+use crate::engine::work::{Take, Ticket};
+use crate::llm::pack::{Pack, PackLimits};
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -113,8 +114,8 @@ type Make = dyn Fn(&RunningJob, &Response) -> Result<Box<RawValue>, Error> + Sen
 #[derive(Clone, derive_more::Debug)]
 #[debug("ModelCall")]
 pub struct ModelCall {
-    ask: Arc<Ask>,
-    make: Arc<Make>,
+    pub(crate) ask: Arc<Ask>,
+    pub(crate) make: Arc<Make>,
     like: Option<Arc<Request>>,
 }
 
@@ -155,18 +156,6 @@ impl ModelCall {
         let fit = self.like.as_ref().and_then(|like| all.serving(like));
         fit.map_or_else(|| all.clone(), Arc::new)
     }
-
-    pub(crate) fn request(&self, job: &RunningJob, ctx: &Context) -> Result<Request, Error> {
-        (self.ask)(job, ctx)
-    }
-
-    pub(crate) fn result(
-        &self,
-        job: &RunningJob,
-        answer: &Response,
-    ) -> Result<Box<RawValue>, Error> {
-        (self.make)(job, answer)
-    }
 }
 
 // A job that a worker has claimed.
@@ -185,6 +174,10 @@ pub(crate) struct JobTask {
     /// The version of the kinds at its claim.
     pub kinds_version: u64,
 }
+
+/// A call for the jobs of a pack, and a part of a backlog.
+pub(crate) type JobTicket = Ticket<Pack<JobTask>>;
+pub(crate) type Taken = Take<Pack<JobTask>>;
 
 /// The outcomes of a call, one per job of its pack.
 pub(crate) type Done = Vec<JobEnd>;

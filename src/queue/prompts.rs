@@ -26,7 +26,7 @@ use super::store::ClaimedJob;
 fn request(task: &JobTask, kind: RequestTask, ctx: &Context) -> Result<Request, Error> {
     let mut request = match task.kind.model_call() {
         None => read(task.claimed.payload.get(), kind)?,
-        Some(call) => call.request(&running(task), ctx)?,
+        Some(call) => (call.ask)(&running(task), ctx)?,
     };
     // Observers of calls see the job.
     request.id = Some(task.claimed.job_id.to_string());
@@ -89,7 +89,7 @@ pub(crate) fn call(
                 let spent = spent(response.paid(), charge.as_deref(), &task.history);
                 let result = match task.kind.model_call() {
                     None => line(route, task, request, &after, now, Ok(response))?,
-                    Some(call) => match call.result(&running(task), &response) {
+                    Some(call) => match (call.make)(&running(task), &response) {
                         Ok(result) => result,
                         Err(error) => {
                             let error = error.with_paid(response.paid());

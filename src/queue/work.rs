@@ -11,7 +11,7 @@ use crate::base::{Charge, Clock, Context, Error, Mark, ProcessId, Time, Timestam
 use crate::engine::availability::Availability;
 use crate::engine::limited_by::Limit;
 use crate::engine::run::Reply;
-use crate::engine::work::{SettleIo, Settled, Take, TakeIo, Ticket, Work};
+use crate::engine::work::{SettleIo, Settled, TakeIo, Work};
 use crate::llm::pack::Pack;
 use crate::observe::jobs::{EndedJob, JobObserver};
 
@@ -22,7 +22,7 @@ use super::handler::{Children, RunningJob};
 use super::history::Moment;
 use super::info::ParentJob;
 use super::job::ProcessState;
-use super::kind::{Done, JobEnd, JobTask, Kind};
+use super::kind::{Done, JobEnd, JobTask, JobTicket, Kind, Taken};
 use super::prompts;
 use super::store::{ClaimOutcome, Settlement, Store};
 
@@ -77,17 +77,13 @@ impl StoreWork {
         }
     }
 
-    fn going_back(&self, tickets: &[Ticket<Pack<JobTask>>]) -> (Vec<Settlement>, Timestamp) {
+    fn going_back(&self, tickets: &[JobTicket]) -> (Vec<Settlement>, Timestamp) {
         let jobs = tickets.iter().flat_map(|ticket| &ticket.task);
         let ends = jobs.map(|task| back(task, 0, None)).collect();
         (ends, self.backlog.clock.wall())
     }
 
-    fn gave_back(
-        &mut self,
-        tickets: Vec<Ticket<Pack<JobTask>>>,
-        result: Result<Vec<ProcessState>, Error>,
-    ) {
+    fn gave_back(&mut self, tickets: Vec<JobTicket>, result: Result<Vec<ProcessState>, Error>) {
         let items = &mut self.backlog;
         items.requests.is_asked = false;
         match result {
@@ -227,7 +223,7 @@ impl StoreWork {
     fn retry(
         &self,
         task: &JobTask,
-        ticket: &Ticket<Pack<JobTask>>,
+        ticket: &JobTicket,
         due: Time,
         error: &Error,
         at: Moment,
@@ -250,7 +246,7 @@ impl StoreWork {
     }
 }
 
-fn failed(task: &JobTask, ticket: &Ticket<Pack<JobTask>>, error: &Error, now: Time) -> Settlement {
+fn failed(task: &JobTask, ticket: &JobTicket, error: &Error, now: Time) -> Settlement {
     let outcome = ClaimOutcome::Failed {
         error: error.clone(),
         result: prompts::failure(task, &ticket.tries, now, error),
@@ -262,7 +258,7 @@ fn failed(task: &JobTask, ticket: &Ticket<Pack<JobTask>>, error: &Error, now: Ti
 
 fn end(
     task: &JobTask,
-    ticket: &Ticket<Pack<JobTask>>,
+    ticket: &JobTicket,
     outcome: ClaimOutcome,
     charge: Option<Box<Charge>>,
 ) -> Settlement {
@@ -324,12 +320,7 @@ impl Work for StoreWork {
         batch_overview.completed.load(Ordering::SeqCst) > 0
     }
 
-    fn take(
-        &mut self,
-        max: usize,
-        availability: &Availability,
-        now: Time,
-    ) -> Result<Take<Pack<JobTask>>, Error> {
+    fn take(&mut self, max: usize, availability: &Availability, now: Time) -> Result<Taken, Error> {
         self.ask_to_release_claims(now);
         self.backlog.take(max, availability, now)
     }
@@ -386,7 +377,7 @@ impl Work for StoreWork {
 /// Makes the call of a pack.
 pub(crate) fn call(
     store: &Arc<Store>,
-    ticket: &Ticket<Pack<JobTask>>,
+    ticket: &JobTicket,
     ctx: &Context,
     clock: &Arc<dyn Clock>,
     budgets: &Budgets,

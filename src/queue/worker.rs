@@ -376,7 +376,7 @@ impl RunningWorker {
 
     /// A handle that reports what its providers refuse, and its calls in flight.
     pub fn limits(&self) -> WorkerLimits {
-        WorkerLimits::of_worker(self.controls.clone())
+        WorkerLimits(self.controls.clone())
     }
 
     /// Its current settings.

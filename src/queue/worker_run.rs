@@ -14,13 +14,12 @@ use crate::base::thread::spawn_scoped;
 use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
 use crate::engine::dispatch::{Dispatcher, Options, StopReason};
 use crate::engine::run::{Finish, Observer, Permits, RunSetup, TICK, run};
-use crate::engine::work::{Ticket, Work};
-use crate::llm::pack::Pack;
+use crate::engine::work::Work;
 
 use super::backlog::StoreBacklog;
 use super::batch::{BatchContext, Poller, PollerOptions, Spool, Transfers, is_cut_off};
 use super::controls::{Controls, FixedOptions, MOST_SLOTS};
-use super::kind::JobTask;
+use super::kind::JobTicket;
 use super::maintenance;
 use super::maintenance::ClockWatch;
 use super::progress_reporter::{ProgressReporter, Snapshot};
@@ -312,7 +311,7 @@ impl WorkerRun {
                 .as_deref()
                 .is_some_and(|them| them.every_item()),
         };
-        let runner = |ticket: &Ticket<Pack<JobTask>>, ctx: &Context| {
+        let runner = |ticket: &JobTicket, ctx: &Context| {
             work::call(store, ticket, ctx, &controls.clock, &controls.budgets)
         };
         let mut observer = Observer {

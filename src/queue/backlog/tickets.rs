@@ -7,11 +7,11 @@ use parking_lot::Mutex;
 use crate::base::Context;
 use crate::engine::route::Tries;
 use crate::engine::work::{Cost, Ticket};
-use crate::llm::pack::{Pack, PackLimits};
+use crate::llm::pack::PackLimits;
 use crate::llm::params::RequestTask;
 use crate::queue::claim_plan::at_step;
 use crate::queue::history::History;
-use crate::queue::kind::JobTask;
+use crate::queue::kind::{JobTask, JobTicket};
 use crate::queue::prompts;
 use crate::queue::store::{ClaimedJob, SUSPECT_CRASHES};
 
@@ -66,15 +66,15 @@ impl StoreBacklog {
 }
 
 /// The jobs in their order, those that share a call as one pack.
-pub(super) fn share_calls(jobs: Vec<Ticket<JobTask>>) -> Vec<Ticket<Pack<JobTask>>> {
-    let mut packs: Vec<Ticket<Pack<JobTask>>> = Vec::with_capacity(jobs.len());
+pub(super) fn share_calls(jobs: Vec<Ticket<JobTask>>) -> Vec<JobTicket> {
+    let mut packs: Vec<JobTicket> = Vec::with_capacity(jobs.len());
     for job in jobs {
         let limits = if job.tries.alone {
             PackLimits::ONE
         } else {
             job.task.kind.pack_limits()
         };
-        let takes = |pack: &&mut Ticket<Pack<JobTask>>| {
+        let takes = |pack: &&mut JobTicket| {
             limits.fits(pack.task.len(), pack.cost.input, job.cost.input) && may_share(pack, &job)
         };
         let pack = packs.iter_mut().filter(|_| limits.inputs > 1).rfind(takes);
@@ -96,7 +96,7 @@ pub(super) fn share_calls(jobs: Vec<Ticket<JobTask>>) -> Vec<Ticket<Pack<JobTask
 }
 
 /// Only jobs with equal histories share a call, so that the call has one history. The start time may differ.
-fn may_share(pack: &Ticket<Pack<JobTask>>, job: &Ticket<JobTask>) -> bool {
+fn may_share(pack: &JobTicket, job: &Ticket<JobTask>) -> bool {
     let tries = Tries {
         first: job.tries.first,
         ..pack.tries.clone()

@@ -196,14 +196,9 @@ struct ResultReader<'a> {
 /// Lines that are stored together.
 #[derive(Default)]
 struct Chunk {
-    lines: HashMap<u32, ReadLine>,
+    /// The result of each request, and its line.
+    lines: HashMap<u32, (BatchLineResult, Vec<u8>)>,
     bytes: usize,
-}
-
-/// The result of a request, and its line.
-struct ReadLine {
-    result: BatchLineResult,
-    line: Vec<u8>,
 }
 
 fn unreadable(path: &Path, error: io::Error) -> Error {
@@ -270,8 +265,7 @@ impl ResultReader<'_> {
             &mut self.failures
         };
         chunk.bytes += line.len();
-        let (result, line) = (read.result, line.to_owned());
-        chunk.lines.insert(number, ReadLine { result, line });
+        chunk.lines.insert(number, (read.result, line.to_owned()));
     }
 
     fn store_answers(&mut self) -> Result<(), Error> {
@@ -293,8 +287,8 @@ impl ResultReader<'_> {
         for some in numbers.chunks(CHUNK) {
             let jobs = context.store.batch_jobs_by(self.batch.no, some)?;
             let ends = jobs.iter().filter_map(|claimed| {
-                let read = chunk.lines.remove(&claimed.receipt.number())?;
-                Some(self.end(claimed, read))
+                let (result, line) = chunk.lines.remove(&claimed.receipt.number())?;
+                Some(self.end(claimed, result, &line))
             });
             let ends: Vec<Settlement> = ends.collect();
             context.settle(&ends, self.batch.record)?;
@@ -302,15 +296,15 @@ impl ResultReader<'_> {
         Ok(())
     }
 
-    fn end(&self, claimed: &ClaimedJob, ReadLine { result, line }: ReadLine) -> Settlement {
+    fn end(&self, claimed: &ClaimedJob, result: BatchLineResult, line: &[u8]) -> Settlement {
         let client = self.batch.client;
         let result = match result {
             BatchLineResult::Answered(result) => match *result {
                 Ok(mut response) if keeps_reply(claimed) => {
-                    response.details_mut().reply = Some(client.reply(&line));
+                    response.details_mut().reply = Some(client.reply(line));
                     Ok(response)
                 }
-                Err(error) if is_unchecked(claimed) => client.unchecked_answer(&line).ok_or(error),
+                Err(error) if is_unchecked(claimed) => client.unchecked_answer(line).ok_or(error),
                 result => result,
             },
             // The provider did not process the request, so it is not the cause.

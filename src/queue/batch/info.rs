@@ -98,11 +98,14 @@ impl BatchInfo {
             let why = "another version of batchwright has written it down";
             ("unreadable", Some(why))
         };
-        let counts = record.state.remote().and_then(|remote| remote.counts);
+        let remote = record.state.remote();
+        let counts = remote.and_then(|remote| remote.counts);
+        let cancel_asked = remote.is_some_and(|remote| remote.cancel_asked);
+        let fetches = remote.map_or(0, |remote| remote.fetches);
         let uncollected = record.uncollected().map(|what| UncollectedResults {
             requests: batch.jobs,
             since: what.since,
-            fetches: record.fetches(),
+            fetches,
             next_at: record.due,
             kept_until: record.kept_until(what),
         });
@@ -119,7 +122,7 @@ impl BatchInfo {
             uncollected,
             attended: batch.worker.is_some(),
             unsent: is_readable && record.is_unsent(),
-            cancel_asked: record.is_cancel_asked(),
+            cancel_asked,
             provider: record.account.provider,
             base_url: record.account.base_url,
             credential: record.account.credential,

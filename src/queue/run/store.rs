@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-
 use crate::base::disk::{resolved, store_path};
 use crate::base::{Error, ErrorKind, ProcessId};
 use crate::bulk::appender::ResultsAppender;
@@ -164,7 +162,7 @@ pub(super) fn refuse_another_output(
     let Some(process) = process else {
         return Ok(());
     };
-    let saved = Note::of(&process.info).saved;
+    let saved = saved(&process.info);
     let Some(last) = saved.last() else {
         return Ok(());
     };
@@ -185,19 +183,10 @@ pub(super) fn refuse_another_output(
 
 // What a run's process is described with: what people see, and what the run needs when it comes back.
 
-/// What a run notes in its store for the next one.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(default)]
-pub(super) struct Note {
-    /// Items whose answers were saved last, before they left the store.
-    pub saved: Vec<String>,
-}
-
-impl Note {
-    pub(super) fn of(info: &ProcessInfo) -> Self {
-        let text = info.note.as_deref().unwrap_or("{}");
-        serde_json::from_str(text).unwrap_or_default()
-    }
+/// The items whose answers an earlier run has saved last, before they left the store, as it has noted them.
+fn saved(info: &ProcessInfo) -> Vec<String> {
+    let text = info.note.as_deref().unwrap_or("[]");
+    serde_json::from_str(text).unwrap_or_default()
 }
 
 /// Ids of saved items that are kept: a user may take some of their lines out of the output, and not all.
@@ -208,7 +197,7 @@ pub(super) struct Record {
     queue: JobQueue,
     process: ProcessId,
     info: ProcessInfo,
-    note: Note,
+    saved: Vec<String>,
 }
 
 impl Record {
@@ -220,7 +209,7 @@ impl Record {
         output: PathBuf,
     ) -> Result<Self, Error> {
         let known = queue.process(process)?.map(|known| known.info);
-        let note = known.as_ref().map(Note::of).unwrap_or_default();
+        let saved = known.as_ref().map(saved).unwrap_or_default();
         let mut info = info.or(known).unwrap_or_default();
         let whole = resolved(&output, 0).unwrap_or(output);
         info.output = Some(whole.to_string_lossy().into_owned());
@@ -228,7 +217,7 @@ impl Record {
             queue: queue.clone(),
             process,
             info,
-            note,
+            saved,
         };
         record.write()?;
         Ok(record)
@@ -245,7 +234,7 @@ impl Record {
     }
 
     fn now(&self) -> ProcessInfo {
-        let note = serde_json::to_string(&self.note).unwrap_or_default();
+        let note = serde_json::to_string(&self.saved).unwrap_or_default();
         self.info.clone().note(note)
     }
 
@@ -255,9 +244,8 @@ impl Record {
 
     /// Notes that the answers to these items are in the output, before they leave the queue.
     pub(super) fn saved(&mut self, ids: Vec<String>) -> Result<(), Error> {
-        let saved = &mut self.note.saved;
-        saved.extend(ids);
-        saved.drain(..saved.len().saturating_sub(SAVED));
+        self.saved.extend(ids);
+        self.saved.drain(..self.saved.len().saturating_sub(SAVED));
         self.write()
     }
 }

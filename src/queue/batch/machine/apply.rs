@@ -121,7 +121,7 @@ impl Change<'_> {
     fn refuse(&mut self, event: &Event) {
         let (name, state) = (self.record.name(), self.record.state.name());
         let text = format!("batch {name}: {} is not valid while {state}", event.name());
-        self.effects.log(Level::Warn, text);
+        self.log(Level::Warn, text);
         self.effects.refused = true;
     }
 
@@ -158,11 +158,11 @@ impl Change<'_> {
             "took over batch {name} of {provider} ({})",
             self.record.word()
         );
-        self.effects.log(Level::Info, text);
+        self.log(Level::Info, text);
     }
 
     pub(super) fn add(&mut self, effect: Effect) {
-        self.effects.add(effect);
+        self.effects.list.push(effect);
     }
 
     pub(super) fn save(&mut self) {
@@ -174,7 +174,7 @@ impl Change<'_> {
     }
 
     pub(super) fn log(&mut self, level: Level, text: String) {
-        self.effects.log(level, text);
+        self.add(Effect::Log(level, text));
     }
 
     pub(super) fn wait(&mut self, wait: Duration) {

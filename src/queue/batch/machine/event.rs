@@ -238,17 +238,6 @@ pub(crate) enum ItemEnds {
     Called(Error),
 }
 
-impl Effects {
-    pub(super) fn add(&mut self, effect: Effect) -> &mut Self {
-        self.list.push(effect);
-        self
-    }
-
-    pub(super) fn log(&mut self, level: Level, text: String) -> &mut Self {
-        self.add(Effect::Log(level, text))
-    }
-}
-
 /// The next step of a batch.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Step {

@@ -337,12 +337,6 @@ impl Record {
         }
     }
 
-    /// Whether its provider was asked to cancel it.
-    pub(crate) fn is_cancel_asked(&self) -> bool {
-        let remote = self.state.remote();
-        remote.is_some_and(|remote| remote.cancel_asked)
-    }
-
     /// Whether it may be created at any moment. If only their times distinguish batches, no other one is created
     /// meanwhile.
     pub(crate) fn may_be_created(&self) -> bool {
@@ -372,11 +366,6 @@ impl Record {
     /// Its missing results.
     pub(crate) fn uncollected(&self) -> Option<&Uncollected> {
         self.state.remote()?.uncollected.as_ref()
-    }
-
-    /// How often its results were requested without getting all of them.
-    pub(crate) fn fetches(&self) -> u32 {
-        self.state.remote().map_or(0, |remote| remote.fetches)
     }
 
     /// Whether its results must show that it is ours.
