@@ -40,10 +40,8 @@ impl LlmManager {
             _ => Error::cancelled(),
         };
         // Even if the results cannot be read.
-        let noted = self
-            .budget
-            .as_ref()
-            .map(|it| queue.note_spent(process, it, before));
+        let budget = self.budget.as_ref();
+        let noted = budget.map(|budget| queue.note_spent(process, budget, before));
         let (outcomes, missing) = outcomes(&queue, process, requests, &why_not)?;
         let unnoted = noted.and_then(Result::err).map(StopReason::Fatal);
         let stop = stop.filter(|_| missing > 0 || !began).or(unnoted);

@@ -103,9 +103,8 @@ impl ClaimPlan {
         if !self.batch_overview.none_waiting.load(Ordering::SeqCst) {
             return Ok(false);
         }
-        let waiting = self
-            .store
-            .waiting_jobs(COMPLETION_KIND, &self.processes, self.wall)?;
+        let (store, processes) = (&self.store, &self.processes);
+        let waiting = store.waiting_jobs(COMPLETION_KIND, processes, self.wall)?;
         Ok(!waiting.is_empty())
     }
 

@@ -101,21 +101,8 @@ impl Controls {
         self.wake();
     }
 
-    /// Sends prompts through a route, direct ones too.
-    pub(crate) fn set_completions(&self, setup: &mut WorkerSetup, route: Route<'static>) {
-        let names = [COMPLETION_KIND, DIRECT_COMPLETION_KIND];
-        self.set_prompts(setup, &names, RequestTask::Complete, route);
-    }
-
-    /// Sends texts to embed through a route; without one, this worker takes none any more.
-    pub(crate) fn set_embeddings(&self, setup: &mut WorkerSetup, route: Option<Route<'static>>) {
-        match route {
-            Some(route) => self.set_prompts(setup, &[EMBEDDING_KIND], RequestTask::Embed, route),
-            None => setup.remove_kind(EMBEDDING_KIND),
-        }
-    }
-
-    fn set_prompts(
+    /// Sends prompts of these kinds through a route.
+    pub(crate) fn set_prompts(
         &self,
         setup: &mut WorkerSetup,
         names: &[&str],

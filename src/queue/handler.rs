@@ -16,7 +16,7 @@ use crate::engine::run::panicked;
 
 use super::host::JobQueue;
 use super::info::{ParentJob, ProcessInfo};
-use super::job::{Job, JobResult, JobState, ProcessState};
+use super::job::{Job, JobResult, ProcessState};
 use super::store::{ClaimedJob, Store};
 
 /// A job that a handler processes. Its `Debug` output omits the payload.
@@ -316,25 +316,6 @@ impl Children {
             return Ok(None);
         }
         Ok(Some(results))
-    }
-
-    /// The outcome of any other job of the queue; `None` while it has none.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Invalid`] if the job does not exist, or its result was consumed; or if the queue
-    /// could not be read.
-    pub fn outcome(&self, job: JobId) -> Result<Option<JobState>, Error> {
-        match self.queue.job(job)? {
-            Some(state) if state.status.is_final() => Ok(Some(state)),
-            Some(state) => {
-                self.look_again(state.created_at);
-                Ok(None)
-            }
-            None => {
-                let why = format!("the job {job} does not exist, or its result was fetched");
-                Err(Error::new(ErrorKind::Invalid, why))
-            }
-        }
     }
 
     /// Sets the wait for jobs that started at `since`.

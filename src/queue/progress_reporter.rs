@@ -163,9 +163,8 @@ impl ProgressReporter {
         let (now, wall) = (self.controls.clock.now(), self.controls.clock.wall());
         let all = self.reported.values().chain(&snapshot.changed);
         let any = all.map(|process| process.counts.at_provider).max() > Some(0);
-        let due = self
-            .batches_looked_at
-            .is_none_or(|at| now.since(at) >= LOOK_INTERVAL);
+        let looked_at = self.batches_looked_at;
+        let due = looked_at.is_none_or(|at| now.since(at) >= LOOK_INTERVAL);
         if !any || !due {
             return;
         }
@@ -193,13 +192,10 @@ impl ProgressReporter {
     /// Adds changes by others. The first check includes all processes.
     fn look_at_processes(&mut self, snapshot: &mut Snapshot) {
         let now = self.controls.clock.now();
-        let due = self
-            .processes_looked_at
-            .is_none_or(|(at, _)| now.since(at) >= LOOK_INTERVAL);
-        if !due
-            || !self.controls.written.swap(false, Ordering::SeqCst)
-                && self.processes_looked_at.is_some()
-        {
+        let looked_at = self.processes_looked_at;
+        let due = looked_at.is_none_or(|(at, _)| now.since(at) >= LOOK_INTERVAL);
+        let written = &self.controls.written;
+        if !due || !written.swap(false, Ordering::SeqCst) && looked_at.is_some() {
             return;
         }
         let wall = self.controls.clock.wall();

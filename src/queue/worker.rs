@@ -13,6 +13,7 @@ use crate::base::{Context, Error, ErrorKind, ProcessId};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::run::Waker;
 use crate::llm::batch::{BatchAccount, BatchClient, BatchClients};
+use crate::llm::params::RequestTask;
 use crate::llm::route::Route;
 use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
@@ -23,7 +24,7 @@ use super::budgets::Budgets;
 use super::controls::{Controls, FixedOptions, Follower, MOST_SLOTS, WorkerLimits};
 use super::handler::Handler;
 use super::host::JobQueue;
-use super::job::{COMPLETION_KIND, EMBEDDING_KIND};
+use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::{JobKinds, Kind, ModelCall};
 use super::kinds::{Kinds, WorkerSettings};
 use super::worker_run::{WorkerReport, WorkerRun};
@@ -322,9 +323,15 @@ impl Worker {
             setup.batches = self.batches;
             setup.batch_clients = self.batch_clients;
             if let Some(route) = self.completions {
-                controls.set_completions(setup, route);
+                let names = [COMPLETION_KIND, DIRECT_COMPLETION_KIND];
+                controls.set_prompts(setup, &names, RequestTask::Complete, route);
             }
-            controls.set_embeddings(setup, self.embeddings);
+            match self.embeddings {
+                Some(route) => {
+                    controls.set_prompts(setup, &[EMBEDDING_KIND], RequestTask::Embed, route);
+                }
+                None => setup.remove_kind(EMBEDDING_KIND),
+            }
             if let Some((route, calls)) = self.model_calls {
                 controls.set_model_calls(setup, route, calls);
             }

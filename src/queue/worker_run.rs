@@ -173,10 +173,8 @@ impl WorkerRun {
             overview: controls.batch_overview.clone(),
             observer: plan.observer.clone(),
         });
-        controls
-            .batch_overview
-            .not_scanned
-            .store(true, Ordering::SeqCst);
+        let not_scanned = &controls.batch_overview.not_scanned;
+        not_scanned.store(true, Ordering::SeqCst);
         // The poller itself writes, so its writes must not wake it.
         let wake = || controls.nudge();
         let (polling, stop) = bounded::<()>(0);
@@ -369,9 +367,8 @@ fn snapshot(dispatcher: &mut Dispatcher<StoreWork>, controls: &Controls, now: Ti
     let limited_by = dispatcher.limited_by(now);
     let in_flight = dispatcher.counters().in_flight;
     let permits = controls.permits.load(Ordering::SeqCst);
-    controls
-        .all_busy
-        .store(in_flight >= permits, Ordering::SeqCst);
+    let all_busy = &controls.all_busy;
+    all_busy.store(in_flight >= permits, Ordering::SeqCst);
     let work = &dispatcher.work;
     let stuck = dispatcher.settle_error();
     let stuck = stuck.or(work.backlog.trouble.as_ref());

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::base::random::Random;
 use crate::base::{Clock, Context, Error, ErrorKind, Time};
-use crate::llm::batch::{BatchAccount, BatchClient, BatchClients, BatchIntent, BatchStage};
+use crate::llm::batch::{BatchAccount, BatchClient, BatchClients};
 use crate::observe::jobs::{EndedJob, JobObserver};
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::kinds::{Kinds, LiveSetup, WorkerSetup};
@@ -17,7 +17,7 @@ use crate::queue::store::{Settlement, Store, WorkerId};
 
 use super::machine::{Facts, Record, is_cut_off};
 use super::settings::BatchSettings;
-use super::spool::{InputFile, Spool};
+use super::spool::Spool;
 
 /// State that the threads of the batch strategy share.
 pub(crate) struct BatchContext {
@@ -56,18 +56,6 @@ impl BatchContext {
             }
         }
         Ok(())
-    }
-
-    /// Performs the next step of the submission of a batch.
-    pub(crate) fn advance(
-        &self,
-        client: &dyn BatchClient,
-        intent: &BatchIntent,
-        stage: &BatchStage,
-        ctx: &Context,
-    ) -> Result<BatchStage, Error> {
-        let mut input = InputFile(self.spool.input(&intent.label));
-        client.advance(intent, stage, &mut input, ctx)
     }
 }
 

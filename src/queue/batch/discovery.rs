@@ -20,17 +20,14 @@ impl Poller<'_> {
     /// Reads the store if there may be something new.
     pub(super) fn scan_store(&mut self) {
         let now = self.clock.now();
-        let is_recent = self
-            .scanned_at
-            .is_some_and(|at| now.since(at) < BETWEEN_SCANS);
+        let scanned = self.scanned_at;
+        let is_recent = scanned.is_some_and(|at| now.since(at) < BETWEEN_SCANS);
         let due = self.scan_at.is_some_and(|at| at <= now);
-        if is_recent || !due && !self.options.control.store_changed.load(Ordering::SeqCst) {
+        let store_changed = &self.options.control.store_changed;
+        if is_recent || !due && !store_changed.load(Ordering::SeqCst) {
             return;
         }
-        self.options
-            .control
-            .store_changed
-            .store(false, Ordering::SeqCst);
+        store_changed.store(false, Ordering::SeqCst);
         self.scanned_at = Some(now);
         self.scan_at = None;
         let adopted = self.adopt();
@@ -170,12 +167,8 @@ impl Poller<'_> {
         if self.options.context.kinds.prompt_route().is_none() {
             return Ok(());
         }
-        let wall = self.clock.wall();
-        let waiting = self.options.context.store.waiting_jobs(
-            COMPLETION_KIND,
-            self.options.processes,
-            wall,
-        )?;
+        let (store, wall) = (&self.options.context.store, self.clock.wall());
+        let waiting = store.waiting_jobs(COMPLETION_KIND, self.options.processes, wall)?;
         let is_empty = waiting.is_empty();
         self.scan_at = None;
         let has_started = self.start_batches(&client, waiting, now)?;
@@ -217,10 +210,8 @@ impl Poller<'_> {
             };
             let model = client.model_for(&named);
             let place = (Some(group.process_id), group.lane.clone());
-            let is_divided = self
-                .halves
-                .get(&place)
-                .is_some_and(|sizes| !sizes.is_empty());
+            let halves = self.halves.get(&place);
+            let is_divided = halves.is_some_and(|sizes| !sizes.is_empty());
             let full = is_divided || group.due >= client.limits().requests as u64;
             let linger = if full { since } else { since.after(LINGER) };
             let from = linger.max(held.unwrap_or(linger));

@@ -12,8 +12,9 @@ use crate::llm::batch::BatchClient;
 use crate::queue::store::BatchNo;
 
 use super::collect::{collect, settle_items};
-use super::machine::{Effect, Event, Facts, Input, ItemEnds, Record, State, Step, apply, next};
+use super::machine::{Effect, Event, Facts, ItemEnds, Record, State, Step, apply, next};
 use super::poller::{Group, OwnedBatch, Poller, RETRY_AFTER, Unsaved};
+use super::spool::InputFile;
 use super::transfer::{PANICKED, Transfer, caught};
 use super::write_input::write_input;
 
@@ -163,7 +164,7 @@ impl Poller<'_> {
         self.feed(no, event);
     }
 
-    /// Uploads the input or creates the batch, after the record says so. Steps that send the input are long.
+    /// Uploads the input or creates the batch, after the record says so.
     fn submit(&mut self, no: BatchNo, client: &Arc<dyn BatchClient>) {
         let Some(open) = self.batches.get(&no) else {
             return;
@@ -171,7 +172,6 @@ impl Poller<'_> {
         let State::Sending(sending) = open.record.state.clone() else {
             return;
         };
-        let sends_input = sending.input == Input::Local;
         // If only their times distinguish batches, they are created one after the other.
         let creates_alone = sending.creates(open.uploads) && !open.uploads;
         if creates_alone && self.may_another_be_created(no) {
@@ -192,18 +192,11 @@ impl Poller<'_> {
             return;
         }
         let stage = sending.input.stage();
-        if sends_input {
-            return self.transfer(no, client, Event::Submitted, move |batch| {
-                let (client, intent) = (&**batch.client, &batch.record.intent);
-                batch.context.advance(client, intent, &stage, batch.ctx)
-            });
-        }
-        let Some(open) = self.batches.get(&no) else {
-            return;
-        };
-        let (context, intent) = (&self.options.context, &open.record.intent);
-        let answer = context.advance(&**client, intent, &stage, self.options.ctx);
-        self.feed(no, Event::Submitted(answer));
+        self.transfer(no, client, Event::Submitted, move |batch| {
+            let mut input = InputFile(batch.context.spool.input(batch.label()));
+            let intent = &batch.record.intent;
+            batch.client.advance(intent, &stage, &mut input, batch.ctx)
+        });
     }
 
     /// Whether another batch of this account, of any worker, may be created at any moment.

@@ -150,23 +150,16 @@ impl<'a> Poller<'a> {
         let cancelled = self.options.ctx.cancel_signal();
         self.clock.on_jump(Box::new(self.options.control.waker()));
         self.sweep();
-        let (woken, done) = (
-            self.options.control.woken.clone(),
-            self.options.transfers.done.clone(),
-        );
+        let woken = self.options.control.woken.clone();
+        let done = self.options.transfers.done.clone();
         loop {
             self.receive_answers();
             if self.options.ctx.is_cancelled() {
                 break;
             }
             self.turn();
-            let wait = match self.next_due() {
-                Some(due) => match self.clock.real_wait(due) {
-                    Some(wait) => after(wait.min(Duration::from_secs(60))),
-                    None => never(),
-                },
-                None => never(),
-            };
+            let wait = self.next_due().and_then(|due| self.clock.real_wait(due));
+            let wait = wait.map_or_else(never, |wait| after(wait.min(Duration::from_secs(60))));
             select! {
                 recv(stop) -> _ => break,
                 recv(cancelled.receiver) -> _ => {}
@@ -182,12 +175,8 @@ impl<'a> Poller<'a> {
 
     /// Does everything that is due.
     pub(crate) fn turn(&mut self) {
-        if self
-            .options
-            .control
-            .settings_changed
-            .swap(false, Ordering::SeqCst)
-        {
+        let control = self.options.control;
+        if control.settings_changed.swap(false, Ordering::SeqCst) {
             for no in self.batches.keys().copied().collect::<Vec<_>>() {
                 self.feed(no, Event::Recheck);
             }
@@ -220,24 +209,17 @@ impl<'a> Poller<'a> {
 
     /// When the next step is due, if that is known.
     pub(crate) fn next_due(&self) -> Option<Time> {
-        let idle = self
-            .batches
-            .values()
-            .filter(|open| !open.busy && open.unsaved.is_none());
+        let all = || self.batches.values();
+        let idle = all().filter(|open| !open.busy && open.unsaved.is_none());
         let due = idle.map(|open| {
             let paused = self.accounts.paused_until(&open.record.account);
             paused.map_or(open.due, |until| open.due.max(until))
         });
-        let unsaved = self
-            .batches
-            .values()
-            .filter_map(|open| open.unsaved.as_ref());
+        let unsaved = all().filter_map(|open| open.unsaved.as_ref());
         let due = due.chain(unsaved.map(|unsaved| unsaved.retry_at));
         let changed = self.options.control.store_changed.load(Ordering::SeqCst);
-        let look = changed.then(|| {
-            self.scanned_at
-                .map_or(Time::ZERO, |at| at.after(BETWEEN_SCANS))
-        });
+        let scanned = self.scanned_at.map(|at| at.after(BETWEEN_SCANS));
+        let look = changed.then(|| scanned.unwrap_or(Time::ZERO));
         due.chain(self.scan_at).chain(look).min()
     }
 
@@ -250,11 +232,8 @@ impl<'a> Poller<'a> {
 
     /// Batches with unsaved state that is to be recorded by then.
     pub(super) fn unsaved(&self, by: Time) -> Vec<BatchNo> {
-        let due = |open: &&OwnedBatch| {
-            open.unsaved
-                .as_ref()
-                .is_some_and(|what| what.retry_at <= by)
-        };
+        let is_due = |what: &Unsaved| what.retry_at <= by;
+        let due = |open: &&OwnedBatch| open.unsaved.as_ref().is_some_and(is_due);
         let due = self.batches.values().filter(due);
         due.map(|open| open.batch.no).collect()
     }

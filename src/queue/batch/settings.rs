@@ -107,10 +107,8 @@ impl BatchSettings {
     ) -> Duration {
         let least = self.poll_interval.unwrap_or(SOONEST / 2);
         let own = least.saturating_mul(1 << failures.saturating_sub(1).min(16));
-        let longest = match self.poll_interval {
-            Some(exact) => LATEST.min(exact.saturating_mul(20)),
-            None => LATEST,
-        };
+        let longest = |exact: Duration| LATEST.min(exact.saturating_mul(20));
+        let longest = self.poll_interval.map_or(LATEST, longest);
         let asked = asked.unwrap_or_default().min(MOST_ASKED);
         lengthened(own.min(longest).max(asked), jitter)
     }

@@ -11,7 +11,6 @@ use crate::llm::outcome::Outcome;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
-use crate::llm::route::Route;
 use crate::llm::{spending, structured_output};
 use crate::queue::history::{History, Moment};
 use crate::queue::job::Spent;
@@ -115,8 +114,7 @@ impl BatchContext {
         error: Error,
     ) -> ClaimOutcome {
         tries.count(&error);
-        let route = self.kinds.prompt_route();
-        let steps = route.as_ref().map_or(1, |route| route.steps());
+        let steps = self.kinds.prompt_route().map_or(1, |route| route.steps());
         let more = usize::from(tries.step) + 1 < steps;
         let (now, wall) = (self.clock.now(), self.clock.wall());
         let jitter = self.jitter.lock().share();
@@ -144,7 +142,7 @@ impl BatchContext {
                 };
             }
         };
-        let names = |step| self.asked(claimed, route.as_deref(), batch, step);
+        let names = |step| self.asked(claimed, batch, step);
         let at = Moment { now, wall };
         history.failed(&error, tries, names, at);
         ClaimOutcome::Retry {
@@ -159,14 +157,8 @@ impl BatchContext {
 
     /// The provider and model of a step. For the batch's own step it is the batch's provider, even if the route has
     /// changed.
-    fn asked(
-        &self,
-        claimed: &ClaimedJob,
-        route: Option<&Route<'_>>,
-        batch: &Record,
-        step: u8,
-    ) -> (String, Option<String>) {
-        match route {
+    fn asked(&self, claimed: &ClaimedJob, batch: &Record, step: u8) -> (String, Option<String>) {
+        match self.kinds.prompt_route() {
             Some(route) if step != claimed.lane.step => {
                 let named = Request {
                     model: claimed.lane.name.clone(),

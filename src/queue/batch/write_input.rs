@@ -29,7 +29,7 @@ pub(crate) fn write_input(batch: &Transfer<'_>, limits: BatchLimits) -> Result<W
         limits,
         draft: context.spool.draft(context.spool.input(batch.label()))?,
         written: Written::default(),
-        held: Held::default(),
+        held: (0, 0),
     };
     let (store, worker) = (&context.store, context.worker);
     let (mut after, mut most) = (None, FIRST_MOVED);
@@ -67,7 +67,8 @@ struct Input<'c> {
     limits: BatchLimits,
     draft: Draft,
     written: Written,
-    held: Held,
+    /// What its jobs can cost at most, in picodollars, and their number, which the store knows before it is sent.
+    held: (u64, usize),
 }
 
 /// What becomes of a job.
@@ -87,7 +88,7 @@ impl Input<'_> {
         let mut full = None;
         let mut rest = jobs;
         while let (Some(first), None) = (rest.first(), full) {
-            let (affordable, unbounded) = self.held.add(self.batch, rest)?;
+            let (affordable, unbounded) = self.hold(rest)?;
             if affordable == 0 {
                 full = Some(first.receipt.job - 1);
             }
@@ -143,31 +144,11 @@ impl Input<'_> {
         written.items += 1;
         Ok(Place::Written)
     }
-}
 
-fn too_long(bytes: u64, most: u64) -> Error {
-    let why = format!("the request has {bytes} bytes; the limit of a batch is {most}");
-    Error::new(ErrorKind::Invalid, why)
-}
-
-// What a batch may cost is written to the store before it is sent.
-
-/// What the jobs of a batch can cost at most, in picodollars.
-#[derive(Default)]
-pub(super) struct Held {
-    picos: u64,
-    jobs: usize,
-}
-
-impl Held {
-    /// Adds these jobs of a batch. Returns how many of the first ones are affordable, and the error of the last of them, if
-    /// its request has no upper bound.
-    pub(super) fn add(
-        &mut self,
-        batch: &Transfer<'_>,
-        jobs: &[ClaimedJob],
-    ) -> Result<(usize, Option<Error>), Error> {
-        let (context, record) = (batch.context, batch.record);
+    /// Reserves what these jobs can cost. Returns how many of the first ones are affordable, and the error of the last of
+    /// them, if its request has no upper bound.
+    fn hold(&mut self, jobs: &[ClaimedJob]) -> Result<(usize, Option<Error>), Error> {
+        let (context, record) = (self.batch.context, self.batch.record);
         if jobs.first().is_none_or(|job| job.budget.is_none()) {
             return Ok((jobs.len(), None));
         }
@@ -191,13 +172,18 @@ impl Held {
                 }
             }
         }
-        let before = (self.picos, self.jobs);
-        let fits = (context.store).hold_batch(context.worker, batch.no, before, &needed)?;
-        self.picos += needed[..fits].iter().sum::<u64>();
-        self.jobs += fits;
+        let store = &context.store;
+        let fits = store.hold_batch(context.worker, self.batch.no, self.held, &needed)?;
+        self.held.0 += needed[..fits].iter().sum::<u64>();
+        self.held.1 += fits;
         Ok(match unbounded {
             Some(error) if fits == needed.len() => (fits + 1, Some(error)),
             _ => (fits, None),
         })
     }
+}
+
+fn too_long(bytes: u64, most: u64) -> Error {
+    let why = format!("the request has {bytes} bytes; the limit of a batch is {most}");
+    Error::new(ErrorKind::Invalid, why)
 }

@@ -387,9 +387,8 @@ impl Execution {
         if self.queue.peek(self.process, 1)?.is_empty() {
             return Ok(());
         }
-        let _alone = self
-            .queue
-            .lock_results(self.process, "a run, to its output")?;
+        let who = "a run, to its output";
+        let _alone = self.queue.lock_results(self.process, who)?;
         loop {
             let mut chunk = self.queue.peek(self.process, CHUNK)?;
             let counts = self.queue.process(self.process)?.map(|now| now.counts);

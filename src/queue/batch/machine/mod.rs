@@ -15,8 +15,6 @@ pub(super) mod tests;
 
 pub(super) use apply::apply;
 pub(crate) use apply::is_cut_off;
-pub(super) use event::{Collected, Event, Facts, ItemsSettled, Refusals, Written};
-pub(super) use event::{Effect, ItemEnds};
-pub(super) use event::{Step, next};
-pub(super) use state::{Input, Results, State};
-pub(super) use state::{Record, key, new_label, number};
+pub(super) use event::{Collected, Effect, Event, Facts, ItemEnds, ItemsSettled, Refusals};
+pub(super) use event::{Step, Written, next};
+pub(super) use state::{Record, Results, State, key, new_label, number};
