@@ -42,38 +42,26 @@ pub struct JobLog {
 /// one.
 #[derive(Debug, Clone, Default)]
 pub struct Finished {
-    left: HashMap<[u8; 16], Ends>,
+    /// Number of successes and of failures of each.
+    left: HashMap<[u8; 16], [u64; 2]>,
     taken: u64,
     failed: u64,
 }
 
-/// Number of ends of a command.
-#[derive(Debug, Clone, Copy, Default)]
-struct Ends {
-    succeeded: u64,
-    failed: u64,
-}
-
 impl Finished {
-    fn add(&mut self, key: [u8; 16], succeeded: bool) {
-        let ends = self.left.entry(key).or_default();
-        ends.succeeded += u64::from(succeeded);
-        ends.failed += u64::from(!succeeded);
-    }
-
     /// Whether the log has this command, which is then counted off; successful ones are counted off first.
     pub fn take(&mut self, job: &CommandJob) -> bool {
-        let Some(ends) = self.left.get_mut(&key(&logged(&job.text_bytes()))) else {
+        let ends = self.left.get_mut(&key(&logged(&job.text_bytes())));
+        let Some(kind) = ends
+            .as_ref()
+            .and_then(|ends| ends.iter().position(|n| *n > 0))
+        else {
             return false;
         };
-        if ends.succeeded > 0 {
-            ends.succeeded -= 1;
-        } else if ends.failed > 0 {
-            ends.failed -= 1;
-            self.failed += 1;
-        } else {
-            return false;
+        if let Some(ends) = ends {
+            ends[kind] -= 1;
         }
+        self.failed += kind as u64;
         self.taken += 1;
         true
     }
@@ -90,8 +78,7 @@ impl Finished {
 
     /// Number of commands that were not counted off.
     pub fn left(&self) -> u64 {
-        let left = self.left.values();
-        left.map(|ends| ends.succeeded + ends.failed).sum()
+        self.left.values().flatten().sum()
     }
 }
 
@@ -107,34 +94,28 @@ impl JobLog {
         // If a command ran several times under one number, its last run counts.
         let mut ended: HashMap<(u64, [u8; 16]), bool> = HashMap::new();
         let read = |line: &[u8], whole: bool| {
-            if !whole {
-                let torn = match lines {
-                    0 => HEADER.starts_with(line),
-                    _ => begins_as_line(line),
-                };
-                return if torn {
-                    Ok(Tail::Torn)
-                } else {
-                    Err(no_log(path, lines + 1))
-                };
-            }
             lines += 1;
-            if lines == 1 {
-                return if line == HEADER {
+            match (lines, whole) {
+                (1, true) if line == HEADER => Ok(Tail::Line),
+                (2.., true) => {
+                    let parsed = parse(line).ok_or_else(|| no_log(path, lines))?;
+                    let (seq, succeeded, command) = parsed;
+                    ended.insert((seq, key(command)), succeeded);
                     Ok(Tail::Line)
-                } else {
-                    Err(no_log(path, 1))
-                };
+                }
+                (1, false) if HEADER.starts_with(line) => {
+                    lines = 0;
+                    Ok(Tail::Torn)
+                }
+                (2.., false) if begins_as_line(line) => Ok(Tail::Torn),
+                _ => Err(no_log(path, lines)),
             }
-            let (seq, succeeded, command) = parse(line).ok_or_else(|| no_log(path, lines))?;
-            ended.insert((seq, key(command)), succeeded);
-            Ok(Tail::Line)
         };
         let file = LineFile::open(path, read)?;
         let mut finished = Finished::default();
         for ((_, key), succeeded) in ended {
             if succeeded || resume == Resume::Ended {
-                finished.add(key, succeeded);
+                finished.left.entry(key).or_default()[usize::from(!succeeded)] += 1;
             }
         }
         Ok(Self {

@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 use std::ffi::{OsStr, OsString};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use batchwright::StopReason;
 use batchwright::progress::Timestamp;
-use serde::ser::Error as _;
+use serde::ser::{Error as _, SerializeMap};
 use serde::{Serialize, Serializer};
 
 use super::output::{Output, shown};
@@ -299,77 +298,47 @@ impl JobRecord {
     }
 }
 
-#[derive(Serialize)]
-struct RecordLine<'a> {
-    id: &'a str,
-    seq: u64,
-    success: bool,
-    command: Vec<String>,
-    text: String,
-    file: Option<String>,
-    line: Option<u64>,
-    status: JobStatus,
-    attempts: u32,
-    result: Option<ResultLine>,
-    error: Option<&'a JobError>,
-}
-
-#[derive(Serialize)]
-struct ResultLine {
-    exit_code: Option<i32>,
-    signal: Option<i32>,
-    start: i64,
-    duration_ms: f64,
-    stdout: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stdout_base64: Option<String>,
-    stderr: String,
-    stdout_bytes: u64,
-    stderr_bytes: u64,
-    truncated: bool,
-}
-
-impl ResultLine {
-    fn of(result: &CommandResult) -> io::Result<Self> {
-        let (stdout, stderr) = (&result.stdout, &result.stderr);
-        let (out, err) = (stdout.kept()?, stderr.kept()?);
-        let out_text = shown(&out, stdout.lost() > 0);
+impl Serialize for CommandResult {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (stdout, stderr) = (&self.stdout, &self.stderr);
+        let out = stdout.kept().map_err(S::Error::custom)?;
+        let err = stderr.kept().map_err(S::Error::custom)?;
+        let text = shown(&out, stdout.lost() > 0);
+        let mut line = serializer.serialize_map(None)?;
+        line.serialize_entry("exit_code", &self.exit_code)?;
+        line.serialize_entry("signal", &self.signal)?;
+        line.serialize_entry("start", &self.start.0)?;
+        let duration_ms = (self.duration.as_secs_f64() * 1e6).round() / 1e3;
+        line.serialize_entry("duration_ms", &duration_ms)?;
+        line.serialize_entry("stdout", &text)?;
         // Bytes that are not UTF-8, beside a character that was cut off.
-        let is_bytes = !out.starts_with(out_text.as_bytes());
-        Ok(Self {
-            exit_code: result.exit_code,
-            signal: result.signal,
-            start: result.start.0,
-            duration_ms: (result.duration.as_secs_f64() * 1e6).round() / 1e3,
-            stdout_base64: is_bytes.then(|| STANDARD.encode(&out)),
-            stdout: out_text,
-            stderr: shown(&err, stderr.lost() > 0),
-            stdout_bytes: stdout.total(),
-            stderr_bytes: stderr.total(),
-            truncated: stdout.lost() + stderr.lost() > 0,
-        })
+        if !out.starts_with(text.as_bytes()) {
+            line.serialize_entry("stdout_base64", &STANDARD.encode(&out))?;
+        }
+        line.serialize_entry("stderr", &shown(&err, stderr.lost() > 0))?;
+        line.serialize_entry("stdout_bytes", &stdout.total())?;
+        line.serialize_entry("stderr_bytes", &stderr.total())?;
+        line.serialize_entry("truncated", &(stdout.lost() + stderr.lost() > 0))?;
+        line.end()
     }
 }
 
 impl Serialize for JobRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let result = self.result.as_ref().map(ResultLine::of).transpose();
-        let words = self.job.command().iter();
-        RecordLine {
-            id: &self.job.id(),
-            seq: self.job.seq(),
-            success: self.status == JobStatus::Completed,
-            command: words
-                .map(|word| word.to_string_lossy().into_owned())
-                .collect(),
-            text: self.job.text(),
-            file: (self.job.file()).map(|file| file.to_string_lossy().into_owned()),
-            line: self.job.line(),
-            status: self.status,
-            attempts: self.attempts,
-            result: result.map_err(S::Error::custom)?,
-            error: self.error.as_ref(),
-        }
-        .serialize(serializer)
+        let job = &self.job;
+        let words = job.command().iter().map(|word| word.to_string_lossy());
+        let mut line = serializer.serialize_map(None)?;
+        line.serialize_entry("id", &job.id())?;
+        line.serialize_entry("seq", &job.seq())?;
+        line.serialize_entry("success", &(self.status == JobStatus::Completed))?;
+        line.serialize_entry("command", &words.collect::<Vec<_>>())?;
+        line.serialize_entry("text", &job.text())?;
+        line.serialize_entry("file", &job.file().map(Path::to_string_lossy))?;
+        line.serialize_entry("line", &job.line())?;
+        line.serialize_entry("status", &self.status)?;
+        line.serialize_entry("attempts", &self.attempts)?;
+        line.serialize_entry("result", &self.result)?;
+        line.serialize_entry("error", &self.error)?;
+        line.end()
     }
 }

@@ -477,7 +477,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// The record of a command that has ended, or will never start. If it stops the run, that is initiated here.
+    /// The record of a command that has ended, or will never start.
     fn record(&self, end: TaskEnd<Task, ()>) -> JobRecord {
         let (result, last_error) = end.task.last.into_inner();
         let (status, error) = match end.result {
@@ -494,10 +494,6 @@ impl<'a> Run<'a> {
                 _ => (JobStatus::Failed, last_error),
             },
         };
-        let ends_run = |error: &JobError| self.ends_run(error);
-        if status == JobStatus::Failed && error.as_ref().is_some_and(ends_run) {
-            self.stop_starts();
-        }
         JobRecord {
             job: end.task.job,
             status,

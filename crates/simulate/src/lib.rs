@@ -102,7 +102,7 @@ pub use embed::embedding;
 pub use ledger::SimStats;
 pub use speech::speech;
 pub use trouble::Trouble;
-pub use vendor::{UnknownName, Vendor};
+pub use vendor::Vendor;
 
 use batch::Store;
 use gate::Gate;

@@ -59,15 +59,9 @@ impl Maker<'_> {
         }
         let choices = schema["anyOf"].as_array().or(schema["oneOf"].as_array());
         // Where a schema contains itself, the way out is usually the last choice.
-        let choice = |list: &'_ Vec<Value>| {
-            if deep {
-                list.last().cloned()
-            } else {
-                list.first().cloned()
-            }
-        };
-        if let Some(choice) = choices.and_then(choice) {
-            return self.make(&choice, depth + 1);
+        let choice = choices.and_then(|list| if deep { list.last() } else { list.first() });
+        if let Some(choice) = choice {
+            return self.make(choice, depth + 1);
         }
         match kind(schema) {
             "object" => self.object(schema, depth),
@@ -89,7 +83,6 @@ impl Maker<'_> {
         }
     }
 
-    /// An object, with the fields of all parts that its schema is put together from.
     fn object(&mut self, schema: &Value, depth: usize) -> Value {
         let mut out = Map::new();
         let required: Vec<_> = list(&schema["required"])
@@ -103,29 +96,10 @@ impl Maker<'_> {
         for name in required {
             out.entry(name).or_insert(Value::Null);
         }
-        for part in list(&schema["allOf"]) {
-            match self.make(part, depth + 1) {
-                Value::Object(more) => out.extend(more),
-                other => return other,
-            }
-        }
         Value::Object(out)
     }
 
     fn string(&mut self, schema: &Value) -> String {
-        let formatted = match schema["format"].as_str() {
-            Some("date-time") => "2026-01-02T03:04:05Z",
-            Some("date") => "2026-01-02",
-            Some("time") => "03:04:05Z",
-            Some("email") => "sim@example.com",
-            Some("uri") => "https://example.com/",
-            Some("uuid") => "00000000-0000-4000-8000-000000000000",
-            Some("ipv4") => "127.0.0.1",
-            _ => "",
-        };
-        if !formatted.is_empty() {
-            return formatted.to_owned();
-        }
         let text = self.text.take().unwrap_or("text");
         let least = schema["minLength"].as_u64().unwrap_or(0).min(1 << 20) as usize;
         let most = schema["maxLength"].as_u64().unwrap_or(u64::MAX) as usize;
@@ -140,7 +114,7 @@ fn kind(schema: &Value) -> &str {
     match &schema["type"] {
         Value::String(kind) => kind,
         Value::Array(kinds) => kinds.first().and_then(Value::as_str).unwrap_or("null"),
-        _ if schema.get("properties").or(schema.get("allOf")).is_some() => "object",
+        _ if schema.get("properties").is_some() => "object",
         _ if schema.get("items").is_some() => "array",
         _ => "string",
     }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use strum::VariantArray;
 
-use super::vendor::UnknownName;
+use super::vendor::named;
 
 /// One way in which a provider can fail a call.
 ///
@@ -177,10 +177,10 @@ impl Form {
 }
 
 impl FromStr for Trouble {
-    type Err = UnknownName;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Trouble, UnknownName> {
-        UnknownName::find("trouble", text, Trouble::ALL, Trouble::name)
+    fn from_str(text: &str) -> Result<Trouble, String> {
+        named("trouble", text, Trouble::ALL, Trouble::name)
     }
 }
 

@@ -1,7 +1,6 @@
 //! The services with OpenAI's API, each with its own variant of it: a row in `rules/vendors.json`.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::str::FromStr;
 use std::sync::LazyLock;
 
@@ -67,40 +66,27 @@ impl Vendor {
 }
 
 impl FromStr for Vendor {
-    type Err = UnknownName;
+    type Err = String;
 
-    fn from_str(text: &str) -> Result<Vendor, UnknownName> {
-        UnknownName::find("vendor", text, Vendor::ALL, Vendor::name)
+    fn from_str(text: &str) -> Result<Vendor, String> {
+        named("vendor", text, Vendor::ALL, Vendor::name)
     }
 }
 
-/// A name that is no [`Vendor`] or no [`Trouble`](super::Trouble); its message lists the names that are.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct UnknownName(String);
-
-impl UnknownName {
-    pub(super) fn find<T: Copy>(
-        what: &str,
-        text: &str,
-        all: &[T],
-        name: impl Fn(T) -> &'static str,
-    ) -> Result<T, UnknownName> {
-        let found = all.iter().copied().find(|one| name(*one) == text);
-        found.ok_or_else(|| {
-            let known: Vec<_> = all.iter().map(|one| name(*one)).collect();
-            let known = known.join(", ");
-            UnknownName(format!("unknown {what} \"{text}\"; known ones: {known}"))
-        })
-    }
+/// The variant with this name; the error lists the names that there are.
+pub(super) fn named<T: Copy>(
+    what: &str,
+    text: &str,
+    all: &[T],
+    name: impl Fn(T) -> &'static str,
+) -> Result<T, String> {
+    let found = all.iter().copied().find(|one| name(*one) == text);
+    found.ok_or_else(|| {
+        let known: Vec<_> = all.iter().map(|one| name(*one)).collect();
+        let known = known.join(", ");
+        format!("unknown {what} \"{text}\"; known ones: {known}")
+    })
 }
-
-impl fmt::Display for UnknownName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl std::error::Error for UnknownName {}
 
 /// One vendor's variant of OpenAI's API.
 #[derive(Debug, Deserialize)]

@@ -1,8 +1,9 @@
 //! The arguments of `batchwright simulate`.
 
+use std::str::FromStr;
 use std::time::Duration;
 
-use batchwright_simulate::{Trouble, UnknownName, Vendor};
+use batchwright_simulate::{Trouble, Vendor};
 use clap::Args;
 
 use super::values::{millis, seconds};
@@ -26,7 +27,7 @@ pub struct SimulateArgs {
     ///
     /// openai, xai, groq, mistral, openrouter, deepseek, together, fireworks, deepinfra, cerebras,
     /// nvidia, azure or local [default: accept the requests of all of them]
-    #[arg(long = "as", value_name = "NAME", value_parser = vendor)]
+    #[arg(long = "as", value_name = "NAME", value_parser = Vendor::from_str)]
     pub vendor: Option<Vendor>,
 
     /// Latency of every call
@@ -77,14 +78,10 @@ For example:
   batchwright simulate --port 8080 --rpm 600
   batchwright run prompts.jsonl --base-url http://127.0.0.1:8080/v1 --model m";
 
-fn vendor(text: &str) -> Result<Vendor, String> {
-    text.parse().map_err(|error: UnknownName| error.to_string())
-}
-
 fn trouble(text: &str) -> Result<(Trouble, f64), String> {
     let bad = "write it as KIND=RATE with a rate from 0 to 1, for example error_500=0.05";
     let (kind, rate) = text.split_once('=').ok_or(bad)?;
-    let kind = kind.parse::<Trouble>().map_err(|error| error.to_string())?;
+    let kind = kind.parse::<Trouble>()?;
     match rate.parse::<f64>() {
         Ok(rate) if (0.0..=1.0).contains(&rate) => Ok((kind, rate)),
         _ => Err(bad.to_owned()),
