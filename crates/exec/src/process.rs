@@ -77,8 +77,8 @@ enum Process {
     #[cfg(target_os = "linux")]
     Launched {
         launched: Launched,
-        not_started: Option<NotStarted>,
-        end: Option<End>,
+        /// What the keeper has reported.
+        outcome: Option<Result<End, NotStarted>>,
     },
 }
 
@@ -104,11 +104,8 @@ impl Process {
                 io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => NotStarted::lost(),
                 _ => failed(why),
             })?;
-            return Ok(Self::Launched {
-                launched,
-                not_started: None,
-                end: None,
-            });
+            let outcome = None;
+            return Ok(Self::Launched { launched, outcome });
         }
         let [stdout, stderr] = outputs;
         let mut command = Command::new(&words[0]);
@@ -152,22 +149,22 @@ impl Process {
                 }
             }
             #[cfg(target_os = "linux")]
-            Self::Launched {
-                launched,
-                not_started,
-                end,
-            } => {
-                if event && end.is_none() {
-                    match launched.reply() {
-                        Ok(Reply::Ended { code, signal }) => *end = Some(End { code, signal }),
-                        Ok(Reply::NotStarted { why, scarce }) => {
-                            *not_started = Some(NotStarted::refused(job, why, scarce));
-                            return false;
-                        }
-                        Err(_) => *not_started = Some(NotStarted::lost()),
-                    }
+            Self::Launched { launched, outcome } => {
+                if !event {
+                    return false;
                 }
-                event
+                match launched.reply() {
+                    Ok(Reply::NotStarted { why, scarce }) => {
+                        *outcome = Some(Err(NotStarted::refused(job, why, scarce)));
+                        // Its end is reported, too.
+                        return false;
+                    }
+                    Ok(Reply::Ended { code, signal }) => {
+                        outcome.get_or_insert(Ok(End { code, signal }));
+                    }
+                    Err(_) => *outcome = Some(Err(NotStarted::lost())),
+                }
+                true
             }
         }
     }
@@ -193,20 +190,14 @@ impl Process {
                 })
             }
             #[cfg(target_os = "linux")]
-            Self::Launched {
-                launched,
-                not_started,
-                end,
-            } => {
+            Self::Launched { launched, outcome } => {
+                let outcome = outcome.unwrap_or_else(|| Err(NotStarted::lost()));
                 // The keeper kills the rest of the group before the next command, or after a moment.
-                if let (Some(_), Some(keeper)) = (end, &launcher.keeper) {
+                let is_lost = outcome.as_ref().is_err_and(|why| why.lost);
+                if let Some(keeper) = launcher.keeper.as_ref().filter(|_| !is_lost) {
                     keeper.keep(launched);
                 }
-                match (not_started, end) {
-                    (Some(why), _) => Err(why),
-                    (None, Some(end)) => Ok(end),
-                    (None, None) => Err(NotStarted::lost()),
-                }
+                outcome
             }
         }
     }

@@ -20,32 +20,14 @@ const MOST_JOBS: usize = 10_000;
 pub(crate) fn job_type(
     others: impl Fn() -> Vec<JobType> + Clone + Send + Sync + 'static,
 ) -> JobType {
-    let (checks, prepares) = (others.clone(), others.clone());
+    let members_of = others.clone();
     let handler =
         Handler::with_children(move |job: &RunningJob, children: &Children, _: &Context| {
             process(&others(), job, children)
         });
     JobType::handled(NAME, handler)
         .about("Several jobs of other types as one job, with all their results")
-        .prepare(move |payload| prepared(&prepares(), payload))
-        .check(move |payload| members(&checks(), payload).map(drop))
-}
-
-/// The payload in which the payloads of its jobs are replaced by their prepared form.
-fn prepared(types: &[JobType], mut payload: Value) -> Result<Value, PayloadError> {
-    let jobs = payload.get_mut("jobs").and_then(Value::as_array_mut);
-    for (i, member) in jobs.into_iter().flatten().enumerate() {
-        let name = member.get("type").and_then(Value::as_str);
-        // Errors in the other jobs are reported when they are checked.
-        let Some(one) = types.iter().find(|one| Some(one.name()) == name) else {
-            continue;
-        };
-        if let Some(given) = member.get_mut("payload") {
-            let made = one.prepared(given.take());
-            *given = made.map_err(|error| error.within(&format!("jobs[{i}].payload")))?;
-        }
-    }
-    Ok(payload)
+        .accept(move |payload| members(&members_of(), payload).map(drop))
 }
 
 #[derive(Deserialize)]
@@ -65,13 +47,13 @@ struct Member {
     max_retries: Option<u8>,
 }
 
-/// The jobs of a payload, each with its type.
-fn members(types: &[JobType], payload: &Value) -> Result<Vec<Job>, PayloadError> {
+/// The jobs of a payload. Their payloads are replaced in it by what their types make of them.
+fn members(types: &[JobType], payload: &mut Value) -> Result<Vec<Job>, PayloadError> {
     let members = read::<Payload>(payload)?.jobs;
     check_list("jobs", &members, MOST_JOBS)?;
     let mut seen = HashSet::new();
     let mut jobs = Vec::with_capacity(members.len());
-    for (i, member) in members.into_iter().enumerate() {
+    for (i, mut member) in members.into_iter().enumerate() {
         let path = format!("jobs[{i}]");
         let bad = |field, why: String| PayloadError::new(field, why).within(&path);
         let Some(one) = types.iter().find(|one| one.name() == member.job_type) else {
@@ -79,8 +61,9 @@ fn members(types: &[JobType], payload: &Value) -> Result<Vec<Job>, PayloadError>
             let why = format!("unknown type; known types: {}", names.join(", "));
             return Err(bad("type", why));
         };
-        let job = one.checked(&member.payload);
+        let job = one.accepted(&mut member.payload);
         let mut job = job.map_err(|error| error.within(&format!("{path}.payload")))?;
+        payload["jobs"][i]["payload"] = member.payload;
         let id = member.id.map_or_else(|| i.to_string(), |id| id.0);
         if !seen.insert(id.clone()) {
             return Err(bad("id", format!("{id:?} occurs twice")));
@@ -105,8 +88,8 @@ fn process(
     children: &Children,
 ) -> Result<Option<Value>, Error> {
     let jobs = || {
-        let payload: Value = job.parse()?;
-        Ok(members(types, &payload)?)
+        let mut payload: Value = job.parse()?;
+        Ok(members(types, &mut payload)?)
     };
     let Some(results) = children.gather("jobs", jobs)? else {
         return Ok(None);

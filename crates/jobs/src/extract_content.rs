@@ -1,7 +1,6 @@
 //! `extract_content`: the text of the article on a page, without menus and other surrounding parts.
 
 use std::cell::Cell;
-use std::path::Path;
 
 use dom_query::{Document, NodeId};
 use dom_smoothie::{Config, Readability, TextMode};
@@ -41,14 +40,12 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         handler.within(ModelCall::DEFAULT_TIMEOUT),
     )
     .about("Text of the article in an HTML page")
-    .prepare(move |payload| {
+    .accept(move |payload| {
         if local_files {
-            with_file(payload)
-        } else {
-            Ok(payload)
+            read_file(payload)?;
         }
+        read::<Payload>(payload).map(drop)
     })
-    .check(|payload| read::<Payload>(payload).map(drop))
 }
 
 #[derive(Deserialize)]
@@ -74,13 +71,12 @@ impl TryFrom<String> for PageUrl {
     }
 }
 
-/// The payload in which the path of a file is replaced by the text of the file.
-fn with_file(mut payload: Value) -> Result<Value, PayloadError> {
-    let Some(fields) = payload.as_object_mut() else {
-        return Ok(payload);
-    };
-    let Some(path) = fields.remove("path") else {
-        return Ok(payload);
+/// Replaces the path of a file in a payload by the text of the file.
+fn read_file(payload: &mut Value) -> Result<(), PayloadError> {
+    let fields = payload.as_object_mut();
+    let named = fields.and_then(|fields| Some((fields.remove("path")?, fields)));
+    let Some((path, fields)) = named else {
+        return Ok(());
     };
     let bad = |why: String| PayloadError::new("path", why);
     let Some(path) = path.as_str() else {
@@ -89,10 +85,10 @@ fn with_file(mut payload: Value) -> Result<Value, PayloadError> {
     if fields.contains_key("html") {
         return Err(bad("there is html already".to_owned()));
     }
-    let bytes = std::fs::read(Path::new(path));
+    let bytes = std::fs::read(path);
     let bytes = bytes.map_err(|error| bad(format!("{path:?} cannot be read: {error}")))?;
     fields.insert("html".to_owned(), decoded(&bytes).into());
-    Ok(payload)
+    Ok(())
 }
 
 /// The text of a page, in the encoding that its byte order mark or its declaration names.

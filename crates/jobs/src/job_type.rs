@@ -14,8 +14,7 @@ use batchwright::{Context, Error, ErrorKind, Handler, Job, Request};
 use super::audio::AudioFolder;
 use super::fields::{PayloadError, Text};
 
-type Check = dyn Fn(&Value) -> Result<(), PayloadError> + Send + Sync;
-type Prepare = dyn Fn(Value) -> Result<Value, PayloadError> + Send + Sync;
+type Accept = dyn Fn(&mut Value) -> Result<(), PayloadError> + Send + Sync;
 type MakePrompt = dyn Fn(&Value) -> Result<Request, PayloadError> + Send + Sync;
 type Priority = dyn Fn(&Value) -> u8 + Send + Sync;
 
@@ -49,8 +48,7 @@ pub struct JobType {
     about: String,
     /// The field of the payload that contains the item's name.
     id_field: Option<&'static str>,
-    prepare: Option<Arc<Prepare>>,
-    check: Arc<Check>,
+    accept: Arc<Accept>,
     priority: Arc<Priority>,
     pub(crate) work: JobWork,
 }
@@ -95,8 +93,7 @@ impl JobType {
             name,
             about: String::new(),
             id_field: None,
-            prepare: None,
-            check: Arc::new(|_| Ok(())),
+            accept: Arc::new(|_| Ok(())),
             priority: Arc::new(|_| Job::DEFAULT_PRIORITY),
             work,
         }
@@ -110,10 +107,19 @@ impl JobType {
 
     /// Sets a function that rejects invalid payloads. Default: every payload is accepted.
     pub fn check(
-        mut self,
+        self,
         check: impl Fn(&Value) -> Result<(), PayloadError> + Send + Sync + 'static,
     ) -> Self {
-        self.check = Arc::new(check);
+        self.accept(move |payload| check(payload))
+    }
+
+    /// Sets a function that rejects invalid payloads, and may change others: the job gets what it leaves. It must accept
+    /// that once more without a change.
+    pub(crate) fn accept(
+        mut self,
+        accept: impl Fn(&mut Value) -> Result<(), PayloadError> + Send + Sync + 'static,
+    ) -> Self {
+        self.accept = Arc::new(accept);
         self
     }
 
@@ -135,15 +141,6 @@ impl JobType {
         self
     }
 
-    /// Sets a function that converts the submitted payload before it is checked.
-    pub(crate) fn prepare(
-        mut self,
-        prepare: impl Fn(Value) -> Result<Value, PayloadError> + Send + Sync + 'static,
-    ) -> Self {
-        self.prepare = Some(Arc::new(prepare));
-        self
-    }
-
     /// Its name: the kind of its jobs.
     pub fn name(&self) -> &str {
         &self.name
@@ -158,21 +155,13 @@ impl JobType {
     ///
     /// # Errors
     /// If the payload is invalid for this type.
-    pub fn job(&self, payload: Value) -> Result<Job, PayloadError> {
-        self.checked(&self.prepared(payload)?)
+    pub fn job(&self, mut payload: Value) -> Result<Job, PayloadError> {
+        self.accepted(&mut payload)
     }
 
-    /// The payload in the form in which it is enqueued.
-    pub(crate) fn prepared(&self, payload: Value) -> Result<Value, PayloadError> {
-        match &self.prepare {
-            Some(prepare) => prepare(payload),
-            None => Ok(payload),
-        }
-    }
-
-    /// A job with a prepared payload.
-    pub(crate) fn checked(&self, payload: &Value) -> Result<Job, PayloadError> {
-        (self.check)(payload)?;
+    /// The same, with the payload in the form in which it is enqueued.
+    pub(crate) fn accepted(&self, payload: &mut Value) -> Result<Job, PayloadError> {
+        (self.accept)(payload)?;
         let priority = (self.priority)(payload);
         let priority = priority.clamp(*PRIORITIES.start(), *PRIORITIES.end());
         if let JobWork::Prompt(make) = &self.work {

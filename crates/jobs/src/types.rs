@@ -76,16 +76,18 @@ impl JobTypes {
     pub fn all(&self) -> Vec<JobType> {
         let types = self.clone();
         let batch = batch_process::job_type(move || types.others());
-        let own = self.own.iter().find(|own| own.name == batch_process::NAME);
-        let mut all = self.others();
-        all.push(own.cloned().unwrap_or(batch));
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        all
+        self.sorted(vec![batch])
     }
 
     /// The types that the jobs of a `batch_process` may have.
     fn others(&self) -> Vec<JobType> {
-        let built_in = [
+        let mut all = self.sorted(Vec::new());
+        all.retain(|one| one.name != batch_process::NAME);
+        all
+    }
+
+    fn sorted(&self, mut all: Vec<JobType>) -> Vec<JobType> {
+        all.extend([
             calculate_similarity::job_type(),
             prompts::completion(),
             prompts::embedding(),
@@ -93,11 +95,9 @@ impl JobTypes {
             generate_podcast::job_type(&self.host),
             summarize::job_type(&self.host),
             validate_summary::job_type(),
-        ];
-        let is_own = |name: &str| self.own.iter().any(|own| own.name == name);
-        let kept = built_in.into_iter().filter(|one| !is_own(&one.name));
-        let mut all: Vec<JobType> = kept.chain(self.own.iter().cloned()).collect();
-        all.retain(|one| one.name != batch_process::NAME);
+        ]);
+        all.retain(|one| self.own.iter().all(|own| own.name != one.name));
+        all.extend(self.own.iter().cloned());
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }

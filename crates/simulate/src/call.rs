@@ -121,7 +121,7 @@ impl Connection<'_> {
         match &job.work.content {
             Content::Answer(prompt) => {
                 let tokens = answer::tokens(prompt, config, odd);
-                config.prices.cost(&prompt.model, tokens, prompt.flex)
+                config.cost(&prompt.model, tokens, prompt.flex)
             }
             Content::Vectors(_) | Content::Sound(_) => 0,
         }

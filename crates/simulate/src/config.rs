@@ -47,7 +47,7 @@ pub struct SimConfig {
     /// the wait of [`retry_after`](SimConfig::retry_after). Default: unlimited.
     pub(super) max_parallel: Option<u64>,
     #[setters(skip)]
-    pub(super) prices: PriceList,
+    prices: HashMap<String, SimPrice>,
     /// Whether replies to calls contain no rate-limit headers for the configured limits, in the format of the vendor.
     /// OpenAI's are `x-ratelimit-*`: `remaining` is the number of whole requests or tokens left in the bucket, `reset`
     /// the time until it is full, as a Go duration. Gemini, xAI and Mistral send none. Default: false.
@@ -96,7 +96,7 @@ impl SimConfig {
     /// The prices of a model, for [`SimStats::billed_picos`](super::SimStats::billed_picos): requests of batches and at
     /// the flex tier cost half. Default: replies cost nothing.
     pub fn price(mut self, model: impl Into<String>, price: SimPrice) -> SimConfig {
-        self.prices.set(model.into(), price);
+        self.prices.insert(model.into(), price);
         self
     }
 
@@ -143,6 +143,15 @@ impl SimConfig {
         self.models
             .as_ref()
             .is_none_or(|models| models.iter().any(|known| known == model))
+    }
+
+    /// The cost of a reply with these tokens, in picodollars; 0 if the model has no price.
+    pub(super) fn cost(&self, model: &str, tokens: Tokens, reduced: bool) -> u64 {
+        let price = self.prices.get(model).copied().unwrap_or_default();
+        let cost = (tokens.prompt - tokens.cached) * price.input
+            + tokens.cached * price.cached_input
+            + tokens.completion() * price.output;
+        if reduced { cost / REDUCED } else { cost }
     }
 
     /// The tokens of an answer without a limit, and those of reasoning before it.
@@ -216,25 +225,6 @@ impl SimPrice {
 
 /// The part of the price that is charged for requests of batches, and for calls at the flex tier: a half.
 const REDUCED: u64 = 2;
-
-/// The prices of all models.
-#[derive(Debug, Clone, Default)]
-pub(super) struct PriceList(HashMap<String, SimPrice>);
-
-impl PriceList {
-    pub(super) fn set(&mut self, model: String, price: SimPrice) {
-        self.0.insert(model, price);
-    }
-
-    /// The cost of a reply with these tokens, in picodollars; 0 if the model has no price.
-    pub(super) fn cost(&self, model: &str, tokens: Tokens, reduced: bool) -> u64 {
-        let price = self.0.get(model).copied().unwrap_or_default();
-        let cost = (tokens.prompt - tokens.cached) * price.input
-            + tokens.cached * price.cached_input
-            + tokens.completion() * price.output;
-        if reduced { cost / REDUCED } else { cost }
-    }
-}
 
 #[cfg(test)]
 mod tests {

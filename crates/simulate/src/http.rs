@@ -8,7 +8,7 @@ use http_net::{BodyFraming, FieldSpan, HttpError, Limits, Parsed};
 use super::batch;
 
 /// The maximum length of a body that is not for files or batches, in bytes.
-pub(super) const BODY_LIMIT: usize = 32 << 20;
+const BODY_LIMIT: usize = 32 << 20;
 const HEAD_LIMIT: usize = 64 << 10;
 const MOST_HEADERS: usize = 64;
 const LIMITS: Limits = Limits::new()
@@ -191,7 +191,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
         headers: head.headers().map(header).collect(),
     };
     let limit = if batch::owns(&request.path) {
-        batch::body_limit(&request.path)
+        batch::LARGEST_BODY
     } else {
         BODY_LIMIT
     };

@@ -166,7 +166,7 @@ impl<'a> Intake<'a> {
         item.form = Form::of(prompt.shape.is_some());
         item.costs = [None, Some(Trouble::Empty)].map(|odd| {
             let tokens = answer::tokens(&prompt, config, odd);
-            config.prices.cost(&prompt.model, tokens, true)
+            config.cost(&prompt.model, tokens, true)
         });
         let model = prompt.model;
         if !config.knows_model(&model) {

@@ -38,7 +38,7 @@ use store::{Inner, Spoiled};
 use wire::{TABLE, Wire};
 
 use super::dialect::Dialect;
-use super::http::{BODY_LIMIT, Request};
+use super::http::Request;
 use super::problems;
 use super::prompt::Problem;
 use super::reply::Head;
@@ -49,32 +49,12 @@ use super::trouble::prompt_key;
 use super::{SimConfig, Vendor};
 
 /// Maximum size of bodies that are read; the limits of the APIs are checked afterwards.
-pub(super) fn body_limit(path: &str) -> usize {
-    match path {
-        "/v1/files" => 513 << 20,
-        "/v1/messages/batches" => 257 << 20,
-        path if path.starts_with("/upload/") => (2 << 30) + (1 << 20),
-        _ => BODY_LIMIT,
-    }
-}
+pub(super) const LARGEST_BODY: usize = (2 << 30) + (1 << 20);
 
 /// Whether a path is about files or batches, in whatever API.
 pub(super) fn owns(path: &str) -> bool {
-    let below = |start: &str| {
-        let rest = path.strip_prefix(start);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    let places = [
-        "/v1/files",
-        "/v1/batches",
-        "/v1/messages/batches",
-        "/v1beta/files",
-        "/v1beta/batches",
-        "/upload/v1beta/files",
-        "/download/v1beta/files",
-    ];
-    places.into_iter().any(below)
-        || path.starts_with("/v1beta/models/") && path.ends_with(":batchGenerateContent")
+    let mut routes = TABLE.values().flat_map(|wire| &wire.routes);
+    routes.any(|route| route.id(path).is_some())
 }
 
 /// The APIs that have batches.

@@ -17,8 +17,9 @@ use crate::serve::Shared;
 /// Handles a request.
 pub(super) fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let (method, path) = (&desk.request.method, &desk.request.path);
-    let mut routes = desk.wire().routes.iter();
-    let found = routes.find_map(|route| Some((route, route.id(method, path)?)));
+    let routes = desk.wire().routes.iter();
+    let mut routes = routes.filter(|route| route.method == *method);
+    let found = routes.find_map(|route| Some((route, route.id(path)?)));
     let (route, id) = found.ok_or(Refusal::Nowhere)?;
     let query = Query::read(&desk.request.query, &route.query)?;
     match route.action {

@@ -119,7 +119,7 @@ pub(super) enum Action {
 /// One kind of request.
 #[derive(Debug, Deserialize)]
 pub(super) struct Route {
-    method: String,
+    pub(super) method: String,
     /// An address, in which `<>` stands for an id; text inside of the brackets belongs to the id.
     path: String,
     pub(super) action: Action,
@@ -130,10 +130,7 @@ pub(super) struct Route {
 
 impl Route {
     /// The id in an address with this pattern; empty if the pattern has none.
-    pub(super) fn id<'p>(&self, method: &str, path: &'p str) -> Option<&'p str> {
-        if method != self.method {
-            return None;
-        }
+    pub(super) fn id<'p>(&self, path: &'p str) -> Option<&'p str> {
         let Some((before, rest)) = self.path.split_once('<') else {
             return (path == self.path).then_some("");
         };
