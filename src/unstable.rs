@@ -22,11 +22,11 @@ pub use crate::base::Charge;
 pub use crate::base::atomic_file::AtomicFile;
 pub use crate::base::clock::{Clock, SystemClock, Time, Wake};
 pub use crate::base::disk::room as disk_space;
-pub use crate::base::json_value::UniqueJson;
+pub use crate::base::disk::{copy_beside, same_file};
+pub use crate::base::json_read::UniqueJson;
 pub use crate::base::names::replacement;
 pub use crate::base::optional::Optional;
 pub use crate::base::private::{make_folder as make_private_folder, open as open_private};
-pub use crate::base::rescue::{copy_beside, same_file};
 pub use crate::llm::batch::{
     BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchLineResult,
     BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches, RequestName,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::Error;
-use crate::config::watch::SettingsWatch;
+use crate::config::settings::SettingsWatch;
 
 use super::LlmManager;
 

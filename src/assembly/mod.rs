@@ -12,7 +12,7 @@ use crate::base::{Context, Error, Optional, ProcessId};
 use crate::bulk::run::{Bulk, BulkError};
 use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
-use crate::config::watch::SettingsWatch;
+use crate::config::settings::SettingsWatch;
 use crate::engine::budget::Budget;
 use crate::llm::client::Client;
 use crate::llm::outcome::Outcome;

@@ -1,10 +1,12 @@
 //! Files and folders on the disk: what is one, where it is, who holds it, and how much room there is.
 
 use std::ffi::OsString;
-use std::fs::{self, File, TryLockError};
-use std::io;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
+
+use super::private;
 
 /// Whether the path is a file, or one can be created there. A run cannot be resumed from a pipe or device.
 pub(crate) fn is_regular(path: &Path) -> bool {
@@ -120,6 +122,69 @@ impl Drop for LockedFile {
     fn drop(&mut self) {
         let _ = self.0.unlock();
     }
+}
+
+/// Copies the first `len` bytes of an open file into a new, locked file next to its former path. The old file
+/// cannot be used, because another program may still write to it. If its folder is gone too, the copy is in the
+/// folder for temporary files.
+///
+/// # Errors
+/// If the copy cannot be created, written or locked.
+pub fn copy_beside(path: &Path, file: &File, len: u64) -> io::Result<(PathBuf, File)> {
+    let (path, copy) = rescue_file(path)?;
+    let copied = copy.try_lock().map_err(io::Error::from).and_then(|()| {
+        let mut held = file.take(len);
+        held.get_mut().seek(SeekFrom::Start(0))?;
+        io::copy(&mut held, &mut &copy)?;
+        copy.set_permissions(file.metadata()?.permissions())?;
+        copy.sync_all()
+    });
+    if let Err(error) = copied {
+        let _ = std::fs::remove_file(&path);
+        return Err(error);
+    }
+    let _ = sync_folder(&path);
+    Ok((path, copy))
+}
+
+/// A new file beside the path, or in the folder for temporary files if the path's folder is gone.
+fn rescue_file(path: &Path) -> io::Result<(PathBuf, File)> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let mut folder = path.parent().unwrap_or(Path::new("")).to_owned();
+    let mut number = 1;
+    loop {
+        let beside = folder.join(format!("{name}.rescued-{number}"));
+        let mut options = OpenOptions::new();
+        options.create_new(true).append(true).read(true);
+        match private::open(&mut options, &beside) {
+            Ok(file) => return Ok((beside, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let instead = std::env::temp_dir();
+                if folder == instead {
+                    return Err(error);
+                }
+                folder = instead;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Whether this path still leads to this file; true if that is unknown.
+#[cfg(unix)]
+pub fn same_file(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), std::fs::metadata(path)) {
+        (Ok(ours), Ok(theirs)) => (ours.dev(), ours.ino()) == (theirs.dev(), theirs.ino()),
+        _ => false,
+    }
+}
+
+/// Unknown on this system: always true.
+#[cfg(not(unix))]
+pub fn same_file(_: &File, _: &Path) -> bool {
+    true
 }
 
 #[cfg(test)]

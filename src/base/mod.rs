@@ -16,17 +16,13 @@ mod error_kind;
 pub mod hints;
 pub(crate) mod host;
 pub mod id;
-pub(crate) mod json_object;
+pub(crate) mod json_read;
 pub(crate) mod json_text;
-pub(crate) mod json_value;
 pub mod memory;
 pub mod names;
 pub mod optional;
-#[cfg(feature = "mysql")]
-pub(crate) mod password;
 pub mod private;
 pub(crate) mod random;
-pub(crate) mod rescue;
 pub mod secret;
 pub(crate) mod secret_file;
 #[cfg(test)]

@@ -72,6 +72,34 @@ fn is_open(_path: &Path) -> bool {
     false
 }
 
+/// The password from these sources, in this order: `password`, the first line of the given file, the first
+/// variable, the first line of the file that the second variable names. `of` names the server in errors.
+#[cfg(feature = "mysql")]
+pub(crate) fn password(
+    of: &str,
+    password: Option<&Secret>,
+    file: Option<&Path>,
+    variables: [&str; 2],
+) -> Result<Option<String>, Error> {
+    if let Some(password) = password {
+        return Ok(Some(password.expose().to_owned()));
+    }
+    let file = match file {
+        Some(file) => file.to_owned(),
+        None => {
+            if let Ok(password) = std::env::var(variables[0]) {
+                return Ok(Some(password));
+            }
+            match std::env::var_os(variables[1]) {
+                Some(file) => file.into(),
+                None => return Ok(None),
+            }
+        }
+    };
+    let text = text(&format!("the password of {of}"), &file)?;
+    Ok(text.lines().next().map(str::to_owned))
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::base::Error;
 use crate::base::disk::sync_folder;
 use crate::base::error::RAW_LIMIT;
-use crate::llm::hash::hex;
+use crate::base::json_text::hex;
 use crate::llm::outcome::Outcome;
 
 /// The folder of an output.

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::base::bom::without_bom;
-use crate::base::rescue::same_file;
+use crate::base::disk::same_file;
 use crate::base::{AtomicFile, Error, ErrorKind, LockedFile};
 
 use super::input::{EarlierResult, hash_prefix, is_automatic};

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use super::super::conformance;
-use super::super::settings::Settings;
-use super::super::watch::SettingsWatch;
+use super::super::settings::{Settings, SettingsWatch};
 use super::*;
 
 fn store(folder: &tempfile::TempDir) -> FileConfig {

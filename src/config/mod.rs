@@ -21,13 +21,10 @@ pub(crate) mod key;
 pub(crate) mod settings;
 pub(crate) mod store;
 mod table;
-mod typed;
 mod value;
-pub(crate) mod watch;
 
 pub use file::FileConfig;
 pub use key::SettingKey;
-pub use settings::{Setting, SettingSource};
+pub use settings::{Setting, SettingSource, SettingsWatch};
 pub use store::{ConfigStore, MemoryConfig};
 pub use value::ArticleSource;
-pub use watch::SettingsWatch;

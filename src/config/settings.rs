@@ -1,15 +1,22 @@
-//! Precedence: command line, then environment, then store, then default.
+//! Settings by precedence: command line, then environment, then store, then default. One getter per row of the table, those
+//! whose value depends on two settings, and settings that follow their store.
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::base::{Error, ErrorKind};
 
+use super::choices::{CachePrompt, OnUnknown, Strategy};
 use super::credential;
 use super::key::SettingKey;
 use super::store::ConfigStore;
+use super::table::with_settings;
+use super::value::ArticleSource;
 
 /// The source of a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
@@ -151,7 +158,7 @@ impl Settings {
     }
 
     /// Adds the values that are stored now. To follow later changes, see
-    /// [`SettingsWatch`](super::watch::SettingsWatch).
+    /// [`SettingsWatch`].
     ///
     /// # Errors
     /// As [`ConfigStore::all`].
@@ -218,7 +225,7 @@ impl Settings {
     }
 
     /// A key's value in use, and what sets it; `None` if the default is a rule.
-    pub(super) fn value(&self, key: &str) -> Result<Given<Option<Value>>, Error> {
+    fn value(&self, key: &str) -> Result<Given<Option<Value>>, Error> {
         let key = SettingKey::named(key)?;
         let default = (SettingSource::Default, key.default_value());
         let given = self.given(key).next();
@@ -237,6 +244,163 @@ impl fmt::Debug for Settings {
         let set = |key: &&SettingKey| self.given(key).next().is_some();
         let keys = SettingKey::all().iter().filter(set).map(SettingKey::name);
         f.debug_set().entries(keys).finish()
+    }
+}
+
+macro_rules! getters {
+    ($($(#[$note:meta])* $vis:vis $getter:ident: $type:ty = $name:literal [$($variable:literal),*]
+        $kind:expr, $default:ident($text:literal), $doc:literal;)*) => {
+        /// Each getter fails with [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the value in use cannot be used. The
+        /// message names where the value is set, the value, and what is accepted.
+        impl Settings {
+            $(
+                #[doc = concat!("`", $name, "`: ", $doc, ". Default: ", $text, ".")]
+                $(#[$note])*
+                ///
+                /// # Errors
+                /// If the value in use cannot be used.
+                $vis fn $getter(&self) -> Result<$type, Error> {
+                    <$type>::from_setting(self.value($name)?)
+                }
+            )*
+        }
+    };
+}
+
+with_settings!(getters);
+
+/// The type of a getter. There is no value if the default is a rule.
+trait FromSetting: Sized {
+    fn from_setting(given: Given<Option<Value>>) -> Result<Self, Error>;
+}
+
+impl<T: DeserializeOwned + Default> FromSetting for T {
+    fn from_setting(given: Given<Option<Value>>) -> Result<Self, Error> {
+        let meaning = given.value?.map(serde_json::from_value);
+        Ok(meaning.and_then(Result::ok).unwrap_or_default())
+    }
+}
+
+impl<T: FromSetting> FromSetting for Given<T> {
+    fn from_setting(given: Given<Option<Value>>) -> Result<Self, Error> {
+        let (source, set_by) = (given.source, given.set_by);
+        Ok(Self {
+            value: T::from_setting(given),
+            source,
+            set_by,
+        })
+    }
+}
+
+/// The values that depend on two settings.
+impl Settings {
+    /// `llm.sync_concurrency`: the number of calls or jobs at once; `None` if it is `auto` or not set.
+    ///
+    /// # Errors
+    /// If the value in use cannot be used.
+    pub fn sync_concurrency(&self) -> Result<Option<usize>, Error> {
+        let given = self.given_concurrency()?;
+        let calls = given.as_ref().and_then(Value::as_u64);
+        Ok(calls.map(|calls| calls as usize))
+    }
+
+    /// Whether `llm.sync_concurrency` is `auto`.
+    ///
+    /// # Errors
+    /// If the value in use cannot be used.
+    pub fn finds_concurrency(&self) -> Result<bool, Error> {
+        Ok(self
+            .given_concurrency()?
+            .is_some_and(|given| given.is_string()))
+    }
+
+    /// `llm.max_concurrent_requests`: the most jobs that a worker runs at once while `llm.sync_concurrency` is not set.
+    /// Default: 10, or a larger `queue.worker_count`.
+    ///
+    /// # Errors
+    /// If the value in use, or that of `queue.worker_count`, cannot be used.
+    pub fn max_concurrent_requests(&self) -> Result<usize, Error> {
+        let given = self.given_max_concurrent_requests()?;
+        let start = if given.is_default() {
+            self.worker_count()?
+        } else {
+            0
+        };
+        Ok(given.value?.max(start))
+    }
+
+    /// `llm.fallback`: the providers after the first, each as `name` or `name:model`. It is empty while
+    /// `llm.fallback_enabled` is false, unless a flag names them. Default: none.
+    ///
+    /// # Errors
+    /// If the value in use, or that of `llm.fallback_enabled`, cannot be used.
+    pub fn fallback(&self) -> Result<Vec<String>, Error> {
+        let given = self.given_fallback()?;
+        if matches!(given.source, SettingSource::Flag(_)) || self.fallback_enabled()? {
+            given.value
+        } else {
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// Settings that follow their store while a program runs.
+///
+/// ```
+/// use std::sync::Arc;
+/// use batchwright::Settings;
+/// use batchwright::config::{ConfigStore, MemoryConfig, SettingsWatch};
+/// let store = Arc::new(MemoryConfig::new());
+/// let mut watch = SettingsWatch::new(Settings::new(), store.clone())?;
+/// assert_eq!(watch.settings().worker_count()?, 5);
+/// store.set("queue.worker_count", "8")?;
+/// assert!(watch.refresh()?);
+/// assert_eq!(watch.settings().worker_count()?, 8);
+/// assert!(!watch.refresh()?, "nothing has changed since");
+/// # Ok::<(), batchwright::Error>(())
+/// ```
+#[derive(Clone, derive_more::Debug)]
+#[debug("SettingsWatch({settings:?})")]
+pub struct SettingsWatch {
+    settings: Settings,
+    store: Arc<dyn ConfigStore>,
+    seen: u64,
+}
+
+impl SettingsWatch {
+    /// Adds the stored values to `settings`, below its flags and environment.
+    ///
+    /// # Errors
+    /// If the store cannot be read.
+    pub fn new(settings: Settings, store: Arc<dyn ConfigStore>) -> Result<Self, Error> {
+        // The version is read first, so that the next check notices a change in between.
+        let seen = store.version()?;
+        Ok(Self {
+            settings: settings.store(&*store)?,
+            store,
+            seen,
+        })
+    }
+
+    /// The settings at the last check.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Checks whether the store was changed, by this or another process, and if so reads the new values. It is cheap
+    /// enough to be called several times per second.
+    ///
+    /// # Errors
+    /// If the store cannot be read or is locked ([`Transient`](crate::ErrorKind::Transient)). Then the settings stay
+    /// unchanged, and the next check tries again.
+    pub fn refresh(&mut self) -> Result<bool, Error> {
+        let version = self.store.version()?;
+        if version == self.seen {
+            return Ok(false);
+        }
+        self.settings = self.settings.clone().store(&*self.store)?;
+        self.seen = version;
+        Ok(true)
     }
 }
 

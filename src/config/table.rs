@@ -1,7 +1,7 @@
 //! The table of settings: getter, type, name, variables, bounds, default and documentation of each.
 //!
 //! A row makes a [`SettingKey`](super::SettingKey) in `key.rs` and a getter of [`Settings`](super::settings::Settings)
-//! in `typed.rs`. A getter without `pub` is read by a hand-written one there, because its default or its bounds depend
+//! in `settings.rs`. A getter without `pub` is read by a hand-written one there, because its default or its bounds depend
 //! on another setting.
 
 /// Passes all rows to a macro.

@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::{Error, ErrorKind, Sent};
 
-use super::hash::hex;
+use crate::base::json_text::hex;
 
 pub(crate) use media::{Kind, sound_format};
 pub use part::Part;

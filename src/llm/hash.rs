@@ -11,7 +11,7 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::base::json_text::write_string;
+use crate::base::json_text::{hex, write_string};
 
 use super::attachment;
 use super::native::Native;
@@ -35,7 +35,13 @@ pub fn request_hash(request: &Request) -> String {
 pub(crate) fn digest(request: &Request) -> [u8; 32] {
     let mut text = Vec::with_capacity(256 + request.text_bytes());
     write_request(request, &mut text);
-    masked(Sha256::digest(&text).into(), order_mask(request))
+    let mut digest: [u8; 32] = Sha256::digest(&text).into();
+    let mask = order_mask(request).to_be_bytes();
+    digest
+        .iter_mut()
+        .zip(mask)
+        .for_each(|(byte, mask)| *byte ^= mask);
+    digest
 }
 
 /// A hash of the order of fields, by which the first 8 bytes of a fingerprint are changed. 0 if no value of the request has two fields. The order of the request's own fields,
@@ -95,25 +101,6 @@ impl Order {
         // 0 stands for no order.
         u64::from_be_bytes(first).max(1)
     }
-}
-
-/// A fingerprint whose first 8 bytes are changed by a mask; the same mask changes it back.
-pub(crate) fn masked(mut digest: [u8; 32], mask: u64) -> [u8; 32] {
-    digest
-        .iter_mut()
-        .zip(mask.to_be_bytes())
-        .for_each(|(byte, mask)| *byte ^= mask);
-    digest
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |value: u8| DIGITS[usize::from(value)];
-    let pairs = bytes
-        .iter()
-        .map(|byte| [digit(byte >> 4), digit(byte & 15)]);
-    let digits: Vec<[u8; 2]> = pairs.collect();
-    String::from_utf8(digits.into_flattened()).expect("digits are UTF-8")
 }
 
 /// The canonical form. Its keys are written in sorted order by hand, so that the common request

@@ -6,7 +6,6 @@ pub mod carried;
 pub mod client;
 pub mod estimate;
 pub mod hash;
-pub mod json_answer;
 pub mod native;
 mod nested_json;
 pub mod outcome;
@@ -27,7 +26,5 @@ pub mod route;
 pub mod schema;
 #[cfg(feature = "schema")]
 mod schema_compiled;
-mod single_call;
-pub(crate) mod spending;
 pub mod structured_output;
 pub mod transport;

@@ -1,13 +1,16 @@
-//! The cost of a call: the one that its reply reports, else by the prices of the model.
+//! The cost of a call: the one that its reply reports, else by the prices of the model. And the most that it can cost,
+//! for a [`Budget`](crate::Budget).
 
 use serde_json::Value;
 
-use crate::base::{Charge, Error, Paid, Timestamp, Usd};
-use crate::llm::prices::Prices;
+use crate::base::{Charge, Error, ErrorKind, Paid, Sent, Timestamp, Usd};
+use crate::engine::route::Tries;
+use crate::llm::prices::{ModelPrices, Prices, searches};
 
 use super::client::{LlmClient, guarded};
+use super::params::RequestTask;
 use super::providers::extract::STAND_IN;
-use super::request::Request;
+use super::request::{Message, Request};
 use super::response::Response;
 
 /// Prices at a point in time.
@@ -17,7 +20,7 @@ pub(crate) struct Pricing<'p> {
 }
 
 /// The tier that a request asks for; empty if it names none.
-pub(super) fn asked_tier(request: &Request) -> &str {
+fn asked_tier(request: &Request) -> &str {
     let tier = request.extra.get("service_tier");
     tier.and_then(Value::as_str).unwrap_or_default()
 }
@@ -111,3 +114,188 @@ impl Pricing<'_> {
         }
     }
 }
+
+/// Providers write instructions of their own around tools and formats: Anthropic up to 804 tokens (its page on tool use).
+const TOKENS_OF_INSTRUCTIONS: u64 = 2_048;
+
+/// Fields of a request that cause calls of the provider which have their own prices, and input that is not in the request.
+const BILLED_APART: [&str; 5] = [
+    // Another model may answer.
+    "models",
+    "web_search_options",
+    "search_parameters",
+    "plugins",
+    "mcp_servers",
+];
+
+/// The most that a call for these requests can cost, in picodollars.
+///
+/// # Errors
+/// [`ErrorKind::BudgetExceeded`] if there is no upper bound. It says what is missing.
+pub(super) fn most<'r>(
+    pricing: &Pricing<'_>,
+    client: &dyn LlmClient,
+    requests: impl Iterator<Item = &'r Request>,
+    tries: &Tries,
+) -> Result<u64, Error> {
+    let provider = guarded("provider()", || client.provider()).unwrap_or_default();
+    if provider == STAND_IN {
+        return Ok(0);
+    }
+    let mut all = 0_u64;
+    for request in requests {
+        let model = guarded("model_for()", || client.model_for(request)).flatten();
+        let model = model.unwrap_or_default();
+        let price = |prices: &ModelPrices<'_>, tokens: &Tokens| tokens.at(request, prices, pricing);
+        all = all.saturating_add(bound(pricing, [provider, &model], request, tries, price)?);
+    }
+    Ok(all)
+}
+
+/// The most that a request in a batch can cost.
+///
+/// # Errors
+/// As [`most`].
+#[cfg(feature = "queue")]
+pub(crate) fn most_batched(
+    pricing: &Pricing<'_>,
+    names: [&str; 2],
+    request: &Request,
+) -> Result<u64, Error> {
+    // Where no price of batches is known, the reply may be billed as a call.
+    let price = |prices: &ModelPrices<'_>, tokens: &Tokens| {
+        let batched = prices.entry("batch", pricing.at);
+        let entry = batched.or_else(|| prices.entry("", pricing.at))?;
+        entry.most(tokens.input, tokens.output)
+    };
+    bound(pricing, names, request, &Tries::default(), price)
+}
+
+/// The most that a request to this provider and model can cost.
+fn bound(
+    pricing: &Pricing<'_>,
+    [provider, model]: [&str; 2],
+    request: &Request,
+    tries: &Tries,
+    price: impl FnOnce(&ModelPrices<'_>, &Tokens) -> Option<Usd>,
+) -> Result<u64, Error> {
+    let unbounded = |why: String| {
+        let why = format!("the budget cannot be kept: {why}");
+        Error::new(ErrorKind::BudgetExceeded, why)
+    };
+    if searches(model) {
+        let why = format!("the searches of {model:?} are billed apart");
+        return Err(unbounded(why));
+    }
+    let prices = pricing.prices.of_call(provider, None, Some(model));
+    let tokens = Tokens::of(request, prices.as_ref(), tries).map_err(unbounded)?;
+    let most = prices.and_then(|prices| price(&prices, &tokens));
+    most.map(Usd::picos).ok_or_else(|| {
+        let why = format!("no price of {model:?} at {provider} is known (set one with --prices)");
+        unbounded(why)
+    })
+}
+
+/// What a call has cost, in picodollars, if that is known.
+pub(crate) fn spent(paid: Paid, error: Option<&Error>) -> Option<u64> {
+    match (error, paid.cost_usd) {
+        (_, Some(cost)) => Some(cost.picos()),
+        (Some(error), None) if !paid.is_known() && is_unbilled(error) => Some(0),
+        (_, None) => None,
+    }
+}
+
+/// It did not reach the provider, or the provider rejected it. After a time-out of a gateway, the provider may have
+/// answered.
+pub(crate) fn is_unbilled(error: &Error) -> bool {
+    match error.sent() {
+        Sent::No => true,
+        Sent::Maybe => false,
+        Sent::Answered => error.status().is_some_and(|status| status >= 300),
+    }
+}
+
+/// Upper bounds of the tokens of a request.
+struct Tokens {
+    input: u64,
+    output: u64,
+}
+
+impl Tokens {
+    fn of(
+        request: &Request,
+        prices: Option<&ModelPrices<'_>>,
+        tries: &Tries,
+    ) -> Result<Self, String> {
+        if let Some(part) = request.messages.iter().flat_map(media).next() {
+            return Err(format!(
+                "how many tokens a part of the type {part:?} needs is unknown before the call"
+            ));
+        }
+        if request.native.is_some() {
+            return Err("the request is in the format of one provider".to_owned());
+        }
+        if let Some(field) = BILLED_APART
+            .iter()
+            .find(|field| request.extra.contains_key(**field))
+        {
+            return Err(format!("what {field:?} causes has no upper bound"));
+        }
+        let tools = request.extra.get("tools").and_then(Value::as_array);
+        let mut tools_of_provider = tools.into_iter().flatten().filter(|tool| {
+            tool.get("function").is_none()
+                && tool.get("input_schema").is_none()
+                && tool["type"] != "custom"
+        });
+        if let Some(tool) = tools_of_provider.next() {
+            return Err(format!(
+                "the tool {} of the provider has no upper bound",
+                tool["type"]
+            ));
+        }
+        let output = match request.task {
+            RequestTask::Complete => {
+                let known = || prices.and_then(ModelPrices::max_output_tokens);
+                let most = request.params.max_tokens.map(u64::from).or_else(known);
+                most.ok_or("the length of an answer has no limit (set --max-tokens)")?
+            }
+            RequestTask::Embed => 0,
+            RequestTask::Speech => return Err("speech is not counted in tokens".to_owned()),
+        };
+        let instructions = tools.is_some() || request.params.response_format.is_some();
+        let mut input = request.most_text_tokens();
+        if instructions {
+            input += TOKENS_OF_INSTRUCTIONS;
+        }
+        if tries.schema_mismatches > 0 {
+            // The answer that did not fit is sent again, with the reason.
+            input = input.saturating_add(output + TOKENS_OF_INSTRUCTIONS);
+        }
+        Ok(Self { input, output })
+    }
+
+    /// At the dearer of the tiers by which the call may be billed.
+    fn at(
+        &self,
+        request: &Request,
+        prices: &ModelPrices<'_>,
+        pricing: &Pricing<'_>,
+    ) -> Option<Usd> {
+        let [standard, asked] = ["", asked_tier(request)].map(|tier| {
+            let entry = prices.entry(tier, pricing.at)?;
+            entry.most(self.input, self.output)
+        });
+        Some(standard?.max(asked?))
+    }
+}
+
+/// The types of the parts of a message that are no text.
+fn media(message: &Message) -> impl Iterator<Item = &str> {
+    let parts = message.content.as_array().into_iter().flatten();
+    let parts = parts.filter(|part| part.is_object() && part.get("text").is_none());
+    parts.map(|part| part["type"].as_str().unwrap_or("unknown"))
+}
+
+#[cfg(test)]
+#[path = "spending_tests.rs"]
+mod tests;

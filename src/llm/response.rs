@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use crate::base::brief::{Bytes, Many, Message, Name};
 use crate::base::{Charge, Error, ErrorKind, Paid, RateHints, Secret, Sent, Usage, Usd};
 
-use super::json_answer;
 use super::reply_details::ReplyDetails;
 use super::request::{Message as ConversationMessage, Role};
 
@@ -232,7 +231,7 @@ impl Response {
     /// [`ErrorKind::Malformed`] if it is not JSON, [`ErrorKind::Invalid`] if it is JSON of another form. The message names
     /// the position and quotes nothing from the answer.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
-        let json = json_answer::unfenced(self.text.trim());
+        let json = unfenced(self.text.trim());
         let misfit = |(kind, what): (ErrorKind, String)| {
             let cut = match self.finish_reason {
                 FinishReason::Length => "; it was cut at the token limit (max_tokens)",
@@ -283,4 +282,16 @@ fn unreadable(error: &serde_json::Error) -> (ErrorKind, String) {
     let what = what.map(|what| format!(": {what}")).unwrap_or_default();
     let why = format!("is JSON of another form than expected{what} ({place})");
     (ErrorKind::Invalid, why)
+}
+
+/// What a Markdown fence encloses, if one encloses all of the text. No JSON begins like one.
+pub(crate) fn unfenced(text: &str) -> &str {
+    let inside = text
+        .strip_prefix("```")
+        .and_then(|text| text.strip_suffix("```"));
+    inside.map_or(text, |inside| {
+        inside
+            .trim_start_matches(|letter: char| letter.is_ascii_alphanumeric())
+            .trim()
+    })
 }

@@ -28,15 +28,15 @@ use super::client::{LlmClient, guarded};
 use super::outcome::{EarlierProvider, Outcome};
 use super::params::CacheLifetime;
 use super::params::RequestTask;
-use super::pricing::Pricing;
+use super::pricing::{self, Pricing};
 use super::prompt_cache::{PromptPrefix, accepts_marks};
 use super::providers::further::for_provider;
 use super::request::Request;
 use super::response::Response;
-use super::single_call::Single;
-use super::spending;
 
 mod call;
+
+use call::Single;
 
 #[derive(Clone)]
 struct Step<'a> {
@@ -198,7 +198,7 @@ impl<'a> Route<'a> {
         }
         for step in &self.steps {
             let one = std::iter::once(request);
-            spending::most(&self.pricing(), &*step.client, one, &tries)?;
+            pricing::most(&self.pricing(), &*step.client, one, &tries)?;
         }
         Ok(())
     }
@@ -211,7 +211,7 @@ impl<'a> Route<'a> {
     pub(crate) fn most(&self, request: &Request, tries: &Tries) -> Result<u64, Error> {
         let client = self.client(tries.step);
         let one = std::iter::once(request);
-        spending::most(&self.pricing(), client, one, tries)
+        pricing::most(&self.pricing(), client, one, tries)
     }
 
     /// Shares the route's limits with every process that names the same folder: requests and

@@ -10,14 +10,12 @@ mod call;
 mod client;
 mod connect;
 mod connection;
-mod exchange;
 mod fault;
 mod head;
 mod headers;
 mod input;
 mod memory;
 mod pool;
-mod proxy;
 mod public;
 #[cfg(test)]
 pub(crate) mod raw_server;
@@ -25,10 +23,120 @@ mod target;
 mod timeouts;
 mod transfer;
 
+use std::borrow::Cow;
+use std::io::{Read, Write};
+use std::time::Duration;
+
+use ureq::http;
+
+use crate::base::brief::Bytes;
+use crate::base::secret::redacted_url;
+use crate::base::{Context, Error, ErrorKind};
+
 pub use self::client::HttpTransport;
-pub(crate) use self::exchange::is_callable;
-pub use self::exchange::{HttpMethod, HttpReply, HttpRequest, HttpTransfer, Transport};
 pub use self::headers::HttpHeaders;
 pub use self::memory::ReplyShare;
-pub(crate) use self::proxy::is_loopback_url;
 pub use self::public::{PublicResolver, is_public_address};
+pub(crate) use self::target::is_loopback_url;
+
+/// Maximum size of a reply to a step of a batch, for example of a page of a list.
+const REPLY_LIMIT: u64 = 64 * 1024 * 1024;
+/// Maximum size of an error reply.
+const ERROR_LIMIT: u64 = 1024 * 1024;
+
+/// A request as bytes.
+#[derive(derive_more::Debug)]
+#[debug("HttpRequest({:?}, {timeout:?})", redacted_url(url))]
+pub struct HttpRequest<'a> {
+    /// The complete URL.
+    pub url: &'a str,
+    /// Header names and values; values may hold secrets.
+    pub headers: &'a [(Cow<'static, str>, String)],
+    /// The body of a POST request; `None` for a GET request.
+    pub body: Option<&'a [u8]>,
+    /// Maximum duration of the whole exchange, from the lookup of the host to the last byte.
+    pub timeout: Duration,
+    /// Maximum number of bytes of the body of a success reply; further bytes are not read.
+    pub reply_limit: u64,
+    /// The account from which [`HttpTransport`](crate::unstable::HttpTransport) takes the memory of a large reply. Drop
+    /// it after decoding the reply.
+    pub memory: &'a ReplyShare,
+}
+
+/// A complete reply. `Debug` shows its length, not its contents.
+#[derive(Clone, derive_more::Debug)]
+pub struct HttpReply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The headers.
+    pub headers: HttpHeaders,
+    /// The complete body.
+    #[debug("{:?}", Bytes(body.len()))]
+    pub body: Vec<u8>,
+}
+
+/// The method of an [`HttpTransfer`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HttpMethod {
+    /// GET.
+    Get,
+    /// POST.
+    Post,
+    /// PUT.
+    Put,
+    /// DELETE.
+    Delete,
+}
+
+/// An exchange whose bodies stream.
+#[derive(derive_more::Debug)]
+#[debug("HttpTransfer({method:?} {:?})", redacted_url(url))]
+pub struct HttpTransfer<'a> {
+    /// The method.
+    pub method: HttpMethod,
+    /// The complete URL.
+    pub url: &'a str,
+    /// Header names and values; values may hold secrets.
+    pub headers: &'a [(Cow<'static, str>, String)],
+    /// The source of the body of a POST or PUT request, and its exact number of bytes.
+    pub body: Option<(&'a mut dyn Read, u64)>,
+    /// The destination of the body of a success reply. Without it, and for any other status, the body is kept in
+    /// [`HttpReply::body`].
+    pub into: Option<&'a mut dyn Write>,
+    /// Maximum time in which no byte is transferred.
+    pub idle: Duration,
+    /// Maximum time from the end of the request to the beginning of the reply, and then to the end of a reply that is
+    /// kept in memory.
+    pub reply: Duration,
+}
+
+/// Transfers bytes to a provider. Unstable: tests replace it, other uses may break.
+pub trait Transport: Send + Sync {
+    /// Makes one exchange. A reply with an error status is returned like any other.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Transient`] if no complete reply arrived; then [`Error::sent`] reports whether the request may have
+    /// been processed. [`ErrorKind::Cancelled`] if the context ended the exchange.
+    fn send(&self, request: &HttpRequest<'_>, ctx: &Context) -> Result<HttpReply, Error>;
+
+    /// Makes one exchange whose bodies may be larger than memory, and which may take any time while bytes are
+    /// transferred. Default: an error.
+    ///
+    /// # Errors
+    /// As [`send`](Self::send); [`ErrorKind::Invalid`] if the body cannot be read, or the reply cannot be written.
+    fn transfer(&self, transfer: HttpTransfer<'_>, _: &Context) -> Result<HttpReply, Error> {
+        let why = format!("this transport does not stream: {transfer:?}");
+        Err(Error::new(ErrorKind::Invalid, why))
+    }
+}
+
+/// Whether a URL names a host, and either no port or a valid one.
+pub(crate) fn is_callable(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else {
+        return false;
+    };
+    let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
+        return false;
+    };
+    !host.is_empty() && (authority.as_str().ends_with(host) || uri.port_u16().is_some())
+}

@@ -9,10 +9,10 @@ use parking_lot::{Condvar, Mutex};
 use crate::base::{Context, Error, ErrorKind, Mark, Paid, ProcessId, Usd};
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
+use crate::llm::pricing;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
-use crate::llm::spending;
 
 use super::account::{Account, Cost, Part};
 use super::job::ProcessState;
@@ -233,7 +233,7 @@ fn cost(at: usize, parts: usize, reply: &Reply<Answers>, most: u64) -> Cost {
         Ok(None) => (Paid::default(), None),
     };
     let is_known = paid.cost_usd.is_some();
-    let picos = spending::spent(paid, error).unwrap_or(most);
+    let picos = pricing::spent(paid, error).unwrap_or(most);
     Cost { picos, is_known }
 }
 

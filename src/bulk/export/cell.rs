@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use crate::base::json_object::{JsonObject, JsonString};
-use crate::llm::json_answer::unfenced;
+use crate::base::json_read::{JsonObject, JsonString};
+use crate::llm::response::unfenced;
 
 /// One cell.
 #[derive(Debug, Clone, PartialEq)]

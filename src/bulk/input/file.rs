@@ -14,9 +14,10 @@ use super::source::Source;
 use super::table::Header;
 use super::{Form, PromptSettings, detect, keep};
 use crate::base::bom::without_bom;
+use crate::base::json_text::hex;
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
-use crate::llm::hash::{digest, hex};
+use crate::llm::hash::digest;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 #[cfg(feature = "files")]

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::fault::{Fault, described};
-use crate::llm::hash::hex;
+use crate::base::json_text::hex;
 
 /// Maximum length of an id in bytes.
 const MAX_ID_BYTES: usize = 512;

@@ -9,7 +9,7 @@ use serde_json::json;
 
 use super::{LONGEST_LINE, PreviousLine, ResultsFile, each_line, trouble};
 use crate::base::disk::sync_folder;
-use crate::base::json_object::JsonObject;
+use crate::base::json_read::JsonObject;
 use crate::base::{Error, ErrorKind, private};
 use crate::bulk::appender::{Key, key};
 

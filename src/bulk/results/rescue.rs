@@ -4,7 +4,7 @@
 use std::io;
 
 use super::{ResultsFile, Torn};
-use crate::base::rescue::{copy_beside, same_file};
+use crate::base::disk::{copy_beside, same_file};
 use crate::base::{Error, ErrorKind, LockedFile};
 
 impl ResultsFile {

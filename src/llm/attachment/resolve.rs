@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::llm::hash::hex;
+use crate::base::json_text::hex;
 
 use super::media::{self, Kind};
 use super::{MOST, read, shown};

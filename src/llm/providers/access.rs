@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
+use crate::base::json_text::hex;
 use crate::base::secret::{redacted_url, secrets_in};
 use crate::base::{Error, ErrorKind, Secret};
-use crate::llm::hash::hex;
 use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;

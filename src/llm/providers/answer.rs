@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::base::json_text::hex;
 use crate::base::{Error, ErrorKind, Optional, Paid, Sent, Usage, Usd};
-use crate::llm::hash::hex;
 use crate::llm::nested_json::shallow;
 use crate::llm::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
 use crate::llm::response::{FinishReason, Response};

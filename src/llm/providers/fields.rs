@@ -12,8 +12,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::base::bom::without_bom;
-use crate::base::json_object::JsonObject;
-use crate::base::json_value::ValueReader;
+use crate::base::json_read::{JsonObject, ValueReader};
 use crate::llm::nested_json::shallow;
 
 use super::rules::own_word;

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::llm::hash::hex;
+use crate::base::json_text::hex;
 use crate::llm::params::CacheLifetime;
 use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;

@@ -3,15 +3,17 @@
 use std::borrow::Borrow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use crate::base::{Context, Error, ErrorKind, Paid, Sent};
+use crate::base::{Context, Error, ErrorKind, Paid, Sent, Time};
+use crate::engine::availability::Availability;
 use crate::engine::budget::Reservation;
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
+use crate::engine::work::{Settled, Take, Ticket, Work};
 use crate::llm::carried::Carried;
 use crate::llm::params::RequestTask;
+use crate::llm::pricing;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
-use crate::llm::spending;
 use crate::observe::calls::{CallResult, ObservedCall};
 
 use super::Route;
@@ -118,7 +120,7 @@ impl Route<'_> {
         }
         let client = self.client(tries.step);
         let asked = requests.iter().map(Borrow::borrow);
-        let most = match spending::most(&self.pricing(), client, asked, tries) {
+        let most = match pricing::most(&self.pricing(), client, asked, tries) {
             Ok(most) => most,
             Err(error) => return error.into(),
         };
@@ -140,7 +142,7 @@ impl Route<'_> {
         }
         let reply = self.unlimited(requests, tries, carried, ctx);
         // A reservation that is dropped counts as the most that the call could cost.
-        if let Some(spent) = spending::spent(reply.paid, reply.result.as_ref().err()) {
+        if let Some(spent) = pricing::spent(reply.paid, reply.result.as_ref().err()) {
             reserved.into_iter().for_each(|it| it.settle(spent));
         }
         reply
@@ -204,5 +206,54 @@ impl Route<'_> {
             hints: hints.unwrap_or_default(),
             fatal: false,
         }
+    }
+}
+
+/// The work of a single call.
+pub(super) struct Single<'r> {
+    pub(super) ticket: Option<Ticket<&'r Request>>,
+    pub(super) due: Time,
+    pub(super) result: Option<Result<Response, Error>>,
+}
+
+impl<'r> Work for Single<'r> {
+    type Task = &'r Request;
+    type Done = Response;
+
+    fn take(
+        &mut self,
+        _: usize,
+        availability: &Availability,
+        now: Time,
+    ) -> Result<Take<&'r Request>, Error> {
+        let Some(ticket) = self.ticket.take() else {
+            return Ok(Take::Done);
+        };
+        if self.due <= now && !availability.is_paused(&ticket.class, ticket.tries.step, now) {
+            return Ok(Take::Items(vec![ticket]));
+        }
+        self.ticket = Some(ticket);
+        Ok(Take::Idle {
+            until: (self.due > now).then_some(self.due),
+            source_open: false,
+        })
+    }
+
+    fn settle(
+        &mut self,
+        done: &mut Vec<Settled<&'r Request, Response>>,
+        _: Time,
+    ) -> Result<(), Error> {
+        for settled in done.drain(..) {
+            match settled {
+                Settled::Final(_, result) => self.result = Some(result),
+                Settled::Unsent(_, error) => self.result = Some(Err(error)),
+                Settled::Later(ticket, due, _) => {
+                    self.ticket = Some(ticket);
+                    self.due = due;
+                }
+            }
+        }
+        Ok(())
     }
 }

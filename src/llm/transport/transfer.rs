@@ -7,11 +7,11 @@ use crate::base::{Context, Error, ErrorKind, Sent};
 
 use super::call::{Call, Outgoing};
 use super::client::HttpTransport;
-use super::exchange::{ERROR_LIMIT, HttpMethod, HttpReply, HttpTransfer, REPLY_LIMIT};
 use super::fault::{Fault, Limit};
 use super::head::is_success;
 use super::input::CHUNK_BYTES;
 use super::timeouts::Patience;
+use super::{ERROR_LIMIT, HttpMethod, HttpReply, HttpTransfer, REPLY_LIMIT};
 
 impl HttpTransport {
     pub(super) fn stream(

@@ -11,7 +11,7 @@ use crate::llm::outcome::Outcome;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
-use crate::llm::{spending, structured_output};
+use crate::llm::{pricing, structured_output};
 use crate::queue::history::{History, Moment};
 use crate::queue::job::Spent;
 use crate::queue::store::{ClaimOutcome, ClaimedJob, JobLane, Settlement};
@@ -100,9 +100,9 @@ impl BatchContext {
         let payee = [&*batch.account.provider, model];
         let most = self.kinds.prompt_route().and_then(|route| {
             let request = request(claimed).ok()?;
-            spending::most_batched(&route.pricing(), payee, &request).ok()
+            pricing::most_batched(&route.pricing(), payee, &request).ok()
         });
-        spending::spent(paid, error).unwrap_or(most.unwrap_or(0))
+        pricing::spent(paid, error).unwrap_or(most.unwrap_or(0))
     }
 
     fn failed(

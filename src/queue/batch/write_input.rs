@@ -2,8 +2,8 @@
 
 use crate::base::{Error, ErrorKind};
 use crate::llm::batch::BatchLimits;
+use crate::llm::pricing;
 use crate::llm::request::Request;
-use crate::llm::spending;
 use crate::queue::store::{ClaimedJob, Settlement};
 
 use super::context::check;
@@ -162,7 +162,7 @@ impl Input<'_> {
         for job in jobs {
             // An invalid request is not sent.
             let most = request(job).map_or(Ok(0), |request| {
-                spending::most_batched(&route.pricing(), payee, &request)
+                pricing::most_batched(&route.pricing(), payee, &request)
             });
             match most {
                 Ok(most) => needed.push(most),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use derive_setters::Setters;
 use redis::{Client, IntoConnectionInfo, TlsCertificates};
 
-use crate::base::password;
+use crate::base::secret_file;
 use crate::base::{Error, ErrorKind, Secret};
 
 /// The variable with the password, and the variable with the name of a file that contains it.
@@ -73,7 +73,7 @@ impl RedisOptions {
         if login.password().is_none() {
             let (password, file) = (self.password.as_ref(), self.password_file.as_deref());
             if let Some(found) =
-                password::given("Redis", password, file, [PASSWORD, PASSWORD_FILE])?
+                secret_file::password("Redis", password, file, [PASSWORD, PASSWORD_FILE])?
             {
                 login = login.set_password(found);
             }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::json_object::JsonObject;
+use crate::base::json_read::JsonObject;
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchLine, BatchLineResult};
 use crate::llm::providers::answer::{malformed, unlike};

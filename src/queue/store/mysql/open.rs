@@ -11,7 +11,7 @@ use mysql::{Opts, OptsBuilder, SslOpts};
 use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 
-use crate::base::{Error, ErrorKind, Secret, password};
+use crate::base::{Error, ErrorKind, Secret, secret_file};
 use crate::queue::store::Mode;
 use crate::queue::store::statements::{Fault, Queries as _, Statements, by};
 use crate::queue::store::workers::Registry;
@@ -105,7 +105,7 @@ impl MysqlOptions {
 
     fn given_password(&self) -> Result<Option<String>, Error> {
         let (password, file) = (self.password.as_ref(), self.password_file.as_deref());
-        let found = password::given("the store", password, file, [PASSWORD, PASSWORD_FILE]);
+        let found = secret_file::password("the store", password, file, [PASSWORD, PASSWORD_FILE]);
         found.map_err(Error::with_storage)
     }
 }

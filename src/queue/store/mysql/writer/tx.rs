@@ -5,7 +5,7 @@ use mysql::Conn;
 use mysql::prelude::Queryable;
 use rusqlite::types::Value;
 
-use crate::llm::hash::hex;
+use crate::base::json_text::hex;
 use crate::queue::store::statements::{Dialect, InsertOf, LIST, Query, Row, Statements};
 
 use super::{Database, Fault};
