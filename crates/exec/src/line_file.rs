@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use batchwright::Error;
 use batchwright::unstable::same_file;
 use rustix::fs::OFlags;
+use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::invalid;
@@ -85,6 +86,9 @@ impl LineFile {
             text.clear();
             let mut bounded = reader.by_ref().take(LONGEST);
             let read = bounded.read_until(b'\n', &mut text).map_err(trouble)? as u64;
+            if read == 0 {
+                break;
+            }
             if read == LONGEST {
                 let why = format!(
                     "{} has a line of more than 256 MiB, which is none of ours; the file was left as it is",
@@ -98,19 +102,17 @@ impl LineFile {
                 opened.whole += read;
                 continue;
             }
-            if read > 0 {
-                // After a power failure, the file may contain zeros in place of a line.
-                let lost = opened.whole > 0 && text.iter().all(|byte| *byte == 0);
-                let kind = if lost {
-                    Tail::Torn
-                } else {
-                    line(&text, false)?
-                };
-                if kind == Tail::Line {
-                    opened.whole += read;
-                }
-                opened.tail = Some(kind);
+            // After a power failure, the file may contain zeros in place of a line.
+            let lost = opened.whole > 0 && text.iter().all(|byte| *byte == 0);
+            let kind = if lost {
+                Tail::Torn
+            } else {
+                line(&text, false)?
+            };
+            if kind == Tail::Line {
+                opened.whole += read;
             }
+            opened.tail = Some(kind);
             break;
         }
         Ok(opened)
@@ -192,14 +194,16 @@ impl RecordFile {
         let mut lines = 0_u64;
         let file = LineFile::open(path, |line, ended| {
             lines += 1;
-            let whole = serde_json::from_slice::<IgnoredAny>(line).is_ok();
-            match begins_as_record(line) {
-                true if whole => Ok(Tail::Line),
-                true if !ended => Ok(Tail::Torn),
-                _ => Err(invalid(format!(
+            if serde_json::from_slice::<Known>(line).is_ok() {
+                Ok(Tail::Line)
+            } else if !ended && lines > 1 {
+                // The lines before it are records, so this is one, too.
+                Ok(Tail::Torn)
+            } else {
+                Err(invalid(format!(
                     "line {lines} of {} is no record of a command; the file was left as it is",
                     path.display()
-                ))),
+                )))
             }
         })?;
         if lines > 0 && !resume {
@@ -239,20 +243,13 @@ impl RecordFile {
     }
 }
 
-/// Whether this is the beginning of a record: its id, followed by its number.
-fn begins_as_record(line: &[u8]) -> bool {
-    let (first, next) = (b"{\"id\":\"", b"\",\"seq\":");
-    let Some(rest) = line.strip_prefix(first) else {
-        return first.starts_with(line);
-    };
-    let mut escaped = false;
-    let end = rest.iter().position(|byte| {
-        let quote = *byte == b'"' && !escaped;
-        escaped = *byte == b'\\' && !escaped;
-        quote
-    });
-    let rest = end.map_or(&[][..], |end| &rest[end..]);
-    next.starts_with(&rest[..rest.len().min(next.len())])
+/// What a record has, and lines of other files have not.
+#[derive(Deserialize)]
+struct Known {
+    #[serde(rename = "id")]
+    _id: IgnoredAny,
+    #[serde(rename = "seq")]
+    _seq: u64,
 }
 
 #[cfg(test)]

@@ -229,18 +229,23 @@ pub(super) fn run(
         stop: Some(stop.seen.as_fd()),
         ended: false,
     };
-    let mut killing = Killing::after(deadlines.timeout, began);
+    let mut killing = Killing {
+        timeout_at: deadlines
+            .timeout
+            .and_then(|timeout| began.checked_add(timeout)),
+        ..Killing::default()
+    };
     let mut buffer = READ.take();
     loop {
-        let events = watched.wait(killing.next(), &mut buffer);
+        let (ended, stopped) = watched.wait(killing.next(), &mut buffer);
         let now = Instant::now();
-        if events.ended {
+        if ended {
             killing.give_up_at = Some(now + STRAGGLERS);
         }
         if watched.ended && watched.is_silent() {
             break;
         }
-        if events.stopped {
+        if stopped {
             killing.stopped = true;
             killing.ask_to_end(&watched.process, now, ABORT_GRACE.min(deadlines.grace));
         }
@@ -281,6 +286,7 @@ pub(super) const NEVER_ENDS: &str =
     "it was killed, but the system does not report its end; it is left behind";
 
 /// The times at which a group is asked to end, is killed, and is abandoned.
+#[derive(Default)]
 struct Killing {
     timeout_at: Option<Instant>,
     kill_at: Option<Instant>,
@@ -290,17 +296,6 @@ struct Killing {
 }
 
 impl Killing {
-    /// The command may run for this time.
-    fn after(timeout: Option<Duration>, began: Instant) -> Self {
-        Self {
-            timeout_at: timeout.and_then(|timeout| began.checked_add(timeout)),
-            kill_at: None,
-            give_up_at: None,
-            timed_out: false,
-            stopped: false,
-        }
-    }
-
     fn next(&self) -> Option<Instant> {
         let times = [self.timeout_at, self.kill_at, self.give_up_at];
         times.into_iter().flatten().min()
@@ -346,19 +341,14 @@ struct Watched<'a> {
     ended: bool,
 }
 
-/// The events of one wait.
-struct Events {
-    ended: bool,
-    stopped: bool,
-}
-
 impl Watched<'_> {
     fn is_silent(&self) -> bool {
         self.streams.iter().all(|stream| stream.pipe.is_none())
     }
 
-    /// Waits for an event or until `until`, and reads what was printed.
-    fn wait(&mut self, until: Option<Instant>, buffer: &mut Vec<u8>) -> Events {
+    /// Waits for an event or until `until`, and reads what was printed. Returns whether the command has ended now, and
+    /// whether it is to be ended.
+    fn wait(&mut self, until: Option<Instant>, buffer: &mut Vec<u8>) -> (bool, bool) {
         let mut timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
         let exit = self.process.event().filter(|_| !self.ended);
         if exit.is_none() && !self.ended {
@@ -372,7 +362,7 @@ impl Watched<'_> {
         }
         let ended = !self.ended && self.process.has_ended(exited, self.job);
         self.ended |= ended;
-        Events { ended, stopped }
+        (ended, stopped)
     }
 
     fn read(&mut self, readable: [bool; 2], buffer: &mut Vec<u8>) {

@@ -23,7 +23,7 @@ use super::words::quote;
 /// let job = CommandJob::new("gzip").arg("-k").arg("a file.txt").with_id("first");
 /// assert_eq!(job.text(), "gzip -k 'a file.txt'");
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CommandJob {
     pub(super) id: Option<String>,
     /// Its position in the input, from 1; 0 before it has one.
@@ -52,12 +52,8 @@ impl CommandJob {
 
     pub(super) fn of_words(words: Vec<OsString>) -> Self {
         Self {
-            id: None,
-            seq: 0,
             words,
-            text: None,
-            file: None,
-            line: None,
+            ..Self::default()
         }
     }
 

@@ -10,8 +10,7 @@ use std::path::Path;
 use fork::Fork;
 use landlock::{
     ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
-    PathBeneath, RestrictionStatus, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr,
-    RulesetError, Scope,
+    PathBeneath, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX};
 use rustix::process::{Pid, Resource, Rlimit, WaitOptions, fchdir, getrlimit, setrlimit, waitpid};
@@ -82,17 +81,14 @@ impl Site {
         let Some(rules) = &self.rules else {
             return Ok(());
         };
-        let restricted = rules.try_clone().map_err(|why| why.to_string());
-        let restricted =
-            restricted.and_then(|rules| restrict(rules).map_err(|why| why.to_string()));
+        let rules = rules
+            .try_clone()
+            .map_err(|why| format!("Landlock: {why}"))?;
+        let restricted = rules.restrict_self();
         restricted
             .map(drop)
             .map_err(|why| format!("Landlock: {why}"))
     }
-}
-
-fn restrict(rules: RulesetCreated) -> Result<RestrictionStatus, RulesetError> {
-    rules.restrict_self()
 }
 
 /// The part that is the same for all commands of a run. Returns what the kernel lacks.
@@ -116,7 +112,7 @@ fn lacking(rules: &RulesetCreated) -> Result<Vec<String>, String> {
             let status = rules
                 .try_clone()
                 .ok()
-                .and_then(|rules| restrict(rules).ok());
+                .and_then(|rules| rules.restrict_self().ok());
             let abi = status.map(|status| match status.landlock {
                 LandlockStatus::Available { effective_abi, .. } => effective_abi,
                 _ => ABI::Unsupported,
@@ -281,20 +277,12 @@ const ABSENT: [sock_filter; 4] = {
 
 /// The cases in which each call is refused; a call without cases is always refused.
 fn call_rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::Error> {
-    let mut sockets = vec![];
-    if policy.network {
-        sockets.extend([AF_INET, AF_INET6, AF_NETLINK]);
-    }
-    let other_families = sockets
-        .iter()
-        .map(|&family| case(0, SeccompCmpOp::Ne, family.cast_unsigned().into()))
-        .collect::<Result<Vec<_>, _>>()?;
     let mut refused = BTreeMap::new();
     let mut socket = Vec::new();
-    if !other_families.is_empty() {
-        socket.push(SeccompRule::new(other_families)?);
-    }
     if policy.network {
+        let other = |family: i32| case(0, SeccompCmpOp::Ne, family.cast_unsigned().into());
+        let others = [AF_INET, AF_INET6, AF_NETLINK].into_iter().map(other);
+        socket.push(SeccompRule::new(others.collect::<Result<_, _>>()?)?);
         // Of the kernel's own sockets, only the one for addresses and routes is allowed.
         socket.push(SeccompRule::new(vec![
             case(0, SeccompCmpOp::Eq, AF_NETLINK.cast_unsigned().into())?,
@@ -329,13 +317,11 @@ fn call_rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccom
         refused.insert(keys, vec![]);
     }
     // Writing input to the terminal from which batchwright was started.
-    let typing = [libc::TIOCSTI, libc::TIOCLINUX].map(|request| {
+    let mut typing = Vec::new();
+    for request in [libc::TIOCSTI, libc::TIOCLINUX] {
         let request = case(1, SeccompCmpOp::Eq, u64::from(request as u32))?;
-        Ok(SeccompRule::new(vec![request])?)
-    });
-    let typing = typing
-        .into_iter()
-        .collect::<Result<_, seccompiler::Error>>()?;
+        typing.push(SeccompRule::new(vec![request])?);
+    }
     refused.insert(libc::SYS_ioctl, typing);
     Ok(refused)
 }

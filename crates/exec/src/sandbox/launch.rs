@@ -110,7 +110,8 @@ impl Launch {
             }
         }
         for at in gone.into_iter().rev() {
-            self.slots.remove(at).end();
+            // The command is reaped as the orphans are.
+            self.slots.remove(at).clear();
         }
         if self.reap_at <= now {
             self.reap_orphans();
@@ -303,11 +304,6 @@ impl Slot {
             signal_group(command.pid, Signal::KILL);
             let _ = waitpid(Some(command.pid), WaitOptions::NOHANG);
         }
-    }
-
-    /// Kills the command of a closed connection; it is reaped as the orphans are.
-    fn end(mut self) {
-        self.clear();
     }
 
     fn say(&self, reply: &Reply) {

@@ -34,7 +34,7 @@ pub(super) struct Launcher {
     /// The variables of commands, if they are not those of this program.
     pub environment: Option<Vec<(OsString, OsString)>>,
     pub status: SandboxStatus,
-    /// `None` if this program starts commands itself.
+    /// `None` if this program starts commands itself, because it has no helper and needs none.
     #[cfg(target_os = "linux")]
     pub keeper: Option<Keeper>,
 }
@@ -46,7 +46,13 @@ impl Launcher {
         }
         Ok(Self {
             #[cfg(target_os = "linux")]
-            keeper: plain_keeper(&folder)?,
+            keeper: Keeper::start(
+                None,
+                wire::Policy {
+                    folder: folder.clone().into(),
+                    ..wire::Policy::default()
+                },
+            )?,
             folder,
             programs: Programs::all(env::var_os("PATH")),
             environment: None,
@@ -265,16 +271,6 @@ impl Sandbox {
             keeper: Some(keeper),
         })
     }
-}
-
-/// The keeper of a run without a sandbox; `None` if there is no helper.
-#[cfg(target_os = "linux")]
-pub(super) fn plain_keeper(folder: &Path) -> Result<Option<Keeper>, Error> {
-    let policy = wire::Policy {
-        folder: folder.into(),
-        ..wire::Policy::default()
-    };
-    Keeper::start(None, policy)
 }
 
 #[cfg(target_os = "linux")]

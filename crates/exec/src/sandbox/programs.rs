@@ -2,7 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use batchwright::{Error, ErrorKind};
 
@@ -93,8 +93,7 @@ impl Programs {
             return Err(Unusable::Missing("the command names no program".to_owned()));
         }
         let named = Path::new(program);
-        let by_path = named.components().count() > 1 || named.components().next() != plain(named);
-        if by_path {
+        if program.as_encoded_bytes().contains(&b'/') {
             let file = folder.join(named);
             return match executable(&file) {
                 Ok(()) => Ok(file),
@@ -123,13 +122,6 @@ impl Programs {
             None => format!("no program {} in PATH", program.display()),
         }))
     }
-}
-
-/// The only component of a bare name.
-fn plain(name: &Path) -> Option<Component<'_>> {
-    let ends_plain = !name.as_os_str().as_encoded_bytes().ends_with(b"/");
-    let first = name.components().next();
-    first.filter(|first| ends_plain && matches!(first, Component::Normal(_)))
 }
 
 /// Whether the file can be started.
