@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -31,36 +31,26 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'~');
 
 /// A source of articles.
-pub(crate) enum Finder {
-    Folder(PathBuf),
-    Url {
-        template: String,
-        agent: Agent,
-        private: bool,
-    },
+pub(crate) struct Finder {
+    source: ArticleSource,
+    agent: Agent,
+    private: bool,
 }
 
 impl Finder {
     pub(crate) fn new(source: ArticleSource, private: bool) -> Self {
-        match source {
-            ArticleSource::Folder(folder) => Self::Folder(folder),
-            ArticleSource::Url(template) => Self::Url {
-                template,
-                agent: agent(private),
-                private,
-            },
+        Self {
+            source,
+            agent: agent(private),
+            private,
         }
     }
 
     pub(crate) fn find(&self, id: &str, ctx: &Context) -> Result<String, Error> {
         ctx.check()?;
-        let found = match self {
-            Self::Folder(folder) => in_folder(folder, id),
-            Self::Url {
-                template,
-                agent,
-                private,
-            } => at_url(template, agent, *private, id, ctx),
+        let found = match &self.source {
+            ArticleSource::Folder(folder) => in_folder(folder, id),
+            ArticleSource::Url(template) => at_url(self, template, id, ctx),
         };
         found.map_err(|error| error.context(format!("article {id:?}")))
     }
@@ -151,13 +141,7 @@ fn agent(private: bool) -> Agent {
     )
 }
 
-fn at_url(
-    template: &str,
-    agent: &Agent,
-    private: bool,
-    id: &str,
-    ctx: &Context,
-) -> Result<String, Error> {
+fn at_url(finder: &Finder, template: &str, id: &str, ctx: &Context) -> Result<String, Error> {
     if id == "." || id == ".." {
         return Err(invalid("the id would change the path of jobs.articles"));
     }
@@ -167,13 +151,14 @@ fn at_url(
     let timeout = ctx
         .remaining()
         .map_or(FETCH_TIMEOUT, |left| left.min(FETCH_TIMEOUT));
-    let sent = agent
+    let sent = finder
+        .agent
         .get(&url)
         .config()
         .timeout_global(Some(timeout))
         .build()
         .call();
-    let mut reply = sent.map_err(|error| unreachable(&error, &place, private))?;
+    let mut reply = sent.map_err(|error| unreachable(&error, &place, finder.private))?;
     let status = reply.status();
     let header = |name| reply.headers().get(name)?.to_str().ok();
     if !status.is_success() {
@@ -193,7 +178,7 @@ fn at_url(
     let body = reply.body_mut().with_config().limit(LONGEST).read_to_vec();
     let bytes = body.map_err(|error| match error {
         ureq::Error::BodyExceedsLimit(_) => too_long(),
-        other => unreachable(&other, &place, private),
+        other => unreachable(&other, &place, finder.private),
     })?;
     text(&bytes, is_page)
 }

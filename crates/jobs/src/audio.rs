@@ -15,15 +15,6 @@ const LEAST_ROOM: u64 = 128 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct AudioFolder(PathBuf);
 
-/// A file that is finished.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Finished {
-    /// Its name in the folder.
-    pub name: String,
-    pub seconds: f64,
-    pub bytes: u64,
-}
-
 impl AudioFolder {
     pub(crate) fn new(folder: PathBuf) -> Self {
         Self(std::path::absolute(&folder).unwrap_or(folder))
@@ -117,14 +108,11 @@ impl AudioFolder {
         .map_err(|error| unwritten(ErrorKind::Transient, target, &error))
     }
 
-    /// The properties of a finished file.
-    pub(crate) fn finished(&self, target: PathBuf) -> Result<Finished, Error> {
-        let (format, bytes) = described(&target)?;
-        Ok(Finished {
-            name: name(&target),
-            seconds: (seconds(format, bytes) * 1000.0).round() / 1000.0,
-            bytes: bytes + HEADER_BYTES,
-        })
+    /// The name of a finished file in the folder, its seconds and its bytes.
+    pub(crate) fn finished(&self, target: &Path) -> Result<(String, f64, u64), Error> {
+        let (format, bytes) = described(target)?;
+        let seconds = (seconds(format, bytes) * 1000.0).round() / 1000.0;
+        Ok((name(target), seconds, bytes + HEADER_BYTES))
     }
 
     /// Deletes the parts.
@@ -328,8 +316,8 @@ mod tests {
         assert!(target.ends_with(format!("-rain-in-Bern-{job}.wav")));
         let parts = ["a", "b", "a"].map(|name| audio.part(job, name));
         audio.join(&target, &parts).unwrap();
-        let finished = audio.finished(target.clone()).unwrap();
-        assert_eq!((finished.seconds, finished.bytes), (2.0, 96_044));
+        let (_, seconds, bytes) = audio.finished(&target).unwrap();
+        assert_eq!((seconds, bytes), (2.0, 96_044));
         let whole = Wav::read(&fs::read(&target).unwrap()).unwrap();
         let samples = [sound(1, 12_000), sound(2, 24_000), sound(1, 12_000)];
         assert_eq!(whole.samples, samples.map(|one| one.samples).concat());
@@ -340,7 +328,7 @@ mod tests {
         let parts = ["a", "c"].map(|name| audio.part(job, name));
         let error = audio.join(&target, &parts).unwrap_err();
         assert!(error.message().contains("two formats"), "{error}");
-        assert_eq!(audio.finished(target).unwrap().bytes, 96_044);
+        assert_eq!(audio.finished(&target).unwrap().2, 96_044);
 
         audio.forget(job);
         audio.forget(job);

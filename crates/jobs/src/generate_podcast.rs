@@ -209,7 +209,7 @@ impl Script {
         let mut turns = Vec::with_capacity(self.turns.len());
         for turn in self.turns {
             let name = spoken(&turn.speaker);
-            let name = name.trim_end_matches(':').trim_end();
+            let name = name.trim_end_matches(':');
             let known = speakers.iter().find(|one| one.eq_ignore_ascii_case(name));
             let Some(speaker) = known else {
                 let all = speakers.join(", ");
@@ -320,15 +320,15 @@ fn podcast(
         }
         folder.join(&target, &parts)?;
     }
-    let finished = folder.finished(target)?;
+    let (audio, seconds, bytes) = folder.finished(&target)?;
     folder.forget(job.job_id);
     let characters: usize = pieces.iter().map(|piece| piece.text.chars().count()).sum();
     let voices = SPEAKERS.iter().zip(payload.voices());
     let voices = voices.map(|(speaker, voice)| ((*speaker).to_owned(), Value::from(voice)));
     Ok(Some(json!({
-        "audio": finished.name,
-        "seconds": finished.seconds,
-        "bytes": finished.bytes,
+        "audio": audio,
+        "seconds": seconds,
+        "bytes": bytes,
         "parts": pieces.len(),
         "characters": characters,
         "voices": voices.collect::<serde_json::Map<_, _>>(),
