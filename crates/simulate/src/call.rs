@@ -52,7 +52,7 @@ impl Connection<'_> {
         let work = match read {
             Ok(work) => work,
             Err(problem) => {
-                let ask = if problem.is_malformed() {
+                let ask = if problem.malformed {
                     Ask::Malformed
                 } else {
                     Ask::Rejected
@@ -84,30 +84,29 @@ impl Connection<'_> {
         job: &mut Job,
         arrived: Instant,
     ) -> (Head, Sent, bool) {
-        match call.verdict {
+        let kind = match call.verdict {
+            Verdict::Plain => None,
+            Verdict::Trouble(kind) => Some(kind),
+            Verdict::Busy => Some(Trouble::RateLimit),
             Verdict::Limited(denial) => {
                 let problem = Problem::limited(&denial, &job.work.model);
                 let head = self.problem(job.dialect, &problem, call, job.now);
-                (head, Sent::Whole, false)
+                return (head, Sent::Whole, false);
             }
-            Verdict::Busy => {
-                let (head, sent) = self.trouble(Trouble::RateLimit, call, job);
-                (head, sent, false)
-            }
-            Verdict::Trouble(Trouble::Stall) => {
+        };
+        let waited = match kind {
+            Some(Trouble::Stall) => {
                 self.stall();
-                (Head::default(), Sent::Nothing, true)
+                true
             }
-            Verdict::Trouble(kind) => {
-                let waited = !kind.is_refusal() && self.wait(arrived, call);
-                let (head, sent) = self.trouble(kind, call, job);
-                (head, sent, waited)
-            }
-            Verdict::Plain => {
-                let waited = self.wait(arrived, call);
-                (self.good(call, job, None), Sent::Whole, waited)
-            }
-        }
+            Some(kind) if kind.is_refusal() => false,
+            _ => self.wait(arrived, call),
+        };
+        let (head, sent) = match kind {
+            Some(kind) => self.trouble(kind, call, job),
+            None => (self.good(call, job, None), Sent::Whole),
+        };
+        (head, sent, waited)
     }
 
     /// What the call costs, in picodollars, also if its reply will not be sent whole.

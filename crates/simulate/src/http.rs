@@ -86,13 +86,8 @@ impl From<io::Error> for Refusal {
     }
 }
 
-/// A head that was read, and what comes after it.
-struct Head {
-    request: Request,
-    /// The bytes of the head and of the body.
-    size: usize,
-    length: usize,
-}
+/// A request without its body, the bytes of its head, and those of its body.
+type Head = (Request, usize, usize);
 
 /// Reads requests from `stream`, one after the other.
 pub(super) struct Reader<S> {
@@ -116,12 +111,9 @@ impl<S: Read> Reader<S> {
             if self.buffer.first() == Some(&TLS_HANDSHAKE) {
                 return Err(Refusal::Handshake);
             }
-            if let Some(head) = parse(&self.buffer)? {
-                let body = self.body(&head)?;
-                return Ok(Request {
-                    body,
-                    ..head.request
-                });
+            if let Some((request, size, length)) = parse(&self.buffer)? {
+                let body = self.body(size, length)?;
+                return Ok(Request { body, ..request });
             }
             if self.buffer.len() >= HEAD_LIMIT {
                 return Err(TOO_LARGE_HEAD);
@@ -136,17 +128,17 @@ impl<S: Read> Reader<S> {
         }
     }
 
-    fn body(&mut self, head: &Head) -> io::Result<Vec<u8>> {
-        self.buffer.drain(..head.size);
-        let here = head.length.min(self.buffer.len());
-        let mut body = Vec::with_capacity(head.length);
+    fn body(&mut self, size: usize, length: usize) -> io::Result<Vec<u8>> {
+        self.buffer.drain(..size);
+        let here = length.min(self.buffer.len());
+        let mut body = Vec::with_capacity(length);
         body.extend(self.buffer.drain(..here));
-        if here == head.length {
+        if here == length {
             return Ok(body);
         }
-        let left = (head.length - here) as u64;
+        let left = (length - here) as u64;
         (&mut self.stream).take(left).read_to_end(&mut body)?;
-        if body.len() < head.length {
+        if body.len() < length {
             Err(ErrorKind::UnexpectedEof.into())
         } else {
             Ok(body)
@@ -198,11 +190,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
     if length > limit {
         return Err(Refusal::Told(413, "The request's body is too large."));
     }
-    Ok(Some(Head {
-        request,
-        size,
-        length,
-    }))
+    Ok(Some((request, size, length)))
 }
 
 /// The path in OpenAI's format, for a path of Azure that names a deployment, or that is for files or batches.

@@ -125,7 +125,8 @@ impl Simulator {
     /// Starts listening. Fails with [`io::ErrorKind::InvalidInput`] on a setting that cannot be, and if the port
     /// is taken.
     pub fn start(config: SimConfig) -> io::Result<Simulator> {
-        config.check()?;
+        let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
+        config.check().map_err(invalid)?;
         let port = config.port;
         let listener = bind(port)?;
         let shared = Arc::new(Shared {

@@ -1,5 +1,6 @@
 //! Error bodies and their statuses, from the vendors' entries in `rules/problems.json`.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 use std::time::Duration;
@@ -53,13 +54,13 @@ impl Table {
     fn find<'t, T>(
         &'t self,
         name: &str,
-        kinds: &[&str],
+        kinds: &[Cow<'static, str>],
         get: impl Fn(&'t Entry) -> Option<T>,
     ) -> Option<T> {
         self.chain(name).find_map(|vendor| {
             let kinds = kinds.iter().rev();
             kinds
-                .filter_map(|kind| vendor.problems.get(*kind))
+                .filter_map(|kind| vendor.problems.get(&**kind))
                 .find_map(&get)
         })
     }
@@ -68,7 +69,7 @@ impl Table {
         &self,
         out: &mut Vec<u8>,
         name: &str,
-        kinds: &[&str],
+        kinds: &[Cow<'static, str>],
         mut facts: Facts,
         status: u16,
     ) -> u16 {
@@ -97,15 +98,7 @@ pub(super) fn write(out: &mut Vec<u8>, problem: &Problem, vendor: &str, call: u6
     let mut facts = problem.facts.clone();
     facts.set("call", call);
     facts.set("delay", problem.wait.map(delay));
-    TABLE.write(out, vendor, &problem.names, facts, 400)
-}
-
-/// Appends the error body of a request for files or batches.
-pub(super) fn write_batch(out: &mut Vec<u8>, vendor: &str, status: u16, message: &str) {
-    let mut facts = Facts::default();
-    facts.set("message", message);
-    let own = format!("batch_{status}");
-    TABLE.write(out, vendor, &["batch", &own], facts, status);
+    TABLE.write(out, vendor, &problem.names, facts, problem.status)
 }
 
 /// Decimal seconds, as protocol buffers write a duration.

@@ -1,5 +1,6 @@
 //! Types that all dialects share: a prompt, an answer, and errors. The dialects translate them.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use super::SimConfig;
@@ -127,8 +128,12 @@ impl Tokens {
 /// Why a call gets an error: its names in `rules/problems.json`, from the most general on, and the facts for its words.
 #[derive(Debug)]
 pub(super) struct Problem {
-    pub(super) names: [&'static str; 3],
+    pub(super) names: [Cow<'static, str>; 3],
     pub(super) facts: Facts,
+    /// The status, unless the table has another.
+    pub(super) status: u16,
+    /// No correct client sends such a request.
+    pub(super) malformed: bool,
     /// The wait that the client is asked for.
     pub(super) wait: Option<Duration>,
 }
@@ -136,8 +141,10 @@ pub(super) struct Problem {
 impl Problem {
     pub(super) fn new(general: &'static str, own: &'static str) -> Problem {
         Problem {
-            names: ["any", general, own],
+            names: ["any", general, own].map(Cow::from),
             facts: Facts::default(),
+            status: 400,
+            malformed: false,
             wait: None,
         }
     }
@@ -167,15 +174,24 @@ impl Problem {
         problem
     }
 
-    /// No correct client sends such a request.
-    pub(super) fn is_malformed(&self) -> bool {
-        self.names[1] == "fault"
+    /// An error of a request for files or batches.
+    pub(super) fn of_batches(status: u16, message: impl Into<String>) -> Problem {
+        let mut problem = Problem::new("batch", "batch");
+        problem.names = [
+            "batch".into(),
+            "batch".into(),
+            format!("batch_{status}").into(),
+        ];
+        problem.status = status;
+        problem.facts.set("message", message.into());
+        problem
     }
 }
 
 impl From<Fault> for Problem {
     fn from(fault: Fault) -> Problem {
         let mut problem = Problem::new("fault", fault.kind);
+        problem.malformed = true;
         let dotted = fault.at.replace('[', ".").replace(']', "");
         let param = Some(fault.at.as_str()).filter(|at| !at.is_empty());
         problem.facts.set("param", param);

@@ -142,7 +142,7 @@ impl Connection<'_> {
     }
 
     fn error(&mut self, request: &Request, dialect: Dialect, problem: &Problem) -> Next {
-        if problem.is_malformed() {
+        if problem.malformed {
             self.shared.ledger.malformed();
         }
         let status = dialect.problem(&mut self.body, problem, 0);

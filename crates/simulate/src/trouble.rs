@@ -13,17 +13,7 @@ use super::vendor::named;
 /// prompt is answered normally. In text, on the command line and in
 /// [`SimStats::by_trouble`](super::SimStats::by_trouble), kinds are written in snake case.
 #[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    strum::Display,
-    strum::IntoStaticStr,
-    strum::VariantArray,
+    Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::IntoStaticStr, strum::VariantArray,
 )]
 #[strum(serialize_all = "snake_case")]
 #[non_exhaustive]

@@ -12,15 +12,7 @@ use super::rules;
 
 /// A service with OpenAI's API: the simulator uses its errors, bodies and headers on the paths of that API.
 #[derive(
-    Debug,
-    Clone,
-    Copy,
-    PartialEq,
-    Eq,
-    Hash,
-    strum::Display,
-    strum::IntoStaticStr,
-    strum::VariantArray,
+    Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::IntoStaticStr, strum::VariantArray,
 )]
 #[strum(serialize_all = "lowercase")]
 #[non_exhaustive]

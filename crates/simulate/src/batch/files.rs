@@ -73,18 +73,19 @@ fn in_file(desk: &Desk<'_>, batch: &Batch, id: &str, now: Duration) -> Option<Wh
         return None;
     }
     let [answers, errors] = batch.has_results();
-    let has_ended = batch.phase(now, desk.batches()) == Phase::Ended;
     let files = match desk.family {
-        Family::Gemini => [(Which::All, "", has_ended), (Which::All, "", false)],
-        _ => [
+        Family::Gemini => {
+            let has_ended = batch.phase(now, desk.batches()) == Phase::Ended;
+            vec![(Which::All, "", has_ended)]
+        }
+        _ => vec![
             (Which::Answers, "output", answers),
             (Which::Errors, "error", errors),
         ],
     };
     let is_it = |kind: &str| desk.family.results_id(&batch.id, kind) == id;
-    let found = files
-        .into_iter()
-        .find(|(_, kind, there)| *there && is_it(kind));
+    let mut files = files.into_iter();
+    let found = files.find(|(_, kind, there)| *there && is_it(kind));
     found.map(|(which, ..)| which)
 }
 
@@ -97,13 +98,11 @@ pub(super) fn download(desk: &Desk<'_>, batch: &Batch, which: Which, spoiled: Sp
 /// A result file as a download; input files are not given out.
 pub(super) fn content(desk: &Desk<'_>, id: &str) -> Outcome {
     desk.with(|inner, now| {
-        let mut batches = inner.batches.iter();
-        let found = batches.position(|batch| in_file(desk, batch, id, now).is_some());
-        let place = found.ok_or_else(|| desk.no_file(id))?;
+        let mut batches = inner.batches.iter().enumerate();
+        let found = batches.find_map(|(at, batch)| Some((at, in_file(desk, batch, id, now)?)));
+        let (place, which) = found.ok_or_else(|| desk.no_file(id))?;
         let spoiled = inner.next_download();
-        let batch = &inner.batches[place];
-        let which = in_file(desk, batch, id, now).unwrap_or(Which::All);
-        Ok(download(desk, batch, which, spoiled))
+        Ok(download(desk, &inner.batches[place], which, spoiled))
     })
 }
 
@@ -133,25 +132,21 @@ pub(super) fn upload_parts(desk: &Desk<'_>, query: &Query, body: Vec<u8>) -> Out
     }
 }
 
+/// Rejects an upload whose header of this name has another value.
 fn has(desk: &Desk<'_>, name: &str, value: &str) -> Result<(), Refusal> {
-    if desk.header(name) == value {
-        Ok(())
-    } else {
-        Err(Refusal::bad(
-            400,
-            format!("The header {name} must be '{value}'."),
-        ))
+    let name = format!("x-goog-upload-{name}");
+    if desk.header(&name) == value {
+        return Ok(());
     }
+    let message = format!("The header {name} must be '{value}'.");
+    Err(Refusal::bad(400, message))
 }
 
 fn start(desk: &Desk<'_>, body: &[u8]) -> Outcome {
-    has(desk, "x-goog-upload-protocol", "resumable")?;
-    has(desk, "x-goog-upload-command", "start")?;
-    has(
-        desk,
-        "x-goog-upload-header-content-type",
-        "application/jsonl",
-    )?;
+    let media = ("header-content-type", "application/jsonl");
+    for (name, value) in [("protocol", "resumable"), ("command", "start"), media] {
+        has(desk, name, value)?;
+    }
     let size = desk.header("x-goog-upload-header-content-length").parse();
     let size: u64 =
         size.map_err(|_| Refusal::bad(400, "The length of the upload is not a number."))?;
@@ -166,17 +161,24 @@ fn start(desk: &Desk<'_>, body: &[u8]) -> Outcome {
                        letters, digits and inner dashes\n";
         return Err(Fault::invalid("file.name", message).into());
     }
-    let id = desk.with(|inner, _| {
+    let id = desk.with(|inner, now| {
         let fresh = Family::Gemini.file_id(inner.fresh());
-        let session = Session {
-            id: format!("{:016x}", inner.fresh()),
-            name: name.map_or(fresh, str::to_owned),
-            display_name: file["displayName"].as_str().unwrap_or_default().to_owned(),
-            size,
+        let file = File {
+            id: name.map_or(fresh, str::to_owned),
+            family: Family::Gemini,
+            name: file["displayName"].as_str().unwrap_or_default().to_owned(),
+            purpose: String::new(),
+            created: now,
+            blob: Arc::default(),
+            looked_at: false,
         };
-        is_free(inner, &session.name)?;
-        let id = session.id.clone();
-        inner.sessions.push(session);
+        is_free(inner, &file.id)?;
+        let id = format!("{:016x}", inner.fresh());
+        inner.sessions.push(Session {
+            id: id.clone(),
+            size,
+            file,
+        });
         Ok::<_, Refusal>(id)
     })?;
     let host = desk.header("host");
@@ -201,27 +203,19 @@ fn is_free(inner: &mut Inner, name: &str) -> Result<(), Refusal> {
 
 fn receive(desk: &Desk<'_>, id: &str, body: Vec<u8>) -> Outcome {
     // It is received in one piece.
-    has(desk, "x-goog-upload-command", "upload, finalize")?;
-    has(desk, "x-goog-upload-offset", "0")?;
+    has(desk, "command", "upload, finalize")?;
+    has(desk, "offset", "0")?;
     desk.pass(BatchPoint::UploadArrived);
     let shown = desk.with(|inner, now| {
         let place = inner.sessions.iter().position(|session| session.id == id);
         let place = place.ok_or_else(|| Refusal::told(404, "There is no such upload."))?;
-        let session = inner.sessions.remove(place);
-        if body.len() as u64 != session.size {
+        let Session { size, mut file, .. } = inner.sessions.remove(place);
+        if body.len() as u64 != size {
             let message = "The upload is not as long as was announced.";
             return Err(Refusal::bad(400, message));
         }
-        is_free(inner, &session.name)?;
-        let file = File {
-            id: session.name,
-            family: Family::Gemini,
-            name: session.display_name,
-            purpose: String::new(),
-            created: now,
-            blob: Arc::new(Blob::whole(body)),
-            looked_at: false,
-        };
+        is_free(inner, &file.id)?;
+        (file.created, file.blob) = (now, Arc::new(Blob::whole(body)));
         Ok(wire::file(desk, inner.add(file)))
     })?;
     desk.pass(BatchPoint::UploadDone);

@@ -39,7 +39,6 @@ use wire::{TABLE, Wire};
 
 use super::dialect::Dialect;
 use super::http::Request;
-use super::problems;
 use super::prompt::Problem;
 use super::reply::Head;
 use super::rules::Fault;
@@ -121,12 +120,6 @@ impl Family {
 #[derive(Debug)]
 enum Refusal {
     Problem(Problem),
-    Told {
-        status: u16,
-        message: String,
-        /// Whether no correct client sends such a request.
-        malformed: bool,
-    },
     /// There is no such call.
     Nowhere,
 }
@@ -134,20 +127,15 @@ enum Refusal {
 impl Refusal {
     /// Something a correct client does not send.
     fn bad(status: u16, message: impl Into<String>) -> Refusal {
-        Refusal::Told {
-            status,
-            message: message.into(),
+        Refusal::Problem(Problem {
             malformed: true,
-        }
+            ..Problem::of_batches(status, message)
+        })
     }
 
     /// Something that can happen to anyone.
     fn told(status: u16, message: impl Into<String>) -> Refusal {
-        Refusal::Told {
-            status,
-            message: message.into(),
-            malformed: false,
-        }
+        Refusal::Problem(Problem::of_batches(status, message))
     }
 
     fn missing(what: &str, id: &str) -> Refusal {
@@ -235,29 +223,6 @@ impl Desk<'_> {
     fn show(&self, batch: &Batch, now: Duration) -> Value {
         wire::batch(self, batch, now, true)
     }
-
-    /// Counts a rejected request, appends its body and returns its status.
-    fn refuse(&self, out: &mut Vec<u8>, refusal: &Refusal) -> u16 {
-        let (status, malformed) = match refusal {
-            Refusal::Problem(problem) => (
-                self.dialect.problem(out, problem, 0),
-                problem.is_malformed(),
-            ),
-            Refusal::Told {
-                status,
-                message,
-                malformed,
-            } => {
-                problems::write_batch(out, self.dialect.vendor_name(), *status, message);
-                (*status, *malformed)
-            }
-            Refusal::Nowhere => (404, false),
-        };
-        if malformed {
-            self.shared.ledger.malformed();
-        }
-        status
-    }
 }
 
 impl Connection<'_> {
@@ -301,8 +266,11 @@ impl Connection<'_> {
                 head.extra = Some(header);
                 return self.reply(&request, head);
             }
-            Err(refusal) => {
-                head.status = desk.refuse(&mut self.body, &refusal);
+            Err(Refusal::Problem(problem)) => {
+                if problem.malformed {
+                    shared.ledger.malformed();
+                }
+                head.status = desk.dialect.problem(&mut self.body, &problem, 0);
                 return self.reply(&request, head);
             }
         };

@@ -40,9 +40,9 @@ pub(super) struct File {
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) id: String,
-    pub(super) name: String,
-    pub(super) display_name: String,
     pub(super) size: u64,
+    /// The file, still without its content.
+    pub(super) file: File,
 }
 
 #[derive(Debug)]

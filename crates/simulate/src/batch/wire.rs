@@ -193,7 +193,9 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     let ended = batch.ended(now, config);
     let host = desk.header("host");
     let kept = ended.is_some_and(|ended| desk.is_kept(ended, now));
-    let [output, error_file] = ids(desk, batch, now);
+    let there = batch.has_results().map(|there| there && ended.is_some());
+    let id = |kind, there: bool| there.then(|| desk.family.results_id(&batch.id, kind));
+    let (output, error_file) = (id("output", there[0]), id("error", there[1]));
     let mut facts = Facts::default();
     facts.set("id", batch.id.as_str());
     facts.set("host", host);
@@ -205,7 +207,7 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     facts.set("state", wire.state(phase));
     facts.set("over", ended.map(|_| true));
     facts.set("kept", kept.then_some(true));
-    times(&mut facts, desk, batch, now);
+    times(&mut facts, desk, batch, now, kept);
     let failed = phase == Phase::Failed;
     let (total, waiting) = (batch.total(), batch.waiting());
     let accepted = !failed && phase != Phase::Validating;
@@ -248,12 +250,11 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
 }
 
 /// The times of a batch's events.
-fn times(facts: &mut Facts, desk: &Desk<'_>, batch: &Batch, now: Duration) {
+fn times(facts: &mut Facts, desk: &Desk<'_>, batch: &Batch, now: Duration, kept: bool) {
     let config = desk.batches();
     let phase = batch.phase(now, config);
     let ended = batch.ended(now, config);
     let began = batch.began(config);
-    let kept = ended.is_some_and(|ended| desk.is_kept(ended, now));
     let ended_so = |so: Phase| ended.filter(|_| phase == so);
     for (name, time) in [
         ("created", Some(batch.created)),
@@ -318,14 +319,4 @@ pub(super) fn file(desk: &Desk<'_>, file: &File) -> Value {
     facts.set("expires", desk.millis(file.created + kept));
     facts.set("processed", looked_at);
     facts.fill(&wire.file)
-}
-
-/// The ids of the output file and the error file of a batch, once it has ended.
-fn ids(desk: &Desk<'_>, batch: &Batch, now: Duration) -> [Option<String>; 2] {
-    if batch.ended(now, desk.batches()).is_none() {
-        return [None, None];
-    }
-    let there = batch.has_results();
-    let id = |kind, there: bool| there.then(|| desk.family.results_id(&batch.id, kind));
-    [id("output", there[0]), id("error", there[1])]
 }
