@@ -200,11 +200,6 @@ impl LlmConfig {
             unordered: AtomicBool::new(false),
             vendor,
             transport,
-            chat_url: if access.by_deployment {
-                None
-            } else {
-                Some(access.url("/chat/completions"))
-            },
             access,
             model: ModelChoice::new(self.model.clone(), self.only_model),
             concurrency,

@@ -109,6 +109,15 @@ pub(super) fn object(value: &mut Value) -> &mut Map<String, Value> {
     }
 }
 
+/// The model of a call.
+///
+/// # Errors
+/// If none is named.
+pub(super) fn named(model: Option<&str>) -> Result<&str, Error> {
+    let why = "no model named: set one on the request or for the provider";
+    model.ok_or_else(|| invalid(why.to_owned()))
+}
+
 /// The error for a request that cannot be sent in this dialect.
 pub(super) fn invalid(message: String) -> Error {
     Error::new(ErrorKind::Invalid, message)

@@ -7,13 +7,13 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, de::Error as _};
 
-use crate::base::{Error, ErrorKind, Optional, Paid, Sent, Usd};
+use crate::base::{Error, ErrorKind, Optional, Paid, RateHints, Sent, Usd};
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
 
 use super::answer::unreadable;
-use super::content::invalid;
+use super::content::{invalid, named};
 use super::errors::failure;
 use super::fields::leniently;
 use super::limits::rate_hints;
@@ -26,9 +26,6 @@ pub(super) struct Call {
     pub body: Vec<u8>,
 }
 
-/// The path of chats in OpenAI's format.
-pub(super) const CHAT: &str = "/chat/completions";
-
 /// The call for one prompt.
 ///
 /// # Errors
@@ -39,14 +36,12 @@ pub(super) fn encode(
     request: &Request,
     model: Option<&str>,
 ) -> Result<Call, Error> {
-    let model = model.ok_or_else(|| {
-        invalid("no model named: set one on the request or for the provider".to_owned())
-    })?;
+    let model = named(model)?;
     let mut body = Vec::with_capacity(256 + request.text_bytes());
     let path = match vendor.dialect {
         Dialect::OpenAi => {
             openai_request::write(vendor, request, model, &mut body)?;
-            Cow::Borrowed(CHAT)
+            Cow::Borrowed("/chat/completions")
         }
         Dialect::Anthropic => {
             let message = anthropic::message(vendor, request, model)?;
@@ -73,11 +68,7 @@ pub(super) fn decode(
     reply: &HttpReply,
     unchecked: bool,
 ) -> Result<Response, Error> {
-    let hints = rate_hints(vendor.tells, &reply.headers);
-    if !(200..300).contains(&reply.status) {
-        let error = failure(vendor, reply).with_request_id(request_id(reply));
-        return Err(error.with_rate_hints(hints));
-    }
+    let hints = succeeded(vendor, reply)?;
     match read(vendor, &reply.body, unchecked) {
         Ok(mut response) => {
             add_headers(vendor, &mut response, reply);
@@ -90,12 +81,27 @@ pub(super) fn decode(
                 cost_usd: paid.cost_usd.or_else(|| stated_cost(reply)),
                 ..paid
             });
-            Err(not_fetched(vendor, reply, error)
-                .with_status(reply.status)
-                .with_request_id(request_id(reply))
-                .with_rate_hints(hints))
+            Err(in_reply(not_fetched(vendor, reply, error), reply, hints))
         }
     }
+}
+
+/// What a reply says of limits.
+///
+/// # Errors
+/// If its status is a failure.
+pub(super) fn succeeded(vendor: &Vendor, reply: &HttpReply) -> Result<RateHints, Error> {
+    let hints = rate_hints(vendor.tells, &reply.headers);
+    if (200..300).contains(&reply.status) {
+        return Ok(hints);
+    }
+    Err(in_reply(failure(vendor, reply), reply, hints))
+}
+
+/// A failure with what its reply says beside the body.
+pub(super) fn in_reply(error: Error, reply: &HttpReply, hints: RateHints) -> Error {
+    let error = error.with_status(reply.status).with_rate_hints(hints);
+    error.with_request_id(request_id(reply))
 }
 
 /// What a reply without an answer is that promises one for later (NVIDIA's, after a minute): it is being

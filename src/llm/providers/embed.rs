@@ -8,7 +8,7 @@ use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use serde::de::{self, Deserialize, Deserializer, SeqAccess, Visitor};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
@@ -18,12 +18,11 @@ use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
 
 use super::answer::{malformed, unlike, unreadable};
-use super::content::invalid;
-use super::dialect::{Call, request_id};
-use super::errors::{failure, failure_inside};
-use super::fields::{Counts, leniently};
+use super::content::{invalid, named};
+use super::dialect::{Call, in_reply, succeeded};
+use super::errors::failure_inside;
+use super::fields::{Counts, Raw, leniently};
 use super::further::further;
-use super::limits::rate_hints;
 use super::rules::word;
 use super::vendor::{Dialect, Vendor};
 use super::{gemini, openai};
@@ -38,10 +37,10 @@ pub(super) fn encode(
     requests: &[&Request],
     model: Option<&str>,
 ) -> Result<Call, Error> {
-    vendor.check_embeddings()?;
-    let (Some(alike), Some(model)) = (requests.first(), model) else {
-        let why = "no model named: set one on the request or for the provider";
-        return Err(invalid(why.to_owned()));
+    vendor.embedding_limits()?;
+    let model = named(model)?;
+    let Some(alike) = requests.first() else {
+        return Err(invalid("nothing to embed".to_owned()));
     };
     let texts = requests.iter().map(|request| request.only_embedded());
     let texts: Vec<&Value> = texts
@@ -100,32 +99,20 @@ pub(super) fn decode(
     reply: &HttpReply,
     requests: &[&Request],
 ) -> Result<Vec<Result<Response, Error>>, Error> {
-    let hints = rate_hints(vendor.tells, &reply.headers);
-    if !(200..300).contains(&reply.status) {
-        let error = failure(vendor, reply).with_request_id(request_id(reply));
-        let error = error.with_rate_hints(hints);
+    let hints = succeeded(vendor, reply).map_err(|error| match reply.status {
         // A server without an embedding model says so to every text alike.
-        return Err(match reply.status {
-            501 => error.with_unreachable(),
-            _ => error,
-        });
-    }
+        501 => error.with_unreachable(),
+        _ => error,
+    })?;
     let read = leniently(&reply.body, |body| {
-        Ok(match vendor.dialect {
-            Dialect::Gemini => {
-                read_gemini(vendor, serde_json::from_slice(body)?, body, requests.len())
-            }
-            _ => read_openai(vendor, serde_json::from_slice(body)?, body, requests.len()),
-        })
+        let embedded: EmbedReply<'_> = serde_json::from_slice(body)?;
+        Ok(embedded.read(vendor, body, requests.len()))
     });
     let (embedded, warning) = match read {
         Ok(read) => read,
         Err(error) => (Err(unread(&error, &reply.body, requests.len())), None),
     };
-    let named = |error: Error| {
-        let error = error.with_status(reply.status).with_rate_hints(hints);
-        error.with_request_id(request_id(reply))
-    };
+    let named = |error: Error| in_reply(error, reply, hints);
     let embedded = embedded
         .and_then(|embedded| embedded.checked(&reply.body, requests.len()))
         .map_err(named)?;
@@ -178,13 +165,13 @@ struct Unusable {
 type Embedded = Result<Vec<f32>, Unusable>;
 
 /// The content of a reply, with its vectors in the order of the texts.
-struct EmbedReply {
+struct Embeddings {
     vectors: Vec<Embedded>,
     usage: Option<Usage>,
     model: Option<String>,
 }
 
-impl EmbedReply {
+impl Embeddings {
     /// Finds unusable vectors. If they are at most half, each makes only its own text fail; otherwise the whole reply
     /// fails.
     fn checked(mut self, body: &[u8], texts: usize) -> Result<Self, Error> {
@@ -225,45 +212,50 @@ impl EmbedReply {
     }
 }
 
-#[derive(serde::Deserialize)]
+/// A reply of OpenAI, or, with other names, of Gemini.
+#[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'b"))]
-struct OpenAiReply<'b> {
+struct EmbedReply<'b> {
     model: Option<Value>,
+    #[serde(alias = "embeddings")]
     data: Option<Vec<Option<Entry<'b>>>>,
-    usage: Option<&'b RawValue>,
+    #[serde(alias = "usageMetadata")]
+    usage: Raw<'b>,
     error: Option<Value>,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'b"))]
 struct Entry<'b> {
     index: Option<Value>,
-    embedding: Option<&'b RawValue>,
+    #[serde(alias = "values")]
+    embedding: Raw<'b>,
 }
 
-fn read_openai(
-    vendor: &Vendor,
-    reply: OpenAiReply<'_>,
-    body: &[u8],
-    texts: usize,
-) -> Result<EmbedReply, Error> {
-    let data = reply.data.unwrap_or_default();
-    if data.is_empty()
-        && let Some(error) = &reply.error
-    {
-        return Err(failure_inside(vendor, error, body));
+impl EmbedReply<'_> {
+    fn read(self, vendor: &Vendor, body: &[u8], texts: usize) -> Result<Embeddings, Error> {
+        let data = self.data.unwrap_or_default();
+        if data.is_empty()
+            && let Some(error) = &self.error
+        {
+            return Err(failure_inside(vendor, error, body));
+        }
+        let model = Some(word(self.model.as_ref()));
+        let counts = Counts::read(self.usage);
+        Ok(Embeddings {
+            vectors: in_order(data, texts).map_err(|what| unpaired(what, body, texts))?,
+            usage: match vendor.dialect {
+                Dialect::Gemini => gemini::usage(&counts, true),
+                _ => openai::usage(&counts, true),
+            },
+            model: model.filter(|model| !model.is_empty()),
+        })
     }
-    let model = Some(word(reply.model.as_ref()));
-    Ok(EmbedReply {
-        vectors: in_order(data, texts).map_err(|what| unpaired(what, body, texts))?,
-        usage: openai::usage(&Counts::read(reply.usage), true),
-        model: model.filter(|model| !model.is_empty()),
-    })
 }
 
 /// Whether a reply numbers its vectors in a way that pairs none with its text, for example each with 0.
 pub(super) fn is_unordered(body: &[u8], texts: usize) -> bool {
-    let data = serde_json::from_slice::<OpenAiReply<'_>>(body);
+    let data = serde_json::from_slice::<EmbedReply<'_>>(body);
     let data = data.ok().and_then(|reply| reply.data).unwrap_or_default();
     data.len() == texts && in_order(data, texts).is_err()
 }
@@ -294,44 +286,6 @@ fn in_order(data: Vec<Option<Entry<'_>>>, texts: usize) -> Result<Vec<Embedded>,
         .collect())
 }
 
-#[derive(serde::Deserialize)]
-#[serde(rename_all = "camelCase", bound(deserialize = "'de: 'b"))]
-struct GeminiReply<'b> {
-    embeddings: Option<Vec<Option<ContentEmbedding<'b>>>>,
-    usage_metadata: Option<&'b RawValue>,
-    error: Option<Value>,
-}
-
-#[derive(serde::Deserialize)]
-#[serde(bound(deserialize = "'de: 'b"))]
-struct ContentEmbedding<'b> {
-    values: Option<&'b RawValue>,
-}
-
-fn read_gemini(
-    vendor: &Vendor,
-    reply: GeminiReply<'_>,
-    body: &[u8],
-    texts: usize,
-) -> Result<EmbedReply, Error> {
-    if let Some(error) = &reply.error {
-        return Err(failure_inside(vendor, error, body));
-    }
-    let embeddings = reply.embeddings.unwrap_or_default();
-    if embeddings.len() != texts {
-        let what = format!("{} vectors for {texts} texts", embeddings.len());
-        return Err(unpaired(what, body, texts));
-    }
-    Ok(EmbedReply {
-        vectors: embeddings
-            .into_iter()
-            .map(|one| vector(one.and_then(|one| one.values)))
-            .collect(),
-        usage: gemini::usage(&Counts::read(reply.usage_metadata), true),
-        model: None,
-    })
-}
-
 /// The vector of one entry of a reply.
 fn vector(raw: Option<&RawValue>) -> Embedded {
     let entry = raw.map_or("null", RawValue::get);
@@ -339,55 +293,32 @@ fn vector(raw: Option<&RawValue>) -> Embedded {
         why,
         entry: entry.to_owned(),
     };
-    match serde_json::from_str(entry) {
-        Ok(Vector(numbers)) if numbers.is_empty() => Err(unusable("an empty vector".to_owned())),
-        Ok(Vector(numbers)) => Ok(numbers),
+    match numbers(entry) {
+        Ok(numbers) if numbers.is_empty() => Err(unusable("an empty vector".to_owned())),
+        Ok(numbers) => Ok(numbers),
         Err(_) if entry == "null" => Err(unusable("null in the place of a vector".to_owned())),
-        Err(error) => Err(unusable(format!("not a vector: {error}"))),
+        Err(why) => Err(unusable(format!("not a vector: {why}"))),
     }
 }
 
-/// A list of numbers, or base64 of little-endian numbers of four bytes.
-struct Vector(Vec<f32>);
-
-impl<'de> Deserialize<'de> for Vector {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Numbers;
-
-        impl<'de> Visitor<'de> for Numbers {
-            type Value = Vec<f32>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of numbers")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut numbers: A) -> Result<Vec<f32>, A::Error> {
-                let mut vector = Vec::new();
-                while let Some(number) = numbers.next_element()? {
-                    vector.push(number);
-                }
-                Ok(vector)
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Vec<f32>, E> {
-                let bytes = STANDARD_NO_PAD.decode(text.trim_end_matches('=')).ok();
-                let bytes = bytes.filter(|bytes| bytes.len() % 4 == 0);
-                let bytes = bytes.ok_or_else(|| E::custom("neither numbers nor base64 of some"))?;
-                let (floats, _) = bytes.as_chunks();
-                Ok(floats
-                    .iter()
-                    .map(|four| f32::from_le_bytes(*four))
-                    .collect())
-            }
+/// Reads a list of numbers, or base64 of little-endian numbers of four bytes.
+fn numbers(entry: &str) -> Result<Vec<f32>, String> {
+    let numbers: Vec<f32> = match entry.strip_prefix('"') {
+        None => serde_json::from_str(entry).map_err(|error| error.to_string())?,
+        Some(text) => {
+            let text = text.trim_end_matches(['"', '=']);
+            let bytes = STANDARD_NO_PAD.decode(text).ok();
+            let bytes = bytes.filter(|bytes| bytes.len() % 4 == 0);
+            let bytes = bytes.ok_or("neither numbers nor base64 of some")?;
+            let (floats, _) = bytes.as_chunks();
+            let floats = floats.iter();
+            floats.map(|four| f32::from_le_bytes(*four)).collect()
         }
-
-        let vector = deserializer.deserialize_any(Numbers)?;
-        if vector.iter().all(|number| number.is_finite()) {
-            Ok(Self(vector))
-        } else {
-            Err(de::Error::custom("a number out of range"))
-        }
-    }
+    };
+    let is_finite = numbers.iter().all(|number| number.is_finite());
+    is_finite
+        .then_some(numbers)
+        .ok_or_else(|| "a number out of range".to_owned())
 }
 
 /// Splits the usage of a call by the estimated length of each text. The parts add up to the whole.

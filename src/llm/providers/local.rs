@@ -58,20 +58,12 @@ impl LocalServer {
 /// The headers of the requests.
 pub(super) type Headers = Vec<(Cow<'static, str>, String)>;
 
-/// The servers at these addresses, in their order, or why an address has none. Each has this time.
-pub(super) fn find(
-    addresses: &[String],
-    headers: &Headers,
-    patience: Duration,
-) -> Vec<Result<LocalServer, Error>> {
-    let asked = addresses.iter();
-    asked
-        .map(|address| server(address, headers, patience))
-        .collect()
-}
-
 /// The server at this address, with the models that it lists.
-fn server(address: &str, headers: &Headers, timeout: Duration) -> Result<LocalServer, Error> {
+pub(super) fn server(
+    address: &str,
+    headers: &Headers,
+    timeout: Duration,
+) -> Result<LocalServer, Error> {
     let reply = get(address, "/models", headers, timeout)?;
     let models = listed(&reply)?;
     Ok(LocalServer {

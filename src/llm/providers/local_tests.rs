@@ -40,7 +40,7 @@ fn a_description_names_the_first_models() {
 }
 
 #[test]
-fn all_servers_are_found_at_once() {
+fn servers_are_found_beside_addresses_without_one() {
     let (first, heads) = bystander(200, r#"{"data":[{"id":"a"}]}"#);
     let (last, _) = bystander(200, r#"{"data":[{"id":"b","owned_by":"vllm"}]}"#);
     // Nobody answers at the second; the third takes connections and says nothing.
@@ -51,7 +51,9 @@ fn all_servers_are_found_at_once() {
         format!("http://{}/v1", silent.local_addr().unwrap()),
         last,
     ];
-    let found = find(&addresses, &Vec::new(), BRIEF);
+    let found = addresses
+        .each_ref()
+        .map(|address| server(address, &Vec::new(), BRIEF));
     assert_eq!(found.len(), 4);
     assert!(heads.lock().starts_with("get /v1/models http/1.1\n"));
     assert_eq!(found[0].as_ref().unwrap().models, ["a"]);

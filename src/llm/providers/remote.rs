@@ -1,6 +1,5 @@
 //! A provider behind a network: one call from a request to its answer.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -18,7 +17,7 @@ use crate::llm::transport::{HttpReply, HttpRequest, ReplyShare, Transport};
 
 use super::access::{Access, ModelChoice, mark_loading};
 use super::attached;
-use super::dialect::{CHAT, Call, decode, encode};
+use super::dialect::{Call, decode, encode};
 use super::embed;
 use super::speech;
 use super::vendor::Vendor;
@@ -34,8 +33,6 @@ pub(super) struct Remote {
     pub vendor: &'static Vendor,
     pub transport: Arc<dyn Transport>,
     pub access: Access,
-    /// Where nearly every call goes, if that is one place.
-    pub chat_url: Option<String>,
     pub model: ModelChoice,
     pub concurrency: usize,
     pub timeout: Duration,
@@ -168,13 +165,6 @@ impl Remote {
         Ok((call, Some(memory)))
     }
 
-    fn url(&self, call: &Call, model: Option<&str>) -> Cow<'_, str> {
-        match (&*call.path, &self.chat_url) {
-            (CHAT, Some(url)) => Cow::Borrowed(url.as_str()),
-            (path, _) => Cow::Owned(self.access.call_url(path, model.unwrap_or_default())),
-        }
-    }
-
     /// Sends a call, and reads at most `most` bytes of its reply unless another number is set.
     fn send(
         &self,
@@ -184,7 +174,7 @@ impl Remote {
         memory: &ReplyShare,
         ctx: &Context,
     ) -> Result<HttpReply, Error> {
-        let url = self.url(call, model);
+        let url = self.access.call_url(&call.path, model.unwrap_or_default());
         let request = HttpRequest {
             url: &url,
             headers: &self.access.headers,

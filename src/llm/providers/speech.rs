@@ -5,17 +5,16 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::base::{Error, ErrorKind};
+use crate::base::Error;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
 
 use super::answer::{malformed, unlike, unreadable};
-use super::content::invalid;
-use super::dialect::{Call, request_id, stated_cost};
-use super::errors::{failure, failure_inside};
-use super::limits::rate_hints;
-use super::vendor::{VENDORS, Vendor};
+use super::content::{invalid, named};
+use super::dialect::{Call, in_reply, stated_cost, succeeded};
+use super::errors::failure_inside;
+use super::vendor::Vendor;
 
 /// OpenAI's limit of characters.
 const MOST_CHARS: usize = 4096;
@@ -24,16 +23,18 @@ const WAV: &str = "wav";
 
 /// The call for a text.
 /// # Errors
-/// [`ErrorKind::Invalid`] if the vendor does not support speech, if no model or voice is named, or if the request is
+/// [`Invalid`](crate::ErrorKind::Invalid) if the vendor does not support speech, if no model or voice is named, or if the request is
 /// not a single text of a supported length.
 pub(super) fn encode(
     vendor: &Vendor,
     request: &Request,
     model: Option<&str>,
 ) -> Result<Call, Error> {
-    check(vendor)?;
-    let why = "no model named: set one on the request or for the provider";
-    let model = model.ok_or_else(|| invalid(why.to_owned()))?;
+    if !vendor.speaks {
+        let what = "makes no speech here; these do";
+        return Err(vendor.lacking(what, |vendor| vendor.speaks));
+    }
+    let model = named(model)?;
     let text = request.only_text();
     let text = text.map_err(|found| invalid(format!("speech takes one text, not {found}")))?;
     let chars = text.chars().count();
@@ -63,36 +64,17 @@ pub(super) fn encode(
     })
 }
 
-/// Rejects a vendor that does not support speech. The error names the vendors that do.
-fn check(vendor: &Vendor) -> Result<(), Error> {
-    if vendor.speaks {
-        return Ok(());
-    }
-    let speaking = VENDORS.iter().filter(|vendor| vendor.speaks);
-    let names: Vec<&str> = speaking.map(|vendor| vendor.name).collect();
-    let (name, names) = (vendor.name, names.join(", "));
-    let why = format!("{name} makes no speech here; these do: {names}");
-    Err(Error::new(ErrorKind::Invalid, why))
-}
-
 /// Turns a complete reply into the sound or a classified error.
 /// # Errors
-/// The failure in the reply; [`ErrorKind::Malformed`] if it is not sound.
+/// The failure in the reply; [`Malformed`](crate::ErrorKind::Malformed) if it is not sound.
 pub(super) fn decode(
     vendor: &Vendor,
     reply: HttpReply,
     request: &Request,
 ) -> Result<Response, Error> {
-    let hints = rate_hints(vendor.tells, &reply.headers);
-    if !(200..300).contains(&reply.status) {
-        let error = failure(vendor, &reply).with_request_id(request_id(&reply));
-        return Err(error.with_rate_hints(hints));
-    }
+    let hints = succeeded(vendor, &reply)?;
     let format = request.extra.get("response_format").and_then(Value::as_str);
-    if let Err(error) = sound(vendor, &reply, format.unwrap_or(WAV)) {
-        let error = error.with_status(reply.status).with_rate_hints(hints);
-        return Err(error.with_request_id(request_id(&reply)));
-    }
+    sound(vendor, &reply, format.unwrap_or(WAV)).map_err(|error| in_reply(error, &reply, hints))?;
     let cost_usd = stated_cost(&reply);
     Ok(Response {
         audio: Some(reply.body),

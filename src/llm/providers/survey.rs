@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use crate::base::secret::{Address, redacted_url};
+use crate::base::secret::redacted_url;
 use crate::base::{Error, Optional, Secret};
 use crate::llm::transport::is_loopback_url;
 
-use super::access::{Env, key_from, no_key, setting, withheld_headers};
+use super::access::{Env, key_from, setting, withheld_headers};
 use super::config::{LlmConfig, known};
 use super::headers::CallHeader;
 use super::local::{self, LocalServer};
 use super::vendor::{Dialect, VENDORS, Vendor};
 
 /// The status of one provider on this machine.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct ProviderStatus {
     /// Its name.
     pub provider: &'static str,
@@ -36,14 +36,9 @@ pub struct ProviderStatus {
     /// The local servers that replied; a run uses the first one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub servers: Vec<LocalServer>,
-    /// The user's headers for every call.
+    /// The settings without a model and without a number of calls.
     #[serde(skip)]
-    headers: Vec<CallHeader>,
-    #[serde(skip)]
-    address: Option<Address>,
-    /// Whether the address was found and not named by the user. No key was sent there.
-    #[serde(skip)]
-    unnamed: bool,
+    config: LlmConfig,
     /// Whether the server has reported how many calls it answers at once.
     #[serde(skip)]
     reports_slots: bool,
@@ -51,8 +46,6 @@ pub struct ProviderStatus {
     half_configured: bool,
     #[serde(skip)]
     lacks_model: bool,
-    #[serde(skip)]
-    lacks_key: bool,
 }
 
 impl ProviderStatus {
@@ -67,30 +60,17 @@ impl ProviderStatus {
         self.lacks_model
     }
 
-    /// True if it cannot be used only because no key is set.
-    pub fn lacks_key(&self) -> bool {
-        self.lacks_key
-    }
-
     /// Checks that it supports embeddings.
     ///
     /// # Errors
     /// If it does not. The error names the providers that do.
     pub fn check_embeddings(&self) -> Result<(), Error> {
-        known(self.provider)?.check_embeddings()
+        known(self.provider)?.embedding_limits().map(drop)
     }
 
     /// Whether the server has reported how many calls it answers at once, so that no other number is looked for.
     pub(crate) fn reports_slots(&self) -> bool {
         self.reports_slots
-    }
-
-    fn with_slots(self, slots: Option<usize>) -> Self {
-        Self {
-            reports_slots: slots.is_some(),
-            default_concurrency: slots.unwrap_or(self.default_concurrency),
-            ..self
-        }
     }
 
     /// The status with this model for requests without a model.
@@ -105,15 +85,9 @@ impl ProviderStatus {
 
     /// The settings for this provider.
     pub fn config(&self) -> LlmConfig {
-        let config = LlmConfig::new(self.provider)
-            .headers(&self.headers)
-            .set(self.model.as_ref(), LlmConfig::model);
-        let config = match &self.address {
-            Some(address) if self.unnamed => config.found_at(&address.0),
-            Some(address) => config.at(&address.0),
-            None => config,
-        };
-        config.concurrency(self.default_concurrency)
+        let config = self.config.clone();
+        let config = config.concurrency(self.default_concurrency);
+        config.set(self.model.as_ref(), LlmConfig::model)
     }
 }
 
@@ -218,91 +192,92 @@ impl Look<'_> {
     }
 
     fn at(&self, vendor: &'static Vendor) -> ProviderStatus {
-        let found = match vendor.dialect {
-            Dialect::Extract => status(
-                vendor,
-                Ok("always: the first 300 characters of the text, no model".into()),
-            ),
-            _ if vendor.probed => self.local(vendor, &local::USUAL_ADDRESSES),
-            _ => self.remote(vendor),
-        };
-        ProviderStatus {
-            headers: self.given.headers.to_vec(),
-            ..found
+        if vendor.dialect == Dialect::Extract {
+            let always = "always: the first 300 characters of the text, no model".to_owned();
+            return status(vendor, self.config(vendor), Ok(always));
+        }
+        if vendor.probed {
+            self.local(vendor, &local::USUAL_ADDRESSES)
+        } else {
+            self.remote(vendor)
         }
     }
 
+    fn config(&self, vendor: &Vendor) -> LlmConfig {
+        LlmConfig::new(vendor.name).headers(self.given.headers)
+    }
+
     /// The reason why a run would reject these settings, if it would.
-    fn refused(&self, vendor: &Vendor, address: &str) -> Option<String> {
-        let config = LlmConfig::new(vendor.name)
-            .at(address)
-            .headers(self.given.headers);
+    fn refused(&self, vendor: &Vendor, config: &LlmConfig) -> Option<String> {
         let error = config.access(vendor, self.env).err()?;
         let own = format!("{}: ", vendor.name);
         let why = error.message();
         Some(why.strip_prefix(&own).unwrap_or(why).to_owned())
     }
 
+    fn has_key(&self, vendor: &Vendor) -> bool {
+        !matches!(key_from(vendor, self.env), Ok(None))
+    }
+
     fn remote(&self, vendor: &'static Vendor) -> ProviderStatus {
-        let credential = key_from(vendor, self.env);
-        let key =
-            !matches!(credential, Ok(None)) || self.given.headers.iter().any(CallHeader::pays);
+        let key = self.has_key(vendor) || self.pays_by_header();
         let address = match setting(vendor.url_var, self.env) {
             Some(url) => vendor.base_from_variable(&url),
             None => vendor.normalise(vendor.base_url),
         };
         if address.is_empty() {
             let why = format!("no address: use --base-url or {}", vendor.url_var);
-            return status(vendor, Err(why));
+            return status(vendor, self.config(vendor), Err(why));
         }
-        let refused = self.refused(vendor, &address);
-        let given = self.given.model.map(str::to_owned);
-        let is_asked = self.given.asks_models && refused.is_none() && !self.given.models_named;
-        let listed = || self.only_model(vendor, &address);
-        let model = given.or_else(|| is_asked.then(listed).flatten());
-        let lacks_model = refused.is_none() && model.is_none() && !self.given.models_named;
-        let (a, set) = if vendor.needs_key || key {
-            ("a", "key")
+        let config = self.config(vendor).at(&address);
+        let refused = self.refused(vendor, &config);
+        let is_named = self.given.models_named;
+        let mut model = self.given.model.map(str::to_owned);
+        if model.is_none() && self.given.asks_models && refused.is_none() && !is_named {
+            model = self.only_model(vendor, &address);
+        }
+        let lacks_model = refused.is_none() && model.is_none() && !is_named;
+        let set = if vendor.needs_key || key {
+            "a key"
         } else {
-            ("an", "address")
+            "an address"
         };
-        let lacks_key = refused.as_ref() == Some(&no_key(vendor));
         let verdict = match refused {
             Some(why) => Err(why),
             None if lacks_model => Err(format!(
-                "{a} {set} is set, but no model is named: --model, BATCHWRIGHT_MODEL or the setting llm.model"
+                "{set} is set, but no model is named: --model, BATCHWRIGHT_MODEL or the setting llm.model"
             )),
             None => {
-                let found = credential.ok().flatten().map(|found| found.found());
-                Ok(found.unwrap_or_else(|| format!("{set} set")))
+                let found = key_from(vendor, self.env).ok().flatten();
+                let set = set.trim_start_matches("an ").trim_start_matches("a ");
+                Ok(found.map_or_else(|| format!("{set} set"), |found| found.found()))
             }
         };
         let configured = key || !vendor.needs_key;
         ProviderStatus {
             model: model.filter(|_| configured),
             base_url: Some(redacted_url(&address)),
-            address: Some(Address(address)),
             half_configured: configured && verdict.is_err(),
             lacks_model: configured && lacks_model,
-            lacks_key,
-            ..status(vendor, verdict)
+            ..status(vendor, config, verdict)
         }
     }
 
     /// The model that the server at this address lists, if it lists only one: which of several is meant, and what it
     /// costs, only the user knows.
     fn only_model(&self, vendor: &Vendor, address: &str) -> Option<String> {
-        let address = [address.to_owned()];
         let headers = self.sent_with(vendor).ok()?;
-        let found = local::find(&address, &headers, self.patience);
-        let mut models = found.into_iter().next()?.ok()?.models;
+        let mut models = local::server(address, &headers, self.patience).ok()?.models;
         models.pop().filter(|_| models.is_empty())
+    }
+
+    fn pays_by_header(&self) -> bool {
+        self.given.headers.iter().any(CallHeader::pays)
     }
 
     /// The headers of a request to the server that the user named.
     fn sent_with(&self, vendor: &Vendor) -> Result<local::Headers, Error> {
-        let credential = key_from(vendor, self.env)?;
-        let credential = credential.filter(|_| !self.given.headers.iter().any(CallHeader::pays));
+        let credential = key_from(vendor, self.env)?.filter(|_| !self.pays_by_header());
         let key = credential.map(|credential| format!("Bearer {}", credential.key.expose()));
         let key = key.map(|key| ("authorization".into(), key));
         let headers = self.given.headers.iter().map(CallHeader::sent);
@@ -312,28 +287,29 @@ impl Look<'_> {
     /// The status of a local server whose address and model are set.
     fn named(&self, vendor: &'static Vendor, url: &str, model: &str) -> ProviderStatus {
         let address = vendor.normalise(url);
-        let refused = self.refused(vendor, &address);
-        let slots = match refused {
-            None => self
-                .sent_with(vendor)
-                .ok()
-                .and_then(|headers| local::slots(&address, &headers)),
-            Some(_) => None,
+        let config = self.config(vendor).at(&address);
+        let (verdict, slots) = match self.refused(vendor, &config) {
+            Some(why) => (Err(why), None),
+            None => {
+                let headers = self.sent_with(vendor).unwrap_or_default();
+                let slots = local::slots(&address, &headers);
+                (Ok("address and model named".to_owned()), slots)
+            }
         };
-        let verdict = refused.map_or_else(|| Ok("address and model named".to_owned()), Err);
         ProviderStatus {
             base_url: Some(redacted_url(&address)),
-            address: Some(Address(address)),
             model: Some(model.to_owned()),
-            ..status(vendor, verdict)
+            reports_slots: slots.is_some(),
+            default_concurrency: slots.unwrap_or(vendor.concurrency),
+            ..status(vendor, config, verdict)
         }
-        .with_slots(slots)
     }
 
     fn local(&self, vendor: &'static Vendor, usual: &[&str]) -> ProviderStatus {
         let given = setting(vendor.url_var, self.env);
+        let config = self.config(vendor);
         if given.is_none() && !self.given.headers.is_empty() {
-            return status(vendor, Err(withheld_headers(vendor)));
+            return status(vendor, config, Err(withheld_headers(vendor)));
         }
         if let (Some(url), Some(model)) = (&given, self.given.model) {
             return self.named(vendor, url, model);
@@ -343,14 +319,13 @@ impl Look<'_> {
             Some(_) => self.sent_with(vendor),
             None => Ok(local::Headers::new()),
         };
+        let unusable = |half_configured, why| ProviderStatus {
+            half_configured,
+            ..status(vendor, config.clone(), Err(why))
+        };
         let asked_with = match asked_with {
             Ok(headers) => headers,
-            Err(error) => {
-                return ProviderStatus {
-                    half_configured: true,
-                    ..status(vendor, Err(error.message().to_owned()))
-                };
-            }
+            Err(error) => return unusable(true, error.message().to_owned()),
         };
         let addresses: Vec<String> = match &given {
             Some(url) => vec![vendor.normalise(url)],
@@ -359,12 +334,8 @@ impl Look<'_> {
         let mut trouble = String::new();
         let mut wants_key = false;
         let mut servers = Vec::new();
-        for (address, answer) in
-            addresses
-                .iter()
-                .zip(local::find(&addresses, &asked_with, self.patience))
-        {
-            match answer {
+        for address in &addresses {
+            match local::server(address, &asked_with, self.patience) {
                 Ok(server) => servers.push(server),
                 Err(error) => {
                     wants_key |= error.status() == Some(401);
@@ -384,38 +355,44 @@ impl Look<'_> {
                     vendor.url_var
                 ),
             };
-            let has_key = || !matches!(key_from(vendor, self.env), Ok(None));
-            return ProviderStatus {
-                half_configured: given.is_some() || wants_key && has_key(),
-                ..status(vendor, Err(why))
-            };
+            return unusable(given.is_some() || wants_key && self.has_key(vendor), why);
         };
-        let mut found = ProviderStatus {
+        let config = match given {
+            Some(_) => config.at(&first.address.0),
+            None => config.found_at(&first.address.0),
+        };
+        let model = self.given.model.map(str::to_owned);
+        let found = status(vendor, config, Ok(first.description()));
+        ProviderStatus {
             base_url: Some(first.base_url.clone()),
-            address: Some(first.address.clone()),
-            model: self
-                .given
-                .model
-                .map(str::to_owned)
-                .or_else(|| first.models.first().cloned()),
-            unnamed: given.is_none(),
-            ..status(vendor, Ok(first.description()))
+            model: model.or_else(|| first.models.first().cloned()),
+            reports_slots: first.slots.is_some(),
+            default_concurrency: first.slots.unwrap_or(vendor.concurrency),
+            servers,
+            ..found
         }
-        .with_slots(first.slots);
-        found.servers = servers;
-        found
     }
 }
 
-fn status(vendor: &'static Vendor, verdict: Result<String, String>) -> ProviderStatus {
+fn status(
+    vendor: &'static Vendor,
+    config: LlmConfig,
+    verdict: Result<String, String>,
+) -> ProviderStatus {
     ProviderStatus {
         provider: vendor.name,
         usable: verdict.is_ok(),
         reason: verdict.unwrap_or_else(|why| why),
+        model: None,
+        base_url: None,
         batch_api: vendor.batches.is_some(),
         embeddings: vendor.embeds.is_some(),
         default_concurrency: vendor.concurrency,
-        ..ProviderStatus::default()
+        servers: Vec::new(),
+        config,
+        reports_slots: false,
+        half_configured: false,
+        lacks_model: false,
     }
 }
 

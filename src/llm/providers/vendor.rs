@@ -199,27 +199,32 @@ impl Vendor {
         VENDORS.iter().find(|vendor| vendor.name == name)
     }
 
-    /// Rejects a vendor without embeddings. The error names the vendors that have them.
-    pub(crate) fn check_embeddings(&self) -> Result<(), Error> {
-        if self.embeds.is_some() {
-            return Ok(());
-        }
-        let embedding = VENDORS.iter().filter(|vendor| vendor.embeds.is_some());
-        let names: Vec<&str> = embedding.map(|vendor| vendor.name).collect();
-        let (name, names) = (self.name, names.join(", "));
-        let why = format!("{name} makes no embeddings; these do: {names}");
-        Err(Error::new(ErrorKind::Invalid, why))
+    /// The error for a vendor that does not do something. It names those that do.
+    pub(crate) fn lacking(&self, what: &str, can: fn(&Self) -> bool) -> Error {
+        let able = VENDORS.iter().filter(|vendor| can(vendor));
+        let names: Vec<&str> = able.map(|vendor| vendor.name).collect();
+        let why = format!("{} {what}: {}", self.name, names.join(", "));
+        Error::new(ErrorKind::Invalid, why)
     }
 
-    /// The vendor's Batch API. If it has none, the error names the vendors that do.
+    /// How much one call may embed.
+    ///
+    /// # Errors
+    /// For a vendor without embeddings.
+    pub(crate) fn embedding_limits(&self) -> Result<PackLimits, Error> {
+        let what = "makes no embeddings; these do";
+        let lacking = || self.lacking(what, |vendor| vendor.embeds.is_some());
+        self.embeds.ok_or_else(lacking)
+    }
+
+    /// The vendor's Batch API.
+    ///
+    /// # Errors
+    /// For a vendor without one.
     pub(crate) fn batch_api(&self) -> Result<Batches, Error> {
-        self.batches.ok_or_else(|| {
-            let having = VENDORS.iter().filter(|vendor| vendor.batches.is_some());
-            let names: Vec<&str> = having.map(|vendor| vendor.name).collect();
-            let (name, names) = (self.name, names.join(", "));
-            let why = format!("{name} has no Batch API; these have one: {names}");
-            Error::new(ErrorKind::Invalid, why)
-        })
+        let what = "has no Batch API; these have one";
+        let lacking = || self.lacking(what, |vendor| vendor.batches.is_some());
+        self.batches.ok_or_else(lacking)
     }
 
     /// The base URL for a value of [`url_var`](Self::url_var). OpenAI's SDKs append their paths to the value unchanged,

@@ -37,7 +37,7 @@ use crate::llm::transport::{HttpTransport, Transport};
 
 use super::access::{Access, ModelChoice, escaped};
 use super::attached;
-use super::content::invalid;
+use super::content::{invalid, named};
 use super::dialect;
 use super::vendor::{BatchWire, Batches, Vendor};
 
@@ -245,10 +245,7 @@ impl BatchClient for BatchApi {
             return Err(invalid("no embeddings are made in batches".to_owned()));
         }
         check(request)?;
-        let Some(model) = self.model.of_request(request) else {
-            let why = "no model named: set one on the request or for the provider";
-            return Err(invalid(why.to_owned()));
-        };
+        let model = named(self.model.of_request(request))?;
         let mut own = Cow::Borrowed(request);
         if attached::memory(request)?.is_some() {
             own = Cow::Owned(attached::filled(self.vendor, request)?);
