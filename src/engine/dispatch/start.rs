@@ -58,12 +58,9 @@ impl<W: Work> Dispatcher<W> {
 
     /// Number of calls that can start, or what holds them back.
     fn free_slots(&mut self) -> Result<usize, Limit> {
-        // Calls start during a write to a store, unless the store fails.
-        let waits_for_disk = if self.work.has_store() {
-            self.settle_error.is_some()
-        } else {
-            !self.pending.is_empty()
-        };
+        // Calls start during a write to a store.
+        let waits_for_disk =
+            self.settle_error.is_some() || !self.work.has_store() && !self.pending.is_empty();
         let most = self.options.concurrency;
         let free = most.saturating_sub(self.counters.in_flight);
         if waits_for_disk {
