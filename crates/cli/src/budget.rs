@@ -1,11 +1,11 @@
 //! The budget of a run, whose spending is recorded beside its output, and how a process goes on that its budget has paused.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use batchwright::queue::ProcessBudget;
-use batchwright::{Budget, Error, ProcessId, Request, Route, Usd};
+use batchwright::{Budget, ProcessId, Request, Route, Usd};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -65,18 +65,12 @@ fn recorded(budget: &Budget, output: &Path, from_zero: bool) -> Result<Budget, R
     let mut name = output.file_name().unwrap_or_default().to_owned();
     name.push(".budget");
     let file = output.with_file_name(name);
-    let removed = if from_zero {
-        fs::remove_file(&file)
-    } else {
-        Ok(())
-    };
-    let removed = removed.or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => Ok(()),
-        _ => Err(Error::from(error)),
-    });
+    if from_zero {
+        // If it stays, what it says counts.
+        let _ = fs::remove_file(&file);
+    }
     let (spent, calls) = spent_on(output);
-    let budget = removed.and_then(|()| budget.recorded_in(&file, spent, calls));
-    budget.map_err(|error| {
+    budget.recorded_in(&file, spent, calls).map_err(|error| {
         let refusal = if error.is_storage() {
             could_not_run(error)
         } else {

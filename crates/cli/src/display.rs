@@ -9,7 +9,7 @@ use batchwright::{Progress, ProgressNotifier, Usd};
 use parking_lot::Mutex;
 
 use super::args::shared::{ShowArgs, When};
-use super::format::{count, span, time_of_day};
+use super::format::{count, span};
 use super::logging::is_quiet;
 use super::sanitize::{harmless, shortened};
 use super::stderr;
@@ -201,7 +201,7 @@ pub fn line(progress: &Progress, room: usize) -> String {
     fitted(parts, room)
 }
 
-/// What limits a run, and until when.
+/// What limits a run, and for how long.
 fn limit(progress: &Progress) -> Option<String> {
     let limit = progress.limited_by?;
     let mut text = match &progress.learned_limit {
@@ -212,7 +212,7 @@ fn limit(progress: &Progress) -> Option<String> {
         }
     };
     if let Some(wait) = progress.resumes_in {
-        text.push_str(&format!(" until {}", time_of_day(wait)));
+        text.push_str(&format!(" for {}", span(wait)));
     }
     Some(text)
 }
@@ -261,13 +261,12 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_shows_its_end() {
+    fn a_wait_shows_how_long_it_takes() {
         let mut progress = progress();
         progress.limited_by = Some("backoff");
         assert!(line(&progress, usize::MAX).contains(" · limited by backoff · "));
         progress.resumes_in = Some(Duration::from_secs(90));
         let shown = line(&progress, usize::MAX);
-        let (_, until) = shown.split_once("limited by backoff until ").unwrap();
-        assert_eq!(until[8..].split(" · ").next(), Some(" UTC"), "{shown}");
+        assert!(shown.contains("limited by backoff for 1m 30s"), "{shown}");
     }
 }

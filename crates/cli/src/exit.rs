@@ -65,7 +65,7 @@ pub enum About {
     CouldNotRun,
 }
 
-/// Why nothing was sent.
+/// Why a command ends before it has done its work.
 pub struct Refusal {
     pub exit: Exit,
     pub message: String,
@@ -92,6 +92,14 @@ impl Refusal {
         }
     }
 
+    /// An end without a message: by a signal, or because the output was closed.
+    pub fn ended(exit: Exit) -> Self {
+        Self {
+            exit,
+            ..Self::could_not_run("")
+        }
+    }
+
     pub fn about(mut self, about: About) -> Self {
         self.about = about;
         self
@@ -105,6 +113,9 @@ impl Refusal {
     /// Ends the command: prints the error on standard error, and with `--json` on standard output too, instead of the
     /// result.
     pub fn end(self) -> Exit {
+        if self.message.is_empty() {
+            return self.exit;
+        }
         if is_json() {
             self.print_json();
         }
@@ -134,27 +145,4 @@ impl Refusal {
 /// The error of a command, for another reason than its usage.
 pub fn could_not_run(error: Error) -> Refusal {
     Refusal::could_not_run(error.message())
-}
-
-/// Why a command ends before it has done its work.
-pub enum Early {
-    Refused(Refusal),
-    /// Without a message: by a signal, or because its output was closed.
-    Ended(Exit),
-}
-
-impl From<Refusal> for Early {
-    fn from(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-}
-
-impl Early {
-    /// Ends the command, see [`Refusal::end`].
-    pub fn end(self) -> Exit {
-        match self {
-            Self::Refused(refusal) => refusal.end(),
-            Self::Ended(exit) => exit,
-        }
-    }
 }

@@ -1,7 +1,7 @@
 //! Counts, times and tables in readable form. Nothing is cut: a terminal breaks long lines, and a pipe takes lines of any
 //! length.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::sanitize::one_line;
 
@@ -46,13 +46,6 @@ pub fn size(bytes: u64) -> String {
         "B" => format!("{bytes} B"),
         _ => format!("{scaled:.1} {unit}"),
     }
-}
-
-/// The time of day after this duration.
-pub fn time_of_day(from_now: Duration) -> String {
-    let at = humantime::format_rfc3339_seconds(SystemTime::now() + from_now).to_string();
-    let time = at.split_once('T').map_or("", |(_, time)| time);
-    format!("{} UTC", time.trim_end_matches('Z'))
 }
 
 /// A duration in a suitable unit.

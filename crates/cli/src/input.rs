@@ -12,8 +12,8 @@ use batchwright::{Context, Error, ErrorKind, Prompts, Request};
 
 use super::args::input::{BadRows, FolderArgs, InputArgs};
 use super::background::{Background, Event, interrupted};
-use super::display::{self, Display};
-use super::exit::{About, Early, Refusal};
+use super::display;
+use super::exit::{About, Refusal};
 use super::format::number_of;
 use super::sanitize::one_line;
 use super::settings::refused;
@@ -86,11 +86,17 @@ impl InputArgs {
     }
 
     /// Opens and checks the prompts. A stream is read to its end first, and stored on the disk while the program runs.
-    pub fn open(&self, settings: &PromptSettings, session: &Session) -> Result<Prompts, Early> {
+    pub fn open(&self, settings: &PromptSettings, session: &Session) -> Result<Prompts, Refusal> {
         let prompts = match self.stream() {
             Some(path) => read_stream(path, settings, session)?,
             None => {
-                let prompts = self.checked(settings, &session.ctx, &session.display);
+                if let Some(path) = self.files.iter().find(|path| is_stream(path)) {
+                    let path = path.display();
+                    let why = "standard input or a pipe must be the only input; save it as a file";
+                    return Err(Refusal::usage(format!("{path}: {why}")).about(About::Input));
+                }
+                let checking = |done, total| session.display.checking(done, total);
+                let prompts = Prompts::open_all(&self.files, settings, &session.ctx, &checking);
                 session.display.clear();
                 read(prompts, session)?
             }
@@ -99,24 +105,6 @@ impl InputArgs {
             .iter()
             .for_each(display::note);
         Ok(prompts)
-    }
-
-    fn checked(
-        &self,
-        settings: &PromptSettings,
-        ctx: &Context,
-        display: &Display,
-    ) -> Result<Prompts, Error> {
-        if let Some(path) = self.files.iter().find(|path| is_stream(path)) {
-            let why = format!(
-                "{}: standard input or a pipe must be the only input; save it as a file",
-                path.display()
-            );
-            return Err(Error::new(ErrorKind::Invalid, why));
-        }
-        Prompts::open_all(&self.files, settings, ctx, &|done, total| {
-            display.checking(done, total);
-        })
     }
 
     /// Its name for people if there is no `--name`.
@@ -162,7 +150,7 @@ fn read_stream(
     path: &Path,
     settings: &PromptSettings,
     session: &Session,
-) -> Result<Prompts, Early> {
+) -> Result<Prompts, Refusal> {
     let (path, settings, ctx) = (path.to_owned(), settings.clone(), session.ctx.clone());
     let reading = move || {
         if path == Path::new("-") {
@@ -193,7 +181,7 @@ fn read_stream(
     }
 }
 
-fn read(prompts: Result<Prompts, Error>, session: &Session) -> Result<Prompts, Early> {
+fn read(prompts: Result<Prompts, Error>, session: &Session) -> Result<Prompts, Refusal> {
     prompts.map_err(|error| match error.kind() {
         ErrorKind::Cancelled => session.interrupted(),
         _ => {
@@ -205,7 +193,6 @@ fn read(prompts: Result<Prompts, Error>, session: &Session) -> Result<Prompts, E
             Refusal::usage(error.message())
                 .about(About::Input)
                 .when(is_empty, |refusal| refusal.hint(hint))
-                .into()
         }
     })
 }

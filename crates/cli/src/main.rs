@@ -33,7 +33,7 @@ use commands::{
     cancel, config, doctor, exec, export, providers, results, run, scan, serve, simulate, status,
     submit, work,
 };
-use exit::{Early, Exit};
+use exit::{Exit, Refusal};
 
 /// In the static program, because that of musl is slow with threads.
 #[cfg(target_env = "musl")]
@@ -60,10 +60,10 @@ fn execute(cli: Cli) -> Exit {
     if !matches!(cli.command, Command::Exec(_)) {
         batchwright_server::raise_file_limit();
     }
-    carry_out(cli.command).unwrap_or_else(Early::end)
+    carry_out(cli.command).unwrap_or_else(Refusal::end)
 }
 
-fn carry_out(mut command: Command) -> Result<Exit, Early> {
+fn carry_out(mut command: Command) -> Result<Exit, Refusal> {
     parse::check_words()?;
     queue::find_store(&mut command)?;
     match command {
@@ -72,7 +72,7 @@ fn carry_out(mut command: Command) -> Result<Exit, Early> {
         Command::Work(args) => work::execute(&args),
         Command::Serve(args) => serve::execute(&args),
         Command::Status(args) => status::execute(&args),
-        Command::Results(args) => Ok(results::execute(&args)?),
+        Command::Results(args) => results::execute(&args),
         Command::Export(args) => export::execute(&args),
         Command::Scan(args) => scan::execute(&args),
         Command::Exec(args) => exec::execute(&args),

@@ -136,20 +136,11 @@ impl DataArgs {
             (Some(queue), Ok(id)) => queue.process(id).map_err(failed)?,
             (Some(queue), Err(error)) => part_of(queue, named, &error)?,
         };
-        let has_queue = queue.is_some();
-        let found = queue.zip(process);
-        found.ok_or_else(|| self.unknown(named, has_queue))
-    }
-
-    fn unknown(&self, named: &str, has_queue: bool) -> Refusal {
-        let place = self.place();
-        let why = if has_queue {
-            let list = self.command("status");
-            format!("no process {named} in {place}; to list the processes: {list}")
-        } else {
-            format!("process {named} not found: the queue {place} does not exist")
-        };
-        Refusal::usage(why).about(About::Queue)
+        queue.zip(process).ok_or_else(|| {
+            let (place, list) = (self.place(), self.command("status"));
+            let why = format!("no process {named} in {place}; to list the processes: {list}");
+            Refusal::usage(why).about(About::Queue)
+        })
     }
 
     fn only_process(&self) -> Result<(JobQueue, ProcessState), Refusal> {
@@ -253,51 +244,26 @@ pub fn open(
 
 /// Opens the queue on a server, and connects it with Redis if configured. Data that is too long for a database is in the
 /// data folder.
-#[cfg(feature = "mysql")]
+#[cfg(feature = "redis")]
 fn on_server(args: &StoreArgs, address: &str, folder: &Path) -> Result<JobQueue, Error> {
-    use batchwright::queue::{MysqlOptions, Store};
-    let store = Store::on_server(MysqlOptions::new(address).folder(folder))?;
+    use batchwright::queue::{MysqlOptions, RedisHub, RedisOptions, Store};
+    let mut store = Store::on_server(MysqlOptions::new(address).folder(folder))?;
     let redis = match &args.redis {
         Some(address) => Some(address.clone()),
         None => Settings::new().store(&in_folder(folder))?.queue_redis()?,
     };
-    let store = match redis {
-        Some(address) => with_redis(store, &address)?,
-        None => store,
-    };
+    if let Some(address) = redis {
+        store = store.with_redis(&RedisHub::new(RedisOptions::new(&address))?);
+    }
     Ok(JobQueue::on(std::sync::Arc::new(store)))
-}
-
-#[cfg(not(feature = "mysql"))]
-fn on_server(_args: &StoreArgs, _address: &str, _folder: &Path) -> Result<JobQueue, Error> {
-    Err(not_built_with("--store or queue.store", "mysql"))
-}
-
-#[cfg(feature = "redis")]
-fn with_redis(
-    store: batchwright::queue::Store,
-    address: &str,
-) -> Result<batchwright::queue::Store, Error> {
-    use batchwright::queue::{RedisHub, RedisOptions};
-    Ok(store.with_redis(&RedisHub::new(RedisOptions::new(address))?))
-}
-
-#[cfg(all(feature = "mysql", not(feature = "redis")))]
-fn with_redis(
-    _store: batchwright::queue::Store,
-    _address: &str,
-) -> Result<batchwright::queue::Store, Error> {
-    Err(not_built_with("--redis or queue.redis", "redis"))
 }
 
 /// Reports that this build does not support servers.
 #[cfg(not(feature = "redis"))]
-fn not_built_with(what: &str, feature: &str) -> Error {
-    let why = format!(
-        "{what}: this program was built without the feature {feature}; build it again with: cargo install --locked \
-         --path crates/cli --features redis"
-    );
-    Error::new(batchwright::ErrorKind::Invalid, why)
+fn on_server(_args: &StoreArgs, _address: &str, _folder: &Path) -> Result<JobQueue, Error> {
+    let why = "--store or queue.store: this program was built without the feature redis; build it again with: \
+               cargo install --locked --path crates/cli --features redis";
+    Err(Error::new(batchwright::ErrorKind::Invalid, why))
 }
 
 /// How safe each write is: with `--fsync` it also survives a power failure.

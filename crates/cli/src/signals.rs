@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGXFSZ};
 
 use super::args::shared::ShowArgs;
 use super::display::{self, Display};
-use super::exit::{Early, Exit, Refusal};
+use super::exit::{Exit, Refusal};
 use super::stdout;
 
 /// After a second signal, threads that cannot be woken (for example during a connect) get this time. It begins again
@@ -157,7 +157,7 @@ impl Session {
     }
 
     /// The end of a command that was cancelled by a signal.
-    pub fn interrupted(&self) -> Early {
-        Early::Ended(self.signals.exit().unwrap_or(Exit::CouldNotRun))
+    pub fn interrupted(&self) -> Refusal {
+        Refusal::ended(self.signals.exit().unwrap_or(Exit::CouldNotRun))
     }
 }

@@ -1,21 +1,17 @@
 //! State that all handlers share.
 
-use std::fs::{self, File};
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use batchwright::progress::Metrics;
 use batchwright::queue::WorkerLimits;
-use batchwright::unstable::open_private;
 use batchwright::{JobQueue, ProcessId};
 use batchwright_jobs::JobTypes;
 use parking_lot::Mutex;
 
 use crate::access::Guard;
 use crate::background::Wake;
-use crate::dashboard::page::Page;
 use crate::events::Events;
 use crate::observe::{Observer, Overview};
 use crate::openai::storage::Storage;
@@ -49,8 +45,7 @@ pub(crate) struct App {
     /// Until when the numbers of the queue among the metrics are fresh.
     pub counted_until: Mutex<Option<Instant>>,
     pub guard: Guard,
-    pub page: Page,
-    pub folder: FolderCheck,
+    pub folder: PathBuf,
     /// The file of the queue, if it is in one.
     pub queue_file: Option<PathBuf>,
 }
@@ -65,45 +60,5 @@ impl App {
                 log::error!("the webhook is not told the end of process {process}: {error}");
             }
         }
-    }
-}
-
-/// A check of the folder is reused for this time, because anyone may request it.
-const FRESH: Duration = Duration::from_secs(1);
-
-/// Number of bytes that must fit into the data folder: about what a few jobs take.
-const PROBE_BYTES: usize = 64 << 10;
-
-/// Checks whether the data folder can be written, at most once per second.
-pub(crate) struct FolderCheck {
-    pub folder: PathBuf,
-    /// When it was checked, and whether it could be.
-    pub last: Mutex<Option<(Instant, bool)>>,
-}
-
-impl FolderCheck {
-    pub fn can_write(&self) -> bool {
-        let mut last = self.last.lock();
-        if let Some((at, can)) = *last
-            && at.elapsed() < FRESH
-        {
-            return can;
-        }
-        // Free space alone does not show quotas, and that a folder is read-only.
-        let path = self.folder.join("readyz.tmp");
-        let mut options = File::options();
-        let file = open_private(options.create(true).truncate(true).write(true), &path);
-        let written = file.and_then(|mut file| file.write_all(&[0; PROBE_BYTES]));
-        // Also if it is incomplete.
-        let removed = fs::remove_file(&path);
-        let probed = written.and(removed);
-        if let Err(error) = &probed {
-            log::warn!(
-                "{}: the check of the folder failed: {error}",
-                path.display()
-            );
-        }
-        *last = Some((Instant::now(), probed.is_ok()));
-        probed.is_ok()
     }
 }

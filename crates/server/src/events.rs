@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use batchwright::ProcessId;
@@ -27,16 +26,8 @@ pub(crate) struct Event {
 pub(crate) struct Events {
     kept: Mutex<Kept>,
     came: Condvar,
-    listeners: AtomicUsize,
-}
-
-/// A registered listener; dropping it unregisters the client.
-pub(crate) struct Listening(Arc<Events>);
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.0.listeners.fetch_sub(1, Ordering::SeqCst);
-    }
+    /// One reference for each listener, and one more.
+    listeners: Arc<()>,
 }
 
 #[derive(Default)]
@@ -88,15 +79,14 @@ impl Events {
         self.came.notify_all();
     }
 
-    /// Registers a listener.
-    pub fn listen(self: &Arc<Self>) -> Listening {
-        self.listeners.fetch_add(1, Ordering::SeqCst);
-        Listening(Arc::clone(self))
+    /// Registers a listener, until the result is dropped.
+    pub fn listen(&self) -> Arc<()> {
+        Arc::clone(&self.listeners)
     }
 
     /// How many clients listen.
     pub fn listeners(&self) -> usize {
-        self.listeners.load(Ordering::SeqCst)
+        Arc::strong_count(&self.listeners) - 1
     }
 
     /// The number of the last event.

@@ -205,14 +205,7 @@ impl Overview {
         let eta = (left > 0.0 && rate > 0.0).then(|| (left / rate).ceil());
         Ok(json!({
             "now": time::text(now()),
-            "jobs": {
-                "pending": jobs.pending,
-                "in_progress": jobs.in_progress,
-                "at_provider": jobs.at_provider,
-                "completed": jobs.completed,
-                "failed": jobs.failed,
-                "cancelled": jobs.cancelled,
-            },
+            "jobs": jobs,
             "eta_seconds": eta,
             "paused": self.queue.is_paused()?,
             "waiting_by_priority": self.queue.waiting_by_priority()?,

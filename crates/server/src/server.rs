@@ -20,9 +20,8 @@ use parking_lot::Mutex;
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use crate::access::{Guard, Tokens};
-use crate::app::{App, FolderCheck};
+use crate::app::App;
 use crate::background::{Background, Wake};
-use crate::dashboard::page::Page;
 use crate::events::Events;
 use crate::http::{Limits, Listener};
 use crate::observe::{Observer, Overview};
@@ -202,10 +201,7 @@ impl Server {
             last: Mutex::default(),
         };
         let app = Arc::new(App {
-            folder: FolderCheck {
-                folder,
-                last: Mutex::default(),
-            },
+            folder,
             queue_file: Some(PathBuf::from(self.queue.location())).filter(|file| file.is_file()),
             queue: self.queue,
             settings,
@@ -222,7 +218,6 @@ impl Server {
             waiting,
             batches: Wake::new(),
             counted_until: Mutex::default(),
-            page: Page::new(),
             guard: Guard::new(address, tokens, &self.hosts),
         });
         let start = || {

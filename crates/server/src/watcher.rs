@@ -1,22 +1,19 @@
 //! A thread that looks what has changed, and tells those who listen.
 
-use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use batchwright::Error;
 use batchwright::progress::Timestamp;
-use batchwright::{Error, ProcessId};
 use serde_json::{Value, json};
 
 use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::shapes::{self, now};
 
-/// How often it looks.
-const INTERVAL: Duration = Duration::from_millis(200);
-/// A process is told of at most twice a second.
-const PROCESS_INTERVAL: Duration = Duration::from_millis(500);
+/// How often it looks, and tells of a process that has changed.
+const INTERVAL: Duration = Duration::from_millis(400);
 const OVERVIEW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts the thread.
@@ -27,7 +24,6 @@ pub(crate) fn start(app: Arc<App>) -> io::Result<Background> {
     let wake = Wake::new();
     let looks = Looks {
         began: now(),
-        told: HashMap::new(),
         overview: None,
         app,
     };
@@ -39,8 +35,6 @@ struct Looks {
     app: Arc<App>,
     /// What had not changed since is no news.
     began: Timestamp,
-    /// When each process was last told of; nothing once that is no hindrance to telling of it.
-    told: HashMap<ProcessId, Instant>,
     /// When the overview was last told, and what.
     overview: Option<(Instant, Value)>,
 }
@@ -66,14 +60,9 @@ impl Looks {
         }
     }
 
-    fn processes(&mut self) {
-        let app = Arc::clone(&self.app);
-        self.told.retain(|_, at| at.elapsed() < PROCESS_INTERVAL);
+    fn processes(&self) {
+        let app = &self.app;
         for id in app.observer.take_changed() {
-            if self.told.contains_key(&id) {
-                app.observer.touch(id);
-                continue;
-            }
             let Ok(known) = app.queue.process(id) else {
                 // It is looked at again.
                 app.observer.touch(id);
@@ -85,7 +74,6 @@ impl Looks {
                 Some(process) => {
                     let shown = shapes::process(&process, app.observer.pace(id));
                     app.events.publish("process", Some(id), &shown);
-                    self.told.insert(id, Instant::now());
                 }
                 None => {
                     let gone = json!({"process_id": id, "state": "deleted"});

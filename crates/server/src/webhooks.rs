@@ -19,9 +19,7 @@ use ureq::http::Uri;
 use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::problem::Problem;
-use crate::records::batches::{BatchRecord, BatchState};
-use crate::records::files::{new_id, now};
-use crate::records::{Records, by, rows, run};
+use crate::records::{BatchRecord, BatchState, Records, Stored as _, by, new_id, now, rows, run};
 use crate::shapes;
 
 /// Bytes of a secret, according to Standard Webhooks.
@@ -42,6 +40,8 @@ pub(crate) struct Receiver {
     url: String,
     #[debug(skip)]
     secret: Vec<u8>,
+    #[debug(skip)]
+    agent: Agent,
 }
 
 impl Receiver {
@@ -71,16 +71,26 @@ impl Receiver {
                 SECRET_BYTES.end()
             ))
         })?;
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            // A redirect is no success.
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
+            .timeout_global(Some(PATIENCE))
+            .build();
         Ok(Self {
             url: url.to_owned(),
             secret,
+            agent: config.into(),
         })
     }
 
-    fn send(&self, agent: &Agent, webhook: &Message) -> Result<(), String> {
+    fn send(&self, webhook: &Message) -> Result<(), String> {
         let timestamp = now();
         let (message, body) = (&*webhook.id, &*webhook.body);
-        let sent = agent
+        let sent = self
+            .agent
             .post(&self.url)
             .header("content-type", "application/json")
             .header("webhook-id", message)
@@ -158,21 +168,11 @@ struct Message {
 /// # Errors
 /// When the system gives none.
 pub(crate) fn start(app: Arc<App>, receiver: Receiver, wake: Arc<Wake>) -> io::Result<Background> {
-    let config = Agent::config_builder()
-        .http_status_as_error(false)
-        // A redirect is no success.
-        .max_redirects(0)
-        .proxy(None)
-        .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
-        .timeout_global(Some(PATIENCE))
-        .build();
-    let agent: Agent = config.into();
     let stops = Arc::clone(&wake);
     Background::start("webhook", &wake, move || {
         let sender = Sender {
             app: &app,
             receiver,
-            agent,
         };
         let mut after = String::new();
         while !stops.is_stopped() {
@@ -188,7 +188,6 @@ pub(crate) fn start(app: Arc<App>, receiver: Receiver, wake: Arc<Wake>) -> io::R
 struct Sender<'a> {
     app: &'a App,
     receiver: Receiver,
-    agent: Agent,
 }
 
 impl Sender<'_> {
@@ -222,7 +221,7 @@ impl Sender<'_> {
 
     /// Sends a message. Returns whether it was accepted; otherwise it is sent again later, or given up.
     fn deliver(&self, mut webhook: Message) -> Result<bool, Problem> {
-        let sent = self.receiver.send(&self.agent, &webhook);
+        let sent = self.receiver.send(&webhook);
         let subject = &webhook.subject;
         webhook.attempts += 1;
         let tries = webhook.attempts as usize;

@@ -64,13 +64,9 @@ pub struct ExportArgs {
     pub raw: bool,
 
     /// Format of the table: csv, tsv, jsonl, xlsx or parquet; overrides the extension
-    #[arg(
-        long,
-        value_name = "FORMAT",
-        value_parser = one_of(&TABLE_FORMATS),
-        hide_short_help = true,
-        hide_possible_values = true
-    )]
+    #[arg(long, value_name = "FORMAT")]
+    #[arg(value_parser = one_of(&TABLE_FORMATS), hide_short_help = true)]
+    #[arg(hide_possible_values = true)]
     pub output_format: Option<ExportFormat>,
 
     /// Delimiter of CSV: one character, or `tab` [default: a comma]

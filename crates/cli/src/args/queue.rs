@@ -64,12 +64,8 @@ pub struct SubmitArgs {
 
     /// Id of the process, to submit at most once: a UUID that you generate and that is not in the queue yet
     /// [default: a new one]
-    #[arg(
-        help_heading = "Queue",
-        long,
-        value_name = "ID",
-        hide_short_help = true
-    )]
+    #[arg(help_heading = "Queue", long, value_name = "ID")]
+    #[arg(hide_short_help = true)]
     pub process: Option<ProcessId>,
 
     #[command(flatten, next_help_heading = "Queue")]

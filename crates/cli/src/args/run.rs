@@ -42,13 +42,8 @@ pub struct RunArgs {
     pub dedupe: bool,
 
     /// Retries of an item at each provider
-    #[arg(
-        help_heading = "Pace",
-        long,
-        value_name = "N",
-        default_value_t = 3,
-        hide_short_help = true
-    )]
+    #[arg(help_heading = "Pace", long, value_name = "N")]
+    #[arg(default_value_t = 3, hide_short_help = true)]
     pub max_retries: u8,
 
     /// Send nothing; print what would be done

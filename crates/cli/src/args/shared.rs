@@ -53,12 +53,8 @@ pub struct ProviderArgs {
     /// Called in turn when the first provider fails an item permanently. Blocked prompts and refused answers do not
     /// fail over
     /// [env: BATCHWRIGHT_FALLBACK] [config: llm.fallback] [default: none]
-    #[arg(
-        long,
-        value_name = "NAMES",
-        value_delimiter = ',',
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    #[arg(hide_short_help = true)]
     pub fallback: Option<Vec<String>>,
 
     /// File with prices of models
@@ -237,13 +233,8 @@ pub struct StoreArgs {
     /// names. docs/many-machines.md lists the parts of the address. `none` selects the file in the data folder,
     /// regardless of the settings. [env: BATCHWRIGHT_STORE] [config: queue.store] [default: the file `llm_jobs.db` in
     /// the data folder]
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        hide_short_help = true,
-        env = "BATCHWRIGHT_STORE",
-        hide_env = true
-    )]
+    #[arg(long, value_name = "ADDRESS", hide_short_help = true)]
+    #[arg(env = "BATCHWRIGHT_STORE", hide_env = true)]
     pub store: Option<String>,
 
     /// Redis or Valkey in addition to --store, for example redis://HOST:6379
@@ -252,13 +243,8 @@ pub struct StoreArgs {
     /// the queue. rediss:// encrypts the connection. The password comes from the address, from
     /// BATCHWRIGHT_REDIS_PASSWORD, or from the file that BATCHWRIGHT_REDIS_PASSWORD_FILE names. If Redis is
     /// unreachable, work continues without it. [env: BATCHWRIGHT_REDIS] [config: queue.redis] [default: none]
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        hide_short_help = true,
-        env = "BATCHWRIGHT_REDIS",
-        hide_env = true
-    )]
+    #[arg(long, value_name = "ADDRESS", hide_short_help = true)]
+    #[arg(env = "BATCHWRIGHT_REDIS", hide_env = true)]
     pub redis: Option<String>,
 
     /// The flags by which another command finds the queue, with a space before each: the environment and the settings
@@ -291,14 +277,9 @@ pub struct SayArgs {
     /// Folder of the settings, the queue and the data that runs share
     ///
     /// [env: BATCHWRIGHT_DATA_DIR, else BATCHWRIGHT_HOME] [default: the platform's data folder]
-    #[arg(
-        long,
-        value_name = "DIR",
-        global = true,
-        hide_short_help = true,
-        env = "BATCHWRIGHT_DATA_DIR",
-        hide_env = true
-    )]
+    #[arg(long, value_name = "DIR", global = true)]
+    #[arg(hide_short_help = true, env = "BATCHWRIGHT_DATA_DIR")]
+    #[arg(hide_env = true)]
     pub data_dir: Option<PathBuf>,
 }
 

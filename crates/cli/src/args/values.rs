@@ -107,13 +107,6 @@ pub fn split(text: &str) -> Result<Split, String> {
         .map_err(|error: batchwright::Error| error.message().to_owned())
 }
 
-/// Maximum number of commands at once.
-pub fn commands_at_once(text: &str) -> Result<usize, String> {
-    let number = text.trim().parse().ok();
-    let number = number.filter(|number| (1..=10_000).contains(number));
-    number.ok_or_else(|| "write a whole number from 1 to 10000".to_owned())
-}
-
 /// A rate per second; units are seconds, minutes and hours.
 pub fn rate(text: &str) -> Result<f64, String> {
     let bad = || {

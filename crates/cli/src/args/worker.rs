@@ -30,12 +30,8 @@ pub struct WorkerArgs {
     ///
     /// For jobs of the type generate_podcast; their results name the file [default: audio, in the folder of the
     /// queue]
-    #[arg(
-        help_heading = "Queue",
-        long,
-        value_name = "DIR",
-        hide_short_help = true
-    )]
+    #[arg(help_heading = "Queue", long, value_name = "DIR")]
+    #[arg(hide_short_help = true)]
     pub audio_dir: Option<PathBuf>,
 
     /// Sync every result to the disk, so that it survives a power failure
@@ -144,12 +140,8 @@ pub struct ServeArgs {
     /// File with the secret that signs the messages of --webhook
     ///
     /// It has whsec_ and the base64 of 24 to 64 random bytes [env: BATCHWRIGHT_WEBHOOK_SECRET, for the secret itself]
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "webhook",
-        hide_short_help = true
-    )]
+    #[arg(long, value_name = "FILE", requires = "webhook")]
+    #[arg(hide_short_help = true)]
     pub webhook_secret_file: Option<PathBuf>,
 
     #[command(flatten)]

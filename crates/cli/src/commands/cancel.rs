@@ -14,17 +14,17 @@ use crate::args::shared::DataArgs;
 use crate::batches;
 use crate::command_line::quoted;
 use crate::display;
-use crate::exit::{About, Early, Exit, Refusal};
+use crate::exit::{About, Exit, Refusal};
 use crate::format::{self, count, span};
 use crate::queue::{collected_by_server, failed, report, run_command};
 use crate::settings::{self, data_dir, refused};
 
-pub fn execute(args: &CancelArgs) -> Result<Exit, Early> {
+pub fn execute(args: &CancelArgs) -> Result<Exit, Refusal> {
     let (queue, process) = args.data.process(args.process.as_deref())?;
     let id = process.process_id;
     if let Some(line) = collected_by_server(&process).filter(|_| args.delete) {
         let cancel = args.data.command(&format!("cancel {id}"));
-        return Err(Refusal::usage(format!("{line}. To cancel it: {cancel}")).into());
+        return Err(Refusal::usage(format!("{line}. To cancel it: {cancel}")));
     }
     if !process.sealed && !args.delete {
         // If it were cancelled and requeued later, this part would count as complete.
@@ -33,17 +33,17 @@ pub fn execute(args: &CancelArgs) -> Result<Exit, Early> {
              {} jobs runs. To delete it: {}",
             count(process.counts.total),
             args.data.command(&format!("cancel {id} --delete"))
-        ))
-        .into());
+        )));
     }
     let before = answered(&process.counts);
     let cancelled = queue.cancel(id).map_err(failed)?;
     // Also before a process is deleted: without it no worker would collect their results.
     let batches = cancel_batches(args, &queue, id)?;
     let now = queue.process(id).map_err(failed)?.unwrap_or(process);
-    let came = match batches.any {
-        true => answered(&now.counts).saturating_sub(before),
-        false => 0,
+    let came = if batches.any {
+        answered(&now.counts).saturating_sub(before)
+    } else {
+        0
     };
     let (mut line, mut facts) = if args.delete {
         delete(args, queue, &now, came)?
@@ -191,7 +191,7 @@ fn left_line(args: &CancelArgs, batch: &BatchInfo) -> String {
     format!("{line}; any worker with its key ends it: {work}")
 }
 
-pub fn retry(args: &RetryArgs) -> Result<Exit, Early> {
+pub fn retry(args: &RetryArgs) -> Result<Exit, Refusal> {
     let data = &args.data;
     let (queue, process) = data.process(args.process.as_deref())?;
     let id = process.process_id;

@@ -6,14 +6,14 @@ use serde_json::{Value, json};
 
 use crate::args::ConfigAction;
 use crate::display;
-use crate::exit::{Early, Exit, Refusal, could_not_run};
+use crate::exit::{Exit, Refusal, could_not_run};
 use crate::format::Table;
 use crate::logging::is_json;
 use crate::queue::folder;
 use crate::settings::{in_folder, refused, settings};
 use crate::stdout;
 
-pub fn execute(action: &ConfigAction) -> Result<Exit, Early> {
+pub fn execute(action: &ConfigAction) -> Result<Exit, Refusal> {
     let text = match action {
         ConfigAction::List => list(&settings()?),
         ConfigAction::Get { key } => get(&settings()?, key),

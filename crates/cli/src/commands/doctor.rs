@@ -1,22 +1,22 @@
 //! `batchwright doctor`: checks the queue and its requirements, and says what to do.
 
-use std::fs;
 use std::path::Path;
 
 use batchwright::provider::api_keys_set;
 use batchwright::queue::Severity::{self, Bad, Good, Note, Warning};
 use batchwright::queue::{HealthFinding, SqliteOptions};
 use batchwright_exec::{Sandbox, SandboxMode};
+use rustix::fs::{Access, access, statvfs};
 use serde_json::json;
 
 use crate::args::queue::DoctorArgs;
-use crate::exit::{Early, Exit, Refusal};
+use crate::exit::{Exit, Refusal};
 use crate::logging::is_json;
 use crate::queue::{folder, open};
 use crate::sanitize::{self, one_line};
 use crate::stdout;
 
-pub fn execute(args: &DoctorArgs) -> Result<Exit, Early> {
+pub fn execute(args: &DoctorArgs) -> Result<Exit, Refusal> {
     let findings = check(args)?;
     let is_fine = |finding: &HealthFinding| finding.verdict <= Severity::Note;
     let healthy = findings.iter().all(is_fine);
@@ -56,13 +56,9 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     }
     let set = api_keys_set().into_iter();
     let set: Vec<&str> = set.filter_map(|(_, variable)| variable).collect();
+    let advice = Some("see batchwright providers");
     findings.push(match set.as_slice() {
-        [] => finding(
-            "keys",
-            Note,
-            "none is set",
-            Some("see batchwright providers"),
-        ),
+        [] => finding("keys", Note, "none is set", advice),
         set => finding("keys", Good, format!("set: {}", set.join(", ")), None),
     });
     Ok(findings)
@@ -93,16 +89,13 @@ fn shown(finding: &HealthFinding) -> String {
 /// Less free space than this is a warning.
 const LITTLE_ROOM: u64 = 1_000_000_000;
 
-/// Whether the folder can be written to, tried in the nearest one that is there, and how much space its disk has.
+/// Whether the folder, or the nearest one that is there, can be written to, and how much space its disk has.
 fn of_folder(folder: &Path) -> Vec<HealthFinding> {
     let shown = folder.display();
     let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let there = whole.ancestors().find(|path| path.exists());
     let there = there.unwrap_or(Path::new("/"));
-    let probe = there.join(format!(".batchwright-doctor-{}", std::process::id()));
-    let tried = fs::write(&probe, b"?");
-    let _ = fs::remove_file(&probe);
-    let writable = match tried {
+    let writable = match access(there, Access::WRITE_OK) {
         Ok(()) => finding("data folder", Good, format!("{shown}, writable"), None),
         Err(error) => {
             let seen = format!("{shown} cannot be used: {}: {error}", there.display());
@@ -111,7 +104,7 @@ fn of_folder(folder: &Path) -> Vec<HealthFinding> {
         }
     };
     // File systems without a disk, such as /proc, report nothing.
-    let disk = rustix::fs::statvfs(there).ok();
+    let disk = statvfs(there).ok();
     let disk = disk.filter(|disk| disk.f_blocks > 0).map(|disk| {
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
         let seen = format!("{:.2} GB free", free as f64 / 1e9);
@@ -136,25 +129,15 @@ fn sandbox() -> HealthFinding {
     };
     let advice = "exec needs --sandbox best-effort or --sandbox off here";
     let advice = (!status.missing.is_empty()).then_some(advice);
+    let namespace = |why| format!("a process namespace ({why})");
+    let helper = "batchwright-sandbox of this version was not found";
     let mut lacks = status.missing;
-    if let Some(why) = status.no_namespace {
-        lacks.push(format!("a process namespace ({why})"));
+    lacks.extend(status.no_namespace.map(namespace));
+    lacks.extend(status.helper.is_none().then(|| helper.to_owned()));
+    if lacks.is_empty() {
+        let seen = "commands are confined and kept together";
+        return finding("sandbox", Good, seen, None);
     }
-    if status.helper.is_none() {
-        lacks.push("batchwright-sandbox of this version was not found".to_owned());
-    }
-    match lacks.as_slice() {
-        [] => finding(
-            "sandbox",
-            Good,
-            "commands are confined and kept together",
-            None,
-        ),
-        lacks => finding(
-            "sandbox",
-            Note,
-            format!("lacks: {}", lacks.join("; ")),
-            advice,
-        ),
-    }
+    let seen = format!("lacks: {}", lacks.join("; "));
+    finding("sandbox", Note, seen, advice)
 }

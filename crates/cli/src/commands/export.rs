@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::args::export::ExportArgs;
 use crate::display;
-use crate::exit::{About, Early, Exit, Refusal};
+use crate::exit::{About, Exit, Refusal};
 use crate::format::{count, counts};
 use crate::logging::is_json;
 use crate::prompts::{asks_any_object, schema};
@@ -20,21 +20,21 @@ use batchwright::unstable::Optional;
 /// This name means all columns.
 const ALL: &str = "all";
 
-pub fn execute(args: &ExportArgs) -> Result<Exit, Early> {
+pub fn execute(args: &ExportArgs) -> Result<Exit, Refusal> {
     let to_stdout = stdout::is_named(Some(&args.output));
     if is_json() && to_stdout {
         let why = "--json needs -o FILE, because the table is on standard output";
-        return Err(Refusal::usage(why).into());
+        return Err(Refusal::usage(why));
     }
     if to_stdout && io::stdout().is_terminal() {
         // Its cells could control the terminal.
         let why =
             "a table is not for a terminal: name a file with -o, or pipe it, for example into less";
-        return Err(Refusal::usage(why).into());
+        return Err(Refusal::usage(why));
     }
     if args.results.iter().any(|path| path == Path::new("-")) {
         let why = "results are read more than once, which standard input does not allow: save them to a file first";
-        return Err(Refusal::usage(why).into());
+        return Err(Refusal::usage(why));
     }
     let ctx = Context::new();
     let stopping = if to_stdout {
@@ -144,12 +144,12 @@ fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
         .collect()
 }
 
-fn refused(error: &Error, signals: &Signals) -> Early {
+fn refused(error: &Error, signals: &Signals) -> Refusal {
     let message = error.message();
     match error.kind() {
-        ErrorKind::Cancelled => Early::Ended(signals.exit().unwrap_or(Exit::CouldNotRun)),
-        ErrorKind::Invalid => Refusal::usage(message).about(About::Output).into(),
-        _ => Refusal::could_not_run(message).about(About::Output).into(),
+        ErrorKind::Cancelled => Refusal::ended(signals.exit().unwrap_or(Exit::CouldNotRun)),
+        ErrorKind::Invalid => Refusal::usage(message).about(About::Output),
+        _ => Refusal::could_not_run(message).about(About::Output),
     }
 }
 

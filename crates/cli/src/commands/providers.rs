@@ -4,14 +4,14 @@ use batchwright::Settings;
 use batchwright::provider::{ProviderStatus, survey};
 
 use crate::display;
-use crate::exit::{Early, Exit};
+use crate::exit::{Exit, Refusal};
 use crate::format::Table;
 use crate::logging::is_json;
 use crate::sanitize;
 use crate::settings::{refused, settings};
 use crate::stdout;
 
-pub fn execute(model: Option<String>) -> Result<Exit, Early> {
+pub fn execute(model: Option<String>) -> Result<Exit, Refusal> {
     let settings = settings()?
         .flag("llm.model", "--model", model)
         .map_err(refused)?;

@@ -8,17 +8,17 @@ use serde_json::json;
 
 use crate::args::input::ScanArgs;
 use crate::display;
-use crate::exit::{About, Early, Exit, Refusal};
+use crate::exit::{About, Exit, Refusal};
 use crate::format::{Table, number_of, size};
 use crate::input::{left_out_lines, scanner};
 use crate::logging::is_json;
 use crate::sanitize;
 use crate::stdout;
 
-pub fn execute(args: &ScanArgs) -> Result<Exit, Early> {
+pub fn execute(args: &ScanArgs) -> Result<Exit, Refusal> {
     let scanner = scanner(&args.pattern, &args.files).check_contents(true);
     if let Some(split) = args.split {
-        return Ok(parts(args, &scanner, split)?);
+        return parts(args, &scanner, split);
     }
     let files = scanner.scan_directory(&args.folder, &Context::new());
     let files = files.map_err(|error| refused(&error))?;

@@ -12,7 +12,7 @@ use batchwright_server::{Role, RunningServer, Server};
 use crate::args::worker::ServeArgs;
 use crate::background::Cancelled;
 use crate::display;
-use crate::exit::{Early, Exit, Refusal, could_not_run};
+use crate::exit::{Exit, Refusal, could_not_run};
 use crate::queue::{durability, folder};
 use crate::settings::in_folder;
 use crate::signals::{GRACE, Signals};
@@ -24,7 +24,7 @@ const TOKEN_CHARACTERS: usize = 16;
 /// Interval of checks whether the worker is still running.
 const LOOK: Duration = Duration::from_secs(1);
 
-pub fn execute(args: &ServeArgs) -> Result<Exit, Early> {
+pub fn execute(args: &ServeArgs) -> Result<Exit, Refusal> {
     args.worker.memory.apply();
     let ctx = Context::new().with_grace(GRACE);
     let stopping = format!(
@@ -73,7 +73,9 @@ pub fn execute(args: &ServeArgs) -> Result<Exit, Early> {
     let report = running.stop().map_err(could_not_run)?;
     display::unsaved(&report);
     match report.stop.as_ref().filter(|_| !ctx.is_cancelled()) {
-        Some(stop) => Err(Refusal::could_not_run(format!("the worker stopped: {stop}")).into()),
+        Some(stop) => Err(Refusal::could_not_run(format!(
+            "the worker stopped: {stop}"
+        ))),
         None => Ok(Exit::Success),
     }
 }
@@ -138,7 +140,7 @@ fn token(args: &ServeArgs) -> Result<Option<Secret>, Refusal> {
     Ok(Some(Secret::new(text)))
 }
 
-pub fn new_token(name: &str, role: Role) -> Result<Exit, Early> {
+pub fn new_token(name: &str, role: Role) -> Result<Exit, Refusal> {
     let made = batchwright_server::new_token(name, role);
     let (token, line) = made.map_err(|error| match error.kind() {
         ErrorKind::Invalid => Refusal::usage(error.message()),

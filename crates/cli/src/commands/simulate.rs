@@ -7,11 +7,11 @@ use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::Value;
 
 use crate::args::simulate::SimulateArgs;
-use crate::exit::{Early, Exit, Refusal};
+use crate::exit::{Exit, Refusal};
 use crate::logging::is_json;
 use batchwright::unstable::Optional;
 
-pub fn execute(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> Result<Exit, Early> {
+pub fn execute(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> Result<Exit, Refusal> {
     let ran = run(args, wait_for_stop);
     ran.map_err(|error| Refusal::could_not_run(error.to_string()))?;
     Ok(Exit::Success)

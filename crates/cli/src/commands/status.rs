@@ -18,7 +18,7 @@ use crate::args::queue::StatusArgs;
 use crate::batches;
 use crate::budget::advice;
 use crate::display;
-use crate::exit::{Early, Exit, Refusal};
+use crate::exit::{Exit, Refusal};
 use crate::format::{Table, count, number_of, span};
 use crate::logging::is_json;
 use crate::queue::{PAUSED, failed, run_line};
@@ -33,7 +33,7 @@ const NOTHING: &str = "nothing is queued; to begin: batchwright submit INPUT";
 const FETCHED: &str = "all its results have been fetched";
 
 /// Shows the processes; a watched queue again after each change, on a terminal in the same place.
-pub fn execute(args: &StatusArgs) -> Result<Exit, Early> {
+pub fn execute(args: &StatusArgs) -> Result<Exit, Refusal> {
     let settings = settings::settings()?;
     let (mut queue, only) = match &args.process {
         Some(named) => {
@@ -62,7 +62,10 @@ pub fn execute(args: &StatusArgs) -> Result<Exit, Early> {
                 table(&rows)
             };
             let written = draw(&shown, lines, args.watch);
-            drawn = Some((now, written.map_err(|_| Early::Ended(Exit::StoppedEarly))?));
+            drawn = Some((
+                now,
+                written.map_err(|_| Refusal::ended(Exit::StoppedEarly))?,
+            ));
         }
         if ends {
             if !is_json() {
@@ -75,7 +78,7 @@ pub fn execute(args: &StatusArgs) -> Result<Exit, Early> {
 }
 
 /// What is said if there is no queue.
-fn nothing(all: bool) -> Result<Exit, Early> {
+fn nothing(all: bool) -> Result<Exit, Refusal> {
     if is_json() {
         let empty = json!({"processes": [], "workers": 0, "paused": false, "spent": []});
         return Ok(stdout::json(&empty, Exit::Success));

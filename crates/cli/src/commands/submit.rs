@@ -6,7 +6,7 @@ use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId};
 
 use crate::args::queue::SubmitArgs;
 use crate::display;
-use crate::exit::{About, Early, Exit, Refusal, could_not_run};
+use crate::exit::{About, Exit, Refusal, could_not_run};
 use crate::format::count;
 use crate::input::until_cancelled;
 use crate::logging::is_json;
@@ -19,7 +19,7 @@ use crate::stdout;
 use crate::worker;
 use batchwright::unstable::Optional;
 
-pub fn execute(args: &SubmitArgs) -> Result<Exit, Early> {
+pub fn execute(args: &SubmitArgs) -> Result<Exit, Refusal> {
     let stopping = "stopping: nothing stays in the queue; press Ctrl-C again to stop now";
     let session = Session::start(&args.show, Context::new(), stopping.to_owned())?;
     match &args.job_type {
@@ -29,7 +29,7 @@ pub fn execute(args: &SubmitArgs) -> Result<Exit, Early> {
 }
 
 /// Payloads of a type, one a line.
-fn submit_payloads(args: &SubmitArgs, name: &str, session: &Session) -> Result<Exit, Early> {
+fn submit_payloads(args: &SubmitArgs, name: &str, session: &Session) -> Result<Exit, Refusal> {
     let settings = settings::settings()?;
     let types = worker::job_types(&settings).map_err(could_not_run)?;
     let one = types.get(name);
@@ -41,7 +41,7 @@ fn submit_payloads(args: &SubmitArgs, name: &str, session: &Session) -> Result<E
     )
 }
 
-fn submit_prompts(args: &SubmitArgs, session: &Session) -> Result<Exit, Early> {
+fn submit_prompts(args: &SubmitArgs, session: &Session) -> Result<Exit, Refusal> {
     let settings = prompts::settings(&args.prompt, args.model.as_deref())?;
     let settings = args.input.settings(settings, data_dir())?;
     let prompts = args.input.open(&settings, session)?;
@@ -61,15 +61,13 @@ fn queued(
     args: &SubmitArgs,
     jobs: impl Iterator<Item = Result<Job, Error>>,
     session: &Session,
-) -> Result<Exit, Early> {
+) -> Result<Exit, Refusal> {
     let queue = args.data.open()?;
     let process = args.process.unwrap_or_else(ProcessId::new);
     refuse_known(args, &queue, process)?;
     let jobs = jobs.map(|job| job.map(|job| with_options(args, job)));
     match queue.described(info(args)).try_enqueue_iter(process, jobs) {
-        Ok(0) => Err(Refusal::usage("the input held no prompts")
-            .about(About::Input)
-            .into()),
+        Ok(0) => Err(Refusal::usage("the input held no prompts").about(About::Input)),
         Ok(total) => Ok(report(args, process, total)),
         Err(error) => Err(take_back(args, &queue, process, error, session)),
     }
@@ -117,7 +115,7 @@ fn take_back(
     process: ProcessId,
     error: EnqueueError<Error>,
     session: &Session,
-) -> Early {
+) -> Refusal {
     let left = match queue.delete(process) {
         Ok(0) => "nothing was queued".to_owned(),
         Ok(jobs) => format!(
@@ -137,11 +135,11 @@ fn take_back(
         }
         EnqueueError::Source(error) => {
             let message = format!("{}; {left}", error.message());
-            Refusal::usage(message).about(About::Input).into()
+            Refusal::usage(message).about(About::Input)
         }
         EnqueueError::Queue(error) => {
             let message = format!("{}; {left}", error.message());
-            Refusal::could_not_run(message).about(About::Queue).into()
+            Refusal::could_not_run(message).about(About::Queue)
         }
     }
 }

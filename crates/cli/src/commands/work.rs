@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::status::{self, Row};
 use crate::args::worker::WorkArgs;
 use crate::display::{self, Display};
-use crate::exit::{Early, Exit, could_not_run};
+use crate::exit::{Exit, Refusal, could_not_run};
 use crate::format::{count, counts};
 use crate::logging::{is_json, is_quiet};
 use crate::queue::{PAUSED, all_of, command, folder};
@@ -25,7 +25,7 @@ use crate::signals::{GRACE, Signals, stopping_line};
 use crate::stdout;
 use crate::worker;
 
-pub fn execute(args: &WorkArgs) -> Result<Exit, Early> {
+pub fn execute(args: &WorkArgs) -> Result<Exit, Refusal> {
     args.worker.memory.apply();
     let ctx = Context::new().with_grace(GRACE);
     let signals = Signals::watch(&ctx, stopping_line(&ctx, ""))?;

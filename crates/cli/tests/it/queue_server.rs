@@ -1,7 +1,7 @@
 //! The queue on a database server, which `scripts/with-servers` starts; without one these tests print that they
 //! were skipped.
 
-#![cfg(feature = "mysql")]
+#![cfg(feature = "redis")]
 
 use std::process::Command;
 

@@ -157,7 +157,7 @@ fn showing_a_queue_creates_no_database() {
     let desk = Desk::new();
     assert_eq!(status(&desk, ""), [] as [Value; 0]);
     plain(&desk, "status --watch").ends(0, "nothing is queued");
-    plain(&desk, &format!("status {}", ProcessId::new())).ends(2, "not found: the queue");
+    plain(&desk, &format!("status {}", ProcessId::new())).ends(2, "no process ");
     let doctor = plain(&desk, "doctor").expect(0);
     doctor.shows("note     database");
     assert!(!desk.exists("data"));

@@ -1,9 +1,11 @@
 //! Whether the server is up, and its numbers.
 
+use std::path::Path;
 use std::time::Instant;
 
 use batchwright::ProcessId;
 use batchwright::provider::Day;
+use rustix::fs::{Access, StatVfs, access, statvfs};
 use serde_json::json;
 
 use crate::app::App;
@@ -27,7 +29,7 @@ pub(super) fn readyz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
     if is_lost || check_queue(app).is_err() {
         causes.push(("queue", "the queue cannot be read"));
     }
-    if !app.folder.can_write() {
+    if !can_write(&app.folder) {
         let why = "the data folder is missing or full, or cannot be written";
         causes.push(("data_folder", why));
     }
@@ -39,6 +41,15 @@ pub(super) fn readyz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
     details["causes"] = json!(codes);
     let body = details.to_string().into_bytes();
     Ok(Response::full(503, "application/problem+json", body))
+}
+
+/// Number of bytes that must fit into the data folder: about what a few jobs take.
+const ROOM: u64 = 64 << 10;
+
+/// Whether files can be added to this folder. Quotas of users are not seen.
+fn can_write(folder: &Path) -> bool {
+    let has_room = |disk: StatVfs| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM;
+    statvfs(folder).is_ok_and(has_room) && access(folder, Access::WRITE_OK).is_ok()
 }
 
 fn check_queue(app: &App) -> Result<(), Problem> {

@@ -12,7 +12,7 @@ use super::once;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::batches::BatchRecord;
+use crate::records::{BatchRecord, Stored as _};
 use crate::shapes;
 
 /// A process that is there.

@@ -1,24 +1,83 @@
-//! One connection: receives requests one after another, checks and answers each, and closes slow connections.
+//! One connection: receives requests one after another, checks and answers each, and closes slow connections. And what a
+//! listener and its connections share.
 
+use std::collections::HashMap;
 use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::mem;
 use std::net::{SocketAddr, TcpStream};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use http_net::{HttpError, ServerConn, ServerEvent};
+use parking_lot::{Condvar, Mutex};
 
 use super::call::{Permit, Permits, new_request_id};
-use super::shared::{Answer, Limits, Open, Shared};
 use super::{Body, Call, Head, Incoming, Response};
 use crate::problem::Problem;
 
 /// Number of bytes that are sent at once.
 const CHUNK: usize = 16 << 10;
-/// Maximum time for reading the rest of a body, so that its connection can be reused, and its number of bytes.
-const MOMENT: Duration = Duration::from_millis(20);
-const LEFTOVER: usize = 256 << 10;
+/// Answers requests.
+pub(crate) trait Service: Send + Sync + 'static {
+    /// Checks a request by its head, before its body is read, and returns its handler.
+    fn admit(&self, head: &Head, reached: SocketAddr) -> Result<Answer<'_>, Response>;
+}
+
+/// Answers an admitted request.
+pub(crate) type Answer<'s> = Box<dyn FnOnce(&mut Call<'_>) -> Response + 's>;
+
+/// Limits for clients.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// From the first byte of a head to its last.
+    pub head: Duration,
+    /// How long a connection may be idle between requests.
+    pub idle: Duration,
+    /// How long the server waits for a client to send bytes of a body, or to receive some.
+    pub stall: Duration,
+    /// How long a client that has a permit may take for its body.
+    pub whole: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 4096,
+            head: Duration::from_secs(10),
+            idle: Duration::from_secs(75),
+            stall: Duration::from_secs(20),
+            whole: Duration::from_secs(300),
+        }
+    }
+}
+
+/// A connection as the listener sees it.
+pub(super) struct Open {
+    pub stream: TcpStream,
+    /// True while it has no request.
+    pub idle: Mutex<bool>,
+}
+
+/// What all threads of a listener share.
+pub(super) struct Shared {
+    pub service: Arc<dyn Service>,
+    pub limits: Limits,
+    pub stopping: AtomicBool,
+    pub permits: Permits,
+    /// Shared by itself: a thread leaves it last, when it has let go of the service and its files.
+    pub connections: Arc<Register>,
+}
+
+/// The open connections, by their numbers.
+#[derive(Default)]
+pub(super) struct Register {
+    pub open: Mutex<HashMap<u64, Arc<Open>>>,
+    pub gone: Condvar,
+}
 
 /// Serves a connection until it ends.
 pub(super) fn serve(open: &Open, shared: &Shared) {
@@ -33,6 +92,7 @@ pub(super) fn serve(open: &Open, shared: &Shared) {
         stream,
         http: ServerConn::with_limits(limits),
         out: Vec::new(),
+        gathered: Vec::new(),
         limits: &shared.limits,
         until: None,
         body_ended: true,
@@ -55,6 +115,8 @@ struct Wire<'s> {
     stream: &'s TcpStream,
     http: ServerConn,
     out: Vec<u8>,
+    /// Written and not encoded yet, so that many small writes make no chunk each.
+    gathered: Vec<u8>,
     limits: &'s Limits,
     /// When the body of the present request must be here, if it has a permit.
     until: Option<Instant>,
@@ -100,7 +162,7 @@ impl Wire<'_> {
                 Ok(answer) => {
                     let response = self.answer(head, answer);
                     self.release();
-                    self.drain();
+                    self.skip_body();
                     response
                 }
                 // The body of a rejected request is not read: the response is sent, and then the connection ends.
@@ -181,25 +243,15 @@ impl Wire<'_> {
     fn invite(&mut self) -> io::Result<()> {
         let mut line = Vec::new();
         if mem::take(&mut self.waits_for_us) && self.http.send_continue(&mut line).is_ok() {
-            self.write_all(&line)?;
+            self.send_all(&line)?;
         }
         Ok(())
     }
 
-    /// Reads the rest of a body that is about to arrive, so that the connection can be reused. A client that streams
-    /// lines may pause, or never end: the response does not wait for that.
-    fn drain(&mut self) {
-        let deadline = Instant::now() + MOMENT;
-        let mut taken = 0;
-        while !self.body_ended && !self.waits_for_us && taken <= LEFTOVER {
-            match self.http.poll() {
-                Ok(ServerEvent::Body(part)) => taken += part.len(),
-                Ok(ServerEvent::NeedInput) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
-                    self.body_ended = self.fill(left).is_err();
-                }
-                _ => self.body_ended = true,
-            }
+    /// Skips a small body that no handler wanted and that has arrived with its head, so that the connection can be reused.
+    fn skip_body(&mut self) {
+        while !self.body_ended && !self.waits_for_us {
+            self.body_ended = !matches!(self.http.poll(), Ok(ServerEvent::Body(_)));
         }
     }
 
@@ -242,20 +294,21 @@ impl Wire<'_> {
             _ if self.is_head => self.end_body()?,
             Body::Stream(_, write) => {
                 self.send_out()?;
-                let mut outgoing = Outgoing {
-                    wire: self,
-                    waiting: Vec::new(),
-                };
-                write(&mut outgoing)?;
-                outgoing.encode()?;
+                self.gathered.clear();
+                write(self)?;
+                self.encode()?;
                 self.end_body()?;
             }
         }
         self.send_out()
     }
 
-    fn send_body(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.http.send_body(bytes, &mut self.out).map_err(misuse)
+    fn encode(&mut self) -> io::Result<()> {
+        let gathered = &self.gathered;
+        let encoded = self.http.send_body(gathered, &mut self.out);
+        encoded.map_err(misuse)?;
+        self.gathered.clear();
+        Ok(())
     }
 
     fn end_body(&mut self) -> io::Result<()> {
@@ -264,24 +317,16 @@ impl Wire<'_> {
 
     fn send_out(&mut self) -> io::Result<()> {
         let out = mem::take(&mut self.out);
-        let sent = self.write_all(&out);
+        let sent = self.send_all(&out);
         self.out = out;
         self.out.clear();
         sent
     }
 
-    fn write_all(&mut self, mut bytes: &[u8]) -> io::Result<()> {
-        while !bytes.is_empty() {
-            self.stream.set_write_timeout(Some(self.limits.stall))?;
-            let part = &bytes[..bytes.len().min(CHUNK)];
-            match (&mut &*self.stream).write(part) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(n) => bytes = &bytes[n..],
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
+    /// Each write must send something in time.
+    fn send_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.set_write_timeout(Some(self.limits.stall))?;
+        (&mut &*self.stream).write_all(bytes)
     }
 
     /// Reads received bytes, or waits this long for some.
@@ -376,25 +421,11 @@ impl Read for Wire<'_> {
     }
 }
 
-/// Receives a response while it is generated.
-struct Outgoing<'w, 's> {
-    wire: &'w mut Wire<'s>,
-    /// Gathered, so that many small writes make no chunk each.
-    waiting: Vec<u8>,
-}
-
-impl Outgoing<'_, '_> {
-    fn encode(&mut self) -> io::Result<()> {
-        self.wire.send_body(&self.waiting)?;
-        self.waiting.clear();
-        Ok(())
-    }
-}
-
-impl Write for Outgoing<'_, '_> {
+/// The body of the response that is being generated.
+impl Write for Wire<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.waiting.extend_from_slice(bytes);
-        if self.waiting.len() >= CHUNK {
+        self.gathered.extend_from_slice(bytes);
+        if self.gathered.len() >= CHUNK {
             self.flush()?;
         }
         Ok(bytes.len())
@@ -402,7 +433,7 @@ impl Write for Outgoing<'_, '_> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.encode()?;
-        self.wire.send_out()
+        self.send_out()
     }
 }
 

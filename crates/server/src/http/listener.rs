@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 
 use super::call::{Permits, new_request_id};
-use super::connection;
-use super::shared::{Limits, Open, Register, Service, Shared};
+use super::connection::{self, Limits, Open, Register, Service, Shared};
 
 /// Enough for nested JSON; hundreds of threads should not reserve eight megabytes each.
 const STACK_SIZE: usize = 1 << 20;

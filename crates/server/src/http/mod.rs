@@ -5,10 +5,9 @@
 mod call;
 mod connection;
 mod listener;
-mod shared;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use call::{Body, Call, Head, Incoming, Response, decoded, is_visible};
+pub(crate) use connection::{Answer, Limits, Service};
 pub(crate) use listener::Listener;
-pub(crate) use shared::{Answer, Limits, Service};

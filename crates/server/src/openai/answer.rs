@@ -7,7 +7,7 @@ use batchwright::queue::JobResult;
 use batchwright::{Error, ErrorKind, FinishReason, JobId, Outcome, Response as Answer, Usage};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::EMBEDDINGS;
 
@@ -50,16 +50,13 @@ pub(super) fn id_of(what: &str, job: JobId) -> String {
 
 /// The choice of a completion. A refusal is an answer, too.
 fn choice(result: &Result<Answer, Error>) -> Option<Value> {
-    let mut message = Map::new();
-    message.insert("role".to_owned(), "assistant".into());
     let answer = match result {
         Ok(answer) => answer,
         Err(error) => {
-            message.insert("content".to_owned(), Value::Null);
-            message.insert("refusal".to_owned(), error.refusal()?.into());
-            let (logprobs, why) = (Value::Null, "stop");
+            let refusal = error.refusal()?;
+            let message = json!({"role": "assistant", "content": null, "refusal": refusal});
             return Some(
-                json!({"index": 0, "message": message, "logprobs": logprobs, "finish_reason": why}),
+                json!({"index": 0, "message": message, "logprobs": null, "finish_reason": "stop"}),
             );
         }
     };
@@ -72,27 +69,22 @@ fn choice(result: &Result<Answer, Error>) -> Option<Value> {
     } else {
         answer.text.as_str().into()
     };
-    message.insert("content".to_owned(), content);
-    message.insert("refusal".to_owned(), Value::Null);
+    let mut message = json!({"role": "assistant", "content": content, "refusal": null});
     if let Some(audio) = audio {
-        message.insert("audio".to_owned(), audio);
+        message["audio"] = audio;
     }
     if !details.tool_calls.is_empty() {
-        message.insert("tool_calls".to_owned(), tool_calls(&details.tool_calls));
+        message["tool_calls"] = tool_calls(&details.tool_calls);
     }
     let annotates = |citation: &Value| citation["type"].is_string();
     if !details.citations.is_empty() && details.citations.iter().all(annotates) {
-        let annotations = details.citations.clone();
-        message.insert("annotations".to_owned(), annotations.into());
+        message["annotations"] = details.citations.clone().into();
     }
     if let Some(reasoning) = &details.reasoning
         && !reasoning.text.is_empty()
     {
         // The name that servers of open models have for it.
-        message.insert(
-            "reasoning_content".to_owned(),
-            reasoning.text.as_str().into(),
-        );
+        message["reasoning_content"] = reasoning.text.as_str().into();
     }
     let logprobs = details.logprobs.as_ref();
     let logprobs = logprobs.and_then(|json| json.parse::<Value>().ok());

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use batchwright::ProcessId;
-use serde::Deserialize;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
 
@@ -13,8 +12,7 @@ use crate::api::once;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::batches::{BatchRecord, BatchState};
-use crate::records::files::{FileRecord, id_of, new_id, now};
+use crate::records::{BatchRecord, BatchState, FileRecord, Stored as _, id_of, new_id, now};
 
 /// Most batches of one page, and how many there are on one unless somebody says so.
 const MOST: usize = 100;
@@ -32,12 +30,6 @@ const TIMED_STATES: [BatchState; 7] = [
     BatchState::Cancelling,
     BatchState::Cancelled,
 ];
-
-#[derive(Deserialize)]
-struct Kept {
-    anchor: String,
-    seconds: u64,
-}
 
 /// `POST /v1/batches`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
@@ -154,9 +146,9 @@ fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
 
 /// How many seconds the files of results are to be kept.
 fn kept(given: Value) -> Result<u64, Problem> {
-    let given = serde_json::from_value::<Kept>(given).ok();
-    let given = given.filter(|given| given.anchor == "created_at");
-    files::kept(given.map(|given| given.seconds), "output_expires_after")
+    let seconds = given["seconds"].as_u64();
+    let seconds = seconds.filter(|_| given["anchor"] == "created_at");
+    files::kept(seconds, "output_expires_after")
 }
 
 /// `GET /v1/batches/{id}`.
@@ -178,16 +170,8 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     let found = BatchRecord::list(&database, after.as_deref(), limit + 1)?;
     // The queue may answer slowly, and nobody has to wait for it here.
     drop(database);
-    let shown: Result<Vec<(Value, String)>, Problem> = found
-        .into_iter()
-        .map(|record| Ok((described(app, &record)?, record.id)))
-        .collect();
-    Ok(page(
-        &shown?,
-        limit,
-        |(batch, _)| batch.clone(),
-        |(_, id)| id,
-    ))
+    let shown = found.iter().map(|record| described(app, record));
+    Ok(page(shown.collect::<Result<_, _>>()?, limit))
 }
 
 /// `POST /v1/batches/{id}/cancel`: what waits is cancelled, what runs may end.

@@ -22,9 +22,7 @@ use crate::api::once;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::Records;
-use crate::records::batches::DirectCalls;
-use crate::records::files::{id_of, now};
+use crate::records::{DirectCalls, Records, id_of, now};
 
 /// Before all jobs that no client waits for, and after critical ones.
 const PRIORITY: u8 = 9;

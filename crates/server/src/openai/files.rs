@@ -10,7 +10,7 @@ use crate::api::once;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::files::{FileRecord, id_of, now};
+use crate::records::{FileRecord, Stored as _, id_of, now};
 
 /// How long files of batches are kept where nobody says anything else, as at OpenAI: 30 days.
 pub(super) const KEPT_SECONDS: u64 = 30 * 24 * 3600;
@@ -149,24 +149,20 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     }
     let (purpose, after) = (purpose.as_deref(), after.as_deref());
     let files = FileRecord::list(&database, purpose, after, ascending, limit + 1)?;
-    Ok(page(&files, limit, described, |file| &file.id))
+    Ok(page(files.iter().map(described).collect(), limit))
 }
 
 /// A page of what was asked for one item more than it may hold.
-pub(super) fn page<T>(
-    found: &[T],
-    limit: usize,
-    described: impl Fn(&T) -> Value,
-    id: impl Fn(&T) -> &str,
-) -> Response {
-    let shown = &found[..found.len().min(limit)];
-    let data: Vec<Value> = shown.iter().map(described).collect();
+pub(super) fn page(mut data: Vec<Value>, limit: usize) -> Response {
+    let has_more = data.len() > limit;
+    data.truncate(limit);
+    let id = |item: Option<&Value>| item.map(|item| item["id"].clone());
     let page = json!({
         "object": "list",
+        "first_id": id(data.first()),
+        "last_id": id(data.last()),
+        "has_more": has_more,
         "data": data,
-        "first_id": shown.first().map(&id),
-        "last_id": shown.last().map(&id),
-        "has_more": found.len() > limit,
     });
     Response::json(200, &page)
 }

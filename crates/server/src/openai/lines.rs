@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::parts::{self, Parts};
 use super::{EMBEDDINGS, of_batches, settings};
-use crate::records::batches::BatchFault;
+use crate::records::BatchFault;
 
 /// Most bytes of a line, and the fault of a longer one, behind which nothing is read.
 const MOST: u64 = 32 << 20;

@@ -28,7 +28,7 @@ use crate::access::Access::{Operate, Read};
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::batches::{BatchRecord, BatchState};
+use crate::records::{BatchRecord, BatchState};
 use crate::route::Route;
 
 const CHAT: &str = "/v1/chat/completions";

@@ -17,8 +17,7 @@ use super::results::ResultFiles;
 use crate::app::App;
 use crate::background::Background;
 use crate::problem::Problem;
-use crate::records::batches::{BatchFault, BatchRecord, BatchState};
-use crate::records::files::{FileRecord, now};
+use crate::records::{BatchFault, BatchRecord, BatchState, FileRecord, Stored as _, now};
 
 /// Interval of checks of open batches.
 const LOOK: Duration = Duration::from_millis(250);

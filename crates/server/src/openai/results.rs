@@ -13,8 +13,7 @@ use super::answer::Reply;
 use super::storage::{GrowingFile, Storage};
 use super::{answer, parts};
 use crate::problem::Problem;
-use crate::records::batches::{BatchRecord, BatchState, BatchTotals};
-use crate::records::files::now;
+use crate::records::{BatchRecord, BatchState, BatchTotals, now};
 
 /// The queue returns at most 500 results before it deletes them, so this many of the last lines may be repeated.
 const MAY_COME_AGAIN: usize = 1_000;
@@ -151,7 +150,7 @@ impl<'s> ResultFiles<'s> {
             let mut sum = totals;
             let made = self.made(result, &mut sum);
             let failure = self.in_errors.get(&id).copied();
-            if failure.is_some() && !matches!(made, Made::Answered(200, _)) {
+            if failure.is_some() && !made.as_ref().is_ok_and(NewReply::is_answer) {
                 continue;
             }
             totals = sum;
@@ -160,22 +159,12 @@ impl<'s> ResultFiles<'s> {
                 totals.failed -= u64::from(counts);
                 lines -= 1;
             }
-            let (bytes, response, error) = match made {
-                Made::Cancelled(error) => (&mut errors, None, Some(error)),
-                Made::Answered(status_code, body) => {
-                    let bytes = match status_code {
-                        200 => &mut output,
-                        _ => &mut errors,
-                    };
-                    let request_id = answer::id_of("req_", result.job_id);
-                    let reply = NewReply {
-                        status_code,
-                        request_id,
-                        body,
-                    };
-                    (bytes, Some(reply), None)
-                }
+            let (response, error) = match made {
+                Ok(reply) => (Some(reply), None),
+                Err(error) => (None, Some(error)),
             };
+            let is_answer = response.as_ref().is_some_and(NewReply::is_answer);
+            let bytes = if is_answer { &mut output } else { &mut errors };
             let line = NewLine {
                 id,
                 custom_id: result.item_id.as_deref(),
@@ -193,7 +182,8 @@ impl<'s> ResultFiles<'s> {
         Ok(())
     }
 
-    fn made(&self, result: &JobResult, totals: &mut BatchTotals) -> Made {
+    /// The reply to a request; an error if it was cancelled.
+    fn made(&self, result: &JobResult, totals: &mut BatchTotals) -> Result<NewReply, Value> {
         if result.status == JobStatus::Cancelled {
             let why = match self.cancelled {
                 "batch_expired" => {
@@ -201,14 +191,14 @@ impl<'s> ResultFiles<'s> {
                 }
                 _ => "This request was not executed: the batch was cancelled.",
             };
-            return Made::Cancelled(json!({"code": self.cancelled, "message": why}));
+            return Err(json!({"code": self.cancelled, "message": why}));
         }
         let (made, used) = self.reply(result);
         totals.usage += used.unwrap_or_default();
-        match made {
+        let (status_code, body) = match made {
             Ok(body) => {
                 totals.completed += 1;
-                Made::Answered(200, body)
+                (200, body)
             }
             Err(error) => {
                 totals.failed += 1;
@@ -217,9 +207,15 @@ impl<'s> ResultFiles<'s> {
                     // So that what was paid for is still known when the file is read back.
                     body["usage"] = answer::usage(used);
                 }
-                Made::Answered(status, Reply::Json(body))
+                (status, Reply::Json(body))
             }
-        }
+        };
+        let request_id = answer::id_of("req_", result.job_id);
+        Ok(NewReply {
+            status_code,
+            request_id,
+            body,
+        })
     }
 
     /// The reply to a request, or what it failed with; and what it used.
@@ -259,12 +255,6 @@ impl<'s> ResultFiles<'s> {
     }
 }
 
-/// What became of a request.
-enum Made {
-    Answered(u16, Reply),
-    Cancelled(Value),
-}
-
 /// A line as it is written.
 #[derive(Serialize)]
 struct NewLine<'l> {
@@ -279,6 +269,12 @@ struct NewReply {
     status_code: u16,
     request_id: String,
     body: Reply,
+}
+
+impl NewReply {
+    fn is_answer(&self) -> bool {
+        self.status_code == 200
+    }
 }
 
 #[cfg(test)]

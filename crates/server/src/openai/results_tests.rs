@@ -7,7 +7,7 @@ use batchwright::{Error, ErrorKind, JobId, ProcessId};
 use serde_json::value::RawValue;
 
 use super::*;
-use crate::records::batches::BatchState;
+use crate::records::BatchState;
 
 fn batch() -> BatchRecord {
     BatchRecord {

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::problem::Problem;
-use crate::records::files::new_id;
+use crate::records::new_id;
 
 /// Where files lie, and how much they take up.
 pub(crate) struct Storage {
@@ -71,12 +71,9 @@ impl Storage {
     /// # Errors
     /// When there is not so much.
     pub fn check(&self, bytes: u64) -> Result<(), Problem> {
-        let used = *self.used.lock();
-        if used.saturating_add(bytes) > self.most {
-            Err(self.full(used))
-        } else {
-            Ok(())
-        }
+        self.take(bytes)?;
+        self.give_back(bytes);
+        Ok(())
     }
 
     fn full(&self, used: u64) -> Problem {

@@ -1,22 +1,24 @@
 //! Data of the server itself, in `server.db` in its folder: uploaded files, batches, webhook messages. Data that the queue
 //! has is not stored twice.
 
-pub(crate) mod batches;
-pub(crate) mod files;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use batchwright::queue::Durability;
 use batchwright::unstable::open_private;
-use batchwright::{Error, ErrorKind};
+use batchwright::{Error, ErrorKind, ProcessId, Usage};
 use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
 use rusqlite::{Connection, Row, ToSql, Transaction, TransactionBehavior};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 
 use crate::background::Wake;
 use crate::webhooks;
@@ -48,8 +50,41 @@ pub(crate) fn run(connection: &Connection, sql: &str, by: &[&dyn ToSql]) -> Resu
     run().map_err(|error| failed(connection, &error))
 }
 
+/// What is stored as one JSON object, in a table with its number and its id.
+pub(crate) trait Stored: Serialize + DeserializeOwned {
+    const TABLE: &'static str;
+
+    fn id(&self) -> &str;
+
+    fn written(&self) -> String {
+        serde_json::to_string(self).expect("a record has a form in JSON")
+    }
+
+    fn insert(&self, database: &Connection) -> Result<(), Error> {
+        let sql = format!("REPLACE INTO {} (id, record) VALUES (?, ?)", Self::TABLE);
+        run(database, &sql, by![self.id(), self.written()]).map(drop)
+    }
+
+    /// The records that this condition selects.
+    fn all(database: &Connection, which: &str, by: &[&dyn ToSql]) -> Result<Vec<Self>, Error> {
+        let sql = format!("SELECT record FROM {} WHERE {which}", Self::TABLE);
+        let found = rows(database, &sql, by, |row| row.get::<_, String>(0))?;
+        let read = |record: &String| {
+            serde_json::from_str(record).map_err(|error| {
+                let why = format!("a record of {} is damaged: {error}", Self::TABLE);
+                Error::new(ErrorKind::Malformed, why).with_storage()
+            })
+        };
+        found.iter().map(read).collect()
+    }
+
+    fn get(database: &Connection, id: &str) -> Result<Option<Self>, Error> {
+        Ok(Self::all(database, "id = ?", by![id])?.pop())
+    }
+}
+
 /// The version of the tables, in `server.db` as its `user_version`.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// The error of a file that cannot be used until someone has done something about it.
 fn unusable(path: &Path, kind: ErrorKind, why: impl fmt::Display) -> Error {
@@ -126,7 +161,7 @@ fn kind_of(error: &rusqlite::Error) -> ErrorKind {
 }
 
 /// The tables, defined where their records are. Released ones never change; new ones are appended.
-const TABLES: &[&str] = &[files::TABLE, batches::TABLE, webhooks::TABLE];
+const TABLES: &[&str] = &[FILES, BATCHES, webhooks::TABLE];
 
 /// An open database of records.
 pub(crate) struct Records {
@@ -168,5 +203,263 @@ impl Records {
         let done = work(&transaction)?;
         transaction.commit().map_err(failed)?;
         Ok(done)
+    }
+}
+
+const FILES: &str = "
+    CREATE TABLE IF NOT EXISTS files (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        record TEXT NOT NULL
+    );";
+
+/// A file as it is listed. Times are seconds since 1970.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct FileRecord {
+    pub id: String,
+    pub purpose: String,
+    pub filename: String,
+    pub bytes: u64,
+    pub created_at: u64,
+    pub expires_at: Option<u64>,
+    /// The hash of an upload with an idempotency key.
+    pub request: Option<String>,
+}
+
+/// A new id: a prefix for its type, and 128 random bits.
+pub(crate) fn new_id(what: &str) -> String {
+    id_of(what, ProcessId::new())
+}
+
+/// The id of an object with these bits.
+pub(crate) fn id_of(what: &str, id: ProcessId) -> String {
+    format!("{what}{}", id.to_string().replace('-', ""))
+}
+
+/// Seconds since 1970.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+impl Stored for FileRecord {
+    const TABLE: &'static str = "files";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl FileRecord {
+    /// Takes it off the lists.
+    pub fn delete(database: &Connection, id: &str) -> Result<(), Error> {
+        run(database, "DELETE FROM files WHERE id = ?", by![id]).map(drop)
+    }
+
+    /// Up to `most` files of a purpose, after a file, oldest or newest first.
+    pub fn list(
+        database: &Connection,
+        purpose: Option<&str>,
+        after: Option<&str>,
+        ascending: bool,
+        most: usize,
+    ) -> Result<Vec<Self>, Error> {
+        let (than, order) = if ascending {
+            (">", "ASC")
+        } else {
+            ("<", "DESC")
+        };
+        let which = format!(
+            "(?1 IS NULL OR record ->> 'purpose' = ?1)
+             AND (?2 IS NULL OR number {than} (SELECT number FROM files WHERE id = ?2))
+             ORDER BY number {order} LIMIT ?3"
+        );
+        Self::all(database, &which, by![purpose, after, most as i64])
+    }
+
+    /// Expired files.
+    pub fn expired(database: &Connection, now: u64) -> Result<Vec<Self>, Error> {
+        let which = "record ->> 'expires_at' <= ? LIMIT 1000";
+        Self::all(database, which, by![now as i64])
+    }
+}
+
+const BATCHES: &str = "
+    CREATE TABLE IF NOT EXISTS batches (
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        record TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS open_batches ON batches (number)
+        WHERE record ->> 'state' IN ('validating', 'in_progress', 'finalizing', 'cancelling');
+    CREATE TABLE IF NOT EXISTS direct_calls (
+        process TEXT PRIMARY KEY, -- its caller waits at a connection
+        kept_until INTEGER NOT NULL -- its answer; 0 without an idempotency key
+    ) WITHOUT ROWID;";
+
+/// The state of a batch, as OpenAI names it.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr,
+)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum BatchState {
+    Validating,
+    Failed,
+    InProgress,
+    Finalizing,
+    Completed,
+    Expired,
+    Cancelling,
+    Cancelled,
+}
+
+impl BatchState {
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
+/// An error of an input, or of a line of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BatchFault {
+    pub code: String,
+    /// Counted from 1.
+    pub line: Option<u64>,
+    pub message: String,
+    pub param: Option<String>,
+}
+
+impl BatchFault {
+    /// A fault of no line.
+    pub fn new(code: &str, message: impl Into<String>, param: Option<&str>) -> Self {
+        Self {
+            code: code.to_owned(),
+            line: None,
+            message: message.into(),
+            param: param.map(str::to_owned),
+        }
+    }
+}
+
+/// The numbers of requests by outcome, once the results are in files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct BatchTotals {
+    pub completed: u64,
+    pub failed: u64,
+    #[serde(flatten)]
+    pub usage: Usage,
+}
+
+/// A batch. Times are seconds since 1970.
+// More than 15 fields: all that the database stores of a batch, as one JSON object.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct BatchRecord {
+    pub id: String,
+    pub state: BatchState,
+    pub process: ProcessId,
+    pub endpoint: String,
+    pub input_file: String,
+    pub output_file: String,
+    pub error_file: String,
+    /// How long its files are kept, in seconds.
+    pub output_kept: Option<u64>,
+    pub metadata: Option<Box<RawValue>>,
+    /// The hash of what its client asked for, with an idempotency key.
+    #[serde(default)]
+    pub request: Option<String>,
+    pub model: Option<String>,
+    pub faults: Vec<BatchFault>,
+    pub total: u64,
+    /// Those completed and those failed when their results began to leave the queue.
+    pub ended: Option<(u64, u64)>,
+    pub totals: Option<BatchTotals>,
+    pub created_at: u64,
+    pub expires_at: u64,
+    /// When it entered each state. It expires, or is cancelled, before all its results are in files.
+    pub times: BTreeMap<BatchState, u64>,
+    /// Whether it has such a file.
+    pub has_output: bool,
+    pub has_errors: bool,
+}
+
+impl Stored for BatchRecord {
+    const TABLE: &'static str = "batches";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl BatchRecord {
+    /// Records that the batch enters this state now.
+    pub fn enter(&mut self, state: BatchState) {
+        self.state = state;
+        self.times.insert(state, now());
+    }
+
+    pub fn has_been(&self, state: BatchState) -> bool {
+        self.times.contains_key(&state)
+    }
+
+    /// Changes the current record of a batch in a transaction; nothing if `change` fails. `None` if the batch does not
+    /// exist.
+    pub fn change<E: From<Error>>(
+        database: &Connection,
+        id: &str,
+        change: impl FnOnce(&mut Self) -> Result<(), E>,
+    ) -> Result<Option<Self>, E> {
+        let Some(mut batch) = Self::get(database, id)? else {
+            return Ok(None);
+        };
+        change(&mut batch)?;
+        let sql = "UPDATE batches SET record = ? WHERE id = ?";
+        run(database, sql, by![batch.written(), id])?;
+        Ok(Some(batch))
+    }
+
+    /// Up to `most` batches after `after`, newest first.
+    pub fn list(
+        database: &Connection,
+        after: Option<&str>,
+        most: usize,
+    ) -> Result<Vec<Self>, Error> {
+        let which = "(?1 IS NULL OR number < (SELECT number FROM batches WHERE id = ?1))
+                     ORDER BY number DESC LIMIT ?2";
+        Self::all(database, which, by![after, most as i64])
+    }
+
+    /// Those that something is still to be done for, oldest first.
+    pub fn open(database: &Connection) -> Result<Vec<Self>, Error> {
+        let which =
+            "record ->> 'state' IN ('validating', 'in_progress', 'finalizing', 'cancelling')
+             ORDER BY number";
+        Self::all(database, which, &[])
+    }
+}
+
+/// Processes whose client waits at a connection: after a crash, no one needs the rest of them.
+pub(crate) struct DirectCalls;
+
+impl DirectCalls {
+    /// Records a process whose client waits, and until when its answer is kept, unless it is recorded.
+    pub fn insert(records: &Records, process: ProcessId, kept_until: u64) -> Result<(), Error> {
+        let sql = "INSERT OR IGNORE INTO direct_calls (process, kept_until) VALUES (?, ?)";
+        let by = by![process.to_string(), kept_until as i64];
+        run(&records.single(), sql, by).map(drop)
+    }
+
+    pub fn delete(records: &Records, process: ProcessId) -> Result<(), Error> {
+        let sql = "DELETE FROM direct_calls WHERE process = ?";
+        let by = by![process.to_string()];
+        run(&records.single(), sql, by).map(drop)
+    }
+
+    /// Those that nobody needs unless a client waits, also those of a server that has crashed.
+    pub fn due(records: &Records, now: u64) -> Result<Vec<ProcessId>, Error> {
+        let sql = "SELECT process FROM direct_calls WHERE kept_until <= ?";
+        let read = |row: &Row<'_>| row.get::<_, String>(0);
+        let rows = rows(&records.single(), sql, by![now as i64], read)?;
+        rows.iter().map(|process| process.parse()).collect()
     }
 }

@@ -228,8 +228,8 @@ pub fn rewrite(desk: &Desk, batch: &Value, change: impl FnOnce(&mut Value)) {
     let text: String = database.query_row(sql, [id], |row| row.get(0)).unwrap();
     let mut record: Value = serde_json::from_str(&text).unwrap();
     change(&mut record);
-    let sql = "UPDATE batches SET state = ?, record = ? WHERE id = ?";
-    let row = (record["state"].as_str(), record.to_string(), id);
+    let sql = "UPDATE batches SET record = ? WHERE id = ?";
+    let row = (record.to_string(), id);
     assert_eq!(database.execute(sql, row).unwrap(), 1);
 }
 

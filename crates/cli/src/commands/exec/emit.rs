@@ -1,7 +1,7 @@
 //! Handles the end of each command: writes its output or its record, then its line in the job log. If the run is killed
 //! in between, it does this again.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::sync::Arc;
 use batchwright::{Context, Error};
 use batchwright_exec::{Finished, JobLog, JobRecord, JobStatus, RecordFile, Resume};
 
-use super::source::is_stdin;
+use super::is_stdin;
 use crate::args::exec::ExecArgs;
 use crate::display::Display;
 use crate::exit::{About, Refusal};
@@ -25,11 +25,13 @@ const CLOSED: &str = "standard output is closed or discarded, so the outputs of 
     name /dev/null with --output to discard them";
 
 pub struct Emitter {
-    records: Records,
+    /// The file for records; without one, they or the outputs are printed.
+    file: Option<RecordFile>,
+    printed: Printed,
     out: ResultsOut,
     log: Option<JobLog>,
-    /// The progress bar, which is removed before the output of a command is shown.
-    bar: Option<Arc<Display>>,
+    /// The progress, which is removed before the output of a command is shown.
+    pub progress: Option<Arc<Display>>,
     /// The first failures, for people.
     pub failures: Vec<String>,
     pub trouble: Option<Trouble>,
@@ -43,63 +45,56 @@ pub enum Trouble {
     Unwritten(String),
 }
 
-enum Records {
-    /// The unchanged output of commands.
-    Outputs,
+/// What is printed of a command.
+#[derive(PartialEq, Eq)]
+enum Printed {
+    /// Its unchanged output.
+    Output,
     /// The same, all on standard error, because standard output is for the summary.
-    OutputsAside,
-    Stdout,
-    File(RecordFile),
+    OutputAside,
+    Record,
 }
 
 impl Emitter {
     pub fn open(args: &ExecArgs, ctx: &Context) -> Result<Self, Refusal> {
-        let results = &args.results;
         let refused = |error: Error| Refusal::usage(error.message()).about(About::Output);
         // The same command goes on with its log, as a run goes on with its output.
-        let resume = if results.resume_failed {
+        let resume = if args.resume_failed {
             Resume::Succeeded
         } else {
             Resume::Ended
         };
         let log_exists = |path: &PathBuf| path.exists();
-        let continues = results.resume || results.joblog.as_ref().is_some_and(log_exists);
+        let continues = args.resume || args.joblog.as_ref().is_some_and(log_exists);
         // A dry run creates no file.
-        let wanted = |path: &&std::path::PathBuf| !results.dry_run || path.exists();
-        let log = results.joblog.as_ref().filter(wanted);
+        let wanted = |path: &&std::path::PathBuf| !args.dry_run || path.exists();
+        let log = args.joblog.as_ref().filter(wanted);
         let log = log.map(|path| JobLog::open(path, resume)).transpose();
-        let records = match results.output.as_ref().filter(wanted) {
-            None if is_json() => Records::OutputsAside,
-            None => Records::Outputs,
-            Some(path) if is_stdin(Some(path)) => Records::Stdout,
-            Some(path) => Records::File(RecordFile::open(path, continues).map_err(refused)?),
+        let output = args.output.as_ref().filter(wanted);
+        let printed = match output {
+            None if is_json() => Printed::OutputAside,
+            None => Printed::Output,
+            Some(_) => Printed::Record,
         };
-        if matches!(records, Records::Outputs | Records::Stdout) && stdout::is_closed() {
+        let file = output.filter(|path| !is_stdin(Some(path)));
+        if file.is_none() && printed != Printed::OutputAside && stdout::is_closed() {
             return Err(Refusal::could_not_run(CLOSED));
         }
+        let file = file.map(|path| RecordFile::open(path, continues));
         Ok(Self {
-            records,
+            file: file.transpose().map_err(refused)?,
+            printed,
             out: ResultsOut::new(ctx),
             log: log.map_err(refused)?,
-            bar: None,
+            progress: None,
             failures: Vec::new(),
             trouble: None,
         })
     }
 
-    pub fn shares_terminal_with(&mut self, display: &Arc<Display>) {
-        let prints = !matches!(self.records, Records::File(_));
-        if prints && io::stderr().is_terminal() {
-            self.bar = Some(display.clone());
-        }
-    }
-
     /// Number of results that an earlier run has written.
     pub fn records_before(&self) -> Option<u64> {
-        match &self.records {
-            Records::File(file) => Some(file.before()),
-            Records::Outputs | Records::OutputsAside | Records::Stdout => None,
-        }
+        self.file.as_ref().map(RecordFile::before)
     }
 
     /// The commands that an earlier run finished.
@@ -121,10 +116,7 @@ impl Emitter {
 
     /// Checks a last time whether everything that was written still exists.
     pub fn finish(&mut self) {
-        let records = match &self.records {
-            Records::File(file) => file.check(),
-            Records::Outputs | Records::OutputsAside | Records::Stdout => Ok(()),
-        };
+        let records = self.file.as_ref().map_or(Ok(()), RecordFile::check);
         let log = self.log.as_ref().map_or(Ok(()), JobLog::check);
         if let Err(error) = records.and(log) {
             let trouble = unwritten(error.message());
@@ -141,19 +133,17 @@ impl Emitter {
     }
 
     fn write(&mut self, record: &JobRecord) -> Result<(), Trouble> {
-        match &mut self.records {
-            Records::File(file) => file
-                .append(record)
-                .map_err(|error| unwritten(error.message())),
-            Records::Stdout => {
-                let line =
-                    serde_json::to_string(record).map_err(|error| unwritten(&error.to_string()))?;
-                self.make_room();
-                let line = sanitize::json(&line) + "\n";
-                self.out.write_all(line.as_bytes()).map_err(not_printed)
-            }
-            Records::Outputs | Records::OutputsAside => self.print_output(record),
+        if let Some(file) = &mut self.file {
+            let written = file.append(record);
+            return written.map_err(|error| unwritten(error.message()));
         }
+        if self.printed != Printed::Record {
+            return self.print_output(record);
+        }
+        let line = serde_json::to_string(record).map_err(|error| unwritten(&error.to_string()))?;
+        self.make_room();
+        let line = sanitize::json(&line) + "\n";
+        self.out.write_all(line.as_bytes()).map_err(not_printed)
     }
 
     fn print_output(&mut self, record: &JobRecord) -> Result<(), Trouble> {
@@ -165,9 +155,10 @@ impl Emitter {
         }
         self.make_room();
         let mut aside = vec![&result.stderr];
-        match self.records {
-            Records::OutputsAside => aside.insert(0, &result.stdout),
-            _ => result.stdout.write_to(&mut self.out).map_err(not_printed)?,
+        if self.printed == Printed::OutputAside {
+            aside.insert(0, &result.stdout);
+        } else {
+            result.stdout.write_to(&mut self.out).map_err(not_printed)?;
         }
         aside.retain(|output| output.total() > 0);
         if !aside.is_empty() {
@@ -181,8 +172,8 @@ impl Emitter {
     }
 
     fn make_room(&self) {
-        if let Some(bar) = &self.bar {
-            bar.clear();
+        if let Some(progress) = &self.progress {
+            progress.clear();
             stderr::flush();
         }
     }

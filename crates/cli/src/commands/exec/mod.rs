@@ -2,58 +2,58 @@
 
 mod emit;
 mod report;
-mod source;
 
 use std::env;
 use std::ffi::OsStr;
+use std::io::{IsTerminal, stdin};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use batchwright::unstable::Optional;
 use batchwright::{Context, Error};
-use batchwright_exec::{CommandRunner, Sandbox, SandboxMode};
+use batchwright_exec::{
+    CommandJob, CommandRunner, Commands, Finished, Sandbox, SandboxMode, Template,
+};
 use parking_lot::Mutex;
 
 use crate::args::exec::ExecArgs;
 use crate::display;
-use crate::exit::{About, Early, Exit, Refusal};
+use crate::exit::{About, Exit, Refusal};
 use crate::logging::is_json;
 use crate::settings::data_dir;
 use crate::signals::{GRACE, Session};
 use emit::Emitter;
 use report::Ended;
 
-pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
-    let results = &args.results;
-    if is_json() && source::is_stdin(results.output.as_deref()) {
+pub fn execute(args: &ExecArgs) -> Result<Exit, Refusal> {
+    if is_json() && is_stdin(args.output.as_deref()) {
         let why = "--json and -o - would both print to standard output; name a file by -o";
-        return Err(Refusal::usage(why).into());
+        return Err(Refusal::usage(why));
     }
     // The lock refuses it under two names, too, but says less.
-    if results.output.is_some() && results.output == results.joblog {
+    if args.output.is_some() && args.output == args.joblog {
         let why = "-o and --joblog are the same file; name another for one of them";
-        return Err(Refusal::usage(why).into());
+        return Err(Refusal::usage(why));
     }
-    let mode = args.sandbox.sandbox;
     let runner = runner(args)?;
-    let commands = source::open(args)?;
+    let commands = open(args)?;
     let ctx = Context::new().with_grace(GRACE);
     let mut emitter = Emitter::open(args, &ctx)?;
-    let plan = source::check(&commands, emitter.finished())?;
-    if args.results.dry_run {
-        return Ok(report::dry_run(commands, &plan, emitter.finished())?);
+    let plan = check(&commands, emitter.finished())?;
+    if args.dry_run {
+        return report::dry_run(commands, &plan, emitter.finished());
     }
     let session = Session::start(&args.show, ctx, stopping_line())?;
     let plan_line = report::plan_line(args, &plan, emitter.records_before());
-    let lines = [plan_line, wide(args, mode)];
+    let lines = [plan_line, wide(args)];
     lines.iter().flatten().for_each(display::note);
-    emitter.shares_terminal_with(&session.display);
+    emitter.progress = Some(session.display.clone());
     let runner = runner
         .total(plan.to_run())
         .context(&session.ctx)
         .notifier(session.display.clone());
     let finished = Arc::new(Mutex::new(emitter.finished()));
-    let commands = source::skip(commands, finished.clone());
+    let commands = skip(commands, finished.clone());
     let report = runner.run_commands(commands, |record| emitter.take(&record));
     let report = report.map_err(unusable)?;
     emitter.finish();
@@ -70,28 +70,144 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Early> {
     Ok(report::report(args, &ended, &session))
 }
 
+/// The plan of the run.
+pub struct Plan {
+    /// Number of commands in the input, if it can be read twice.
+    pub total: Option<u64>,
+    /// The part of these that an earlier run finished.
+    pub finished: u64,
+    /// The part of these that failed.
+    pub failed: u64,
+    /// Commands in the log that the input does not have.
+    pub foreign: u64,
+}
+
+impl Plan {
+    pub fn to_run(&self) -> Option<u64> {
+        self.total.map(|total| total.saturating_sub(self.finished))
+    }
+}
+
+fn open(args: &ExecArgs) -> Result<Commands, Refusal> {
+    if args.command.is_empty() && args.files.iter().any(|file| separates(file.as_os_str())) {
+        return Err(Refusal::usage(
+            "arguments follow a command, which follows `--`: batchwright exec -- COMMAND ::: ARGUMENTS",
+        ));
+    }
+    let (template, list) = divide(&args.command);
+    let words = template.iter().chain(list.iter().flatten());
+    if let Some(word) = words.copied().find(|word| separates(word)) {
+        return Err(Refusal::usage(format!(
+            "`{}` is GNU parallel's for further lists: there is one list, which follows `:::` or comes from \
+             FILE or standard input",
+            word.display()
+        )));
+    }
+    let commands = if let Some(list) = list {
+        if !args.files.is_empty() {
+            let why = "arguments come from FILE or follow `:::`, not both";
+            return Err(Refusal::usage(why));
+        }
+        Commands::list(list)
+    } else if args.files.is_empty() {
+        if stdin().is_terminal() {
+            let why = "there are no commands: name a FILE, pipe lines in, or add `-- COMMAND ::: ARGUMENTS`";
+            return Err(Refusal::usage(why));
+        }
+        Commands::stdin()
+    } else {
+        Commands::files(&args.files).map_err(|error| {
+            let refusal = unreadable(error);
+            let missing = args
+                .files
+                .iter()
+                .any(|file| !is_stdin(Some(file)) && !file.exists());
+            refusal.when(missing && args.command.is_empty(), |refusal| {
+                refusal.hint("FILE has the commands; a command itself follows `--`")
+            })
+        })?
+    };
+    let mut commands = commands.shell(args.shell).nul_separated(args.null);
+    if !template.is_empty() {
+        let template = if args.shell {
+            Template::shell(template)
+        } else {
+            Template::new(template)
+        };
+        commands = commands.template(template.map_err(|error| Refusal::usage(error.message()))?);
+    }
+    Ok(commands)
+}
+
+/// Reads inputs that can be read twice, so that nothing runs if a line is not a command.
+fn check(commands: &Commands, mut finished: Finished) -> Result<Plan, Refusal> {
+    let total = commands.check(|job| {
+        finished.take(job);
+    });
+    let total = total.map_err(unreadable)?;
+    Ok(Plan {
+        total,
+        finished: finished.taken(),
+        failed: finished.failed(),
+        foreign: total.map_or(0, |_| finished.left()),
+    })
+}
+
+/// Commands, without those that an earlier run finished.
+pub fn skip(
+    commands: Commands,
+    finished: Arc<Mutex<Finished>>,
+) -> impl Iterator<Item = Result<CommandJob, Error>> + Send + 'static {
+    let is_finished = move |job: &CommandJob| finished.lock().take(job);
+    let jobs = commands.into_iter();
+    jobs.filter(move |job| !job.as_ref().is_ok_and(&is_finished))
+}
+
+/// The template, and the arguments that follow it.
+fn divide<W: AsRef<OsStr>>(command: &[W]) -> (Vec<&OsStr>, Option<Vec<&OsStr>>) {
+    let words = || command.iter().map(AsRef::as_ref);
+    match words().position(|word| word == ":::") {
+        Some(at) => (
+            words().take(at).collect(),
+            Some(words().skip(at + 1).collect()),
+        ),
+        None => (words().collect(), None),
+    }
+}
+
+/// Whether a word separates argument lists for GNU parallel.
+fn separates(word: &OsStr) -> bool {
+    [":::", "::::", ":::+", "::::+"]
+        .iter()
+        .any(|known| word == *known)
+}
+
+pub fn is_stdin(path: Option<&Path>) -> bool {
+    path.is_some_and(|path| path == Path::new("-"))
+}
+
 /// `-j` may be more only with a flag that says so, because a slip of the keyboard could otherwise start thousands.
 const MOST_AT_ONCE: usize = 10;
 
 fn runner(args: &ExecArgs) -> Result<CommandRunner, Refusal> {
-    let at_once = args.pace.concurrency;
-    if at_once > MOST_AT_ONCE && !args.pace.more_than_10 {
+    let at_once = usize::from(args.concurrency);
+    if at_once > MOST_AT_ONCE && !args.more_than_10 {
         return Err(Refusal::usage(format!(
             "-j {at_once} is more than {MOST_AT_ONCE} commands at once; to allow that, add --more-than-10"
         )));
     }
     // A result is one line of a file.
-    let most = match args.results.output {
+    let most = match args.output {
         Some(_) => 1 << 20,
         None => 1 << 30,
     };
     let mut runner = CommandRunner::new()
         .max_concurrency(at_once.max(MOST_AT_ONCE))
         .concurrency(at_once)
-        .rate(args.pace.rate)
-        .on_error(args.failures.on_error)
-        .timeout(args.pace.timeout)
-        .retries(args.failures.retries)
+        .rate(args.rate)
+        .on_error(args.on_error)
+        .timeout(args.timeout)
+        .retries(args.retries)
         .max_output(most)
         .sandbox(confined(args)?);
     if let Some(folder) = &args.workdir {
@@ -122,10 +238,9 @@ fn unusable(error: Error) -> Refusal {
 }
 
 /// The sandbox of the commands.
-fn confined(exec: &ExecArgs) -> Result<Sandbox, Refusal> {
-    let args = &exec.sandbox;
+fn confined(args: &ExecArgs) -> Result<Sandbox, Refusal> {
     let is_sh = |program: &OsStr| Path::new(program).file_name() == Some("sh".as_ref());
-    if exec.shell && !args.allow.is_empty() && !args.allow.iter().any(|program| is_sh(program)) {
+    if args.shell && !args.allow.is_empty() && !args.allow.iter().any(|program| is_sh(program)) {
         return Err(Refusal::usage(
             "--shell has sh run each line, which --allow does not name; with sh on the list every \
              program may run, so leave out one of the two",
@@ -171,12 +286,12 @@ fn add_variables(sandbox: Sandbox, wish: &OsStr) -> Result<Sandbox, Refusal> {
 }
 
 /// The folders that commands may write to, if these are more than most users want.
-fn wide(exec: &ExecArgs, mode: SandboxMode) -> Option<String> {
-    if mode == SandboxMode::Off {
+fn wide(args: &ExecArgs) -> Option<String> {
+    if args.sandbox == SandboxMode::Off {
         return None;
     }
-    let folder = exec.workdir.clone().unwrap_or_else(|| PathBuf::from("."));
-    let mut writable = exec.sandbox.write.iter().chain([&folder]);
+    let folder = args.workdir.clone().unwrap_or_else(|| PathBuf::from("."));
+    let mut writable = args.write.iter().chain([&folder]);
     let home = env::var_os("HOME").map(|home| (PathBuf::from(home), "your home folder"));
     let data = data_dir();
     let data = data.map(|data| (data, "the data of batchwright itself"));

@@ -8,8 +8,7 @@ use batchwright_exec::{CommandReport, Commands, Finished, SandboxMode};
 use parking_lot::Mutex;
 
 use super::emit::Trouble;
-use super::source::{Plan, skip};
-use super::{REMINDER, unreadable};
+use super::{Plan, REMINDER, skip, unreadable};
 use crate::args::exec::ExecArgs;
 use crate::command_line::command_line;
 use crate::exit::{Exit, Refusal};
@@ -62,7 +61,7 @@ pub fn plan_line(args: &ExecArgs, plan: &Plan, records: Option<u64>) -> Option<S
         0 => String::new(),
         n => format!("; {} commands of the log are not in the input", count(n)),
     };
-    let (output, log) = (args.results.output.as_ref(), args.results.joblog.as_ref()?);
+    let (output, log) = (args.output.as_ref(), args.joblog.as_ref()?);
     let missing = plan
         .finished
         .saturating_sub(records.unwrap_or(plan.finished));
@@ -184,10 +183,10 @@ fn print(args: &ExecArgs, ended: &Ended) {
     if more > 0 {
         lines.push(format!("  and {} more that failed", count(more)));
     }
-    if report.failed > 0 && args.sandbox.sandbox == SandboxMode::On {
+    if report.failed > 0 && args.sandbox == SandboxMode::On {
         lines.push(format!("  {REMINDER}"));
     }
-    if let Some(path) = &args.results.output {
+    if let Some(path) = &args.output {
         lines.push(format!("  results    {}", path.display()));
     }
     lines.extend(how_to_go_on(args, ended).map(|line| format!("  {line}")));
@@ -197,9 +196,9 @@ fn print(args: &ExecArgs, ended: &Ended) {
 fn how_to_go_on(args: &ExecArgs, ended: &Ended) -> Option<String> {
     let left = ended.pending() != Some(0);
     let failed = ended.report.failed + ended.failed_before;
-    match (&args.results.joblog, left) {
+    match (&args.joblog, left) {
         (Some(_), true) => Some(format!("to go on:\n    {}", command_line())),
-        (Some(_), false) if failed > 0 && !args.results.resume_failed => {
+        (Some(_), false) if failed > 0 && !args.resume_failed => {
             Some("to run failed commands again, add --resume-failed to the same command".to_owned())
         }
         _ => None,
@@ -222,8 +221,8 @@ fn print_json(args: &ExecArgs, ended: &Ended, exit: Exit) -> Exit {
             "elapsed_seconds": report.elapsed.as_secs_f64(),
         },
         "stopped": ended.stopped(),
-        "output": args.results.output.as_ref().map(|path| path.to_string_lossy()),
-        "joblog": args.results.joblog.as_ref().map(|path| path.to_string_lossy()),
+        "output": args.output.as_ref().map(|path| path.to_string_lossy()),
+        "joblog": args.joblog.as_ref().map(|path| path.to_string_lossy()),
         "exit_code": exit.code(),
     });
     stdout::json(&value, exit)

@@ -1,34 +1,55 @@
 //! `batchwright run`: from arguments to a finished, or resumable, results file.
 //!
-//! In three steps: [`prepare`] determines the settings, inputs and providers and compares the input with finished items,
-//! [`prepare::Prepared::execute`] makes the calls, itself or through the queue, and [`report`] shows the results. A
+//! In three steps: [`prepare`] determines the settings, prompts, providers and queue, and compares the input with finished
+//! items; [`Prepared::execute`] makes the calls, itself or through the queue; and [`report`] shows the results. A
 //! [`plan::dry_run`] ends after the first step.
 
 mod plan;
-mod prepare;
 mod report;
 mod via_queue;
 
 use std::io::{IsTerminal, Write, stderr, stdin};
 use std::iter;
+use std::path::{Path, PathBuf};
 
-use batchwright::files::RunPlan;
+use batchwright::client::RequestTask;
+use batchwright::files::{
+    ExportFormat, FileRunError, PromptSettings, QueueRun, RunOutput, RunPlan, RunReport,
+};
+use batchwright::plan::{Concurrency, ProviderPlan};
+use batchwright::queue::SqliteOptions;
+use batchwright::unstable::Optional;
+use batchwright::{
+    Context, Error, ErrorKind, ErrorPolicy, FileRun, FileRunOptions, LlmClient, LlmManager,
+    Prompts, Request, Response, Route, Settings, Strategy,
+};
 
-use crate::args::run::RunArgs;
+use crate::args::run::{Resend, RunArgs};
 use crate::background::{Background, Event};
-use crate::exit::{Early, Exit, Refusal};
+use crate::budget::{self, starts_from_zero};
+use crate::command_line::quoted_path;
+use crate::display;
+use crate::exit::{About, Exit, Refusal, could_not_run};
 use crate::format::count;
-use crate::signals::Session;
+use crate::input::SMALL_ROW_BYTES;
+use crate::logging::is_json;
+use crate::prompts;
+use crate::provider;
+use crate::queue::{durability, failed};
+use crate::settings::{self, data_dir, refused};
+use crate::signals::{GRACE, Session, stopping_line};
+use crate::stdout::{self, ResultsOut};
+use plan::Setup;
+use via_queue::QueueFacts;
 
-pub fn execute(args: &RunArgs) -> Result<Exit, Early> {
+pub fn execute(args: &RunArgs) -> Result<Exit, Refusal> {
     args.memory.apply();
-    let settings = prepare::settings(args)?;
-    let session = prepare::session(args, &settings)?;
-    let prepared = prepare::prepare(args, &settings, &session)?;
+    let settings = settings(args)?;
+    let session = session(args, &settings)?;
+    let prepared = prepare(args, &settings, &session)?;
     if args.dry_run {
         let (manager, run) = (prepared.manager.as_ref(), prepared.run.compared());
-        let exit = plan::dry_run(args, &settings, manager, run, &prepared.setup)?;
-        return Ok(exit);
+        return plan::dry_run(args, &settings, manager, run, &prepared.setup);
     }
     confirm(args, prepared.run.compared().plan(), &session)?;
     let ended = prepared.execute(args, &session)?;
@@ -42,7 +63,7 @@ const FEW: u64 = 20;
 ///
 /// # Errors
 /// If the answer is no, or a signal came.
-fn confirm(args: &RunArgs, plan: &RunPlan, session: &Session) -> Result<(), Early> {
+fn confirm(args: &RunArgs, plan: &RunPlan, session: &Session) -> Result<(), Refusal> {
     let most = args.max_items.map_or(u64::MAX, |items| items as u64);
     let again = plan.differing.min(plan.to_send).min(most);
     if again <= FEW || !stdin().is_terminal() || !stderr().is_terminal() {
@@ -72,4 +93,340 @@ fn confirm(args: &RunArgs, plan: &RunPlan, session: &Session) -> Result<(), Earl
          run with the earlier settings, or name another output with -o"
     ))
     .into())
+}
+
+/// The settings of this data folder and environment beneath the flags.
+fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
+    refuse_table(args)?;
+    provider::with_flags(settings::settings()?, &args.provider, &args.pace)
+}
+
+/// From here on a signal winds the run down.
+fn session(args: &RunArgs, settings: &Settings) -> Result<Session, Refusal> {
+    let ctx = Context::new().with_grace(GRACE);
+    let stopping = match settings.bulk_strategy() {
+        _ if args.dry_run => "stopping: nothing was sent".to_owned(),
+        Ok(Strategy::Batch) => {
+            stopping_line(&ctx, "batches that are at their provider go on there, ")
+        }
+        _ => stopping_line(&ctx, ""),
+    };
+    Session::start(&args.show, ctx, stopping)
+}
+
+/// The prompts of the input.
+fn find_prompts(args: &RunArgs, session: &Session) -> Result<Prompts, Refusal> {
+    if !args.dry_run && stdout::is_named(args.output.as_deref()) {
+        if is_json() {
+            let why = "--json needs -o FILE or --dry-run, because results are on standard output";
+            return Err(Refusal::usage(why));
+        }
+        if stdout::is_closed() {
+            return Err(Refusal::could_not_run(stdout::CLOSED));
+        }
+    }
+    args.input.open(&prompt_settings(args)?, session)
+}
+
+/// Whether the items go through the queue, which takes no flags for single calls.
+fn uses_queue(args: &RunArgs, strategy: Strategy) -> Result<bool, Refusal> {
+    let is_used = via_queue::is_used(args, strategy)?;
+    if !is_used && strategy != Strategy::Batch {
+        return Ok(false);
+    }
+    if args.dedupe {
+        return Err(Refusal::usage(
+            "--dedupe is for calls that the run makes itself, and this one goes through the queue, where each prompt is a \
+             separate request: remove it, or use --strategy sync",
+        ));
+    }
+    if args.on_error == ErrorPolicy::StopOnError {
+        return Err(Refusal::usage(
+            "--on-error stop cannot be used with batches, because their items are submitted together: use \
+             stop-critical, or --strategy sync",
+        ));
+    }
+    Ok(is_used)
+}
+
+/// The providers. Stored as a `Result`: if all items are finished, none is needed, and the error does not matter.
+fn find_providers(
+    args: &RunArgs,
+    settings: &Settings,
+    unnamed: u64,
+    session: &Session,
+) -> Result<Result<ProviderPlan, Refusal>, Refusal> {
+    let embed = args.prompt.task == RequestTask::Embed;
+    let options = provider::options(&args.provider).max_retries(args.max_retries);
+    let plan = provider::plan(&args.provider, settings, options, embed, unnamed);
+    if session.ctx.is_cancelled() {
+        return Err(session.interrupted());
+    }
+    let has_output = args.output.as_ref().is_some_and(|path| path.exists());
+    match plan {
+        // There is no output yet, so everything would have to be sent.
+        Err(refusal) if !has_output && !may_lack(args, &refusal) => Err(refusal),
+        plan => Ok(plan),
+    }
+}
+
+/// A dry run does not need a usable provider; its key may be missing, for example.
+fn may_lack(args: &RunArgs, refusal: &Refusal) -> bool {
+    args.dry_run && refusal.about == About::Provider
+}
+
+fn prompt_settings(args: &RunArgs) -> Result<PromptSettings, Refusal> {
+    let settings = prompts::settings(&args.prompt, args.provider.model.as_deref())?;
+    if !(args.prompt.task == RequestTask::Embed && args.provider.fallback.is_some()) {
+        let folder = data_dir();
+        let settings = settings.set(args.output.as_ref(), PromptSettings::results);
+        let keeps = args.input.keep.is_empty();
+        let settings = settings.when(keeps, |settings| settings.keep_rows_up_to(SMALL_ROW_BYTES));
+        args.input.settings(settings, folder)
+    } else {
+        Err(Refusal::usage(
+            "--fallback does not go with --task embed: vectors of two models cannot be compared",
+        ))
+    }
+}
+
+/// Rejects a new output with the extension of a table: results are lines, from which tables are exported.
+fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
+    let new = args.output.as_ref().filter(|path| !path.exists());
+    let is_table =
+        |path: &PathBuf| ExportFormat::of(path).is_ok_and(|format| format != ExportFormat::Jsonl);
+    let Some(path) = new.filter(|path| is_table(path)) else {
+        return Ok(());
+    };
+    let (results, table) = (quoted_path(path.with_extension("jsonl")), quoted_path(path));
+    Err(Refusal::usage(format!(
+        "{}: results are JSON lines, and a table is made of them: run with -o {results}, then batchwright export {results} \
+         -o {table}",
+        path.display(),
+    ))
+    .about(About::Output))
+}
+
+struct Prepared {
+    pub run: Plan,
+    /// The manager of the calls; `None` if no item is to be sent.
+    pub manager: Option<LlmManager>,
+    pub setup: Setup,
+}
+
+/// A run whose input was compared with the output, and with the queue if the run uses it.
+enum Plan {
+    Direct(Box<FileRun<'static>>),
+    ViaQueue(Box<QueueRun>),
+}
+
+/// How a run ended.
+pub struct Ended {
+    pub report: RunReport,
+    pub setup: Setup,
+    /// Facts about the queue, if the run used it.
+    pub queue: Option<QueueFacts>,
+}
+
+fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result<Prepared, Refusal> {
+    let prompts = find_prompts(args, session)?;
+    let unnamed = prompts.without_model();
+    let providers = find_providers(args, settings, unnamed, session)?;
+    let strategy = provider::strategy(args, settings, providers.as_ref().ok())?;
+    let uses_queue = uses_queue(args, strategy.strategy)?;
+    let from_zero = starts_from_zero(args);
+    let models = providers.as_ref().is_ok_and(provider::asks_a_model);
+    let output = match &args.output {
+        Some(path) if path != Path::new("-") => RunOutput::file(path),
+        _ => RunOutput::writer(ResultsOut::new(&session.ctx)),
+    };
+    let run = compare(args, prompts, output, uses_queue, models)?;
+    let plan = run.compared().plan();
+    if !plan.resumable && args.output.is_some() && !args.dry_run {
+        display::note("the output is not a regular file: this run cannot be resumed");
+    }
+    plan::lines(args, plan).iter().for_each(display::note);
+
+    let queued = match &run {
+        Plan::Direct(_) => None,
+        Plan::ViaQueue(run) => run.queue().process(run.process()).map_err(failed)?,
+    };
+    let is_unlimited = queued.as_ref().is_some_and(|run| run.budget.is_none());
+    let budget = if args.dry_run {
+        None
+    } else {
+        budget::open(args, is_unlimited, from_zero)?
+    };
+    let mut setup = Setup {
+        strategy,
+        bad_rows: plan.bad_rows,
+        budget,
+        concurrency: Concurrency::Fixed(1),
+        steps: Vec::new(),
+    };
+    let manager = match providers {
+        _ if plan.to_send == 0 && queued.is_none() => None,
+        Err(refusal) if may_lack(args, &refusal) => {
+            display::note(format!("nothing could be sent: {}", refusal.text()));
+            None
+        }
+        Err(refusal) => return Err(refusal),
+        Ok(mut providers) => {
+            if args.prompt.json_schema.is_some() {
+                provider::for_json(&mut providers)?;
+            }
+            let choice = provider::choice(&providers, &args.provider);
+            choice.iter().for_each(display::note);
+            run.announce(args, &providers, unnamed, &mut setup)?;
+            Some(LlmManager::of(providers))
+        }
+    };
+    Ok(Prepared {
+        run,
+        manager,
+        setup,
+    })
+}
+
+fn compare(
+    args: &RunArgs,
+    prompts: Prompts,
+    output: RunOutput,
+    uses_queue: bool,
+    asks_a_model: bool,
+) -> Result<Plan, Refusal> {
+    let options = FileRunOptions::new()
+        .redo_extracts(asks_a_model)
+        .keep_failed(args.resend == Resend::None)
+        .ask_again(args.resend == Resend::All)
+        .max_items(args.max_items)
+        .ordered(args.ordered)
+        .fsync(args.fsync)
+        .dedupe(args.dedupe)
+        .dry_run(args.dry_run);
+    let run = if uses_queue {
+        let store = SqliteOptions::default().durability(durability(args.fsync));
+        let run = QueueRun::prepare(prompts, output, options, &store);
+        run.map(|run| Plan::ViaQueue(Box::new(run)))
+    } else {
+        FileRun::prepare(prompts, output, options).map(|run| Plan::Direct(Box::new(run)))
+    };
+    run.map_err(|error| match error {
+        FileRunError::Usage(error) => Refusal::usage(error.message()).about(About::Output),
+        error => Refusal::could_not_run(error.to_string()).about(About::Output),
+    })
+}
+
+impl Plan {
+    /// The input compared with the output.
+    fn compared(&self) -> &FileRun<'static> {
+        match self {
+            Self::Direct(run) => run,
+            Self::ViaQueue(run) => run.compared(),
+        }
+    }
+
+    /// Rejects providers that do not suit the input or the output, and describes those that are used.
+    fn announce(
+        &self,
+        args: &RunArgs,
+        providers: &ProviderPlan,
+        unnamed: u64,
+        setup: &mut Setup,
+    ) -> Result<(), Refusal> {
+        let plan = self.compared().plan();
+        if let Some(output) = &args.output {
+            provider::fits_vectors(providers, unnamed, plan, output)?;
+        }
+        provider::check(providers, unnamed)?;
+        let calls = providers.concurrency();
+        setup.concurrency = match self {
+            Self::Direct(_) => calls,
+            // The slots of a worker.
+            Self::ViaQueue(_) => Concurrency::Fixed(calls.start()),
+        };
+        setup.steps = provider::steps(providers);
+        let names: Vec<String> = setup.steps.iter().map(|name| (*name).to_owned()).collect();
+        let checked = self.compared().check_providers(&names);
+        checked.map_err(|error| refused(error).about(About::Input))?;
+        let in_flight = provider::in_flight(setup.concurrency);
+        display::note(provider::line(providers, &in_flight));
+        if let Some(why) = &setup.strategy.fallback_reason {
+            // Also with --quiet, because it may cost twice as much as the setting requests.
+            display::say(&format!("strategy: {why}"));
+        }
+        if let Self::ViaQueue(run) = self {
+            let lines = via_queue::lines(run, providers, setup.strategy.strategy)?;
+            lines.iter().for_each(display::note);
+        }
+        if !provider::asks_a_model(providers) {
+            display::note(provider::NO_MODEL);
+        }
+        Ok(())
+    }
+}
+
+impl Prepared {
+    /// Makes the calls.
+    fn execute(self, args: &RunArgs, session: &Session) -> Result<Ended, Refusal> {
+        let Self {
+            run,
+            manager,
+            setup,
+        } = self;
+        let budget = setup.budget.as_ref();
+        let limited = |manager: &LlmManager| {
+            let route = manager.route().map_err(could_not_run)?;
+            let route = match budget {
+                Some(budget) => route.budget(budget),
+                None => route,
+            };
+            budget::check(args, &route)?;
+            Ok(route)
+        };
+        let (report, queue) = match run {
+            Plan::Direct(run) => {
+                let route = match &manager {
+                    Some(manager) => limited(manager)?,
+                    None => Route::new(Nobody),
+                };
+                let run = run.notifier(session.display.clone());
+                let run = match setup.concurrency {
+                    Concurrency::Auto { most, .. } => run.up_to(most),
+                    fixed => run.concurrency(fixed.most()),
+                };
+                let run = run.on_error(args.on_error);
+                let report = run.context(&session.ctx).run(route);
+                session.display.clear();
+                if let Some(Err(error)) = budget.map(|budget| budget.close()) {
+                    log::warn!("{}", error.message());
+                }
+                (report.map_err(could_not_run)?, None)
+            }
+            Plan::ViaQueue(run) => {
+                // Refuses a run whose batches have no upper bound.
+                if let Some(manager) = manager.as_ref().filter(|_| budget.is_some()) {
+                    limited(manager)?;
+                }
+                let (report, facts) =
+                    via_queue::execute(*run, args, manager.as_ref(), budget, session)?;
+                (report, Some(facts))
+            }
+        };
+        Ok(Ended {
+            report,
+            setup,
+            queue,
+        })
+    }
+}
+
+/// The client of a run that sends nothing.
+struct Nobody;
+
+impl LlmClient for Nobody {
+    fn complete(&self, _: &Request, _: &Context) -> Result<Response, Error> {
+        let why = "something is to be sent now that was answered when the run began: give the same command again";
+        Err(Error::new(ErrorKind::Auth, why))
+    }
 }

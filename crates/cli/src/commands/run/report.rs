@@ -5,7 +5,7 @@ use std::io::Write;
 use batchwright::files::RunReport;
 use batchwright::{StopReason, Summary};
 
-use super::prepare::Ended;
+use super::Ended;
 use super::via_queue::QueueFacts;
 use crate::args::run::{Resend, RunArgs};
 use crate::budget;

@@ -1,6 +1,6 @@
 //! A queue on servers that take over from each other, and workers on several machines.
 
-#![cfg(all(feature = "mysql", feature = "redis"))]
+#![cfg(feature = "redis")]
 
 mod limits;
 mod mariadb;
