@@ -1,11 +1,10 @@
-//! The budget of a run, whose spending is recorded beside its output, and how a process goes on that its budget has paused.
+//! The budget of a run, whose spending is recorded beside its output.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
-use batchwright::queue::ProcessBudget;
-use batchwright::{Budget, ProcessId, Request, Route, Usd};
+use batchwright::{Budget, Request, Route, Usd};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -102,17 +101,4 @@ pub fn check(args: &RunArgs, route: &Route<'_>) -> Result<(), Refusal> {
     request.params.max_tokens = args.prompt.max_tokens;
     let checked = route.check_budget(&request);
     checked.map_err(|error| Refusal::usage(error.message()))
-}
-
-/// Why its budget has paused a process, and how the process continues.
-pub fn advice(
-    command: &dyn Fn(&str) -> String,
-    id: ProcessId,
-    budget: &ProcessBudget,
-) -> Option<String> {
-    let why = budget.why()?;
-    Some(format!(
-        "paused: {why}; to continue with a higher budget: {}",
-        command(&format!("retry {id} --budget USD"))
-    ))
 }

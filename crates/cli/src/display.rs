@@ -10,9 +10,8 @@ use parking_lot::Mutex;
 
 use super::args::shared::{ShowArgs, When};
 use super::format::{count, span};
-use super::logging::is_quiet;
 use super::sanitize::{harmless, shortened};
-use super::stderr;
+use super::stderr::{self, is_quiet};
 
 /// Writes a line for people, also with `--quiet`. A closed standard error is ignored.
 pub fn say(line: &str) {

@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::display;
-use super::logging::{is_json, is_quiet};
+use super::stderr::{is_json, is_quiet};
 
 /// How the program ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,7 +2,6 @@
 
 mod args;
 mod background;
-mod batches;
 mod budget;
 mod command_line;
 mod commands;
@@ -10,7 +9,6 @@ mod display;
 mod exit;
 mod format;
 mod input;
-mod logging;
 mod parse;
 mod payloads;
 mod prompts;
@@ -54,7 +52,9 @@ fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> Exit {
     cli.say.start_log();
-    cli.say.data_dir.into_iter().for_each(settings::use_folder);
+    if let Some(named) = cli.say.data_dir {
+        settings::NAMED_FOLDER.get_or_init(|| named);
+    }
     signals::outlive_size_limits();
     // Commands that `exec` starts keep the limit that the caller has set.
     if !matches!(cli.command, Command::Exec(_)) {
@@ -83,6 +83,7 @@ fn carry_out(mut command: Command) -> Result<Exit, Refusal> {
         Command::Config(action) => config::execute(&action),
         Command::Token(TokenAction::New { name, role }) => serve::new_token(&name, role),
         Command::Completions { shell } => Ok(parse::print_completions(shell)),
-        Command::Simulate(args) => simulate::execute(&args, signals::wait_for_stop),
+        Command::Simulate(args) => simulate::execute(&args, signals::wait_for_stop)
+            .map_err(|error| Refusal::could_not_run(error.to_string())),
     }
 }

@@ -186,25 +186,27 @@ fn with_headers_and_key(
     settings: &Settings,
 ) -> Result<ProviderOptions, Refusal> {
     let headers = read_headers(&args.header)?;
+    let bad = |flag: &str, why: &str| Refusal::usage(format!("{flag}: {why}"));
     let key = args.api_key_file.as_ref().map(Secret::from_file);
-    let bad_key = |why: &str| Refusal::usage(format!("--api-key-file: {why}"));
-    let key = key.transpose().map_err(|error| bad_key(error.message()))?;
+    let key = key.transpose();
+    let key = key.map_err(|error| bad("--api-key-file", error.message()))?;
     // A provider that is only selected by default gets nothing that is meant for another one.
     let named = settings.provider().map_err(refused)?;
     let local = || args.base_url.as_ref().map(|_| "local".to_owned());
-    let name = named.or_else(local);
-    let options = match key {
-        Some(key) => {
-            let nobody = || bad_key("it applies to one provider only: add --provider NAME");
-            options.api_key(name.clone().ok_or_else(nobody)?, key)
-        }
-        None => options,
+    let Some(name) = named.or_else(local) else {
+        let why = "it applies to one provider only: add --provider NAME";
+        return match key {
+            Some(_) => Err(bad("--api-key-file", why)),
+            None if headers.is_empty() => Ok(options),
+            None => Err(bad("--header", why)),
+        };
     };
-    if headers.is_empty() {
-        return Ok(options);
-    }
-    let nobody = || bad_header("it applies to one provider only: add --provider NAME");
-    Ok(options.headers(name.ok_or_else(nobody)?, headers))
+    let options = options.set(key, |options, key| options.api_key(name.clone(), key));
+    Ok(if headers.is_empty() {
+        options
+    } else {
+        options.headers(name, headers)
+    })
 }
 
 fn read_headers(given: &[String]) -> Result<Vec<CallHeader>, Refusal> {

@@ -37,17 +37,8 @@ pub fn refused(error: Error) -> Refusal {
     Refusal::usage(error.message())
 }
 
-static NAMED: OnceLock<PathBuf> = OnceLock::new();
-
-/// Uses this folder, which `--data-dir` names.
-pub fn use_folder(named: PathBuf) {
-    NAMED.get_or_init(|| named);
-}
-
 /// The folder that `--data-dir` names.
-pub fn named_folder() -> Option<&'static PathBuf> {
-    NAMED.get()
-}
+pub static NAMED_FOLDER: OnceLock<PathBuf> = OnceLock::new();
 
 /// The named folder; otherwise `BATCHWRIGHT_HOME`; otherwise the platform's default.
 pub fn data_dir() -> Option<PathBuf> {
@@ -56,7 +47,8 @@ pub fn data_dir() -> Option<PathBuf> {
             .filter(|v| !v.is_empty())
             .map(PathBuf::from)
     };
-    named_folder()
+    NAMED_FOLDER
+        .get()
         .cloned()
         .or_else(|| variable("BATCHWRIGHT_HOME"))
         .or_else(|| platform(&variable).map(|folder| folder.join("batchwright")))

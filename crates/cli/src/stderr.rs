@@ -1,13 +1,19 @@
 //! Lines on standard error and the line of progress below them, written by a separate thread: a stopped terminal, or a
 //! pipe that is not read, must not block the run or the handling of signals. If the queue is full, lines are dropped.
+//! The log goes there too.
 
 use std::io::{self, Write};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use console::Term;
 use crossbeam_channel::{Receiver, Sender, bounded};
+use log::LevelFilter;
+
+use super::args::shared::SayArgs;
+use super::sanitize::harmless;
 
 /// Maximum number of waiting lines; more than the log can produce at its most verbose level.
 const MAX_WAITING: usize = 8192;
@@ -110,4 +116,43 @@ const FOR_KEYS: u16 = 4;
 pub fn bar_width() -> usize {
     let (_, columns) = Term::stderr().size();
     columns.saturating_sub(FOR_KEYS).into()
+}
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+static JSON: AtomicBool = AtomicBool::new(false);
+
+/// Whether only errors are printed.
+pub fn is_quiet() -> bool {
+    QUIET.load(Ordering::Relaxed)
+}
+
+/// Whether the result, or the error, is printed as JSON.
+pub fn is_json() -> bool {
+    JSON.load(Ordering::Relaxed)
+}
+
+impl SayArgs {
+    /// Starts the log at the requested level. `RUST_LOG` overrides `-q`, and `--log-level` overrides both.
+    pub fn start_log(&self) {
+        QUIET.store(self.quiet, Ordering::Relaxed);
+        JSON.store(self.json, Ordering::Relaxed);
+        let level = if self.quiet { "error" } else { "warn" };
+        let mut builder = env_logger::Builder::new();
+        match self.log_level {
+            Some(filter) => builder.parse_filters(filter),
+            None => builder.parse_env(env_logger::Env::default().default_filter_or(level)),
+        };
+        // A second start (in tests) fails and does no harm.
+        let _ = builder
+            .target(env_logger::Target::Pipe(Box::new(Log)))
+            .format(|out, record| {
+                let level = record.level().as_str().to_lowercase();
+                let text = harmless(&record.args().to_string());
+                let now = humantime::format_rfc3339_millis(SystemTime::now());
+                writeln!(out, "batchwright: {now} {level}: {text}")
+            })
+            // It prints all transferred bytes, including keys, so RUST_LOG cannot enable it.
+            .filter_module("ureq_proto::util", LevelFilter::Off)
+            .try_init();
+    }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use batchwright::config::{FileConfig, SettingsWatch};
-use batchwright::plan::{ProviderPlan, SettingsEvent, SkippedStep};
+use batchwright::plan::{ProviderPlan, SettingsEvent};
 use batchwright::queue::SqliteOptions;
 use batchwright::{Error, JobQueue, LlmManager, Settings, Strategy};
 use batchwright_jobs::JobTypes;
@@ -12,10 +12,10 @@ use batchwright_jobs::JobTypes;
 use super::args::worker::WorkerArgs;
 use super::display;
 use super::exit::{Refusal, could_not_run};
-use super::logging::is_quiet;
 use super::provider;
 use super::queue::{durability, existing_file, failed, open};
 use super::settings::{of_environment, refused};
+use super::stderr::is_quiet;
 
 /// The queue in this file, otherwise on a server or in the data folder.
 pub fn queue(args: &WorkerArgs, file: Option<&Path>, folder: &Path) -> Result<JobQueue, Refusal> {
@@ -62,7 +62,8 @@ pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
     }
     let job_types = plan.for_job_types().map_err(refused)?;
     for step in &job_types.skipped {
-        line += &format!("\n  {}", skipped(step));
+        let (name, reason) = (step.provider, &step.reason);
+        line += &format!("\n  job types such as summarize skip {name}: {reason}");
     }
     Ok(line)
 }
@@ -97,14 +98,6 @@ pub fn tell_change(event: &SettingsEvent<'_>) {
         }
         _ => {}
     }
-}
-
-/// A provider that job types skip, for people.
-pub fn skipped(step: &SkippedStep) -> String {
-    format!(
-        "job types such as summarize skip {}: {}",
-        step.provider, step.reason
-    )
 }
 
 /// The built-in types, with the source of articles from the settings. A user of the command line may read the files

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::events::Events;
 use crate::openai::waiting::Waiting;
-use crate::shapes::{Pace, now, time};
+use crate::shapes::{now, time};
 
 /// Receives notifications of a worker and passes them on.
 pub(crate) struct Observer {
@@ -28,7 +28,8 @@ pub(crate) struct Observer {
 pub(crate) struct Seen {
     /// Changed processes that were not reported since.
     changed: HashSet<ProcessId>,
-    paces: HashMap<ProcessId, Pace>,
+    /// How fast each process goes that the worker processes.
+    paces: HashMap<ProcessId, Progress>,
     /// Slots in use, and how many there are.
     slots: (usize, usize),
     limited_by: Option<&'static str>,
@@ -47,8 +48,8 @@ impl Observer {
     }
 
     /// The speed of a process, if the worker processes it.
-    pub fn pace(&self, process: ProcessId) -> Option<Pace> {
-        self.seen.lock().paces.get(&process).copied()
+    pub fn pace(&self, process: ProcessId) -> Option<Progress> {
+        self.seen.lock().paces.get(&process).cloned()
     }
 
     /// Why no job makes progress while the worker has jobs: its provider rejects all calls, or is unreachable.
@@ -67,15 +68,9 @@ impl ProgressNotifier for Observer {
         seen.changed.insert(process);
         match progress.phase {
             Phase::Running | Phase::Stopping => {
-                let limited_by = progress.limited_by;
-                seen.limited_by = limited_by.or(seen.limited_by);
+                seen.limited_by = progress.limited_by.or(seen.limited_by);
                 seen.trouble.clone_from(&progress.trouble);
-                let pace = Pace {
-                    rate: progress.rate,
-                    eta: progress.eta,
-                    limited_by,
-                };
-                seen.paces.insert(process, pace);
+                seen.paces.insert(process, progress.clone());
             }
             _ => {
                 seen.paces.remove(&process);

@@ -1,13 +1,11 @@
 //! How processes, jobs and batches look in JSON.
 
-use std::time::Duration;
-
 use batchwright::progress::Timestamp;
 use batchwright::queue::{
     AttemptError, DeliveredResult, JobReceipt, JobState, JobStatus, ProcessState,
 };
 use batchwright::unstable::{Clock, SystemClock};
-use batchwright::{Error, JobId, ProcessId};
+use batchwright::{Error, JobId, ProcessId, Progress};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -31,15 +29,6 @@ pub(crate) mod time {
     }
 }
 
-/// How fast a process goes, as the worker tells it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Pace {
-    /// Outcomes a second.
-    pub rate: f64,
-    pub eta: Option<Duration>,
-    pub limited_by: Option<&'static str>,
-}
-
 /// Where a process stands.
 pub(crate) fn process_state(process: &ProcessState) -> &'static str {
     match process {
@@ -53,7 +42,7 @@ pub(crate) fn process_state(process: &ProcessState) -> &'static str {
 }
 
 /// A process.
-pub(crate) fn process(process: &ProcessState, pace: Option<Pace>) -> Value {
+pub(crate) fn process(process: &ProcessState, pace: Option<&Progress>) -> Value {
     let (counts, spent) = (&process.counts, &process.spent);
     let percent = match counts.total {
         0 => 0.0,

@@ -72,7 +72,7 @@ impl Looks {
                 Some(process) if process.info.parent.is_some() => {}
                 Some(process) if process.changed_at < self.began => {}
                 Some(process) => {
-                    let shown = shapes::process(&process, app.observer.pace(id));
+                    let shown = shapes::process(&process, app.observer.pace(id).as_ref());
                     app.events.publish("process", Some(id), &shown);
                 }
                 None => {

@@ -11,6 +11,7 @@ use batchwright::{Error, ErrorKind, ProcessId, Secret};
 use hmac::{Hmac, Mac};
 use log::{error, info, warn};
 use rusqlite::{Connection, ToSql};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::Sha256;
 use ureq::Agent;
@@ -19,7 +20,7 @@ use ureq::http::Uri;
 use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::problem::Problem;
-use crate::records::{BatchRecord, BatchState, Records, Stored as _, by, new_id, now, rows, run};
+use crate::records::{BatchRecord, BatchState, Records, Stored as _, by, new_id, now, run};
 use crate::shapes;
 
 /// Bytes of a secret, according to Standard Webhooks.
@@ -32,7 +33,7 @@ const AT_ONCE: usize = 500;
 /// How long an attempt may take in all.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long after each attempt the next one comes, in seconds: 6 attempts within a day.
-const AGAIN: [i64; 5] = [5, 60, 900, 7_200, 57_600];
+const AGAIN: [u64; 5] = [5, 60, 900, 7_200, 57_600];
 
 /// Where messages go, and the secret that signs them.
 #[derive(derive_more::Debug)]
@@ -88,7 +89,7 @@ impl Receiver {
 
     fn send(&self, webhook: &Message) -> Result<(), String> {
         let timestamp = now();
-        let (message, body) = (&*webhook.id, &*webhook.body);
+        let (message, body) = (&*webhook.id, webhook.body.as_deref().unwrap_or_default());
         let sent = self
             .agent
             .post(&self.url)
@@ -120,14 +121,33 @@ fn signature(secret: &[u8], message: &str, timestamp: u64, body: &str) -> String
 
 pub(crate) const TABLE: &str = "
     CREATE TABLE IF NOT EXISTS webhooks (
-        message TEXT PRIMARY KEY,
-        subject TEXT NOT NULL,    -- the process, or the batch of /v1
-        body TEXT,                -- NULL until that has ended
-        attempts INTEGER NOT NULL,
-        next_at INTEGER NOT NULL
-    ) WITHOUT ROWID;
-    CREATE INDEX IF NOT EXISTS waiting_webhooks ON webhooks (subject) WHERE body IS NULL;
-    CREATE INDEX IF NOT EXISTS due_webhooks ON webhooks (next_at) WHERE body IS NOT NULL;";
+        number INTEGER PRIMARY KEY AUTOINCREMENT,
+        id TEXT NOT NULL UNIQUE,
+        record TEXT NOT NULL
+    );
+    CREATE INDEX IF NOT EXISTS waiting_webhooks ON webhooks (record ->> 'subject') WHERE record ->> 'body' IS NULL;
+    CREATE INDEX IF NOT EXISTS due_webhooks ON webhooks (record ->> 'next_at') WHERE record ->> 'body' IS NOT NULL;";
+
+/// A message that waits for the end of its subject, or for its next attempt.
+#[derive(Serialize, Deserialize)]
+struct Message {
+    /// The same for each attempt.
+    id: String,
+    /// The process, or the batch of /v1.
+    subject: String,
+    /// The same for each attempt; `None` until the subject has ended.
+    body: Option<String>,
+    attempts: usize,
+    next_at: u64,
+}
+
+impl Stored for Message {
+    const TABLE: &'static str = "webhooks";
+
+    fn id(&self) -> &str {
+        &self.id
+    }
+}
 
 impl Records {
     /// Has the end of a process or a batch told, if the server has a webhook.
@@ -138,11 +158,18 @@ impl Records {
         if self.webhook.is_none() {
             return Ok(());
         }
-        let sql = "INSERT INTO webhooks (message, subject, attempts, next_at)
-                   SELECT ?, ?, 0, 0 WHERE NOT EXISTS
-                       (SELECT 1 FROM webhooks WHERE subject = ? AND body IS NULL)";
-        let by = by![new_id("msg_"), subject, subject];
-        run(database, sql, by).map(drop)
+        let which = "record ->> 'body' IS NULL AND record ->> 'subject' = ?";
+        if !Message::all(database, which, by![subject])?.is_empty() {
+            return Ok(());
+        }
+        let message = Message {
+            id: new_id("msg_"),
+            subject: subject.to_owned(),
+            body: None,
+            attempts: 0,
+            next_at: 0,
+        };
+        message.insert(database)
     }
 
     /// Wakes the thread that sends the messages, if there is one.
@@ -151,16 +178,6 @@ impl Records {
             wake.wake();
         }
     }
-}
-
-/// A message that waits for the end of its subject, or for its next attempt.
-struct Message {
-    /// The same for each attempt.
-    id: String,
-    subject: String,
-    /// The same for each attempt; empty until the subject has ended.
-    body: String,
-    attempts: u32,
 }
 
 /// Starts the thread that sends messages.
@@ -194,22 +211,20 @@ impl Sender<'_> {
     /// Writes the messages of what has ended, and sends what is due. Returns whether any message is left.
     fn round(&self, after: &mut String, stops: &Wake) -> Result<bool, Problem> {
         // With many subjects, each takes its turn.
-        let sql = "body IS NULL AND subject > ? ORDER BY subject LIMIT 500";
-        let waiting = self.messages(sql, by![*after])?;
+        let which = "record ->> 'body' IS NULL AND record ->> 'subject' > ? ORDER BY record ->> 'subject' LIMIT 500";
+        let waiting = self.messages(which, by![*after])?;
         after.clear();
         if let Some(last) = waiting.last().filter(|_| waiting.len() == AT_ONCE) {
             after.clone_from(&last.subject);
         }
         for mut webhook in waiting {
             if let Some(body) = message(self.app, &webhook.subject)? {
-                webhook.body = body.to_string();
-                self.update(&webhook, 0)?;
+                webhook.body = Some(body.to_string());
+                webhook.insert(&self.app.records.single())?;
             }
         }
-        let due = self.messages(
-            "body IS NOT NULL AND next_at <= ? ORDER BY next_at LIMIT 500",
-            by![seconds()],
-        )?;
+        let which = "record ->> 'body' IS NOT NULL AND record ->> 'next_at' <= ? ORDER BY record ->> 'next_at' LIMIT 500";
+        let due = self.messages(which, by![now() as i64])?;
         for webhook in due {
             // The others would not be accepted either.
             if stops.is_stopped() || !self.deliver(webhook)? {
@@ -224,11 +239,12 @@ impl Sender<'_> {
         let sent = self.receiver.send(&webhook);
         let subject = &webhook.subject;
         webhook.attempts += 1;
-        let tries = webhook.attempts as usize;
+        let tries = webhook.attempts;
         match (&sent, AGAIN.get(tries - 1)) {
             (Err(why), Some(wait)) => {
                 warn!("the webhook, end of {subject}, attempt {tries}: {why}");
-                self.update(&webhook, seconds() + wait)?;
+                webhook.next_at = now() + wait;
+                webhook.insert(&self.app.records.single())?;
                 return Ok(false);
             }
             (Err(why), None) => {
@@ -236,32 +252,14 @@ impl Sender<'_> {
             }
             (Ok(()), _) => info!("the webhook was told the end of {subject}"),
         }
-        let sql = "DELETE FROM webhooks WHERE message = ?";
+        let sql = "DELETE FROM webhooks WHERE id = ?";
         run(&self.app.records.single(), sql, by![webhook.id])?;
         Ok(sent.is_ok())
     }
 
     fn messages(&self, which: &str, by: &[&dyn ToSql]) -> Result<Vec<Message>, Error> {
-        let sql = format!("SELECT message, subject, body, attempts FROM webhooks WHERE {which}");
-        rows(&self.app.records.single(), &sql, by, |row| {
-            Ok(Message {
-                id: row.get(0)?,
-                subject: row.get(1)?,
-                body: row.get::<_, Option<String>>(2)?.unwrap_or_default(),
-                attempts: row.get(3)?,
-            })
-        })
+        Message::all(&self.app.records.single(), which, by)
     }
-
-    fn update(&self, webhook: &Message, next_at: i64) -> Result<(), Error> {
-        let sql = "UPDATE webhooks SET body = ?, attempts = ?, next_at = ? WHERE message = ?";
-        let by = by![webhook.body, webhook.attempts, next_at, webhook.id];
-        run(&self.app.records.single(), sql, by).map(drop)
-    }
-}
-
-fn seconds() -> i64 {
-    i64::try_from(now()).unwrap_or(i64::MAX)
 }
 
 /// The message about the end of this, if it has ended.

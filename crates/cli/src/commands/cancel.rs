@@ -11,12 +11,11 @@ use serde_json::{Value, json};
 
 use crate::args::queue::{CancelArgs, RetryArgs};
 use crate::args::shared::DataArgs;
-use crate::batches;
 use crate::command_line::quoted;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::format::{self, count, span};
-use crate::queue::{collected_by_server, failed, report, run_command};
+use crate::queue::{self, collected_by_server, failed, report, run_command};
 use crate::settings::{self, data_dir, refused};
 
 pub fn execute(args: &CancelArgs) -> Result<Exit, Refusal> {
@@ -179,12 +178,12 @@ fn cancel_batches(
 
 /// A line about a batch that is not over, and how it ends.
 fn left_line(args: &CancelArgs, batch: &BatchInfo) -> String {
-    let line = format!("\n  not over yet: {}", batches::line(batch));
+    let line = format!("\n  not over yet: {}", queue::batch_line(batch));
     if batch.attended {
         return line + "; its worker cancels it";
     }
     let mut work = args.data.command("work --until-empty");
-    if batches::lacks_its_key(batch) {
+    if queue::lacks_its_key(batch) {
         let (provider, url) = (quoted(&batch.provider), quoted(&batch.base_url));
         work += &format!(" --provider {provider} --base-url {url}");
     }
@@ -210,7 +209,7 @@ pub fn retry(args: &RetryArgs) -> Result<Exit, Refusal> {
         ),
     };
     for batch in queue.batches(Some(id)).map_err(failed)? {
-        if let Some(waiting) = batches::missing_results(&batch) {
+        if let Some(waiting) = queue::missing_results(&batch) {
             let (provider, give_up) = (&batch.provider, data.command(&format!("cancel {id}")));
             line.push_str(&format!(
                 "\n  not requeued: {waiting}, at {provider}; to abandon them first: {give_up}"

@@ -8,9 +8,9 @@ use crate::args::ConfigAction;
 use crate::display;
 use crate::exit::{Exit, Refusal, could_not_run};
 use crate::format::Table;
-use crate::logging::is_json;
 use crate::queue::folder;
 use crate::settings::{in_folder, refused, settings};
+use crate::stderr::is_json;
 use crate::stdout;
 
 pub fn execute(action: &ConfigAction) -> Result<Exit, Refusal> {

@@ -11,9 +11,9 @@ use serde_json::json;
 
 use crate::args::queue::DoctorArgs;
 use crate::exit::{Exit, Refusal};
-use crate::logging::is_json;
 use crate::queue::{folder, open};
 use crate::sanitize::{self, one_line};
+use crate::stderr::is_json;
 use crate::stdout;
 
 pub fn execute(args: &DoctorArgs) -> Result<Exit, Refusal> {

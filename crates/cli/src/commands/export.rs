@@ -11,9 +11,9 @@ use crate::args::export::ExportArgs;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::format::{count, counts};
-use crate::logging::is_json;
 use crate::prompts::{asks_any_object, schema};
 use crate::signals::Signals;
+use crate::stderr::is_json;
 use crate::stdout;
 use batchwright::unstable::Optional;
 

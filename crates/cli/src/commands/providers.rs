@@ -6,9 +6,9 @@ use batchwright::provider::{ProviderStatus, survey};
 use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::format::Table;
-use crate::logging::is_json;
 use crate::sanitize;
 use crate::settings::{refused, settings};
+use crate::stderr::is_json;
 use crate::stdout;
 
 pub fn execute(model: Option<String>) -> Result<Exit, Refusal> {

@@ -14,9 +14,9 @@ use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::format::{count, counts};
 use crate::input::whole;
-use crate::logging::is_json;
 use crate::queue::{collected_elsewhere, failed, run_command};
 use crate::signals::Signals;
+use crate::stderr::is_json;
 use crate::stdout;
 
 pub fn execute(args: &ResultsArgs) -> Result<Exit, Refusal> {

@@ -11,8 +11,8 @@ use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::format::{Table, number_of, size};
 use crate::input::{left_out_lines, scanner};
-use crate::logging::is_json;
 use crate::sanitize;
+use crate::stderr::is_json;
 use crate::stdout;
 
 pub fn execute(args: &ScanArgs) -> Result<Exit, Refusal> {

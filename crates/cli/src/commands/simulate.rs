@@ -7,18 +7,12 @@ use batchwright_simulate::{BatchConfig, SimConfig, Simulator};
 use serde_json::Value;
 
 use crate::args::simulate::SimulateArgs;
-use crate::exit::{Exit, Refusal};
-use crate::logging::is_json;
+use crate::exit::Exit;
+use crate::stderr::is_json;
 use batchwright::unstable::Optional;
 
-pub fn execute(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> Result<Exit, Refusal> {
-    let ran = run(args, wait_for_stop);
-    ran.map_err(|error| Refusal::could_not_run(error.to_string()))?;
-    Ok(Exit::Success)
-}
-
 /// Runs a simulator until `wait_for_stop` returns, then prints its counts.
-fn run(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> io::Result<()> {
+pub fn execute(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> io::Result<Exit> {
     let sim = Simulator::start(config(args))?;
     let url = sim.base_url();
     writeln!(io::stdout(), "ready {url}")?;
@@ -32,14 +26,16 @@ fn run(args: &SimulateArgs, wait_for_stop: impl FnOnce()) -> io::Result<()> {
     let mut all = serde_json::to_value(&stats)?;
     if is_json() {
         all["batches"] = serde_json::to_value(&batches)?;
-        return writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&all)?);
+        writeln!(io::stdout(), "{}", serde_json::to_string_pretty(&all)?)?;
+        return Ok(Exit::Success);
     }
     let mut lines = lines(&all);
     if batches.creates > 0 || batches.files_uploaded > 0 {
         lines.push_str("batches:\n");
         lines.push_str(&self::lines(&serde_json::to_value(&batches)?));
     }
-    write!(io::stderr(), "{lines}")
+    write!(io::stderr(), "{lines}")?;
+    Ok(Exit::Success)
 }
 
 /// The counts for people, those of troubles too.

@@ -8,22 +8,20 @@ use std::time::Duration;
 use batchwright::batch::BatchInfo;
 use batchwright::plan::EffectiveStrategy;
 use batchwright::provider::Day;
-use batchwright::queue::{DaySpent, JobCounts, ProcessState, ProcessTracker};
+use batchwright::queue::{DaySpent, JobCounts, ProcessBudget, ProcessState, ProcessTracker};
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobQueue, ProcessId, Settings, Strategy, Usd};
 use console::Term;
 use serde_json::{Value, json};
 
 use crate::args::queue::StatusArgs;
-use crate::batches;
-use crate::budget::advice;
 use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::format::{Table, count, number_of, span};
-use crate::logging::is_json;
-use crate::queue::{PAUSED, failed, run_line};
+use crate::queue::{self, PAUSED, failed, run_line};
 use crate::sanitize::{self, shortened};
 use crate::settings;
+use crate::stderr::is_json;
 use crate::stdout;
 
 /// Interval at which a watched queue is read.
@@ -146,7 +144,7 @@ pub fn rows(
 impl Row {
     /// What a watched queue is shown again for.
     fn changes(&self) -> (JobCounts, String, Vec<String>) {
-        let batches = self.batches.iter().map(batches::state);
+        let batches = self.batches.iter().map(queue::batch_state);
         (self.process.counts, self.state(), batches.collect())
     }
 
@@ -299,8 +297,10 @@ fn note_end(
 pub fn ways_on(rows: &[Row], command: &dyn Fn(&str) -> String) -> Vec<String> {
     let lines = rows.iter().flat_map(|row| {
         let (id, budget) = (row.process.process_id, row.process.budget.as_ref());
-        let paused = budget.and_then(|budget| advice(command, id, budget));
-        let paused = paused.map(|text| format!("process {id} is {text}"));
+        let paused = budget.and_then(ProcessBudget::why).map(|why| {
+            let retry = command(&format!("retry {id} --budget USD"));
+            format!("process {id} is paused: {why}; to continue with a higher budget: {retry}")
+        });
         paused.into_iter().chain(run_line(&row.process))
     });
     lines.collect()
@@ -343,6 +343,6 @@ pub fn table(rows: &[Row]) -> String {
         table.row(cells.iter().map(String::as_str));
     }
     let batches = rows.iter().flat_map(|row| &row.batches);
-    let batches = batches.map(|batch| format!("  {}\n", batches::line(batch)));
+    let batches = batches.map(|batch| format!("  {}\n", queue::batch_line(batch)));
     table.lines() + &batches.collect::<String>()
 }

@@ -9,12 +9,12 @@ use crate::display;
 use crate::exit::{About, Exit, Refusal, could_not_run};
 use crate::format::count;
 use crate::input::until_cancelled;
-use crate::logging::is_json;
 use crate::payloads;
 use crate::prompts;
 use crate::queue::failed;
 use crate::settings::{self, data_dir};
 use crate::signals::Session;
+use crate::stderr::is_json;
 use crate::stdout;
 use crate::worker;
 use batchwright::unstable::Optional;
@@ -65,7 +65,11 @@ fn queued(
     let queue = args.data.open()?;
     let process = args.process.unwrap_or_else(ProcessId::new);
     refuse_known(args, &queue, process)?;
-    let jobs = jobs.map(|job| job.map(|job| with_options(args, job)));
+    let with_options = |job: Job| {
+        job.set(args.priority, Job::priority)
+            .set(args.max_retries, Job::max_retries)
+    };
+    let jobs = jobs.map(|job| job.map(with_options));
     match queue.described(info(args)).try_enqueue_iter(process, jobs) {
         Ok(0) => Err(Refusal::usage("the input held no prompts").about(About::Input)),
         Ok(total) => Ok(report(args, process, total)),
@@ -101,11 +105,6 @@ fn info(args: &SubmitArgs) -> ProcessInfo {
     } else {
         info.input(args.input.whole())
     }
-}
-
-fn with_options(args: &SubmitArgs, job: Job) -> Job {
-    job.set(args.priority, Job::priority)
-        .set(args.max_retries, Job::max_retries)
 }
 
 /// Deletes the jobs of a failed submission.

@@ -18,10 +18,10 @@ use crate::args::worker::WorkArgs;
 use crate::display::{self, Display};
 use crate::exit::{Exit, Refusal, could_not_run};
 use crate::format::{count, counts};
-use crate::logging::{is_json, is_quiet};
 use crate::queue::{PAUSED, all_of, command, folder};
 use crate::settings::in_folder;
 use crate::signals::{GRACE, Signals, stopping_line};
+use crate::stderr::{is_json, is_quiet};
 use crate::stdout;
 use crate::worker;
 
@@ -248,10 +248,8 @@ impl ProgressNotifier for QueueProgress {
             sum.cancelled += one.cancelled;
             sum.in_flight += one.in_flight;
             sum.at_provider += one.at_provider;
-            sum.at_provider_done = match (sum.at_provider_done, one.at_provider_done) {
-                (Some(a), Some(b)) => Some(a + b),
-                (a, b) => a.or(b),
-            };
+            let done = sum.at_provider_done.zip(one.at_provider_done);
+            sum.at_provider_done = done.map(|(a, b)| a + b);
             sum.rate += one.rate;
             sum.input_tokens += one.input_tokens;
             sum.output_tokens += one.output_tokens;

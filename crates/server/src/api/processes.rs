@@ -26,7 +26,7 @@ pub(super) fn find(app: &App, id: ProcessId) -> Result<ProcessState, Problem> {
 
 fn shown(app: &App, process: &ProcessState) -> Value {
     let pace = app.observer.pace(process.process_id);
-    shapes::process(process, pace)
+    shapes::process(process, pace.as_ref())
 }
 
 /// `POST /api/v1/processes`: a job for each line of the body, all of them or none.

@@ -13,7 +13,7 @@ use super::is_stdin;
 use crate::args::exec::ExecArgs;
 use crate::display::Display;
 use crate::exit::{About, Refusal};
-use crate::logging::is_json;
+use crate::stderr::is_json;
 use crate::stdout::{self, ResultsOut};
 use crate::{sanitize, stderr};
 

@@ -19,9 +19,9 @@ use parking_lot::Mutex;
 use crate::args::exec::ExecArgs;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
-use crate::logging::is_json;
 use crate::settings::data_dir;
 use crate::signals::{GRACE, Session};
+use crate::stderr::is_json;
 use emit::Emitter;
 use report::Ended;
 
@@ -43,7 +43,11 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Refusal> {
     if args.dry_run {
         return report::dry_run(commands, &plan, emitter.finished());
     }
-    let session = Session::start(&args.show, ctx, stopping_line())?;
+    let stopping = format!(
+        "stopping: running commands have up to {} s to finish; press Ctrl-C again to kill them",
+        GRACE.as_secs()
+    );
+    let session = Session::start(&args.show, ctx, stopping)?;
     let plan_line = report::plan_line(args, &plan, emitter.records_before());
     let lines = [plan_line, wide(args)];
     lines.iter().flatten().for_each(display::note);
@@ -55,7 +59,7 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Refusal> {
     let finished = Arc::new(Mutex::new(emitter.finished()));
     let commands = skip(commands, finished.clone());
     let report = runner.run_commands(commands, |record| emitter.take(&record));
-    let report = report.map_err(unusable)?;
+    let report = report.map_err(|error| Refusal::usage(error.message()))?;
     emitter.finish();
     session.display.clear();
     let finished = finished.lock();
@@ -220,21 +224,9 @@ fn runner(args: &ExecArgs) -> Result<CommandRunner, Refusal> {
     Ok(runner)
 }
 
-/// The message after the first signal.
-fn stopping_line() -> String {
-    format!(
-        "stopping: running commands have up to {} s to finish; press Ctrl-C again to kill them",
-        GRACE.as_secs()
-    )
-}
-
 /// The error for commands that cannot be read, or are invalid.
 fn unreadable(error: Error) -> Refusal {
     Refusal::usage(error.message()).about(About::Input)
-}
-
-fn unusable(error: Error) -> Refusal {
-    Refusal::usage(error.message())
 }
 
 /// The sandbox of the commands.

@@ -13,8 +13,8 @@ use crate::args::exec::ExecArgs;
 use crate::command_line::command_line;
 use crate::exit::{Exit, Refusal};
 use crate::format::{count, span};
-use crate::logging::{is_json, is_quiet};
 use crate::signals::Session;
+use crate::stderr::{is_json, is_quiet};
 use crate::{display, stdout};
 
 /// A run that has ended.

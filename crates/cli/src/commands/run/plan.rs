@@ -12,9 +12,9 @@ use crate::args::run::{Resend, RunArgs};
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::format::{count, counts, number_of};
-use crate::logging::is_json;
 use crate::provider::in_flight;
 use crate::settings::refused;
+use crate::stderr::is_json;
 use crate::stdout;
 
 /// The options of the calls of a run.

@@ -13,9 +13,9 @@ use crate::command_line::command_line;
 use crate::display;
 use crate::exit::Exit;
 use crate::format::{count, counts, number_of, span};
-use crate::logging::{is_json, is_quiet};
 use crate::sanitize::shortened;
 use crate::signals::{Session, Signals};
+use crate::stderr::{is_json, is_quiet};
 use crate::{stderr, stdout};
 
 /// Causes of failures that have a line each.

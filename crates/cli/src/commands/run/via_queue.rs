@@ -12,11 +12,10 @@ use batchwright::{Budget, Error, ErrorKind, JobQueue, LlmManager, ProcessId, Str
 use serde_json::json;
 
 use crate::args::run::RunArgs;
-use crate::batches;
 use crate::command_line::{command_line_from_anywhere, quoted, quoted_path};
 use crate::exit::Refusal;
 use crate::format::{count, counts};
-use crate::queue::failed;
+use crate::queue::{self, failed};
 use crate::signals::Session;
 use crate::stdout;
 
@@ -107,7 +106,7 @@ pub fn lines(
     let (id, name) = (run.process(), plan.first.provider);
     let known = run.queue().process(id).map_err(failed)?;
     let batches = run.queue().batches(Some(id)).map_err(failed)?;
-    let mut lines: Vec<String> = batches.iter().map(batches::line).collect();
+    let mut lines: Vec<String> = batches.iter().map(queue::batch_line).collect();
     let plan = run.compared().plan();
     let is_ending = |known: &ProcessState| known.cancelled && known.counts.at_provider > 0;
     lines.push(match strategy {
@@ -188,7 +187,7 @@ fn remaining(store: &str, ended: &QueueRunReport, id: ProcessId) -> Vec<String> 
     let Some(process) = &ended.left else {
         return Vec::new();
     };
-    let mut lines: Vec<String> = ended.batches.iter().map(batches::line).collect();
+    let mut lines: Vec<String> = ended.batches.iter().map(queue::batch_line).collect();
     let waiting = process.counts.pending;
     if waiting > 0 {
         lines.push(format!("{} items wait in the queue", count(waiting)));
