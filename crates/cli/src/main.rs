@@ -65,7 +65,7 @@ fn execute(cli: Cli) -> Exit {
 
 fn carry_out(mut command: Command) -> Result<Exit, Refusal> {
     parse::check_words()?;
-    queue::find_store(&mut command)?;
+    command.store().map_or(Ok(()), queue::find_store)?;
     match command {
         Command::Run(args) => run::execute(&args),
         Command::Submit(args) => submit::execute(&args),

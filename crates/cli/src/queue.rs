@@ -11,7 +11,6 @@ use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobQueue, ProcessId, Settings};
 use serde_json::Value;
 
-use super::args::Command;
 use super::args::shared::{DataArgs, QueueFileArg, StoreArgs};
 use super::command_line::{quoted, quoted_path};
 use super::display;
@@ -27,16 +26,7 @@ const NONE: &str = "none";
 
 /// Completes the arguments of a command that uses the queue: a flag, the environment or the settings of the data folder
 /// name a server. Otherwise the queue is the file in the data folder.
-pub fn find_store(command: &mut Command) -> Result<(), Refusal> {
-    // It reports what is wrong, so it also works if the settings cannot be read.
-    let tolerant = matches!(command, Command::Doctor(_));
-    match command.store().map_or(Ok(()), choose) {
-        Err(_) if tolerant => Ok(()),
-        chosen => chosen,
-    }
-}
-
-fn choose(store: &mut StoreArgs) -> Result<(), Refusal> {
+pub fn find_store(store: &mut StoreArgs) -> Result<(), Refusal> {
     let by_flag = |given: &Option<String>, name: &str| {
         let given = given.clone();
         given.filter(|given| {

@@ -62,7 +62,7 @@ pub fn line(plan: &ProviderPlan) -> Result<String, Refusal> {
     }
     let job_types = plan.for_job_types().map_err(refused)?;
     for step in &job_types.skipped {
-        let (name, reason) = (step.provider, &step.reason);
+        let (name, reason) = (&step.provider, &step.reason);
         line += &format!("\n  job types such as summarize skip {name}: {reason}");
     }
     Ok(line)

@@ -13,7 +13,7 @@ use crate::background::{Background, Wake};
 use crate::shapes::{self, now};
 
 /// How often it looks, and tells of a process that has changed.
-const INTERVAL: Duration = Duration::from_millis(400);
+const INTERVAL: Duration = Duration::from_millis(500);
 const OVERVIEW_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Starts the thread.

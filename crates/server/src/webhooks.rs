@@ -20,7 +20,7 @@ use ureq::http::Uri;
 use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::problem::Problem;
-use crate::records::{BatchRecord, BatchState, Records, Stored as _, by, new_id, now, run};
+use crate::records::{BatchRecord, BatchState, Records, Stored, by, new_id, now, run};
 use crate::shapes;
 
 /// Bytes of a secret, according to Standard Webhooks.

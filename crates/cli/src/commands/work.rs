@@ -72,6 +72,7 @@ pub fn execute(args: &WorkArgs) -> Result<Exit, Refusal> {
 }
 
 /// What is left after a worker has ended.
+#[derive(Default)]
 struct Left {
     /// The processes that are not finished, or whose results another command collects.
     rows: Vec<Row>,
@@ -83,11 +84,7 @@ struct Left {
 impl Left {
     fn of(args: &WorkArgs, only: &[ProcessId], queue: &JobQueue) -> Result<Self, Error> {
         if is_gone(args) {
-            return Ok(Self {
-                rows: Vec::new(),
-                has_batches: false,
-                is_paused: false,
-            });
+            return Ok(Self::default());
         }
         let mut rows = status::rows(queue, only, &mut ProcessTracker::new())?;
         rows.retain(|row| !row.process.is_finished() || row.process.info.output.is_some());

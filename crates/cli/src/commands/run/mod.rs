@@ -1,7 +1,7 @@
 //! `batchwright run`: from arguments to a finished, or resumable, results file.
 //!
 //! In three steps: [`prepare`] determines the settings, prompts, providers and queue, and compares the input with finished
-//! items; [`Prepared::execute`] makes the calls, itself or through the queue; and [`report`] shows the results. A
+//! items; [`Plan::execute`] makes the calls, itself or through the queue; and [`report`] shows the results. A
 //! [`plan::dry_run`] ends after the first step.
 
 mod plan;
@@ -46,13 +46,12 @@ pub fn execute(args: &RunArgs) -> Result<Exit, Refusal> {
     args.memory.apply();
     let settings = settings(args)?;
     let session = session(args, &settings)?;
-    let prepared = prepare(args, &settings, &session)?;
+    let (run, manager, setup) = prepare(args, &settings, &session)?;
     if args.dry_run {
-        let (manager, run) = (prepared.manager.as_ref(), prepared.run.compared());
-        return plan::dry_run(args, &settings, manager, run, &prepared.setup);
+        return plan::dry_run(args, &settings, manager.as_ref(), run.compared(), &setup);
     }
-    confirm(args, prepared.run.compared().plan(), &session)?;
-    let ended = prepared.execute(args, &session)?;
+    confirm(args, run.compared().plan(), &session)?;
+    let ended = run.execute(args, manager, setup, &session)?;
     Ok(report::report(args, &ended, &session))
 }
 
@@ -207,13 +206,6 @@ fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
     .about(About::Output))
 }
 
-struct Prepared {
-    pub run: Plan,
-    /// The manager of the calls; `None` if no item is to be sent.
-    pub manager: Option<LlmManager>,
-    pub setup: Setup,
-}
-
 /// A run whose input was compared with the output, and with the queue if the run uses it.
 enum Plan {
     Direct(Box<FileRun<'static>>),
@@ -228,7 +220,12 @@ pub struct Ended {
     pub queue: Option<QueueFacts>,
 }
 
-fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result<Prepared, Refusal> {
+/// The run, the manager of its calls if any item is to be sent, and their options.
+fn prepare(
+    args: &RunArgs,
+    settings: &Settings,
+    session: &Session,
+) -> Result<(Plan, Option<LlmManager>, Setup), Refusal> {
     let prompts = find_prompts(args, session)?;
     let unnamed = prompts.without_model();
     let providers = find_providers(args, settings, unnamed, session)?;
@@ -281,11 +278,7 @@ fn prepare(args: &RunArgs, settings: &Settings, session: &Session) -> Result<Pre
             Some(LlmManager::of(providers))
         }
     };
-    Ok(Prepared {
-        run,
-        manager,
-        setup,
-    })
+    Ok((run, manager, setup))
 }
 
 fn compare(
@@ -364,16 +357,15 @@ impl Plan {
         }
         Ok(())
     }
-}
 
-impl Prepared {
     /// Makes the calls.
-    fn execute(self, args: &RunArgs, session: &Session) -> Result<Ended, Refusal> {
-        let Self {
-            run,
-            manager,
-            setup,
-        } = self;
+    fn execute(
+        self,
+        args: &RunArgs,
+        manager: Option<LlmManager>,
+        setup: Setup,
+        session: &Session,
+    ) -> Result<Ended, Refusal> {
         let budget = setup.budget.as_ref();
         let limited = |manager: &LlmManager| {
             let route = manager.route().map_err(could_not_run)?;
@@ -384,8 +376,8 @@ impl Prepared {
             budget::check(args, &route)?;
             Ok(route)
         };
-        let (report, queue) = match run {
-            Plan::Direct(run) => {
+        let (report, queue) = match self {
+            Self::Direct(run) => {
                 let route = match &manager {
                     Some(manager) => limited(manager)?,
                     None => Route::new(Nobody),
@@ -403,7 +395,7 @@ impl Prepared {
                 }
                 (report.map_err(could_not_run)?, None)
             }
-            Plan::ViaQueue(run) => {
+            Self::ViaQueue(run) => {
                 // Refuses a run whose batches have no upper bound.
                 if let Some(manager) = manager.as_ref().filter(|_| budget.is_some()) {
                     limited(manager)?;

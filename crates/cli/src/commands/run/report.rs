@@ -105,11 +105,7 @@ fn show_unsaved(report: &RunReport) {
 
 /// The summary for people.
 fn print(args: &RunArgs, ended: &Ended) {
-    let Ended {
-        report,
-        setup,
-        queue,
-    } = ended;
+    let (report, setup, queue) = (&ended.report, &ended.setup, &ended.queue);
     let summary = &report.summary;
     let before = match summary.completed_before {
         0 => String::new(),
@@ -268,11 +264,7 @@ fn failures(summary: &Summary) -> Vec<String> {
 
 /// What to do about the rest.
 fn how_to_go_on(args: &RunArgs, ended: &Ended) -> Vec<String> {
-    let Ended {
-        report,
-        setup,
-        queue,
-    } = ended;
+    let (report, setup, queue) = (&ended.report, &ended.setup, &ended.queue);
     let (summary, stop) = (&report.summary, report.stop.as_ref());
     let once = stdout::is_named(args.output.as_deref());
     let mut lines = Vec::new();
@@ -311,11 +303,7 @@ fn how_to_go_on(args: &RunArgs, ended: &Ended) -> Vec<String> {
 
 /// Prints the summary for programs. Returns `exit`, or an error where it could not be printed.
 fn print_json(args: &RunArgs, ended: &Ended, exit: Exit) -> Exit {
-    let Ended {
-        report,
-        setup,
-        queue,
-    } = ended;
+    let (report, setup, queue) = (&ended.report, &ended.setup, &ended.queue);
     let mut value = serde_json::json!({
         "summary": report.summary,
         "stopped": report.stop.as_ref().map(ToString::to_string),
