@@ -1,4 +1,4 @@
-//! Providers: which can be used here and now, and local servers.
+//! Providers: which can be used here and now.
 //!
 //! [`LlmConfig`](crate::LlmConfig) names a provider and makes its [`Client`](crate::Client).
 //!
@@ -6,7 +6,6 @@
 //! |---|---|
 //! | see which providers are usable, and what the others lack | [`survey`], [`inspect`], [`ProviderStatus`] |
 //! | see which API keys are set | [`api_keys_set`] |
-//! | find servers on this machine | [`LocalServer`], in [`ProviderStatus::servers`] |
 //! | send your own headers | [`CallHeader`], by [`LlmConfig::header`](crate::LlmConfig::header) |
 //! | show an address without its credentials | [`redacted_url`] |
 //! | see what a model costs at a tier on a day, from which source | [`ModelPrices`], [`PriceEntry`], [`Price`], [`Day`], by [`Prices`](crate::Prices) |
@@ -18,5 +17,4 @@ pub use crate::llm::price_table::{Price, PriceEntry};
 pub use crate::llm::prices::ModelPrices;
 pub use crate::llm::providers::extract::EXTRACT_CHARS;
 pub use crate::llm::providers::headers::CallHeader;
-pub use crate::llm::providers::local::LocalServer;
 pub use crate::llm::providers::survey::{ProviderStatus, api_keys_set, inspect, survey};

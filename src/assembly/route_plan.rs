@@ -112,7 +112,7 @@ impl CallSettings {
     /// Calls in flight at a provider.
     pub(super) fn concurrency(&self, status: &ProviderStatus, caller: Caller) -> Concurrency {
         let start = status.default_concurrency;
-        let by_itself = caller == Caller::Run && !status.reports_slots();
+        let by_itself = caller == Caller::Run;
         match self.calls {
             Some(calls) => Concurrency::Fixed(calls),
             None if status.provider != "extract" && (self.finds_calls || by_itself) => {
@@ -151,8 +151,8 @@ impl CallSettings {
         self.rpm.is_some() || self.tpm.is_some()
     }
 
-    /// A later step of a route with `calls` in flight. It is called only for its own model, and a server with slots
-    /// gets no more calls than it has slots.
+    /// A later step of a route with `calls` in flight. It is called only for its own model, and a local server
+    /// gets one call at once.
     pub(super) fn fallback(
         &self,
         status: &ProviderStatus,

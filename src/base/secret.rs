@@ -160,11 +160,6 @@ pub(crate) fn secrets_in(url: &str) -> Vec<Secret> {
     secrets.chain([Secret::new(both)]).collect()
 }
 
-/// A URL that may contain credentials.
-#[derive(Clone, derive_more::Debug)]
-#[debug("{}", redacted_url(_0))]
-pub(crate) struct Address(pub String);
-
 #[cfg(test)]
 mod tests {
     use super::*;

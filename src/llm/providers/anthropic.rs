@@ -17,10 +17,10 @@ use crate::llm::response::Response;
 
 use super::answer::{Answer, name_calls, reasoning, tool_call, unlike};
 use super::anthropic_schema;
-use super::content::{self, Call, CallResult, Choice, Function, JSON_MODE, Part, invalid};
+use super::content::{self, Call, CallResult, Choice, JSON_MODE, Part, invalid};
 use super::errors::failure_inside;
 use super::fields::{self, Counts, Raw, field};
-use super::further::{cache_control, call_id, without_tools};
+use super::further::{cache_control, without_tools};
 use super::native;
 use super::rules::word;
 use super::vendor::Vendor;
@@ -34,7 +34,7 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
     if let Some(body) = native::body(vendor, request, model)? {
         return Ok(body);
     }
-    let (mut system, messages) = conversation(vendor, request)?;
+    let (mut system, messages) = conversation(request)?;
     let params = &request.params;
     let mut further = without_tools(request);
     // Thinking counts towards the limit, which must leave room for an answer.
@@ -85,14 +85,14 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
 }
 
 /// The system text and the turns of a request.
-fn conversation(vendor: &Vendor, request: &Request) -> Result<(System, Vec<Value>), Error> {
+fn conversation(request: &Request) -> Result<(System, Vec<Value>), Error> {
     let mut system = System::default();
     let mut messages = Vec::new();
     for (role, text, extra) in request.rendered() {
         match role {
             "system" | "developer" => system.add(text),
             "user" | "assistant" => {
-                messages.push(json!({"role": role, "content": turn(vendor, text, extra)?}));
+                messages.push(json!({"role": role, "content": turn(text, extra)?}));
             }
             "tool" => {
                 let (id, result) = content::result(text, extra)?;
@@ -100,9 +100,9 @@ fn conversation(vendor: &Vendor, request: &Request) -> Result<(System, Vec<Value
                     CallResult::Text(text) => text.into(),
                     CallResult::Parts(parts) => blocks(parts)?,
                 };
-                let id = call_id(vendor, id);
                 let block = json!({"type": "tool_result", "tool_use_id": id, "content": result});
-                answered(&mut messages, block);
+                let is_result = |block: &Value| block["type"] == "tool_result";
+                content::add_result(&mut messages, "content", is_result, block);
             }
             other => {
                 return Err(invalid(format!(
@@ -120,11 +120,7 @@ fn conversation(vendor: &Vendor, request: &Request) -> Result<(System, Vec<Value
 }
 
 /// The content of a turn: the thinking blocks that it began with, its text, and its tool calls.
-fn turn(
-    vendor: &Vendor,
-    text: Text<'_>,
-    extra: Option<&Map<String, Value>>,
-) -> Result<Value, Error> {
+fn turn(text: Text<'_>, extra: Option<&Map<String, Value>>) -> Result<Value, Error> {
     let own = |block: &&Value| {
         let kind = block.get("type").and_then(Value::as_str);
         matches!(kind, Some("thinking" | "redacted_thinking"))
@@ -150,33 +146,21 @@ fn turn(
             arguments,
             ..
         } = Call::read(call)?;
-        let id = call_id(vendor, id);
         content.push(json!({"type": "tool_use", "id": id, "name": name, "input": arguments}));
     }
     Ok(content.into())
 }
 
-/// Adds the result of a call. All results of one turn are in one message.
-fn answered(messages: &mut Vec<Value>, block: Value) {
-    let last = messages
-        .last_mut()
-        .and_then(|last| last["content"].as_array_mut());
-    match last {
-        Some(content) if content.iter().all(|other| other["type"] == "tool_result") => {
-            content.push(block);
-        }
-        _ => messages.push(json!({"role": "user", "content": [block]})),
-    }
-}
-
 /// The tools, and the choice among them.
 fn tools(request: &Request) -> (Option<Value>, Option<Value>) {
-    let tools = content::tools(request);
-    if tools.is_empty() {
+    let (functions, own) = content::tools(request);
+    if functions.is_empty() && own.is_empty() {
         return (None, None);
     }
-    let functions = tools.functions.iter().map(tool);
-    let all = tools.own.iter().map(|own| (*own).clone()).chain(functions);
+    let all = own
+        .into_iter()
+        .cloned()
+        .chain(functions.into_iter().map(tool));
     let one = content::one_at_a_time(request);
     let mut choice = match content::choice(request) {
         None if !one => return (Some(all.collect()), None),
@@ -193,18 +177,19 @@ fn tools(request: &Request) -> (Option<Value>, Option<Value>) {
 }
 
 /// A function in Anthropic's format. It is strict only if its schema is supported.
-fn tool(function: &Function<'_>) -> Value {
-    let strict = function.parameters.filter(|_| function.strict);
+fn tool(function: &Value) -> Value {
+    let parameters = function.get("parameters").filter(|p| p.is_object());
+    let strict = parameters.filter(|_| function["strict"] == true);
     let strict = strict.and_then(anthropic_schema::anthropic);
     let is_strict = strict.is_some();
-    let mut schema = strict.or_else(|| function.parameters.cloned());
+    let mut schema = strict.or_else(|| parameters.cloned());
     let schema = schema.get_or_insert_with(|| json!({"properties": {}}));
     content::object(schema)
         .entry("type")
         .or_insert_with(|| "object".into());
-    let mut own = json!({"name": function.name, "input_schema": schema});
-    if let Some(description) = function.description {
-        own["description"] = description.into();
+    let mut own = json!({"name": function["name"], "input_schema": schema});
+    if function["description"].is_string() {
+        own["description"] = function["description"].clone();
     }
     if is_strict {
         own["strict"] = true.into();
@@ -242,24 +227,22 @@ impl System {
 
     /// The text; with a mark, as blocks, the last of which has it.
     fn value(mut self, mark: Option<Value>) -> Option<Value> {
-        if self.blocks.is_empty() {
-            return None;
+        if !self.in_blocks {
+            let texts = self
+                .blocks
+                .iter()
+                .filter_map(|block| block["text"].as_str());
+            let text = texts.collect::<Vec<_>>().join("\n\n");
+            if mark.is_none() {
+                return (!self.blocks.is_empty()).then(|| text.into());
+            }
+            self.blocks.truncate(1);
+            self.blocks.first_mut()?["text"] = text.into();
         }
-        if let (true, Some(mark), Some(last)) = (self.in_blocks, &mark, self.blocks.last_mut()) {
-            last["cache_control"] = mark.clone();
+        if let Some(mark) = mark {
+            self.blocks.last_mut()?["cache_control"] = mark;
         }
-        if self.in_blocks {
-            return Some(self.blocks.into());
-        }
-        let texts = self
-            .blocks
-            .iter()
-            .filter_map(|block| block["text"].as_str());
-        let text = texts.collect::<Vec<_>>().join("\n\n");
-        Some(match mark {
-            Some(mark) => json!([{"type": "text", "text": text, "cache_control": mark}]),
-            None => text.into(),
-        })
+        (!self.blocks.is_empty()).then(|| self.blocks.into())
     }
 }
 

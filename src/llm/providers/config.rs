@@ -226,8 +226,8 @@ impl LlmConfig {
         let batches = vendor.batch_api()?;
         let access = self.access(vendor, env)?;
         let model = ModelChoice::new(self.model.clone(), self.only_model);
-        let api = BatchApi::new(vendor, batches, access, model, transport)?;
-        Ok(api.idle_timeout(self.transfer_idle))
+        let idle = self.transfer_idle;
+        BatchApi::new(vendor, batches, access, model, transport, idle)
     }
 
     /// The address, headers and secrets of calls.

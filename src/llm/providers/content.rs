@@ -6,7 +6,6 @@ use serde_json::{Map, Value, json};
 use crate::base::{Error, ErrorKind};
 use crate::llm::request::{Request, Text};
 
-use super::further::call_id;
 use super::vendor::{SentReasoning, Vendor};
 
 /// A message that asks for JSON. Some dialects have no field for it, and some providers require that a message also
@@ -155,14 +154,6 @@ impl<'c> Call<'c> {
         let wrong = |what: &str| invalid(format!("a tool call in the conversation has no {what}"));
         let text = |pointer: &str| call.pointer(pointer).and_then(Value::as_str);
         let name = |pointers: &[&str]| pointers.iter().find_map(|pointer| text(pointer));
-        if let Some(input) = call.pointer("/custom/input") {
-            return Ok(Self {
-                id: text("/id").unwrap_or_default(),
-                name: text("/custom/name").ok_or_else(|| wrong("custom.name"))?,
-                arguments: json!({ "input": input }),
-                signature: None,
-            });
-        }
         let given = call.pointer("/function/arguments");
         let arguments = match given.or_else(|| call.get("arguments")) {
             Some(Value::String(text)) if text.trim().is_empty() => json!({}),
@@ -189,48 +180,29 @@ fn signature(call: &Value) -> Option<&str> {
 }
 
 /// The calls of a message in OpenAI's format, also if they are in the format of a result line.
-pub(super) fn in_openais_shape(vendor: &Vendor, calls: &Value, request: &Request) -> Value {
+pub(super) fn in_openais_shape(vendor: &Vendor, calls: &Value) -> Value {
     let Some(list) = calls.as_array() else {
         return calls.clone();
     };
     let said = list.iter().map(|call| {
         let is_in_shape = call.get("function").is_some() || call.get("custom").is_some();
-        let mut said = if is_in_shape || call.get("name").is_none() {
-            call.clone()
-        } else {
-            said_to_openai(call, request, vendor.reasoning == SentReasoning::Signed)
+        let Some(name) = call.get("name").filter(|_| !is_in_shape) else {
+            return call.clone();
         };
-        if let Some(id) = call.get("id").and_then(Value::as_str) {
-            said["id"] = call_id(vendor, id).into();
+        let arguments = match call.get("arguments") {
+            Some(Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => "{}".to_owned(),
+        };
+        let mut said = json!({"id": call.get("id"), "type": "function",
+            "function": {"name": name, "arguments": arguments}});
+        let is_signed = vendor.reasoning == SentReasoning::Signed;
+        if let Some(signature) = signature(call).filter(|_| is_signed) {
+            said["extra_content"] = json!({"google": {"thought_signature": signature}});
         }
         said
     });
     said.collect()
-}
-
-fn said_to_openai(call: &Value, request: &Request, signed: bool) -> Value {
-    let name = call.get("name");
-    let arguments = match call.get("arguments") {
-        Some(Value::String(text)) => text.clone(),
-        Some(other) => other.to_string(),
-        None => "{}".to_owned(),
-    };
-    if is_custom(request, name) {
-        return json!({"id": call.get("id"), "type": "custom",
-            "custom": {"name": name, "input": arguments}});
-    }
-    let mut said = json!({"id": call.get("id"), "type": "function",
-        "function": {"name": name, "arguments": arguments}});
-    if let Some(signature) = signature(call).filter(|_| signed) {
-        said["extra_content"] = json!({"google": {"thought_signature": signature}});
-    }
-    said
-}
-
-fn is_custom(request: &Request, name: Option<&Value>) -> bool {
-    let tools = request.extra.get("tools").and_then(Value::as_array);
-    let mut tools = tools.into_iter().flatten();
-    tools.any(|tool| name.is_some() && tool.pointer("/custom/name") == name)
 }
 
 /// The id of a call, and its result.
@@ -252,6 +224,21 @@ pub(super) fn result<'m>(
     Ok((id, result))
 }
 
+/// Adds the result of a call to the messages. All results of one turn are in one message, in this field.
+pub(super) fn add_result(
+    messages: &mut Vec<Value>,
+    field: &str,
+    is_result: fn(&Value) -> bool,
+    result: Value,
+) {
+    let last = messages.last_mut();
+    let last = last.and_then(|last| last.get_mut(field)?.as_array_mut());
+    match last {
+        Some(results) if results.iter().all(is_result) => results.push(result),
+        _ => messages.push(json!({"role": "user", field: [result]})),
+    }
+}
+
 /// The result of a call.
 pub(super) enum CallResult<'m> {
     Text(String),
@@ -259,55 +246,17 @@ pub(super) enum CallResult<'m> {
     Parts(Text<'m>),
 }
 
-/// A function that may be called.
-pub(super) struct Function<'t> {
-    pub name: &'t str,
-    pub description: Option<&'t str>,
-    pub parameters: Option<&'t Value>,
-    /// Whether the arguments must conform strictly to the schema of the parameters.
-    pub strict: bool,
-}
-
-/// The tools that may be called.
-#[derive(Default)]
-pub(super) struct Tools<'t> {
-    pub functions: Vec<Function<'t>>,
-    /// Tools that are not in OpenAI's format.
-    pub own: Vec<&'t Value>,
-}
-
-impl Tools<'_> {
-    pub(super) fn is_empty(&self) -> bool {
-        self.functions.is_empty() && self.own.is_empty()
-    }
-}
-
-/// The tools of a request. What is not a function in OpenAI's format is in that of the provider.
-pub(super) fn tools(request: &Request) -> Tools<'_> {
-    let mut all = Tools::default();
+/// The tools of a request: functions in OpenAI's format, and what is in the format of the provider.
+pub(super) fn tools(request: &Request) -> (Vec<&Value>, Vec<&Value>) {
     let tools = match request.extra.get("tools") {
         None | Some(Value::Null) => &[],
         Some(Value::Array(tools)) => &tools[..],
         Some(other) => std::slice::from_ref(other),
     };
-    for tool in tools {
-        match function(tool) {
-            Some(function) => all.functions.push(function),
-            None => all.own.push(tool),
-        }
-    }
-    all
-}
-
-fn function(tool: &Value) -> Option<Function<'_>> {
-    let function = tool.get("function")?;
-    let text = |field| function.get(field).and_then(Value::as_str);
-    Some(Function {
-        name: text("name")?,
-        description: text("description"),
-        parameters: function.get("parameters").filter(|p| p.is_object()),
-        strict: function.get("strict") == Some(&Value::Bool(true)),
-    })
+    let is_function = |tool: &&Value| tool.pointer("/function/name").is_some_and(Value::is_string);
+    let (functions, own): (Vec<_>, Vec<_>) = tools.iter().partition(is_function);
+    let functions = functions.into_iter().map(|tool| &tool["function"]);
+    (functions.collect(), own)
 }
 
 /// Which tool the model must call.

@@ -162,6 +162,15 @@ pub(super) fn count(json: &str) -> Option<u64> {
 
 const WARNING: &str = "the reply is not valid UTF-8: wrong bytes are replaced by \u{fffd}";
 
+/// A whole number, also one in quotes.
+pub(super) fn whole(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    }
+}
+
 /// Reads JSON strictly, and where that fails, without its bytes that are not valid UTF-8; then with a warning. The answer in
 /// it was paid for.
 ///

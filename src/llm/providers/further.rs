@@ -9,9 +9,7 @@
 use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
-use sha2::{Digest, Sha256};
 
-use crate::base::json_text::hex;
 use crate::llm::params::CacheLifetime;
 use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
@@ -62,24 +60,6 @@ pub(super) fn of_turn(extra: &Map<String, Value>) -> impl Iterator<Item = (&Stri
         let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
         !empty && !matches!(field.as_str(), "role" | "content")
     })
-}
-
-/// The id of a tool call, which another provider may have made. One that the vendor rejects is replaced, always by the
-/// same one.
-pub(super) fn call_id<'i>(vendor: &Vendor, id: &'i str) -> Cow<'i, str> {
-    let mut bytes = id.bytes();
-    let is_accepted = if vendor.short_call_ids {
-        id.len() == 9 && bytes.all(|byte| byte.is_ascii_alphanumeric())
-    } else if vendor.dialect == Dialect::Anthropic {
-        !id.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
-    } else {
-        true
-    };
-    if is_accepted {
-        Cow::Borrowed(id)
-    } else {
-        Cow::Owned(hex(&Sha256::digest(id))[..9].to_owned())
-    }
 }
 
 /// What a provider gets of a request that was made for `first`: without the further fields if its wire format is

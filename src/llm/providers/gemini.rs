@@ -8,7 +8,6 @@
 use std::collections::HashMap;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 use crate::base::{Error, ErrorKind, Paid, Sent, Usage};
@@ -50,7 +49,7 @@ pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result
     if let Some(body) = native::body(vendor, request, model)? {
         return Ok(body);
     }
-    let Conversation { system, contents } = conversation(request, model)?;
+    let (system, contents) = conversation(request, model)?;
     if contents.is_empty() {
         return Err(invalid(
             "gemini needs a message in addition to the system text".to_owned(),
@@ -76,14 +75,8 @@ pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result
     Ok(body)
 }
 
-/// The messages of a request in Gemini's format.
-struct Conversation {
-    /// The parts of the system text.
-    system: Vec<Value>,
-    contents: Vec<Value>,
-}
-
-fn conversation(request: &Request, model: &str) -> Result<Conversation, Error> {
+/// The parts of the system text, and the messages of a request in Gemini's format.
+fn conversation(request: &Request, model: &str) -> Result<(Vec<Value>, Vec<Value>), Error> {
     let mut system = Vec::new();
     let mut contents = Vec::new();
     let mut called: HashMap<&str, Called<'_>> = HashMap::new();
@@ -110,7 +103,9 @@ fn conversation(request: &Request, model: &str) -> Result<Conversation, Error> {
                                message of the user";
                     return Err(invalid(why.to_owned()));
                 };
-                answered(&mut contents, call.response(id, &result));
+                let is_result = |part: &Value| part.get("functionResponse").is_some();
+                let response = call.response(id, &result);
+                content::add_result(&mut contents, "parts", is_result, response);
                 continue;
             }
             other => {
@@ -136,7 +131,7 @@ fn conversation(request: &Request, model: &str) -> Result<Conversation, Error> {
         }
         contents.push(json!({"role": role, "parts": parts}));
     }
-    Ok(Conversation { system, contents })
+    Ok((system, contents))
 }
 
 /// The signature that Google documents for calls that another model made. From Gemini 3 on, calls without a signature
@@ -181,39 +176,22 @@ impl Called<'_> {
     }
 }
 
-/// Adds the result of a call. All results of one turn are in one message.
-fn answered(contents: &mut Vec<Value>, part: Value) {
-    let last = contents
-        .last_mut()
-        .and_then(|last| last["parts"].as_array_mut());
-    match last {
-        Some(parts)
-            if parts
-                .iter()
-                .all(|part| part.get("functionResponse").is_some()) =>
-        {
-            parts.push(part);
-        }
-        _ => contents.push(json!({"role": "user", "parts": [part]})),
-    }
-}
-
 /// The tools in Gemini's format, and the choice among them unless the request has it in Gemini's format already. In
 /// this format strictness applies to all tools together.
 fn tools(request: &Request, fields: &mut Map<String, Value>, has_choice: bool) {
-    let tools = content::tools(request);
-    let declared = tools.functions.iter().map(|function| {
-        let mut own = json!({"name": function.name});
-        if let Some(description) = function.description {
-            own["description"] = description.into();
+    let (functions, own) = content::tools(request);
+    let declared = functions.iter().map(|function| {
+        let mut own = json!({"name": function["name"]});
+        if function["description"].is_string() {
+            own["description"] = function["description"].clone();
         }
-        if let Some(parameters) = function.parameters {
-            own["parametersJsonSchema"] = parameters.clone();
+        if function["parameters"].is_object() {
+            own["parametersJsonSchema"] = function["parameters"].clone();
         }
         own
     });
     let declared: Vec<Value> = declared.collect();
-    let mut all: Vec<Value> = tools.own.into_iter().cloned().collect();
+    let mut all: Vec<Value> = own.into_iter().cloned().collect();
     if !declared.is_empty() {
         all.push(json!({"functionDeclarations": declared}));
     }
@@ -221,7 +199,7 @@ fn tools(request: &Request, fields: &mut Map<String, Value>, has_choice: bool) {
         return;
     }
     fields.insert("tools".to_owned(), all.into());
-    let strict = tools.functions.iter().any(|function| function.strict);
+    let strict = functions.iter().any(|function| function["strict"] == true);
     let choice = match content::choice(request) {
         _ if has_choice => return,
         None | Some(Choice::Auto) if strict => json!({"mode": "VALIDATED"}),
@@ -345,13 +323,14 @@ impl Candidate<'_> {
     }
 
     fn logprobs(&self) -> Option<RawJson> {
-        let each = self.logprobs_result.map(RawValue::get);
-        let average = self.avg_logprobs.map(RawValue::get);
-        let fields = [("avgLogprobs", average), ("logprobsResult", each)];
+        let fields = [
+            ("avgLogprobs", self.avg_logprobs),
+            ("logprobsResult", self.logprobs_result),
+        ];
         let told = fields
             .into_iter()
-            .filter_map(|(name, json)| Some((name, json?)));
-        let told: Vec<_> = told
+            .filter_map(|(name, json)| Some((name, json?.get())));
+        let told: Vec<String> = told
             .map(|(name, json)| format!("\"{name}\":{json}"))
             .collect();
         (!told.is_empty()).then(|| RawJson::new(&format!("{{{}}}", told.join(","))))

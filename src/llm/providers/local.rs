@@ -3,10 +3,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Serialize;
 use serde_json::Value;
 
-use crate::base::secret::{Address, redacted_url};
 use crate::base::{Context, Error, ErrorKind};
 use crate::llm::transport::{HttpReply, HttpRequest, HttpTransport, ReplyShare, Transport};
 
@@ -24,77 +22,21 @@ pub(super) const USUAL_ADDRESSES: [&str; 3] = [
 pub(super) const BRIEF: Duration = Duration::from_millis(900);
 /// How long a server that the user named is waited for: one that is busy may reply late.
 pub(super) const PATIENT: Duration = Duration::from_secs(5);
-/// A local server that was found.
-#[derive(Debug, Clone, Serialize)]
-#[non_exhaustive]
-pub struct LocalServer {
-    /// Its address, without credentials.
-    pub base_url: String,
-    /// The models it lists, in its order.
-    pub models: Vec<String>,
-    /// The number of calls that it answers at once, if it reports that (llama.cpp).
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub slots: Option<usize>,
-    #[serde(skip)]
-    pub(super) address: Address,
-}
-
-impl LocalServer {
-    /// A short description of the server.
-    pub fn description(&self) -> String {
-        let does = match &self.models[..] {
-            [] => "answers, but lists no model".to_owned(),
-            [one] => format!("serves {one}"),
-            [first, others @ ..] => format!("serves {first} and {} more", others.len()),
-        };
-        match self.slots {
-            Some(1) => format!("{does}, 1 slot"),
-            Some(slots) => format!("{does}, {slots} slots"),
-            None => does,
-        }
-    }
-}
 
 /// The headers of the requests.
 pub(super) type Headers = Vec<(Cow<'static, str>, String)>;
 
-/// The server at this address, with the models that it lists.
-pub(super) fn server(
+/// The models that the server at this address lists, in its order.
+///
+/// # Errors
+/// If there is no server, or it lists none.
+pub(super) fn models(
     address: &str,
     headers: &Headers,
     timeout: Duration,
-) -> Result<LocalServer, Error> {
-    let reply = get(address, "/models", headers, timeout)?;
-    let models = listed(&reply)?;
-    Ok(LocalServer {
-        base_url: redacted_url(address),
-        models,
-        slots: slots(address, headers),
-        address: Address(address.to_owned()),
-    })
-}
-
-/// The maximum number of slots; a higher reported number is ignored.
-const MOST_SLOTS: u64 = 1024;
-
-/// The number of calls that a server answers at once. llama.cpp reports it; others do not know the address.
-pub(super) fn slots(address: &str, headers: &Headers) -> Option<usize> {
-    let root = address.strip_suffix("/v1").unwrap_or(address);
-    let reply = get(root, "/props", headers, BRIEF).ok()?;
-    let props: Value = serde_json::from_slice(&reply.body).ok()?;
-    let slots = props.get("total_slots")?.as_u64()?;
-    let is_usable = reply.status == 200 && (1..=MOST_SLOTS).contains(&slots);
-    is_usable.then_some(usize::try_from(slots).ok()?)
-}
-
-fn get(
-    address: &str,
-    path: &str,
-    headers: &Headers,
-    timeout: Duration,
-) -> Result<HttpReply, Error> {
+) -> Result<Vec<String>, Error> {
     let request = HttpRequest {
-        url: &format!("{address}{path}"),
+        url: &format!("{address}/models"),
         headers,
         body: None,
         timeout,
@@ -102,7 +44,7 @@ fn get(
         memory: &ReplyShare::of_process(MAX_REPLIES),
     };
     let transport = HttpTransport::new(address, 1, timeout);
-    transport.send(&request, &Context::new())
+    listed(&transport.send(&request, &Context::new())?)
 }
 
 /// The names in a list of models.

@@ -6,7 +6,7 @@ use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::native::{Native, NativeFormat};
 use crate::llm::request::{Message, Request, Role};
 
-use super::vendor::{Dialect, Vendor};
+use super::vendor::Vendor;
 
 impl Request {
     /// A request in the format of one provider's API: the body of a call, or of a line of a batch. This provider gets
@@ -91,13 +91,6 @@ fn texts(content: &Value) -> String {
     texts.join("\n\n")
 }
 
-fn takes(vendor: &Vendor, format: NativeFormat) -> bool {
-    match format {
-        NativeFormat::AnthropicMessages => vendor.dialect == Dialect::Anthropic,
-        NativeFormat::GeminiContent => vendor.dialect == Dialect::Gemini,
-    }
-}
-
 /// The body of a request in the format of its provider, with the name of the model; `None` if the request is in the common format.
 ///
 /// # Errors
@@ -110,11 +103,9 @@ pub(super) fn body(
     let Some(native) = request.native.as_deref() else {
         return Ok(None);
     };
-    if !takes(vendor, native.format()) {
-        let why = refusal(vendor, native.format());
-        return Err(
-            Error::new(ErrorKind::Invalid, format!("{why}; nothing was sent")).with_sent(Sent::No),
-        );
+    if let Some(why) = refused(native.format(), vendor.name) {
+        let why = format!("{why}; nothing was sent");
+        return Err(Error::new(ErrorKind::Invalid, why).with_sent(Sent::No));
     }
     let mut body = native.body().clone();
     // Gemini's model stands in the address.
@@ -126,16 +117,11 @@ pub(super) fn body(
 
 /// Why a provider does not get a body of this format, if it does not. Clients of users get all.
 pub(crate) fn refused(format: NativeFormat, provider: &str) -> Option<String> {
-    let vendor = Vendor::named(provider)?;
-    (!takes(vendor, format)).then(|| refusal(vendor, format))
-}
-
-fn refusal(vendor: &Vendor, format: NativeFormat) -> String {
     let own = format.provider();
-    format!(
-        "a line in the format of {own}'s API goes only to {own}, and not to {}",
-        vendor.name
-    )
+    let is_of_user = Vendor::named(provider).is_none();
+    (!is_of_user && provider != own).then(|| {
+        format!("a line in the format of {own}'s API goes only to {own}, and not to {provider}")
+    })
 }
 
 #[cfg(test)]

@@ -9,12 +9,11 @@ use serde_json::{Value, json};
 
 use crate::base::{Error, ErrorKind, Paid, Usage, Usd};
 use crate::llm::nested_json::shallow;
-use crate::llm::reply_details::{RawJson, ReplyDetails, ToolCall};
+use crate::llm::reply_details::{RawJson, ToolCall};
 use crate::llm::response::Response;
 
 use super::answer::{
-    Answer, End, Holds, beginning, end, interrupted, name_calls, reasoning, telling, tool_call,
-    unlike,
+    Answer, End, beginning, end, interrupted, name_calls, reasoning, telling, tool_call, unlike,
 };
 use super::errors::failure_inside;
 use super::fields::{self, Counts, Raw, field, list, word};
@@ -84,19 +83,9 @@ struct Message<'b> {
     annotations: Raw<'b>,
 }
 
-/// What a message says, apart.
-#[derive(Default)]
-struct Said {
-    text: String,
-    refusal: Option<String>,
-    /// It holds neither text nor media nor the call of a tool.
-    is_silent: bool,
-    details: ReplyDetails,
-    holds: Holds,
-}
-
 impl Message<'_> {
-    fn said(self) -> serde_json::Result<Said> {
+    /// What the message says, and whether it holds neither text nor media nor the call of a tool.
+    fn said(self) -> serde_json::Result<(Answer, bool)> {
         let (content, audio) = (field(self.content)?, field(self.audio)?);
         let (calls, older) = (field(self.tool_calls)?, field(self.function_call)?);
         let images = list(self.images);
@@ -109,10 +98,8 @@ impl Message<'_> {
             .into_iter()
             .flatten()
             .all(is_empty);
-        let mut said = Said {
-            is_silent: says_nothing && images.is_empty(),
-            ..Said::default()
-        };
+        let is_silent = says_nothing && images.is_empty();
+        let mut said = Answer::default();
         let behind = field(self.provider_specific_fields)?;
         let behind = behind.as_ref().and_then(|fields| fields.get("refusal"));
         let refusals = [word(self.refusal)?, value_word(behind)];
@@ -125,7 +112,7 @@ impl Message<'_> {
         let older = older.map(|call| json!({ "function": call }));
         let calls = calls.into_iter().chain(older).filter(Value::is_object);
         said.details.tool_calls = calls.map(call).collect();
-        let mut thoughts = said.content(content);
+        let mut thoughts = read_content(&mut said, content);
         if let Some(Value::Object(mut audio)) = audio {
             said.holds.media("audio");
             // What is said in sound is written nowhere else.
@@ -160,41 +147,39 @@ impl Message<'_> {
             said.holds.part("thoughts");
         }
         said.details.citations.extend(list(self.annotations));
-        Ok(said)
+        Ok((said, is_silent))
     }
 }
 
-impl Said {
-    /// Takes a content apart: a string, or a list of parts. Returns the thoughts in it, which Mistral
-    /// puts there.
-    fn content(&mut self, content: Option<Value>) -> String {
-        let parts = match content {
-            Some(Value::String(text)) => {
-                self.text = text;
-                return String::new();
-            }
-            Some(Value::Array(parts)) => parts,
-            _ => return String::new(),
-        };
-        let mut thoughts = String::new();
-        for part in parts {
-            match part.get("type").and_then(Value::as_str) {
-                Some("text") => {
-                    self.text += part.get("text").and_then(Value::as_str).unwrap_or_default();
-                }
-                Some("thinking") => match part.get("thinking") {
-                    Some(Value::String(text)) => thoughts += text,
-                    Some(Value::Array(parts)) => {
-                        thoughts.extend(parts.iter().filter_map(|part| part.get("text")?.as_str()))
-                    }
-                    _ => {}
-                },
-                Some("reference") => self.details.citations.push(shallow(part)),
-                _ => self.holds.block(&part),
-            }
+/// Takes a content apart: a string, or a list of parts. Returns the thoughts in it, which Mistral
+/// puts there.
+fn read_content(said: &mut Answer, content: Option<Value>) -> String {
+    let parts = match content {
+        Some(Value::String(text)) => {
+            said.text = text;
+            return String::new();
         }
-        thoughts
+        Some(Value::Array(parts)) => parts,
+        _ => return String::new(),
+    };
+    let mut thoughts = String::new();
+    for part in parts {
+        match part.get("type").and_then(Value::as_str) {
+            Some("text") => {
+                said.text += part.get("text").and_then(Value::as_str).unwrap_or_default();
+            }
+            Some("thinking") => match part.get("thinking") {
+                Some(Value::String(text)) => thoughts += text,
+                Some(Value::Array(parts)) => {
+                    thoughts.extend(parts.iter().filter_map(|part| part.get("text")?.as_str()))
+                }
+                _ => {}
+            },
+            Some("reference") => said.details.citations.push(shallow(part)),
+            _ => said.holds.block(&part),
+        }
     }
+    thoughts
 }
 
 /// A call as the message has it.
@@ -241,13 +226,13 @@ pub(super) fn read(
             None => unlike("it has no choices", body).with_paid(paid),
         }));
     };
-    let said = choice.message.take().unwrap_or_default().said()?;
-    let finish = choice.finish(said.is_silent)?;
+    let (mut answer, is_silent) = choice.message.take().unwrap_or_default().said()?;
+    let finish = choice.finish(is_silent)?;
     if end(&finish) == Some(End::Interrupted)
         && let Some(error) = field(choice.error)?.filter(Value::is_object)
     {
         let error = failure_inside(vendor, &error, body).with_raw(&beginning(body));
-        let begun = !said.is_silent || usage.is_some_and(|usage| usage.output_tokens > 0);
+        let begun = !is_silent || usage.is_some_and(|usage| usage.output_tokens > 0);
         let error = if error.kind() == ErrorKind::RateLimited && begun {
             // What was refused is asked again and again, but this was carried out and is paid for.
             interrupted(error.message().to_owned(), body).with_retry_after(error.retry_after())
@@ -256,22 +241,14 @@ pub(super) fn read(
         };
         return Ok(Err(error.with_paid(paid)));
     }
-    let mut details = said.details;
+    let details = &mut answer.details;
     name_calls(&mut details.tool_calls, reply.id);
     details.citations.extend(list(reply.citations));
     details.logprobs = choice.logprobs.map(RawJson::of);
     details.service_tier = Some(word(reply.service_tier)?).filter(|tier| !tier.is_empty());
-    let answer = Answer {
-        text: said.text,
-        finish,
-        refusal: said.refusal,
-        category: None,
-        model: Some(word(reply.model)?),
-        usage,
-        cost_usd,
-        details,
-        holds: said.holds,
-    };
+    answer.finish = finish;
+    answer.model = Some(word(reply.model)?);
+    (answer.usage, answer.cost_usd) = (usage, cost_usd);
     Ok(answer.conclude(vendor.name, body, unchecked))
 }
 

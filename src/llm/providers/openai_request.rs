@@ -10,7 +10,7 @@ use crate::llm::params::ResponseFormat;
 use crate::llm::request::{Request, Text};
 
 use super::content::{self, JSON_MODE, Part};
-use super::further::{cache_key, call_id, further, of_turn};
+use super::further::{cache_key, further, of_turn};
 use super::native;
 use super::vendor::{CapField, SentReasoning, Vendor};
 
@@ -118,7 +118,7 @@ fn messages(vendor: &Vendor, request: &Request, out: &mut Vec<u8>) -> serde_json
             Text::Value(value) => serde_json::to_writer(&mut *out, value)?,
         }
         if let Some(fields) = fields {
-            turn_fields(vendor, request, fields, out)?;
+            turn_fields(vendor, fields, out)?;
         }
         out.push(b'}');
     }
@@ -174,20 +174,14 @@ fn with_instruction(system: Option<Text<'_>>, said: &str) -> Value {
 /// The further fields of a message.
 fn turn_fields(
     vendor: &Vendor,
-    request: &Request,
     fields: &Map<String, Value>,
     out: &mut Vec<u8>,
 ) -> serde_json::Result<()> {
     for (name, value) in of_turn(fields) {
         match (name.as_str(), value) {
             ("tool_calls", calls) => {
-                field(
-                    out,
-                    name,
-                    &content::in_openais_shape(vendor, calls, request),
-                )?;
+                field(out, name, &content::in_openais_shape(vendor, calls))?;
             }
-            ("tool_call_id", Value::String(id)) => field(out, name, &call_id(vendor, id))?,
             ("reasoning", Value::Object(_)) => {}
             _ => field(out, name, value)?,
         }

@@ -11,7 +11,7 @@ use crate::llm::transport::is_loopback_url;
 use super::access::{Env, key_from, setting, withheld_headers};
 use super::config::{LlmConfig, known};
 use super::headers::CallHeader;
-use super::local::{self, LocalServer};
+use super::local;
 use super::vendor::{Dialect, VENDORS, Vendor};
 
 /// The status of one provider on this machine.
@@ -31,17 +31,11 @@ pub struct ProviderStatus {
     pub batch_api: bool,
     /// Whether it supports embeddings.
     pub embeddings: bool,
-    /// The number of calls in flight if none is set: what suits the provider, or the slots of a llama.cpp server.
+    /// The number of calls in flight if none is set.
     pub default_concurrency: usize,
-    /// The local servers that replied; a run uses the first one.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub servers: Vec<LocalServer>,
     /// The settings without a model and without a number of calls.
     #[serde(skip)]
     config: LlmConfig,
-    /// Whether the server has reported how many calls it answers at once.
-    #[serde(skip)]
-    reports_slots: bool,
     #[serde(skip)]
     half_configured: bool,
     #[serde(skip)]
@@ -66,11 +60,6 @@ impl ProviderStatus {
     /// If it does not. The error names the providers that do.
     pub fn check_embeddings(&self) -> Result<(), Error> {
         known(self.provider)?.embedding_limits().map(drop)
-    }
-
-    /// Whether the server has reported how many calls it answers at once, so that no other number is looked for.
-    pub(crate) fn reports_slots(&self) -> bool {
-        self.reports_slots
     }
 
     /// The status with this model for requests without a model.
@@ -267,7 +256,7 @@ impl Look<'_> {
     /// costs, only the user knows.
     fn only_model(&self, vendor: &Vendor, address: &str) -> Option<String> {
         let headers = self.sent_with(vendor).ok()?;
-        let mut models = local::server(address, &headers, self.patience).ok()?.models;
+        let mut models = local::models(address, &headers, self.patience).ok()?;
         models.pop().filter(|_| models.is_empty())
     }
 
@@ -284,35 +273,23 @@ impl Look<'_> {
         Ok(headers.chain(key).collect())
     }
 
-    /// The status of a local server whose address and model are set.
-    fn named(&self, vendor: &'static Vendor, url: &str, model: &str) -> ProviderStatus {
-        let address = vendor.normalise(url);
-        let config = self.config(vendor).at(&address);
-        let (verdict, slots) = match self.refused(vendor, &config) {
-            Some(why) => (Err(why), None),
-            None => {
-                let headers = self.sent_with(vendor).unwrap_or_default();
-                let slots = local::slots(&address, &headers);
-                (Ok("address and model named".to_owned()), slots)
-            }
-        };
-        ProviderStatus {
-            base_url: Some(redacted_url(&address)),
-            model: Some(model.to_owned()),
-            reports_slots: slots.is_some(),
-            default_concurrency: slots.unwrap_or(vendor.concurrency),
-            ..status(vendor, config, verdict)
-        }
-    }
-
     fn local(&self, vendor: &'static Vendor, usual: &[&str]) -> ProviderStatus {
         let given = setting(vendor.url_var, self.env);
         let config = self.config(vendor);
         if given.is_none() && !self.given.headers.is_empty() {
             return status(vendor, config, Err(withheld_headers(vendor)));
         }
-        if let (Some(url), Some(model)) = (&given, self.given.model) {
-            return self.named(vendor, url, model);
+        let model = self.given.model.map(str::to_owned);
+        if let (Some(url), Some(_)) = (&given, &model) {
+            let address = vendor.normalise(url);
+            let config = config.at(&address);
+            let refused = self.refused(vendor, &config);
+            let verdict = refused.map_or_else(|| Ok("address and model named".to_owned()), Err);
+            return ProviderStatus {
+                base_url: Some(redacted_url(&address)),
+                model,
+                ..status(vendor, config, verdict)
+            };
         }
         // An unknown server on a usual port must not get the key.
         let asked_with = match &given {
@@ -335,8 +312,8 @@ impl Look<'_> {
         let mut wants_key = false;
         let mut servers = Vec::new();
         for address in &addresses {
-            match local::server(address, &asked_with, self.patience) {
-                Ok(server) => servers.push(server),
+            match local::models(address, &asked_with, self.patience) {
+                Ok(models) => servers.push((address, models)),
                 Err(error) => {
                     wants_key |= error.status() == Some(401);
                     if trouble.is_empty() || error.status().is_some() {
@@ -345,9 +322,10 @@ impl Look<'_> {
                 }
             }
         }
-        let serves = |server: &LocalServer, model| server.models.iter().any(|own| own == model);
-        servers.sort_by_key(|server| self.given.model.is_some_and(|model| !serves(server, model)));
-        let Some(first) = servers.first() else {
+        // One that serves the model, else the first.
+        let serves = |models: &[String]| model.as_ref().is_none_or(|own| models.contains(own));
+        servers.sort_by_key(|(_, models)| !serves(models));
+        let Some((address, models)) = servers.first() else {
             let why = match given {
                 Some(_) => format!("no usable server at {trouble}"),
                 None => format!(
@@ -358,18 +336,18 @@ impl Look<'_> {
             return unusable(given.is_some() || wants_key && self.has_key(vendor), why);
         };
         let config = match given {
-            Some(_) => config.at(&first.address.0),
-            None => config.found_at(&first.address.0),
+            Some(_) => config.at(address),
+            None => config.found_at(address),
         };
-        let model = self.given.model.map(str::to_owned);
-        let found = status(vendor, config, Ok(first.description()));
+        let serves = match &models[..] {
+            [] => "answers, but lists no model".to_owned(),
+            [one] => format!("serves {one}"),
+            [first, others @ ..] => format!("serves {first} and {} more", others.len()),
+        };
         ProviderStatus {
-            base_url: Some(first.base_url.clone()),
-            model: model.or_else(|| first.models.first().cloned()),
-            reports_slots: first.slots.is_some(),
-            default_concurrency: first.slots.unwrap_or(vendor.concurrency),
-            servers,
-            ..found
+            base_url: Some(redacted_url(address)),
+            model: model.or_else(|| models.first().cloned()),
+            ..status(vendor, config, Ok(serves))
         }
     }
 }
@@ -388,9 +366,7 @@ fn status(
         batch_api: vendor.batches.is_some(),
         embeddings: vendor.embeds.is_some(),
         default_concurrency: vendor.concurrency,
-        servers: Vec::new(),
         config,
-        reports_slots: false,
         half_configured: false,
         lacks_model: false,
     }

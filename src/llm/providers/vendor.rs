@@ -108,9 +108,6 @@ pub(crate) struct Vendor {
     /// Whether it supports JSON Schemas; otherwise they are added to the system text.
     #[serde(default = "yes")]
     pub schemas: bool,
-    /// Whether ids of tool calls must have nine letters and digits.
-    #[serde(default)]
-    pub short_call_ids: bool,
     /// Whether it expects documents and sound in Mistral's format.
     #[serde(default)]
     pub own_parts: bool,

@@ -73,12 +73,6 @@ fn table(list: &[ProviderStatus], star: Option<usize>) -> String {
         let mark = if star == Some(i) { "*" } else { " " };
         let model = status.model.as_deref().unwrap_or("-");
         row(mark, model, status.default_concurrency, &why);
-        for other in status.servers.iter().skip(1) {
-            let what = other.description();
-            let model = other.models.first().map_or("-", String::as_str);
-            let why = format!("{what}; --base-url {} takes it", other.base_url);
-            row(" ", model, status.default_concurrency, &why);
-        }
     }
     let mut out = table.lines();
     out.push_str("* default of `batchwright run`\n");

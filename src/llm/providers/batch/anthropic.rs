@@ -16,12 +16,12 @@ use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::providers::access::escaped;
+use crate::llm::providers::fields::whole;
 use crate::llm::providers::rules::word;
 use crate::llm::providers::vendor::Vendor;
 
 use super::files::Search;
-use super::http::{Http, json as body_of, named, served_at};
-use super::reply::{count, text, time};
+use super::http::{Http, json as body_of, named, served_at, text, time};
 use super::{Submission, Wire, status};
 
 const BATCHES: &str = "/messages/batches";
@@ -150,7 +150,7 @@ fn status_of(batch: &Value) -> BatchStatus {
         _ => BatchState::Unknown(ended),
     };
     let total = total(batch);
-    let of = |name| count(&batch["request_counts"][name]).unwrap_or(0);
+    let of = |name| whole(&batch["request_counts"][name]).unwrap_or(0);
     let over = state.is_final();
     // Until the batch has ended, all requests are counted as `processing`.
     let counts = total.filter(|_| over).map(|total| BatchCounts {
@@ -169,7 +169,7 @@ fn total(batch: &Value) -> Option<u64> {
     let counts = batch.get("request_counts")?.as_object()?;
     let counts: Vec<u64> = COUNTED
         .iter()
-        .filter_map(|name| count(counts.get(*name)?))
+        .filter_map(|name| whole(counts.get(*name)?))
         .collect();
     (!counts.is_empty()).then(|| counts.into_iter().fold(0, u64::saturating_add))
 }

@@ -10,8 +10,7 @@ use crate::base::{Error, ErrorKind, Timestamp};
 use crate::llm::batch::{BatchInput, BatchIntent, BatchStage, ListedBatches};
 
 use super::Submission;
-use super::http::{named, served_at};
-use super::reply::time;
+use super::http::{named, served_at, time};
 
 /// Clocks differ, and some providers report only the date.
 const SKEW: Duration = Duration::from_secs(24 * 3600);

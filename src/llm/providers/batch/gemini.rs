@@ -18,14 +18,14 @@ use crate::llm::batch::{
 use crate::llm::providers::access::escaped;
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::errors::{error_in_batch, failure_in_batch};
+use crate::llm::providers::fields::whole;
 use crate::llm::providers::gemini;
 use crate::llm::providers::rules::word;
 use crate::llm::providers::vendor::Vendor;
 use crate::llm::transport::HttpReply;
 
 use super::files::{self, Listing, Search};
-use super::http::{Http, json as body_of, named, served_at, unusable};
-use super::reply::{count, text, time};
+use super::http::{Http, json as body_of, named, served_at, text, time, unusable};
 use super::{Submission, Wire, refusal, status};
 
 /// How long to wait if a creation is rate-limited and the reply has no `Retry-After`.
@@ -142,7 +142,7 @@ fn uploaded(batch: &Submission<'_>) -> Result<Option<BatchStage>, Error> {
 /// The stage of the batch if this file is its complete input. An incomplete file is deleted.
 fn accepted(batch: &Submission<'_>, reply: &HttpReply, file: &Value) -> Result<BatchStage, Error> {
     let name = text(file, "name").ok_or_else(|| unusable("a file without a name", reply))?;
-    let whole = file.get("sizeBytes").and_then(count) == Some(batch.intent.bytes);
+    let whole = file.get("sizeBytes").and_then(whole) == Some(batch.intent.bytes);
     let transient = |why: &str| Err(Error::new(ErrorKind::Transient, why));
     match text(file, "state") {
         Some("ACTIVE") if whole => Ok(BatchStage::Uploaded {
@@ -230,8 +230,8 @@ fn status_of(vendor: &Vendor, batch: &Value) -> BatchStatus {
         _ => BatchState::Unknown(error_body.clone()),
     };
     let stats = &metadata["batchStats"];
-    let total = count(&stats["requestCount"]);
-    let of = |name| count(&stats[name]).unwrap_or(0);
+    let total = whole(&stats["requestCount"]);
+    let of = |name| whole(&stats[name]).unwrap_or(0);
     let counts = total.map(|total| BatchCounts {
         total,
         completed: of("successfulRequestCount"),
@@ -280,5 +280,5 @@ fn failed(vendor: &Vendor, error: Option<&Value>) -> BatchState {
 }
 
 fn code_of(error: &Value) -> Option<u64> {
-    count(error.get("code")?)
+    whole(error.get("code")?)
 }

@@ -11,7 +11,7 @@ use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::{decode, encode};
 use crate::llm::providers::errors::{error_in_batch, failure_in_batch};
-use crate::llm::providers::fields::{Raw, leniently};
+use crate::llm::providers::fields::{Raw, leniently, whole};
 use crate::llm::providers::rules::{ErrorBody, word};
 use crate::llm::providers::vendor::{Dialect, Vendor};
 use crate::llm::request::Request;
@@ -19,7 +19,6 @@ use crate::llm::response::Response;
 use crate::llm::transport::{HttpHeaders, HttpReply};
 
 use super::refusal::{kind, message};
-use super::reply::count;
 
 /// The line of a request, whose key was checked; in OpenAI's format with the address `url`.
 pub(super) fn write(
@@ -115,7 +114,7 @@ impl<'l> Reply<'l> {
             return bare(first.map_or(response, |(_, body)| body));
         }
         let value = |raw: Raw<'_>| serde_json::from_str::<Value>(raw?.get()).ok();
-        let status = value(status).as_ref().and_then(count);
+        let status = value(status).as_ref().and_then(whole);
         Self {
             status: status.and_then(|status| u16::try_from(status).ok()),
             request_id: Some(word(value(fields.get("request_id", 0)).as_ref())),

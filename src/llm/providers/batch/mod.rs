@@ -5,12 +5,10 @@ mod files;
 mod gemini;
 mod http;
 mod lines;
-mod named;
 mod openai;
 #[cfg(test)]
 mod recorded_tests;
 mod refusal;
-mod reply;
 #[cfg(test)]
 mod scripted;
 mod xai;
@@ -53,8 +51,10 @@ const CONNECTIONS: usize = 3;
 struct Submission<'a> {
     http: Http<'a>,
     intent: &'a BatchIntent,
-    /// The uploaded input; empty if the input is sent with the call that creates the batch.
+    /// The uploaded input, and the time of the upload if it is known; empty if the input is sent with the call that creates
+    /// the batch.
     file: &'a str,
+    uploaded: Option<Timestamp>,
 }
 
 /// What a wire format does in its own way; see [`BatchClient`] for the meaning of each step. The caller
@@ -76,11 +76,6 @@ trait Wire: Sync {
         input: &mut dyn BatchInput,
     ) -> Result<BatchStage, Error> {
         files::upload(batch, input)
-    }
-
-    /// Refuses a file that a batch may not name yet.
-    fn check_input(&self, _: &Submission<'_>, _uploaded: Option<Timestamp>) -> Result<(), Error> {
-        Ok(())
     }
 
     /// Creates a batch, and returns its id.
@@ -163,6 +158,7 @@ impl BatchApi {
         access: Access,
         model: ModelChoice,
         transport: Option<Arc<dyn Transport>>,
+        idle: Duration,
     ) -> Result<Self, Error> {
         let transport = match transport {
             Some(transport) => transport,
@@ -178,13 +174,8 @@ impl BatchApi {
             access,
             model,
             transport,
-            idle: Duration::from_secs(60),
+            idle,
         })
-    }
-
-    pub(super) fn idle_timeout(mut self, idle: Duration) -> Self {
-        self.idle = idle;
-        self
     }
 
     fn http<'a>(&'a self, ctx: &'a Context) -> Http<'a> {
@@ -197,14 +188,15 @@ impl BatchApi {
         stage: &'a BatchStage,
         ctx: &'a Context,
     ) -> Submission<'a> {
-        let file = match stage {
-            BatchStage::Uploaded { file, .. } => file,
-            _ => "",
+        let (file, uploaded) = match stage {
+            BatchStage::Uploaded { file, time } => (&**file, *time),
+            _ => ("", None),
         };
         Submission {
             http: self.http(ctx),
             intent,
             file,
+            uploaded,
         }
     }
 
@@ -278,9 +270,8 @@ impl BatchClient for BatchApi {
                 let id = self.wire.create(&batch, input);
                 id.map(|id| BatchStage::Created { id, file: None })
             }
-            BatchStage::Uploaded { file, time } => {
-                let checked = self.wire.check_input(&batch, *time);
-                let id = checked.and_then(|()| self.wire.create(&batch, input));
+            BatchStage::Uploaded { file, .. } => {
+                let id = self.wire.create(&batch, input);
                 let file = Some(file.clone());
                 id.map(|id| BatchStage::Created { id, file })
             }

@@ -9,12 +9,12 @@ use crate::llm::batch::{
     BatchCounts, BatchInput, BatchState, BatchStatus, ListedBatches, is_unknown,
 };
 use crate::llm::providers::access::escaped;
+use crate::llm::providers::fields::whole;
 use crate::llm::providers::vendor::Vendor;
 
 use super::files::{self, Listing, Search};
-use super::http::{json, named, poll_after};
+use super::http::{json, named, poll_after, text, texts};
 use super::refusal;
-use super::reply::{count, text, texts};
 use super::{Submission, Wire, status};
 
 /// The wire.
@@ -65,37 +65,10 @@ impl Wire for OpenAi {
         self.endpoint
     }
 
-    fn check_input(
-        &self,
-        batch: &Submission<'_>,
-        uploaded: Option<Timestamp>,
-    ) -> Result<(), Error> {
-        if !self.processes_files {
-            return Ok(());
-        }
-        let name = batch.http.api.vendor.name;
-        let not_yet = |why: String| Error::new(ErrorKind::Transient, why).with_sent(Sent::No);
-        let is_new = uploaded.is_some_and(|uploaded| batch.intent.begun.since(uploaded) < FILE_LAG);
-        let reply = batch.http.get(&format!("/files/{}", escaped(batch.file)));
-        let reply = reply.map_err(|error| {
-            if is_unknown(&error) || error.is_not_found() && is_new {
-                not_yet(error.message().to_owned()).with_retry_after(error.retry_after())
-            } else {
-                error
-            }
-        })?;
-        let found = json(&reply).map_err(|error| not_yet(error.message().to_owned()))?;
-        match text(&found, "status") {
-            Some("pending" | "running" | "notRunning") => {
-                let why = format!("{name} has not processed the input file yet");
-                Err(not_yet(why).with_retry_after(poll_after(&reply)))
-            }
-            // The batch reports errors of the file line by line.
-            _ => Ok(()),
-        }
-    }
-
     fn create(&self, batch: &Submission<'_>, _: &mut dyn BatchInput) -> Result<String, Error> {
+        if self.processes_files {
+            check_input(batch)?;
+        }
         let intent = batch.intent;
         let body = json!({
             "input_file_id": batch.file,
@@ -115,7 +88,7 @@ impl Wire for OpenAi {
         // Azure sometimes capitalizes them.
         let counts = batch.get("request_counts").and_then(Value::as_object);
         let counts = counts.map(|counts| {
-            let of = |field| counts.get(field).and_then(count).unwrap_or(0);
+            let of = |field| counts.get(field).and_then(whole).unwrap_or(0);
             BatchCounts {
                 total: of("total"),
                 completed: of("completed"),
@@ -138,5 +111,31 @@ impl Wire for OpenAi {
         };
         let results = texts(batch, &["output_file_id", "error_file_id"]);
         Some(status(state, counts, results))
+    }
+}
+
+/// Refuses a file that a batch may not name yet.
+fn check_input(batch: &Submission<'_>) -> Result<(), Error> {
+    let name = batch.http.api.vendor.name;
+    let not_yet = |why: String| Error::new(ErrorKind::Transient, why).with_sent(Sent::No);
+    let is_new = batch
+        .uploaded
+        .is_some_and(|uploaded| batch.intent.begun.since(uploaded) < FILE_LAG);
+    let reply = batch.http.get(&format!("/files/{}", escaped(batch.file)));
+    let reply = reply.map_err(|error| {
+        if is_unknown(&error) || error.is_not_found() && is_new {
+            not_yet(error.message().to_owned()).with_retry_after(error.retry_after())
+        } else {
+            error
+        }
+    })?;
+    let found = json(&reply).map_err(|error| not_yet(error.message().to_owned()))?;
+    match text(&found, "status") {
+        Some("pending" | "running" | "notRunning") => {
+            let why = format!("{name} has not processed the input file yet");
+            Err(not_yet(why).with_retry_after(poll_after(&reply)))
+        }
+        // The batch reports errors of the file line by line.
+        _ => Ok(()),
     }
 }

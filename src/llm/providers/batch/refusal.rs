@@ -1,14 +1,18 @@
 //! Why a provider rejected an input or a batch: named requests, one that is not named, its size, or the account.
+//!
+//! A text names requests by our keys, by a line of the input ("line 4"), or by an index of the list of requests
+//! ("requests.5.params"). Ranges and lists are not read: a batch whose refusal names none is halved.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
 
 use serde_json::Value;
 
-use crate::base::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Optional};
 use crate::llm::batch::{BatchRefusal, BatchState, RequestName};
+use crate::llm::providers::fields::whole;
 use crate::llm::providers::rules::ErrorBody;
 use crate::llm::providers::vendor::Vendor;
-
-use super::named::{WORDS, named};
-use super::reply::count;
 
 /// The kind of the failure of a batch or of one of its requests, also without a status.
 pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody) -> ErrorKind {
@@ -16,23 +20,22 @@ pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody) -> ErrorKind {
     if let Some(status) = status.filter(|status| (400..600).contains(status)) {
         return vendor.rule(status, error_body).kind;
     }
-    let says = |parts: &[&str]| {
-        let mut words = error_body
-            .words
-            .iter()
-            .map(|word| word.to_ascii_lowercase());
-        words.any(|word| parts.iter().any(|part| word.contains(part)))
-    };
-    if says(&["rate_limit"]) {
+    let codes: Vec<String> = error_body
+        .words
+        .iter()
+        .map(|word| word.to_lowercase())
+        .collect();
+    if codes.iter().any(|code| code.contains("rate_limit")) {
         return ErrorKind::RateLimited;
     }
-    let words = error_body.message.split(|c: char| !c.is_alphanumeric());
-    let of_input = error_body.mentions(&["invalid", "input file"])
-        || words
-            .into_iter()
-            .any(|word| ["line", "lines"].contains(&&*word.to_ascii_lowercase()));
+    let text = error_body.message.to_lowercase();
+    let mut words = text.split(|c: char| !c.is_alphanumeric());
+    let of_input = text.contains("invalid")
+        || text.contains("input file")
+        || words.any(|word| matches!(word, "line" | "lines"));
     // Some report a text without a code.
-    if says(&WORDS.server_codes) || !of_input && error_body.mentions(&WORDS.server_texts) {
+    let is_coded = codes.iter().any(|code| says(code, "server_codes"));
+    if is_coded || !of_input && says(&text, "server_texts") {
         return ErrorKind::Transient;
     }
     vendor.rule(400, error_body).kind
@@ -87,7 +90,7 @@ fn rank(refusal: &BatchRefusal) -> u8 {
 /// One entry of the errors of a batch.
 fn part(vendor: &Vendor, entry: &Value) -> BatchRefusal {
     let error_body = ErrorBody::from_error(entry);
-    let line = entry.get("line").and_then(count).filter(|line| *line > 0);
+    let line = entry.get("line").and_then(whole).filter(|line| *line > 0);
     let kind = kind(vendor, &error_body);
     let error = Error::new(kind, message(vendor, &error_body));
     match line {
@@ -120,7 +123,8 @@ pub(super) fn broken_off(vendor: &Vendor, errors: Option<&Value>) -> BatchState 
 /// codes here and change their words, so that each decision is one about words; in doubt, no request is judged.
 pub(super) fn of(error: Error) -> BatchRefusal {
     let text = error.message().to_lowercase();
-    let says = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
+    let says = |meaning| says(&text, meaning);
+    let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
     let kind = error.kind();
     if kind == ErrorKind::Quota {
         return account(error, BILLING);
@@ -132,28 +136,32 @@ pub(super) fn of(error: Error) -> BatchRefusal {
     if concerns_requests {
         let names = named(&text);
         if !names.is_empty() {
-            let error = of_request(error);
+            // What concerns the key does not concern a request.
+            let error = match kind {
+                ErrorKind::Auth => with_kind(error, ErrorKind::Invalid),
+                _ => error,
+            };
             let names = names.into_iter();
             return BatchRefusal::Named(names.map(|name| (name, error.clone())).collect());
         }
     }
-    let limits = says(&WORDS.limit);
-    if says(&WORDS.storage) && (limits || error.status() == Some(507)) {
+    let limits = says("limit");
+    if says("storage") && (limits || error.status() == Some(507)) {
         return account(error, DELETE_FILES);
     }
-    let queue = says(&WORDS.queue) && limits || kind == ErrorKind::RateLimited && says(&["quota"]);
-    if queue || says(&["token_limit_exceeded", "enqueued token"]) {
+    let queue = says("queue") && limits || kind == ErrorKind::RateLimited && has(&["quota"]);
+    if queue || has(&["token_limit_exceeded", "enqueued token"]) {
         let why = format!("{error}; {WAIT}");
         return BatchRefusal::TooMuchQueued(with_kind(error, ErrorKind::RateLimited).reworded(why));
     }
-    let counts_requests = says(&["requests", "lines", "bytes", "size"]);
-    if limits && (says(&WORDS.batches) || says(&["batches"]) && !counts_requests) {
+    let counts_requests = has(&["requests", "lines", "bytes", "size"]);
+    if limits && (says("batches") || has(&["batches"]) && !counts_requests) {
         return account(error, WAIT);
     }
-    if says(&WORDS.money) {
+    if says("money") {
         return account(error, BILLING);
     }
-    let is_amount = says(&WORDS.too_large) && says(&WORDS.sizes) && !says(&["token", "context"]);
+    let is_amount = says("too_large") && says("sizes") && !has(&["token", "context"]);
     match kind {
         ErrorKind::Auth => BatchRefusal::Whole(error),
         ErrorKind::UnknownModel => BatchRefusal::Whole(error),
@@ -161,9 +169,9 @@ pub(super) fn of(error: Error) -> BatchRefusal {
         ErrorKind::RateLimited | ErrorKind::Transient | ErrorKind::Malformed => {
             BatchRefusal::Busy(error)
         }
-        _ if says(&WORDS.not_yet) => BatchRefusal::Busy(error),
+        _ if says("not_yet") => BatchRefusal::Busy(error),
         _ if error.is_too_large() || is_amount => BatchRefusal::TooLarge(error),
-        _ if says(&["file"]) && says(&WORDS.gone) => {
+        _ if has(&["file"]) && says("gone") => {
             BatchRefusal::NoFile(with_kind(error, ErrorKind::Transient))
         }
         _ if is_of_model(&text) => BatchRefusal::Whole(with_kind(error, ErrorKind::UnknownModel)),
@@ -173,8 +181,7 @@ pub(super) fn of(error: Error) -> BatchRefusal {
 
 /// Whether a text says that a model cannot be used.
 fn is_of_model(text: &str) -> bool {
-    let says = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
-    says(&["model"]) && says(&WORDS.no_model) && !says(&WORDS.fields)
+    text.contains("model") && says(text, "no_model") && !says(text, "fields")
 }
 
 const DELETE_FILES: &str = "delete files there that you no longer need";
@@ -187,23 +194,12 @@ fn account(error: Error, advice: &str) -> BatchRefusal {
     BatchRefusal::Account(with_kind(error, ErrorKind::Quota).reworded(why))
 }
 
-/// The failure of a named request: what concerns the key does not concern it.
-fn of_request(error: Error) -> Error {
-    match error.kind() {
-        ErrorKind::Auth => with_kind(error, ErrorKind::Invalid),
-        _ => error,
-    }
-}
-
 fn with_kind(error: Error, kind: ErrorKind) -> Error {
     let other = Error::new(kind, error.message())
         .with_sent(error.sent())
         .with_retry_after(error.retry_after())
         .with_request_id(error.request_id());
-    match error.status() {
-        Some(status) => other.with_status(status),
-        None => other,
-    }
+    other.set(error.status(), Error::with_status)
 }
 
 /// The places that the body of a refusal names apart from its message, for the message: a line or a parameter.
@@ -220,7 +216,7 @@ pub(super) fn places_of(body: &[u8]) -> String {
     all.extend(entries(error.get("errors").or_else(|| body.get("errors"))));
     let mut places = String::new();
     for entry in &all {
-        if let Some(line) = entry.get("line").and_then(count).filter(|line| *line > 0) {
+        if let Some(line) = entry.get("line").and_then(whole).filter(|line| *line > 0) {
             places += &format!(" (line {line})");
         }
         if let Some(param) = entry.get("param").and_then(Value::as_str)
@@ -251,5 +247,136 @@ fn entries(errors: Option<&Value>) -> Vec<Value> {
             None => vec![Value::Object(fields.clone())],
         },
         Some(other) => vec![other.clone()],
+    }
+}
+
+/// The requests that a text names, without repetitions. The key of a request is exact, so that then nothing else counts.
+fn named(text: &str) -> Vec<RequestName> {
+    let text = text.to_ascii_lowercase();
+    let mut found = keys(&text);
+    if found.is_empty() {
+        let mut lines: Vec<u64> = lines(&text).collect();
+        lines.sort_unstable();
+        lines.dedup();
+        found = lines.into_iter().map(RequestName::Line).collect();
+    }
+    found
+}
+
+/// Our keys: a label, which is `bw-` and 32 hexadecimal digits, and a number.
+fn keys(text: &str) -> Vec<RequestName> {
+    let mut found: Vec<RequestName> = Vec::new();
+    for (at, _) in text.match_indices("bw-") {
+        let rest = &text[at + 3..];
+        let hex = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
+        let Some(number) = rest.get(hex..).and_then(|rest| rest.strip_prefix('-')) else {
+            continue;
+        };
+        let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+        if hex != 32 || digits == 0 {
+            continue;
+        }
+        let key = RequestName::Key(text[at..at + 3 + hex + 1 + digits].to_owned());
+        if !found.contains(&key) {
+            found.push(key);
+        }
+    }
+    found
+}
+
+/// What a number from 1 follows: "line 4", "row #4", "item number 4".
+const COUNTED: [&str; 6] = ["line", "row", "record", "entry", "item", "request"];
+/// Lists of requests, and what stands between one and an index from 0: "requests.5.params", "/requests/5",
+/// "('body', 'requests', 5)".
+const LISTS: [&str; 3] = ["requests", "items", "records"];
+const PATHS: [&str; 5] = [".", "[", "/", " -> ", "', "];
+
+/// The named lines, from 1.
+fn lines(text: &str) -> impl Iterator<Item = u64> {
+    let counted = COUNTED.into_iter().flat_map(|name| after(text, name));
+    let counted = counted.filter_map(|(before, rest)| {
+        if let Some(index) = rest.strip_prefix(" at index ") {
+            return Some(place(index)?.0.saturating_add(1));
+        }
+        let rest = rest.trim_start_matches(['_', ' ']);
+        let rest = rest.strip_prefix("number").unwrap_or(rest);
+        let number = rest.trim_start_matches([' ', '#', ':', '"']);
+        let (line, rest) = place(number)?;
+        // A parser that reads one line reports each fault in line 1 of it.
+        let is_column = rest
+            .trim_start_matches([',', ' ', ':', '('])
+            .starts_with("col");
+        (!before.ends_with("bad ") && (line > 1 || !is_column)).then_some(line.max(1))
+    });
+    let indexed = LISTS.into_iter().flat_map(|list| after(text, list));
+    let indexed = indexed.filter_map(|(_, rest)| {
+        let mut paths = PATHS.into_iter();
+        place(paths.find_map(|path| rest.strip_prefix(path))?)
+    });
+    counted.chain(indexed.map(|(index, _)| index.saturating_add(1)))
+}
+
+/// What stands before and after each occurrence of a word.
+fn after<'t>(text: &'t str, word: &'static str) -> impl Iterator<Item = (&'t str, &'t str)> {
+    let parts = text.match_indices(word);
+    let parts = parts.map(|(at, _)| (&text[..at], &text[at + word.len()..]));
+    parts.filter(|(before, after)| {
+        let is_word = |c: char| c.is_alphanumeric();
+        !before.ends_with(is_word) && !after.starts_with(is_word)
+    })
+}
+
+/// A number at the beginning that is the place of a request, and the rest: it is not a part of a word, a fraction or an
+/// amount.
+fn place(text: &str) -> Option<(u64, &str)> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, rest) = text.split_at(digits);
+    let mut next = rest.chars();
+    match next.next() {
+        Some(c) if c.is_alphanumeric() || matches!(c, '_' | '%') => return None,
+        Some('.' | ',') if next.next().is_some_and(|c| c.is_ascii_digit()) => return None,
+        _ => {}
+    }
+    let word = rest.strip_prefix(' ').unwrap_or_default();
+    let is_amount = WORDS["units"].iter().any(|unit| word.starts_with(unit));
+    Some((number.parse().ok()?, rest)).filter(|_| !is_amount)
+}
+
+/// Words of refusals by what they mean: `tables/refusals.json`.
+static WORDS: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
+    let words = serde_json::from_str(include_str!("../tables/refusals.json"));
+    words.expect("the tests read this file too")
+});
+
+/// Whether a text in lower case says one of the words with this meaning.
+fn says(text: &str, meaning: &str) -> bool {
+    WORDS[meaning].iter().any(|word| text.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::cases::cases;
+
+    #[track_caller]
+    fn names(text: &str, lines: &[u64]) {
+        let lines: Vec<RequestName> = lines.iter().copied().map(RequestName::Line).collect();
+        assert_eq!(named(text), lines, "{text}");
+    }
+
+    #[test]
+    fn a_line_is_named_by_its_number_or_index_and_by_no_other_number() {
+        for (text, lines) in cases(include_str!("named_cases.txt")) {
+            let lines = lines.split(' ').filter_map(|line| line.parse().ok());
+            names(text, &lines.collect::<Vec<u64>>());
+        }
+    }
+
+    #[test]
+    fn a_key_of_ours_is_exact() {
+        let label = "bw-0123456789abcdef0123456789abcdef";
+        let text = format!("Duplicate custom_id '{label}-17' on line 4, first seen as {label}-17");
+        assert_eq!(named(&text), [RequestName::Key(format!("{label}-17"))]);
+        names(&format!("the file {label}.jsonl is empty"), &[]);
     }
 }

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use serde_json::{Value, json};
 
-use super::reply::{end, time};
+use super::http::{end, time};
 use super::scripted::{DATE, KEY, Played, Script, intent, says, scripted, uploaded};
 use super::*;
 use crate::llm::providers::config::LlmConfig;

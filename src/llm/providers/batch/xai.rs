@@ -7,11 +7,11 @@ use serde_json::{Value, json};
 
 use crate::base::{Error, ErrorKind, Timestamp};
 use crate::llm::batch::{BatchCounts, BatchInput, BatchState, BatchStatus, ListedBatches};
+use crate::llm::providers::fields::whole;
 use crate::llm::providers::vendor::Vendor;
 
 use super::files::{self, Listing, Search};
-use super::http::{Http, named};
-use super::reply::{count, end, text};
+use super::http::{Http, end, named, text};
 use super::{Submission, Wire, refusal, status};
 
 /// The name of the results: there is no file.
@@ -56,7 +56,7 @@ impl Wire for Xai {
         // A count that is zero may be absent.
         let of = |field| {
             let counter = batch.get("state").and_then(|state| state.get(field));
-            counter.and_then(count).unwrap_or(0)
+            counter.and_then(whole).unwrap_or(0)
         };
         let [total, pending] = [of("num_requests"), of("num_pending")];
         let [success, failed] = [of("num_success"), of("num_error")];
