@@ -184,15 +184,15 @@ impl LlmConfig {
         let access = self.access(vendor, env)?;
         let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
         let timeout = self.request_timeout.unwrap_or(TIMEOUT);
+        let url = &access.base_url;
         let transport = match transport {
             Some(transport) => transport,
-            None if vendor.probed => {
-                let (within, url) = (LOCAL_CONNECT_TIMEOUT, &access.base_url);
-                let http = HttpTransport::connecting_within(within, url, concurrency, timeout);
-                Arc::new(http.usable()?)
-            }
             None => {
-                let http = HttpTransport::new(&access.base_url, concurrency, timeout);
+                let within = LOCAL_CONNECT_TIMEOUT;
+                let http = match vendor.probed {
+                    true => HttpTransport::connecting_within(within, url, concurrency, timeout),
+                    false => HttpTransport::new(url, concurrency, timeout),
+                };
                 Arc::new(http.usable()?)
             }
         };

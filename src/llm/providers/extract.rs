@@ -36,19 +36,13 @@ impl LlmClient for Extract {
         if let Some(why) = refusal(request) {
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        let text = request
-            .messages
-            .iter()
-            .rev()
-            .find(|message| message.role == Role::User)
-            .map(|message| message.text())
-            .unwrap_or_default();
+        let mut messages = request.messages.iter().rev();
+        let last = messages.find(|message| message.role == Role::User);
+        let text = last.map(|message| message.text()).unwrap_or_default();
         let text = text.trim();
         if text.is_empty() {
-            return Err(Error::new(
-                ErrorKind::Invalid,
-                "there is no user text to extract from",
-            ));
+            let why = "there is no user text to extract from";
+            return Err(Error::new(ErrorKind::Invalid, why));
         }
         let end = text
             .char_indices()

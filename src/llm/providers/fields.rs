@@ -15,7 +15,7 @@ use crate::base::bom::without_bom;
 use crate::base::json_read::{JsonObject, ValueReader};
 use crate::llm::nested_json::shallow;
 
-use super::rules::own_word;
+use super::rules::word as value_word;
 
 /// The maximum number of values in one field, including lists and objects: far more than in any answer.
 pub(super) const MOST_NODES: usize = 50_000;
@@ -42,7 +42,7 @@ pub(super) fn field(raw: Raw<'_>) -> serde_json::Result<Option<Value>> {
 
 /// A scalar as text; empty if it is missing.
 pub(super) fn word(raw: Raw<'_>) -> serde_json::Result<String> {
-    Ok(own_word(field(raw)?))
+    Ok(value_word(field(raw)?.as_ref()))
 }
 
 /// The first entry of a list that may be missing. The other entries are not kept in memory.

@@ -79,7 +79,8 @@ pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result
 fn conversation(request: &Request, model: &str) -> Result<(Vec<Value>, Vec<Value>), Error> {
     let mut system = Vec::new();
     let mut contents = Vec::new();
-    let mut called: HashMap<&str, Called<'_>> = HashMap::new();
+    // The names of the tools that were called, and whether Gemini called them itself.
+    let mut called: HashMap<&str, (&str, bool)> = HashMap::new();
     for (role, text, extra) in request.rendered() {
         let role = match role {
             "system" | "developer" => {
@@ -93,7 +94,7 @@ fn conversation(request: &Request, model: &str) -> Result<(Vec<Value>, Vec<Value
             "assistant" => "model",
             "tool" => {
                 let (id, result) = content::result(text, extra)?;
-                let call = called.get(id).ok_or_else(|| {
+                let (name, is_own) = *called.get(id).ok_or_else(|| {
                     invalid(format!(
                         "no tool call in the conversation has the id `{id}`"
                     ))
@@ -104,7 +105,7 @@ fn conversation(request: &Request, model: &str) -> Result<(Vec<Value>, Vec<Value
                     return Err(invalid(why.to_owned()));
                 };
                 let is_result = |part: &Value| part.get("functionResponse").is_some();
-                let response = call.response(id, &result);
+                let response = function_response(name, is_own.then_some(id), &result);
                 content::add_result(&mut contents, "parts", is_result, response);
                 continue;
             }
@@ -126,8 +127,7 @@ fn conversation(request: &Request, model: &str) -> Result<(Vec<Value>, Vec<Value
         let is_own = calls.iter().any(|call| call.signature.is_some());
         for call in calls {
             parts.push(function_call(&call, is_own, model));
-            let name = call.name;
-            called.insert(call.id, Called { name, is_own });
+            called.insert(call.id, (call.name, is_own));
         }
         contents.push(json!({"role": role, "parts": parts}));
     }
@@ -154,26 +154,17 @@ fn function_call(call: &Call<'_>, is_own: bool, model: &str) -> Value {
     part
 }
 
-/// A call that was made earlier in the conversation.
-struct Called<'c> {
-    name: &'c str,
-    /// Whether Gemini made it and therefore knows its id.
-    is_own: bool,
-}
-
-impl Called<'_> {
-    /// Its result.
-    fn response(&self, id: &str, result: &str) -> Value {
-        let response = match serde_json::from_str(result) {
-            Ok(Value::Object(fields)) => Value::Object(fields),
-            _ => json!({"result": result}),
-        };
-        let mut made = json!({"name": self.name, "response": response});
-        if self.is_own {
-            made["id"] = id.into();
-        }
-        json!({"functionResponse": made})
+/// The result of a call of this tool. Gemini knows the ids of the calls that it made itself.
+fn function_response(name: &str, id: Option<&str>, result: &str) -> Value {
+    let response = match serde_json::from_str(result) {
+        Ok(Value::Object(fields)) => Value::Object(fields),
+        _ => json!({"result": result}),
+    };
+    let mut made = json!({"name": name, "response": response});
+    if let Some(id) = id {
+        made["id"] = id.into();
     }
+    json!({"functionResponse": made})
 }
 
 /// The tools in Gemini's format, and the choice among them unless the request has it in Gemini's format already. In

@@ -87,9 +87,13 @@ fn window(names: &'static Names, period: u64, headers: &HttpHeaders) -> Option<R
     let [limit, remaining, reset] = names;
     let reset = headers.get(reset);
     Some(RateWindow {
-        limit: limit_in(headers.get(limit)?)?,
+        limit: number(headers.get(limit)?).filter(|limit| *limit >= 0.0)? as u64,
         period: Duration::from_secs(period),
-        remaining: headers.get(remaining).and_then(left_in),
+        // A negative number means 0.
+        remaining: headers
+            .get(remaining)
+            .and_then(number)
+            .map(|left| left as u64),
         reset: reset.and_then(|text| reset_in(text, period, now_of_sender(headers))),
     })
 }
@@ -97,15 +101,6 @@ fn window(names: &'static Names, period: u64, headers: &HttpHeaders) -> Option<R
 fn number(text: &str) -> Option<f64> {
     let number: f64 = text.trim().parse().ok()?;
     number.is_finite().then_some(number)
-}
-
-fn limit_in(text: &str) -> Option<u64> {
-    Some(number(text).filter(|limit| *limit >= 0.0)? as u64)
-}
-
-/// The remaining amount. A negative number means 0.
-fn left_in(text: &str) -> Option<u64> {
-    Some(number(text)?.max(0.0) as u64)
 }
 
 /// How long the server asks the client to wait: `retry-after-ms`, or else `retry-after` in seconds or as a date, or

@@ -19,7 +19,6 @@ pub(crate) mod further;
 mod gemini;
 pub mod headers;
 pub(crate) mod limits;
-pub mod local;
 pub(crate) mod native;
 mod openai;
 mod openai_request;

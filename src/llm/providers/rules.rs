@@ -273,14 +273,6 @@ fn cut(mut text: String) -> String {
     text
 }
 
-/// Like [`word`], but takes the value.
-pub(super) fn own_word(value: Option<Value>) -> String {
-    match value {
-        Some(Value::String(text)) => cut(text),
-        other => word(other.as_ref()),
-    }
-}
-
 /// A scalar as text, cut at the maximum length; empty for null.
 pub(super) fn word(value: Option<&Value>) -> String {
     cut(match value {

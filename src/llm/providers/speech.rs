@@ -2,7 +2,6 @@
 
 use std::borrow::Cow;
 
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::base::Error;
@@ -83,11 +82,6 @@ pub(super) fn decode(
     })
 }
 
-#[derive(Deserialize)]
-struct Failure {
-    error: Option<Value>,
-}
-
 /// Rejects a reply that is not sound: a web page, JSON with an error, or an empty body.
 fn sound(vendor: &Vendor, reply: &HttpReply, format: &str) -> Result<(), Error> {
     let body = &reply.body;
@@ -103,9 +97,9 @@ fn sound(vendor: &Vendor, reply: &HttpReply, format: &str) -> Result<(), Error> 
     if is_sound {
         return Ok(());
     }
-    Err(match serde_json::from_slice::<Failure>(body) {
-        Ok(Failure { error: Some(error) }) => failure_inside(vendor, &error, body),
-        Ok(Failure { error: None }) => unlike("JSON in place of sound", body),
+    Err(match serde_json::from_slice::<Value>(body) {
+        Ok(said) if !said["error"].is_null() => failure_inside(vendor, &said["error"], body),
+        Ok(_) => unlike("JSON in place of sound", body),
         Err(error) if matches!(body[0], b'{' | b'<') => unreadable(&error, body),
         Err(_) => unlike(format!("no {format} sound"), body),
     })

@@ -1,18 +1,36 @@
 //! Which providers can be used on this machine, and why the others cannot.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::base::secret::redacted_url;
-use crate::base::{Error, Optional, Secret};
-use crate::llm::transport::is_loopback_url;
+use crate::base::{Context, Error, ErrorKind, Optional, Secret};
+use crate::llm::transport::{
+    HttpReply, HttpRequest, HttpTransport, ReplyShare, Transport, is_loopback_url,
+};
 
-use super::access::{Env, key_from, setting, withheld_headers};
-use super::config::{LlmConfig, known};
+use super::access::{Env, key_from, says_loading, setting, withheld_headers};
+use super::config::{LlmConfig, MAX_REPLIES, known};
 use super::headers::CallHeader;
-use super::local;
+use super::remote::MAX_REPLY;
 use super::vendor::{Dialect, VENDORS, Vendor};
+
+/// The usual addresses of local servers: llama.cpp, Ollama, LM Studio.
+const USUAL_ADDRESSES: [&str; 3] = [
+    "http://127.0.0.1:8080/v1",
+    "http://127.0.0.1:11434/v1",
+    "http://127.0.0.1:1234/v1",
+];
+/// How long servers are waited for that nobody named.
+const BRIEF: Duration = Duration::from_millis(900);
+/// How long a server that the user named is waited for: one that is busy may reply late.
+const PATIENT: Duration = Duration::from_secs(5);
+
+/// The headers of the requests.
+type Headers = Vec<(Cow<'static, str>, String)>;
 
 /// The status of one provider on this machine.
 #[derive(Debug, Clone, Serialize)]
@@ -33,6 +51,9 @@ pub struct ProviderStatus {
     pub embeddings: bool,
     /// The number of calls in flight if none is set.
     pub default_concurrency: usize,
+    /// The models that a local server lists.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
     /// The settings without a model and without a number of calls.
     #[serde(skip)]
     config: LlmConfig,
@@ -90,7 +111,7 @@ pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<Provide
     };
     let look = Look {
         given: &given,
-        patience: local::BRIEF,
+        patience: BRIEF,
         env: &|name| std::env::var(name).ok(),
     };
     look.at_all()
@@ -144,7 +165,7 @@ pub(crate) fn inspect_with(provider: &str, given: &Given<'_>) -> Result<Provider
     let vendor = known(provider)?;
     let look = Look {
         given,
-        patience: local::PATIENT,
+        patience: PATIENT,
         env: &|name| match (given.base_url, given.api_key) {
             (Some(url), _) if name == vendor.url_var => Some(vendor.normalise(url)),
             (_, Some(key)) if vendor.key_vars.contains(&name) => Some(key.expose().to_owned()),
@@ -186,7 +207,7 @@ impl Look<'_> {
             return status(vendor, self.config(vendor), Ok(always));
         }
         if vendor.probed {
-            self.local(vendor, &local::USUAL_ADDRESSES)
+            self.local(vendor, &USUAL_ADDRESSES)
         } else {
             self.remote(vendor)
         }
@@ -256,7 +277,7 @@ impl Look<'_> {
     /// costs, only the user knows.
     fn only_model(&self, vendor: &Vendor, address: &str) -> Option<String> {
         let headers = self.sent_with(vendor).ok()?;
-        let mut models = local::models(address, &headers, self.patience).ok()?;
+        let mut models = models_at(address, &headers, self.patience).ok()?;
         models.pop().filter(|_| models.is_empty())
     }
 
@@ -265,7 +286,7 @@ impl Look<'_> {
     }
 
     /// The headers of a request to the server that the user named.
-    fn sent_with(&self, vendor: &Vendor) -> Result<local::Headers, Error> {
+    fn sent_with(&self, vendor: &Vendor) -> Result<Headers, Error> {
         let credential = key_from(vendor, self.env)?.filter(|_| !self.pays_by_header());
         let key = credential.map(|credential| format!("Bearer {}", credential.key.expose()));
         let key = key.map(|key| ("authorization".into(), key));
@@ -294,7 +315,7 @@ impl Look<'_> {
         // An unknown server on a usual port must not get the key.
         let asked_with = match &given {
             Some(_) => self.sent_with(vendor),
-            None => Ok(local::Headers::new()),
+            None => Ok(Headers::new()),
         };
         let unusable = |half_configured, why| ProviderStatus {
             half_configured,
@@ -312,7 +333,7 @@ impl Look<'_> {
         let mut wants_key = false;
         let mut servers = Vec::new();
         for address in &addresses {
-            match local::models(address, &asked_with, self.patience) {
+            match models_at(address, &asked_with, self.patience) {
                 Ok(models) => servers.push((address, models)),
                 Err(error) => {
                     wants_key |= error.status() == Some(401);
@@ -347,6 +368,7 @@ impl Look<'_> {
         ProviderStatus {
             base_url: Some(redacted_url(address)),
             model: model.or_else(|| models.first().cloned()),
+            models: models.clone(),
             ..status(vendor, config, Ok(serves))
         }
     }
@@ -366,12 +388,52 @@ fn status(
         batch_api: vendor.batches.is_some(),
         embeddings: vendor.embeds.is_some(),
         default_concurrency: vendor.concurrency,
+        models: Vec::new(),
         config,
         half_configured: false,
         lacks_model: false,
     }
 }
 
+/// The models that the server at this address lists, in its order.
+///
+/// # Errors
+/// If there is no server, or it lists none.
+fn models_at(address: &str, headers: &Headers, timeout: Duration) -> Result<Vec<String>, Error> {
+    let request = HttpRequest {
+        url: &format!("{address}/models"),
+        headers,
+        body: None,
+        timeout,
+        reply_limit: MAX_REPLY,
+        memory: &ReplyShare::of_process(MAX_REPLIES),
+    };
+    let transport = HttpTransport::new(address, 1, timeout);
+    listed(&transport.send(&request, &Context::new())?)
+}
+
+/// The names in a list of models.
+fn listed(reply: &HttpReply) -> Result<Vec<String>, Error> {
+    let status = reply.status;
+    if status == 503 && says_loading(&String::from_utf8_lossy(&reply.body)) {
+        let why = "it is still loading its model; try again, or name the model";
+        return Err(Error::new(ErrorKind::Transient, why).with_status(status));
+    }
+    let no_list = || {
+        let hint = match status {
+            401 | 403 => "; check LOCAL_LLM_API_KEY",
+            _ => "",
+        };
+        let why = format!("GET /models answered {status}, which is not a list of models{hint}");
+        Error::new(ErrorKind::Malformed, why).with_status(status)
+    };
+    let value: Value = serde_json::from_slice(&reply.body).map_err(|_| no_list())?;
+    let list = value.get("data").and_then(Value::as_array);
+    let ids = list.ok_or_else(no_list)?.iter();
+    let ids = ids.filter_map(|model| model.get("id")?.as_str());
+    Ok(ids.map(str::to_owned).collect())
+}
+
 #[cfg(test)]
 #[path = "survey_tests.rs"]
-pub(super) mod tests;
+mod tests;

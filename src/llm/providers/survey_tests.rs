@@ -5,8 +5,10 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::super::access::mark_loading;
+use super::super::dialect::testing::reply;
 use super::*;
-use crate::base::Context;
+use crate::base::Sent;
 use crate::llm::client::LlmClient;
 use crate::llm::request::Request;
 use crate::llm::transport::raw_server::{listen, request};
@@ -29,7 +31,7 @@ fn found(vars: &[(&str, &str)], model: Option<&str>) -> Vec<ProviderStatus> {
 fn look<'a>(given: &'a Given<'a>, env: &'a dyn Fn(&str) -> Option<String>) -> Look<'a> {
     Look {
         given,
-        patience: local::BRIEF,
+        patience: BRIEF,
         env,
     }
 }
@@ -69,10 +71,7 @@ fn the_first_provider_with_a_key_and_a_model_is_selected_and_the_reason_says_wha
 }
 
 /// A server that keeps the heads of what it is sent, and answers with `status` and `body`.
-pub(in crate::llm::providers) fn bystander(
-    status: u16,
-    body: &'static str,
-) -> (String, Arc<Mutex<String>>) {
+fn bystander(status: u16, body: &'static str) -> (String, Arc<Mutex<String>>) {
     let heads = Arc::new(Mutex::new(String::new()));
     let kept = heads.clone();
     let (base, _) = listen(move |listener| {
@@ -132,4 +131,61 @@ fn the_reason_says_how_to_send_a_key_to_a_server_that_requires_one() {
     assert!(status.reason.contains(&url) && status.reason.contains("answered 401"));
     let named = looked("http://127.0.0.1:9/v1", Some(&url)).reason;
     assert!(named.contains("check LOCAL_LLM_API_KEY"), "{named}");
+}
+
+#[test]
+fn a_reply_without_a_list_of_models_is_not_a_server() {
+    let list = r#"{"object":"list","data":[{"id":"a","owned_by":"x"},{"id":"b"},{"no":"id"}]}"#;
+    assert_eq!(listed(&reply(200, &[], list)).unwrap(), ["a", "b"]);
+    for body in ["<html>", "{}", r#"{"data":3}"#] {
+        assert!(listed(&reply(200, &[], body)).is_err(), "{body}");
+    }
+    let refused = listed(&reply(401, &[], "{}")).unwrap_err();
+    assert!(refused.message().contains("LOCAL_LLM_API_KEY"), "{refused}");
+    let loading = r#"{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}"#;
+    let loading = listed(&reply(503, &[], loading)).unwrap_err();
+    assert_eq!(loading.kind(), ErrorKind::Transient);
+    assert!(loading.message().contains("still loading"), "{loading}");
+}
+
+#[test]
+fn servers_are_found_beside_addresses_without_one() {
+    let (first, heads) = bystander(200, r#"{"data":[{"id":"a"}]}"#);
+    let (last, _) = bystander(200, r#"{"data":[{"id":"b","owned_by":"vllm"}]}"#);
+    // Nobody answers at the second; the third takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addresses = [
+        first,
+        "http://127.0.0.1:9/v1".to_owned(),
+        format!("http://{}/v1", silent.local_addr().unwrap()),
+        last,
+    ];
+    let found = addresses.map(|address| models_at(&address, &Vec::new(), BRIEF));
+    assert!(heads.lock().starts_with("get /v1/models http/1.1\n"));
+    assert_eq!(found[0].as_deref().unwrap(), ["a"]);
+    assert!(found[1].is_err() && found[2].is_err());
+    assert_eq!(found[3].as_deref().unwrap(), ["b"]);
+}
+
+#[test]
+fn only_a_503_that_mentions_loading_is_waited_for() {
+    let cases = include_str!("loading_cases.json");
+    let cases: Vec<(String, u16, String, String, bool)> = serde_json::from_str(cases).unwrap();
+    for (vendor, status, message, raw, is_loading) in cases {
+        let vendor = Vendor::named(&vendor).unwrap();
+        let error = Error::new(ErrorKind::Transient, message).with_status(status);
+        let error = error.with_raw(&raw).with_request_id(Some("req-1"));
+        let error = error.with_sent(Sent::Answered);
+        let marked = mark_loading(vendor, error.clone());
+        assert_eq!(
+            marked.is_not_ready(),
+            is_loading,
+            "{} {error:?}",
+            vendor.name
+        );
+        let kept = |error: &Error| (error.kind(), error.status(), error.sent());
+        assert_eq!(kept(&marked), kept(&error));
+        let kept = (marked.raw(), marked.request_id());
+        assert_eq!(kept, (error.raw(), error.request_id()));
+    }
 }

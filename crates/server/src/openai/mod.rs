@@ -17,7 +17,6 @@ pub(crate) mod waiting;
 use batchwright::Error;
 use batchwright::client::RequestTask;
 use batchwright::files::PromptSettings;
-use batchwright::provider::ProviderStatus;
 use serde_json::{Value, json};
 
 pub(crate) use direct::settle_abandoned;
@@ -126,7 +125,7 @@ fn models(app: &App) -> Vec<(String, &'static str)> {
     let models = app.overview.look_at_providers(|choice| {
         let mut models: Vec<(String, &'static str)> = Vec::new();
         for provider in std::iter::once(&choice.first).chain(&choice.fallbacks) {
-            for model in provider.model.iter().chain(served(provider)) {
+            for model in provider.model.iter().chain(&provider.models) {
                 if models.iter().all(|(known, _)| known != model) {
                     models.push((model.clone(), provider.provider));
                 }
@@ -135,12 +134,4 @@ fn models(app: &App) -> Vec<(String, &'static str)> {
         models
     });
     models.unwrap_or_default()
-}
-
-fn served(provider: &ProviderStatus) -> impl Iterator<Item = &String> {
-    provider
-        .servers
-        .first()
-        .into_iter()
-        .flat_map(|server| &server.models)
 }

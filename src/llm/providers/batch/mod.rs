@@ -376,27 +376,20 @@ impl BatchClient for BatchApi {
 
 /// Rejects a request that would make the provider reject its whole batch.
 fn check(request: &Request) -> Result<(), Error> {
-    let wrong = |what: String| Err(invalid(what));
-    if request.messages.is_empty() {
-        return wrong("it has no messages".to_owned());
-    }
     let params = &request.params;
-    for (name, value, most) in [
-        ("temperature", params.temperature, 2.0),
-        ("top_p", params.top_p, 1.0),
-    ] {
-        if let Some(value) = value
-            && !(0.0..=most).contains(&value)
-        {
-            return wrong(format!(
-                "{name} must be between 0 and {most}; it is {value}"
-            ));
-        }
-    }
-    if params.max_tokens == Some(0) {
-        return wrong("max_tokens must be at least 1".to_owned());
-    }
-    Ok(())
+    let is_beyond = |value: Option<f64>, most| value.is_some_and(|v| !(0.0..=most).contains(&v));
+    let wrong = if request.messages.is_empty() {
+        "it has no messages"
+    } else if is_beyond(params.temperature, 2.0) {
+        "temperature must be between 0 and 2"
+    } else if is_beyond(params.top_p, 1.0) {
+        "top_p must be between 0 and 1"
+    } else if params.max_tokens == Some(0) {
+        "max_tokens must be at least 1"
+    } else {
+        return Ok(());
+    };
+    Err(invalid(wrong.to_owned()))
 }
 
 /// A status with these results. They hold at least the requests that were worked on if the batch was completed, and those
