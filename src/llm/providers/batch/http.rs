@@ -85,7 +85,8 @@ impl<'a> Http<'a> {
                 301 | 302 | 303 | 307 | 308 => reply.headers.get("location"),
                 _ => None,
             };
-            let Some(there) = location.filter(|there| there.starts_with(['/', 'h'])) else {
+            let is_place = |there: &&str| there.starts_with('/') || there.starts_with("http");
+            let Some(there) = location.filter(is_place) else {
                 return self.there(&at, reply).map(drop);
             };
             let there = match there.starts_with('/') {
