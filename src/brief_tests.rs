@@ -162,7 +162,7 @@ fn words_of_a_server_are_shown_no_further_than_they_help() {
 #[test]
 fn what_a_file_run_could_not_save_is_counted() {
     use crate::base::clock::Time;
-    use crate::engine::counters::Counters;
+    use crate::engine::dispatch::Counters;
     use crate::observe::tally::Tally;
     let tally = Tally::new(Some(1), Time::ZERO);
     let report = RunReport {

@@ -8,7 +8,6 @@
 //! | see the phase of a run | [`Phase`] |
 //! | be called at the end of each item | [`EveryItem`] |
 //! | see the current limits of providers: the rest of each, and cooldowns | [`ProviderLimits`], with the [`QuotaStatus`] and [`RateStatus`] of each |
-//! | see which detected limit slows a run | [`LearnedLimit`] |
 //! | see why items of a run failed | [`FailureCause`], in [`Summary::causes`](crate::Summary::causes) |
 //! | estimate the end of your own work | [`ProgressTracker`], which makes [`ProgressInfo`] |
 //! | observe every call | [`CallObserver`], which receives the [`ObservedCall`] and its [`CallResult`] |
@@ -19,7 +18,7 @@
 
 pub use crate::base::clock::Timestamp;
 pub use crate::base::memory::{MemoryHold, MemoryManager, MemoryUse};
-pub use crate::engine::quota_status::{LearnedLimit, QuotaStatus, RateStatus};
+pub use crate::engine::quota::{QuotaStatus, RateStatus};
 pub use crate::llm::provider_limits::ProviderLimits;
 pub use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 pub use crate::observe::causes::FailureCause;

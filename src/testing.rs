@@ -69,8 +69,6 @@ struct Script {
     max_in_flight: usize,
     held: bool,
     refused: HashMap<String, Error>,
-    packs: Vec<usize>,
-    pack_limits: Option<PackLimits>,
 }
 
 impl ScriptedClient {
@@ -108,16 +106,6 @@ impl ScriptedClient {
         self.state.lock().refused.extend([refused]);
     }
 
-    /// How much one call embeds. Default: 16 texts.
-    pub fn embeds(&self, limits: PackLimits) {
-        self.state.lock().pack_limits = Some(limits);
-    }
-
-    /// How many texts each call for vectors held, in the order in which they began.
-    pub fn packs(&self) -> Vec<usize> {
-        self.state.lock().packs.clone()
-    }
-
     fn push(&self, prompt: &str, result: Result<Response, Error>) {
         let mut state = self.state.lock();
         let queue = state.replies.entry(prompt.to_owned()).or_default();
@@ -140,8 +128,8 @@ impl ScriptedClient {
         self.state.lock().calls.clone()
     }
 
-    /// How many calls were made for the request of this id, or for requests with this prompt. (A queue's
-    /// worker makes them under ids of its own.)
+    /// How many calls were made for the request of this id, or for requests without an id that have this prompt. (A
+    /// queue's worker makes them under ids of its own.)
     pub fn calls_of(&self, request: &str) -> usize {
         let state = self.state.lock();
         state.calls_of.get(request).copied().unwrap_or(0)
@@ -196,20 +184,13 @@ impl ScriptedClient {
     ) -> Result<Vec<Option<Response>>, Error> {
         let mut state = self.state.lock();
         state.calls.extend_from_slice(prompts);
-        let named = requests.iter().zip(prompts);
-        let numbers: Vec<usize> = named
-            .map(|(request, prompt)| {
-                let id = request.id.as_ref().filter(|id| *id != prompt);
-                let names = id.into_iter().chain([prompt]);
-                let calls = names.map(|name| {
-                    let calls = state.calls_of.entry(name.clone()).or_default();
-                    *calls += 1;
-                    *calls
-                });
-                // The id's, if it has one.
-                calls.collect::<Vec<_>>()[0]
-            })
-            .collect();
+        let mut numbers = Vec::with_capacity(requests.len());
+        for (request, prompt) in requests.iter().zip(prompts) {
+            let name = request.id.as_ref().unwrap_or(prompt);
+            let calls = state.calls_of.entry(name.clone()).or_default();
+            *calls += 1;
+            numbers.push(*calls);
+        }
         state.in_flight += 1;
         state.max_in_flight = state.max_in_flight.max(state.in_flight);
         self.changed.notify_all();
@@ -264,7 +245,6 @@ impl LlmClient for ScriptedClient {
         requests: &[&Request],
         ctx: &Context,
     ) -> Result<Vec<Result<Response, Error>>, Error> {
-        self.state.lock().packs.push(requests.len());
         let texts: Vec<String> = requests.iter().map(|request| prompt(request)).collect();
         let answers = self.call(requests, &texts, ctx)?.into_iter().zip(&texts);
         let vector = |text: &str| Response::vector("scripted", scripted_vector(text));
@@ -274,11 +254,10 @@ impl LlmClient for ScriptedClient {
     }
 
     fn pack_limits(&self) -> PackLimits {
-        let sixteen = PackLimits {
+        PackLimits {
             inputs: 16,
             tokens: u32::MAX,
-        };
-        self.state.lock().pack_limits.unwrap_or(sixteen)
+        }
     }
 
     fn provider(&self) -> &str {

@@ -230,10 +230,7 @@ impl LlmManager {
         let route = self.route_of(&self.plan, Caller::List)?;
         let route = route.set(self.budget.as_ref(), Route::budget);
         let bulk = Bulk::new(route).context(&self.ctx);
-        let bulk = match self.plan.concurrency_of(Caller::List) {
-            Concurrency::Fixed(calls) => bulk.concurrency(calls),
-            Concurrency::Auto { most, .. } => bulk.up_to(most),
-        };
+        let bulk = bulk.concurrency(self.plan.concurrency_of(Caller::List).most());
         bulk.set(self.notifier.clone(), |bulk, notifier| {
             bulk.notifier(notifier)
         })

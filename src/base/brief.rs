@@ -79,3 +79,16 @@ pub(crate) fn beginning(text: &str, bytes: usize) -> &str {
     }
     &text[..end]
 }
+
+/// A message without what differs from item to item: quoted text, and words with a digit in them.
+pub(crate) fn family(message: &str) -> String {
+    let start: String = message.chars().take(200).collect();
+    let quoted = |c: char| c == '"' || c == '`';
+    let plain: Vec<&str> = start.split(quoted).step_by(2).collect();
+    let plain = plain.join("\"\"");
+    let words = plain.split_whitespace().map(|word| {
+        let varies = word.contains(|c: char| c.is_ascii_digit());
+        if varies { "#" } else { word }
+    });
+    words.collect::<Vec<_>>().join(" ")
+}

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::{Clock, Error, SystemClock, Time};
-use crate::engine::counters::Counters;
+use crate::engine::dispatch::Counters;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;

@@ -7,7 +7,6 @@ use crate::base::disk::store_path;
 use crate::base::{Context, Error, ErrorKind};
 use crate::engine::class::Class;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
-use crate::engine::run::CallsAtOnce;
 use crate::llm::params::RequestTask;
 use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::route::Route;
@@ -98,7 +97,7 @@ impl<'a> FileRun<'a> {
             output,
             plan,
             options,
-            sending: RunOptions::new(CallsAtOnce::exactly(5)),
+            sending: RunOptions::new(5),
         })
     }
 
@@ -150,17 +149,10 @@ impl<'a> FileRun<'a> {
         plan.differing = (plan.differing + items).min(most);
     }
 
-    /// Number of calls in flight, each on a separate thread. Default: 5.
+    /// Maximum number of calls in flight, each on a separate thread; fewer if the limits of the route allow fewer, see
+    /// [`Limits::self_tuned`](crate::Limits::self_tuned). Default: 5.
     pub fn concurrency(mut self, calls: usize) -> Self {
-        self.sending.calls = CallsAtOnce::exactly(calls);
-        self
-    }
-
-    /// As many calls in flight as the route's limits allow, see [`Limits::self_tuned`](crate::Limits::self_tuned), but
-    /// at most `most`; threads are started as calls need them. Default: the number of
-    /// [`concurrency`](Self::concurrency).
-    pub fn up_to(mut self, most: usize) -> Self {
-        self.sending.calls = CallsAtOnce::up_to(most);
+        self.sending.calls = calls;
         self
     }
 

@@ -17,7 +17,7 @@ use crate::engine::work::Ticket;
 use crate::llm::pack::Pack;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
-use crate::observe::drive::{Drive, RunOptions};
+use crate::observe::drive::{RunOptions, drive};
 use crate::observe::tally::Tally;
 
 /// Runs the engine over these items. Returns the report, and the output if it is a file.
@@ -50,15 +50,9 @@ pub(super) fn turn(
     }
     let (waker, woken) = Waker::new();
     let call = |ticket: &Ticket<Pack<FileTask>>, ctx: &Context| runner.call(ticket, ctx);
-    let drive = Drive { options, clock };
-    let mut end = drive.run(
-        dispatcher,
-        &call,
-        waker,
-        woken,
-        None::<Outlet<'_, ()>>,
-        &watch,
-    )?;
+    let outlet = None::<Outlet<'_, ()>>;
+    let wakes = (waker, woken);
+    let mut end = drive(options, clock, dispatcher, &call, wakes, outlet, &watch)?;
     let summary = end.summary();
     let sink = end.work.sink;
     let lost = sink.lines_of(&end.lost, end.now);

@@ -18,7 +18,7 @@ use crate::engine::availability::Availability;
 use crate::engine::dispatch::{
     Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, StopReason, Turn,
 };
-use crate::engine::limiter::{Gate, Limits, QuotaId, QuotaKey};
+use crate::engine::limiter::{Gate, Limits, QuotaKey};
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;
 use crate::engine::work::{Settled, Take, Ticket};
@@ -106,10 +106,6 @@ impl Backlog for Watched<'_> {
 
     fn has_more(&mut self) -> bool {
         self.list.has_more()
-    }
-
-    fn waits_for(&mut self, quota: QuotaId, availability: &Availability) -> bool {
-        self.list.waits_for(quota, availability)
     }
 }
 
@@ -425,7 +421,7 @@ impl<'r> Scene<'r> {
             let turn = self.dispatcher.turn(self.now, &mut start);
             assert!(!self.stopped || start.is_empty(), "started after the stop");
             start.into_iter().for_each(|call| self.start(call));
-            let in_flight = self.dispatcher.counters().in_flight;
+            let in_flight = self.dispatcher.counters.in_flight;
             assert_eq!(in_flight, self.in_flight.len());
             assert!(in_flight <= self.concurrency);
             let Turn::Wait(wake) = turn else {
@@ -471,7 +467,7 @@ impl<'r> Scene<'r> {
 
     /// With a free permit, every runnable item has been started.
     fn check_no_stall(&self) {
-        let counters = self.dispatcher.counters();
+        let counters = self.dispatcher.counters;
         let idle = self.dispatcher.stop_reason().is_none() && counters.in_flight < self.concurrency;
         // The items of an unavailable provider still have to fail, which this check does not cover.
         if !idle || self.weather == Weather::Rough {
@@ -499,7 +495,7 @@ impl<'r> Scene<'r> {
     }
 
     fn check_end(mut self) {
-        let counters = self.dispatcher.counters();
+        let counters = self.dispatcher.counters;
         assert_eq!((counters.in_flight, self.in_flight.len()), (0, 0));
         assert_eq!(counters.calls, self.calls);
         let stopped = self.dispatcher.stop_reason().is_some();

@@ -13,7 +13,7 @@ use crate::base::brief::Many;
 use crate::base::thread::spawn_scoped;
 use crate::base::{Context, Error, ErrorKind};
 use crate::engine::dispatch::{ErrorPolicy, Event, StopReason};
-use crate::engine::run::{CallsAtOnce, Outlet, Waker};
+use crate::engine::run::{Outlet, Waker, read_ahead};
 use crate::engine::work::Ticket;
 use crate::llm::client::LlmClient;
 use crate::llm::outcome::Outcome;
@@ -22,7 +22,7 @@ use crate::llm::params::RequestTask;
 use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
-use crate::observe::drive::{Drive, DriveEnd, RunOptions};
+use crate::observe::drive::{DriveEnd, RunOptions, drive};
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
@@ -127,24 +127,17 @@ impl<'a> Bulk<'a> {
     pub fn new(route: impl Into<Route<'a>>) -> Self {
         let route = route.into();
         Self {
-            options: RunOptions::new(CallsAtOnce::exactly(route.concurrency())),
+            options: RunOptions::new(route.concurrency()),
             route,
             stopping: Arc::default(),
         }
     }
 
-    /// Number of calls in flight, each on a separate thread. Default: what the first provider of the route recommends
+    /// Maximum number of calls in flight, each on a separate thread; fewer if the limits of the route allow fewer, see
+    /// [`Limits::self_tuned`](crate::Limits::self_tuned). Default: what the first provider of the route recommends
     /// ([`LlmClient::concurrency`]): a local server's slots; 5 for other providers and for your own clients.
     pub fn concurrency(mut self, calls: usize) -> Self {
-        self.options.calls = CallsAtOnce::exactly(calls);
-        self
-    }
-
-    /// As many calls in flight as the route's limits allow, see [`Limits::self_tuned`](crate::Limits::self_tuned), but
-    /// at most `most`; threads are started as calls need them. Default: the number of
-    /// [`concurrency`](Self::concurrency).
-    pub fn up_to(mut self, most: usize) -> Self {
-        self.options.calls = CallsAtOnce::up_to(most);
+        self.options.calls = calls;
         self
     }
 
@@ -348,7 +341,7 @@ impl<'a> Bulk<'a> {
     }
 
     fn ahead(&self) -> usize {
-        self.options.calls.read_ahead()
+        read_ahead(self.options.calls)
     }
 
     fn misuse(&self) -> Option<StopReason> {
@@ -370,7 +363,7 @@ impl<'a> Bulk<'a> {
                 outcomes: Vec::new(),
             });
         }
-        let (tx, rx) = bounded(self.options.calls.most);
+        let (tx, rx) = bounded(self.options.calls);
         let mut left = Vec::new();
         let mut broken = false;
         let mut take = |(outcomes, own): Batch| {
@@ -451,12 +444,12 @@ impl<'a> Bulk<'a> {
             let carried = &ticket.task[0].carried;
             call_step(route, &ticket.task, &ticket.tries, carried, ctx)
         };
-        let drive = Drive { options, clock };
-        let ended = drive.run(
+        let ended = drive(
+            options,
+            clock,
             dispatcher(job, route, options),
             &runner,
-            waker,
-            woken,
+            (waker, woken),
             outlet,
             &|dispatcher, now| {
                 if self.stopping.load(Ordering::SeqCst) {

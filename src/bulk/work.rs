@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::base::{Context, Error, ErrorKind, Time, Usage, Usd};
 use crate::engine::availability::Availability;
 use crate::engine::dispatch::Dispatcher;
-use crate::engine::limiter::QuotaId;
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::engine::work::{Settled, Take, Ticket, Work};
@@ -36,11 +35,6 @@ pub(crate) trait Backlog {
 
     /// False if no item is available, now or later.
     fn has_more(&mut self) -> bool {
-        true
-    }
-
-    /// Whether an available item waits for this quota; true if that is unknown.
-    fn waits_for(&mut self, _quota: QuotaId, _availability: &Availability) -> bool {
         true
     }
 }
@@ -85,7 +79,7 @@ pub(super) fn dispatcher<W: Work>(
     route: &Route<'_>,
     options: &RunOptions<'_>,
 ) -> Dispatcher<W> {
-    let mut dispatch = route.options(&options.ctx, options.calls.most, options.on_error);
+    let mut dispatch = route.options(&options.ctx, options.calls, options.on_error);
     if let Some(until) = options.starts_until {
         let clock = route.clock_ref();
         // The wall clock is read in whole milliseconds, rounded down.
@@ -140,10 +134,6 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
 
     fn has_more(&mut self) -> bool {
         self.backlog.has_more()
-    }
-
-    fn waits_for(&mut self, quota: QuotaId, availability: &Availability) -> bool {
-        self.backlog.waits_for(quota, availability)
     }
 
     fn defers_release(&self) -> bool {

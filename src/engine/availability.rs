@@ -149,7 +149,7 @@ impl Availability {
         self.steps.iter().find(|step| step.id == id)
     }
 
-    fn step_mut(&mut self, id: StepId) -> &mut StepHealth {
+    pub(super) fn step_mut(&mut self, id: StepId) -> &mut StepHealth {
         let at = self.steps.iter().position(|step| step.id == id);
         let at = at.unwrap_or_else(|| {
             self.steps.push(StepHealth::of(id));
@@ -260,11 +260,6 @@ impl Availability {
         probe.is_some_and(|probe| probe.take_if(|probe| *probe == number).is_some())
     }
 
-    /// Records what the end of a call shows about its provider. Returns true if an outage began or ended.
-    pub(super) fn note(&mut self, call: EndFacts, error: Option<&Error>, now: Time) -> bool {
-        self.step_mut(call.step).note(call, error, now)
-    }
-
     /// An item was answered: later failures concern single items until others follow.
     pub(super) fn answered(&mut self, step: StepId, quota: QuotaId) {
         self.step_mut(step).shared.answered();
@@ -279,16 +274,6 @@ impl Availability {
         both.any(|shared| shared.critical > 0)
     }
 
-    /// Records a reply that is no answer, as [`StepHealth::failed_at_first`] does.
-    pub(super) fn failed_at_first(&mut self, step: StepId, error: &Error) -> Option<Error> {
-        self.step_mut(step).failed_at_first(error)
-    }
-
-    /// If items without another step stop waiting after this failure: the reason.
-    pub(super) fn patience_over(&self, call: EndFacts, error: &Error, now: Time) -> Option<Error> {
-        self.step(call.step)?.patience_over(error, call.out, now)
-    }
-
     /// The number of calls in flight to a step.
     pub(super) fn in_flight(&self, step: StepId) -> usize {
         self.step(step).map_or(0, |step| step.in_flight)
@@ -300,7 +285,7 @@ impl Availability {
     }
 
     /// Since when a server has been loading its model.
-    pub(super) fn loading_since(&self) -> Option<Time> {
+    pub(crate) fn loading_since(&self) -> Option<Time> {
         let of_steps = self.steps.iter().map(|step| &step.shared);
         let all = of_steps.chain(&self.quotas);
         all.filter_map(|shared| shared.loading_since).min()

@@ -1,15 +1,29 @@
 //! A token bucket for one limit, with what replies teach about the limit and about the size of answers.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::{RateWindow, Time};
 
-use super::quota_status::RateStatus;
+use super::quota::RateStatus;
 
 /// A learned limit without a report for this long is dropped when a call is answered. Most providers report a limit with
 /// each reply; one that was reported only once, for example by a proxy, would slow the run until its end.
 const TRUSTED: Duration = Duration::from_secs(600);
+
+/// The calls that a limit per time allows: now, and further ones per second.
+#[derive(Clone, Copy)]
+pub(super) struct Flow {
+    pub level: f64,
+    pub per_second: f64,
+}
+
+impl Flow {
+    /// Time until this many calls can have started.
+    pub(super) fn wait_for(self, calls: f64) -> Duration {
+        let seconds = (calls - self.level) / self.per_second;
+        Duration::from_secs_f64(seconds.clamp(0.0, 1e9))
+    }
+}
 
 /// A continuously refilled token bucket. Its level can be negative: a call larger than the capacity starts alone and
 /// is paid off afterwards.
@@ -38,14 +52,6 @@ impl Bucket {
             part: 1.0,
             elsewhere: 0.0,
             at: now,
-        }
-    }
-
-    /// The same bucket, with at most this level.
-    pub(super) fn at_most(self, level: f64) -> Self {
-        Self {
-            level: self.level.min(level),
-            ..self
         }
     }
 
@@ -102,13 +108,18 @@ impl Bucket {
         self.per_second * 60.0
     }
 
-    /// The level, and what the bucket gains in a second.
-    pub(super) fn flow(&self) -> (f64, f64) {
-        (self.level, self.per_second * self.part)
+    /// The calls that it allows, if each needs this much.
+    pub(super) fn flow(&mut self, need: f64, now: Time) -> Flow {
+        self.refill(now);
+        let need = self.at_most_full(need);
+        Flow {
+            level: self.level / need,
+            per_second: self.per_second * self.part / need,
+        }
     }
 
     /// A need, or the level at which a larger one is served.
-    pub(super) fn at_most_full(&self, need: f64) -> f64 {
+    fn at_most_full(&self, need: f64) -> f64 {
         need.min(self.most())
     }
 
@@ -131,31 +142,17 @@ impl Bucket {
     }
 }
 
-/// Output tokens of recent replies. The next call reserves their 95th percentile.
-#[derive(Debug, Default)]
-pub(super) struct OutputSizes {
-    recent: VecDeque<u64>,
-    seen: usize,
-    pub reserve: Option<f64>,
-}
-
-impl OutputSizes {
-    const KEEP: usize = 256;
-    const ENOUGH: usize = 16;
-
-    pub(super) fn learn(&mut self, tokens: u64) {
-        if self.recent.len() == Self::KEEP {
-            self.recent.pop_front();
-        }
-        self.recent.push_back(tokens);
-        self.seen += 1;
-        // The percentile moves slowly, so sorting on every reply is unnecessary.
-        if self.seen.is_multiple_of(Self::ENOUGH) {
-            let mut sorted: Vec<u64> = self.recent.iter().copied().collect();
-            sorted.sort_unstable();
-            self.reserve = Some(sorted[sorted.len() * 95 / 100] as f64);
-        }
-    }
+/// Moves the output tokens that a call reserves towards the 95th percentile of recent replies: up by a step in a
+/// twentieth of all cases, down by a nineteenth of it in the others.
+pub(super) fn learn_output(reserve: &mut Option<f64>, tokens: u64) {
+    let tokens = tokens as f64;
+    let reserve = reserve.get_or_insert(tokens);
+    let step = (*reserve / 8.0).max(1.0);
+    *reserve = if tokens > *reserve {
+        (*reserve + step).min(tokens)
+    } else {
+        (*reserve - step / 19.0).max(tokens)
+    };
 }
 
 pub(super) fn is_minute(window: &RateWindow) -> bool {

@@ -5,6 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,9 @@ struct Shared {
     spending: Mutex<Spending>,
     changed: Condvar,
 }
+
+/// Interval of checks whether the run goes on while a call waits for others.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// What is spent, lost and reserved, in picodollars.
 #[derive(Default)]
@@ -148,15 +152,6 @@ impl Budget {
     /// [`ErrorKind::BudgetExceeded`] if the amount does not fit; that of the context if it ends the wait; another kind if
     /// the record cannot be written.
     pub(crate) fn reserve(&self, most: u64, ctx: &Context) -> Result<Reservation, Error> {
-        if self.0.hold(&mut self.0.spending.lock(), most)? {
-            return Ok(self.reservation(most));
-        }
-        let shared = self.0.clone();
-        let _wakes = ctx.on_run_cancel(move || {
-            // With the lock, so that a call that has looked at the context and is about to wait is woken.
-            let _spending = shared.spending.lock();
-            shared.changed.notify_all();
-        });
         let mut spending = self.0.spending.lock();
         while !self.0.hold(&mut spending, most)? {
             if spending.held == 0 {
@@ -166,23 +161,14 @@ impl Budget {
             if ctx.is_run_cancelled() {
                 return Err(Error::cancelled());
             }
-            match ctx.deadline() {
-                Some(at) => {
-                    let _ = self.0.changed.wait_until(&mut spending, at);
-                }
-                None => self.0.changed.wait(&mut spending),
-            }
+            // The context cannot wake this wait.
+            let _ = self.0.changed.wait_for(&mut spending, LOOK_AGAIN);
         }
-        drop(spending);
-        Ok(self.reservation(most))
-    }
-
-    fn reservation(&self, most: u64) -> Reservation {
-        Reservation {
+        Ok(Reservation {
             budget: self.0.clone(),
             most,
             settled: false,
-        }
+        })
     }
 
     fn exceeded(&self, spending: &Spending, most: u64) -> Error {

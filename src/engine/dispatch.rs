@@ -10,11 +10,9 @@ use std::sync::Arc;
 use crate::base::{Error, RateHints, Time};
 
 use super::availability::Availability;
-use super::counters::Counters;
-use super::limited_by::{Lately, Limit, LimitedBy};
+use super::limited_by::{Lately, Limit};
 use super::limiter::{Limiter, Permit};
-use super::route::RetryPolicy;
-pub use super::stop::{ErrorPolicy, StopReason};
+use super::route::{RetryPolicy, Tries};
 use super::work::{SettleEnd, SettleIo, Settled, TakeEnd, TakeIo, Ticket, Work};
 use crate::base::random::Random;
 
@@ -124,7 +122,8 @@ pub(crate) struct Dispatcher<W: Work> {
     settle_error: Option<Error>,
     /// The latest failure that will be retried, until something succeeds.
     last_failure: Option<Error>,
-    availability: Availability,
+    /// What is known of providers and models.
+    pub availability: Availability,
     stop: Option<StopReason>,
     /// Consecutive items that failed without a connection.
     unreached: u32,
@@ -132,9 +131,11 @@ pub(crate) struct Dispatcher<W: Work> {
     ended: u64,
     /// A connection failed, and nothing has been answered since.
     unreachable_logged: bool,
-    counters: Counters,
-    lately: Lately,
-    resumes_at: Option<Time>,
+    pub counters: Counters,
+    /// What limited the run in about the last second.
+    pub lately: Lately,
+    /// When the next call can start, if all items wait for a retry or a cooldown.
+    pub resumes_at: Option<Time>,
 }
 
 impl<W: Work> Dispatcher<W> {
@@ -162,17 +163,6 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    pub(crate) fn counters(&self) -> Counters {
-        self.counters
-    }
-
-    /// What limited the run in about the last second.
-    pub(crate) fn limited_by(&mut self, now: Time) -> LimitedBy {
-        let mut paused = self.availability.pauses.paused(now);
-        let learned = paused.find_map(|quota| self.limiter.learned_limit(quota, now));
-        self.lately.limited_by(learned, now)
-    }
-
     pub(crate) fn stop_reason(&self) -> Option<&StopReason> {
         self.stop.as_ref()
     }
@@ -185,26 +175,6 @@ impl<W: Work> Dispatcher<W> {
     /// The latest failure that will be retried, unless something has succeeded since.
     pub(crate) fn last_failure(&self) -> Option<&Error> {
         self.last_failure.as_ref()
-    }
-
-    /// Why a provider is not called at the moment.
-    pub(crate) fn not_called(&self) -> Option<&Error> {
-        self.availability.reasons().next()
-    }
-
-    /// What is known of providers and models.
-    pub(crate) fn availability(&self) -> &Availability {
-        &self.availability
-    }
-
-    /// When the next call can start, if all items wait for a retry or a cooldown.
-    pub(crate) fn resumes_at(&self) -> Option<Time> {
-        self.resumes_at
-    }
-
-    /// Since when a server has been loading its model.
-    pub(crate) fn loading_since(&self) -> Option<Time> {
-        self.availability.loading_since()
     }
 
     /// Takes the requests to perform without the lock. Their outcomes return as events.
@@ -309,6 +279,116 @@ impl<W: Work> Dispatcher<W> {
     fn stop_for(&mut self, reason: StopReason) {
         if self.stop.is_none() {
             self.stop = Some(reason);
+        }
+    }
+}
+
+/// Counters that the dispatcher keeps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    /// Calls, without those that were rejected because the model was still loading.
+    pub calls: u64,
+    pub firsts: u64,
+    pub retries: u64,
+    pub moved_on: u64,
+    pub divided: u64,
+    pub rate_limited: u64,
+    pub possibly_paid_twice: u64,
+    /// Calls that were aborted and whose outcome is unknown.
+    pub cut_off: u64,
+    pub in_flight: usize,
+    pub most_in_flight: usize,
+    pub first_start: Option<Time>,
+    pub last_end: Option<Time>,
+}
+
+impl Counters {
+    /// The counter of a call, by its cause.
+    pub(super) fn of_kind(&mut self, tries: &Tries) -> &mut u64 {
+        match tries {
+            Tries { calls: 0, .. } => &mut self.firsts,
+            Tries { part: true, .. } => &mut self.divided,
+            Tries { moved: true, .. } => &mut self.moved_on,
+            _ => &mut self.retries,
+        }
+    }
+}
+
+/// What the failure of an item means for the others.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum ErrorPolicy {
+    /// Continue with the others. The library's default. A provider that rejected the API key or has no credit is
+    /// still not called again: items that have no other provider stay unsent.
+    #[default]
+    ContinueOnError,
+    /// Stop at the first item that failed permanently.
+    StopOnError,
+    /// Stop if all further calls would fail in the same way: a rejected API key, an account without credit, an
+    /// unknown model, a provider that has rate-limited all calls for ten minutes, or whose first ten replies are
+    /// unusable in the same way. If other calls are answered, a rejected API key or an account without credit
+    /// concerns one item, until five in a row fail so. The default of `batchwright run`.
+    ///
+    /// Under any policy, a run stops when no provider is left that can be called: see [`StopReason::Unreachable`].
+    StopOnCriticalError,
+}
+
+/// Why a run ended before its work did.
+#[derive(Debug, Clone, derive_more::From)]
+#[non_exhaustive]
+pub enum StopReason {
+    /// The context was cancelled.
+    Cancelled,
+    /// The context's deadline passed.
+    DeadlineExceeded,
+    /// An item failed under [`ErrorPolicy::StopOnError`].
+    ItemFailed(Error),
+    /// No provider of the route can be called any more; or under [`ErrorPolicy::StopOnCriticalError`] a critical
+    /// error, a permanent rate limit, or a `Retry-After` that is too long.
+    Critical(Error),
+    /// The last callable provider was unavailable for ten minutes, or no server was ever reached at its address.
+    /// Under [`ErrorPolicy::StopOnCriticalError`] also: the server accepts no prompts, or its model never loaded.
+    Unreachable(Error),
+    /// Under [`ErrorPolicy::StopOnCriticalError`], if nothing was answered: the first ten replies of a provider were
+    /// billed and are unusable, or the first ten requests were rejected with the same message by an error of unknown
+    /// meaning.
+    AllAlike(Error),
+    /// The next call could cost more than is left of the [`Budget`](crate::Budget), or its cost has no upper bound.
+    BudgetExceeded(Error),
+    /// The consumer of the results takes no more.
+    SinkClosed,
+    /// The source or the output cannot be used any more.
+    #[from]
+    Fatal(Error),
+    /// Another program removed, replaced, truncated or wrote to the output. The message says where the results of
+    /// this run are.
+    OutputLost(Error),
+    /// The options contradict each other, or one is invalid, such as a concurrency of 0.
+    Misuse(String),
+}
+
+impl std::fmt::Display for StopReason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Cancelled => f.write_str("cancelled"),
+            Self::DeadlineExceeded => f.write_str("the deadline passed"),
+            Self::ItemFailed(e) => write!(f, "an item failed: {e}"),
+            Self::Critical(e)
+            | Self::Fatal(e)
+            | Self::AllAlike(e)
+            | Self::BudgetExceeded(e)
+            | Self::OutputLost(e) => {
+                write!(f, "{e}")
+            }
+            Self::Unreachable(e) if e.is_not_ready() => write!(f, "{e} after ten minutes"),
+            Self::Unreachable(e) if e.is_unreachable() && e.status().is_some() => {
+                write!(f, "the address is not that of the provider's API: {e}")
+            }
+            Self::Unreachable(e) if e.is_unreachable() => {
+                write!(f, "the provider cannot be reached: {e}")
+            }
+            Self::Unreachable(e) => write!(f, "the provider is unavailable: {e}"),
+            Self::SinkClosed => f.write_str("the reader of the results went away"),
+            Self::Misuse(why) => f.write_str(why),
         }
     }
 }

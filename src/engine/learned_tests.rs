@@ -35,8 +35,6 @@ fn answer(hints: RateHints) -> impl Fn(Time) -> (CallEnd, RateHints) {
 fn a_limit_that_was_reported_once_is_dropped_after_ten_minutes() {
     let q = one();
     call(&q, at(0), answer(report(1)));
-    let limit = q.limiter.learned_limit(q.quota, at(30_100)).unwrap();
-    assert_eq!((limit.unit, limit.per_minute), ("requests", 1));
     let (mut now, mut calls) = (at(0), Vec::new());
     for _ in 0..100 {
         now = call(&q, now, answer(NO_HINTS));
@@ -47,7 +45,6 @@ fn a_limit_that_was_reported_once_is_dropped_after_ten_minutes() {
         [60, 120, 180, 240, 300, 360, 420, 480, 540, 600]
     );
     assert!(calls[99] <= 610, "the limit no longer delays calls");
-    assert_eq!(q.limiter.learned_limit(q.quota, now), None);
     // A further report teaches the limit again.
     call(&q, now, answer(report(1)));
     assert!(call(&q, now, answer(NO_HINTS)) > now.after(Duration::from_secs(30)));

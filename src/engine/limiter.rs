@@ -11,14 +11,14 @@ use parking_lot::Mutex;
 
 use crate::base::{RateHints, Time};
 
+use super::quota::QuotaStatus;
 pub use super::quota::{CallEnd, Limits, QuotaId, QuotaKey};
 pub(super) use super::quota_state::LOADING_AGAIN;
 pub(crate) use super::quota_state::{AHEAD, NEAR, Room};
-use super::quota_state::{BUSY_FOR, Division, Quota};
+use super::quota_state::{BUSY_FOR, Division, Quota, Share, WallClock, system_wall};
 pub use super::quota_state::{Gate, Permit};
-use super::quota_status::{LearnedLimit, QuotaStatus};
-use super::shared_quota::{Share, WallClock, system_wall};
 
+#[derive(Default)]
 struct State {
     ids: HashMap<QuotaKey, QuotaId>,
     quotas: Vec<Quota>,
@@ -28,27 +28,15 @@ struct State {
 }
 
 /// The quotas of a route, shared by all users of the route.
+#[derive(Default)]
 pub struct Limiter {
     state: Mutex<State>,
-}
-
-impl Default for Limiter {
-    fn default() -> Self {
-        Self::new()
-    }
 }
 
 impl Limiter {
     /// Creates a limiter without quotas.
     pub fn new() -> Self {
-        Self {
-            state: Mutex::new(State {
-                ids: HashMap::new(),
-                quotas: Vec::new(),
-                folder: None,
-                divided_by: None,
-            }),
-        }
+        Self::default()
     }
 
     /// Creates a limiter that shares its quotas with every OS process that names the same folder.
@@ -110,18 +98,8 @@ impl Limiter {
             Some(state) => state.with_shared(false, now, |state| {
                 state.try_acquire(quota, input, output_cap, now)
             }),
-            None => Gate::Go(Permit::FREE),
+            None => Gate::Go(Permit::default()),
         }
-    }
-
-    /// The result of [`try_acquire`](Self::try_acquire), without a reservation.
-    #[cfg(test)]
-    pub(crate) fn peek(&self, quota: QuotaId, input: u64, cap: Option<u64>, now: Time) -> Gate {
-        let gate = self.try_acquire(quota, input, cap, now);
-        if let Gate::Go(permit) = gate {
-            self.give_back(permit);
-        }
-        gate
     }
 
     /// Current limits of a quota; the default for [`QuotaId::NONE`]. Use by other OS processes since the last start
@@ -132,11 +110,6 @@ impl Limiter {
         quota.map_or_else(QuotaStatus::default, |quota| quota.status(now))
     }
 
-    /// The learned limit that delays the next call of a quota.
-    pub(crate) fn learned_limit(&self, quota: QuotaId, now: Time) -> Option<LearnedLimit> {
-        self.state.lock().get(quota)?.learned_limit(now)
-    }
-
     /// Calls in flight, of all quotas.
     pub(crate) fn calls_in_flight(&self) -> u64 {
         let state = self.state.lock();
@@ -144,19 +117,9 @@ impl Limiter {
         quotas.map(|quota| u64::from(quota.in_flight)).sum()
     }
 
-    /// Whether one of the quotas that `is_wanted` has as many calls in flight as it accepts.
-    pub(crate) fn is_full(&self, mut is_wanted: impl FnMut(QuotaId) -> bool) -> bool {
-        let state = self.state.lock();
-        let mut quotas = state.quotas.iter().zip(1..);
-        quotas.any(|(quota, id)| quota.is_busy() && is_wanted(QuotaId(id)))
-    }
-
-    #[cfg(test)]
-    pub(crate) fn in_flight(&self, quota: QuotaId) -> u32 {
-        self.state
-            .lock()
-            .get(quota)
-            .map_or(0, |quota| quota.in_flight)
+    /// Whether a quota has as many calls in flight as it accepts.
+    pub(crate) fn is_full(&self) -> bool {
+        self.state.lock().quotas.iter().any(Quota::is_busy)
     }
 
     /// Time until which no call of the quota can start, if it is closed now. Only for a run that does not share its
@@ -177,11 +140,6 @@ impl Limiter {
         let mut state = self.state.lock();
         let quota = state.get(quota);
         quota.map_or(Room::FREE, |quota| quota.room(now))
-    }
-
-    /// Whether a quota is in cooldown after a rejected or failed call, rather than waiting for its allowance.
-    pub(crate) fn cools_down(&self, quota: QuotaId, now: Time) -> bool {
-        self.paused_until(quota) > now
     }
 
     /// End of the cooldown of a quota; in the past if there is none.
@@ -255,22 +213,6 @@ impl Limiter {
             quota.settle(permit, ended, hints, now);
             quota.closed_until(now)
         })
-    }
-
-    #[cfg(test)]
-    /// Returns the reservation of a call that was not made.
-    pub fn give_back(&self, permit: Permit) {
-        if let Some(state) = self.state.lock().get(permit.quota) {
-            state.in_flight = state.in_flight.saturating_sub(1);
-            state.reserved.0 -= 1.0;
-            state.reserved.1 -= permit.tokens;
-            if let Some(bucket) = &mut state.requests {
-                bucket.level = (bucket.level + 1.0).min(bucket.capacity);
-            }
-            if let Some(bucket) = &mut state.tokens {
-                bucket.level = (bucket.level + permit.tokens).min(bucket.capacity);
-            }
-        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The status that a limiter reports for its quotas.
 
 use super::*;
-use crate::engine::quota_status::RateStatus;
+use crate::engine::quota::RateStatus;
 
 /// The limit, the rest of it, and the milliseconds until all of it is available again.
 fn shown(status: Option<RateStatus>) -> (u64, u64, u128) {

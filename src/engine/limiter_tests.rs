@@ -6,6 +6,39 @@ use super::*;
 use crate::base::RateWindow;
 use crate::engine::simulation::Random;
 
+impl Limiter {
+    /// The result of [`try_acquire`](Self::try_acquire), without a reservation.
+    pub(crate) fn peek(&self, quota: QuotaId, input: u64, cap: Option<u64>, now: Time) -> Gate {
+        let gate = self.try_acquire(quota, input, cap, now);
+        if let Gate::Go(permit) = gate {
+            self.give_back(permit);
+        }
+        gate
+    }
+
+    pub(crate) fn in_flight(&self, quota: QuotaId) -> u32 {
+        self.state
+            .lock()
+            .get(quota)
+            .map_or(0, |quota| quota.in_flight)
+    }
+
+    /// Returns the reservation of a call that was not made.
+    pub fn give_back(&self, permit: Permit) {
+        if let Some(state) = self.state.lock().get(permit.quota) {
+            state.in_flight = state.in_flight.saturating_sub(1);
+            state.reserved.0 -= 1.0;
+            state.reserved.1 -= permit.tokens;
+            if let Some(bucket) = &mut state.requests {
+                bucket.level = (bucket.level + 1.0).min(bucket.capacity);
+            }
+            if let Some(bucket) = &mut state.tokens {
+                bucket.level = (bucket.level + permit.tokens).min(bucket.capacity);
+            }
+        }
+    }
+}
+
 #[path = "learned_tests.rs"]
 mod learned;
 #[path = "limiter_status_tests.rs"]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::base::Time;
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Flow};
 use super::outliers::{Level, Outliers};
 
 /// The part of the accepted rate by which a rejection lowers the rate.
@@ -58,17 +58,10 @@ const CAPACITY: f64 = 0.02;
 /// Calls that began within this many seconds may still be rejected.
 const SHORT: f64 = 0.1;
 /// The start of a call: its time and number.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Begun {
     pub at: Time,
     number: u64,
-}
-
-impl Begun {
-    pub(super) const NONE: Begun = Begun {
-        at: Time::ZERO,
-        number: 0,
-    };
 }
 
 /// Calls that were accepted for a while, and their rate per second.
@@ -293,16 +286,9 @@ impl Pace {
         })
     }
 
-    /// The calls that may start, and how many more each second, if there is a rate.
-    pub(super) fn flow(&mut self, now: Time) -> Option<(f64, f64)> {
-        let rate = self.rate.as_mut()?;
-        rate.bucket.refill(now);
-        Some(rate.bucket.flow())
-    }
-
-    /// The rate that was inferred.
-    pub(super) fn inferred(&self) -> Option<Bucket> {
-        Some(self.rate.as_ref()?.bucket)
+    /// The calls that may start, if there is a rate.
+    pub(super) fn flow(&mut self, now: Time) -> Option<Flow> {
+        Some(self.rate.as_mut()?.bucket.flow(1.0, now))
     }
 
     /// Records the start of a call.

@@ -35,7 +35,7 @@ impl QuotaKey {
 }
 
 /// Index of a quota in its limiter, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct QuotaId(pub(crate) u32);
 
 impl QuotaId {
@@ -119,7 +119,7 @@ impl Limits {
 
     /// Finds the number of calls in flight automatically: it starts with `start`, grows while that increases
     /// throughput, shrinks when calls are rejected, and is at most `most`. The concurrency of the run should be
-    /// `most`; see [`FileRun::up_to`](crate::FileRun::up_to). Default: the concurrency of the run, and fewer once
+    /// `most`. Default: the concurrency of the run, and fewer once
     /// calls are rejected.
     ///
     /// # Panics
@@ -149,8 +149,38 @@ pub enum CallEnd {
     RateLimited(Option<Duration>),
     /// The server is up, but its model is still loading; with the requested wait.
     NotReady(Option<Duration>),
-    /// No connection: other calls would fail now too.
-    Unreachable,
     /// Any other failure.
     Failed,
+}
+
+/// Current limits of a quota, as its limiter knows them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct QuotaStatus {
+    /// Requests; `None` while no limit is known.
+    pub requests: Option<RateStatus>,
+    /// Tokens of input and output; `None` while no limit is known.
+    pub tokens: Option<RateStatus>,
+    /// Calls in flight.
+    pub in_flight: u32,
+    /// Maximum number of calls in flight, configured or found; `None` if only the concurrency of the run or worker
+    /// limits them.
+    pub most_in_flight: Option<u32>,
+    /// Time for which no call starts, because a call was rejected or its provider was unreachable; zero if calls may
+    /// start.
+    pub paused_for: Duration,
+}
+
+/// Current state of a limit per minute: [`requests`](QuotaStatus::requests) in calls, [`tokens`](QuotaStatus::tokens)
+/// in input and output tokens together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RateStatus {
+    /// The limit per minute, as configured or as the provider's replies report it.
+    pub limit: u64,
+    /// What is left of it; zero while the next call must wait. The number of calls that start at once is limited
+    /// further: to [`Limits::burst`](crate::Limits::burst) requests, and to ten seconds' worth of tokens.
+    pub remaining: u64,
+    /// Time until all of it is left again, if nothing more is used.
+    pub reset_after: Duration,
 }

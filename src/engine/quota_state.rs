@@ -16,20 +16,20 @@ use std::time::Duration;
 
 use crate::base::{RateHints, Time};
 
-use super::bucket::{Bucket, OutputSizes, token_capacity};
+use super::bucket::{Bucket, learn_output, token_capacity};
 use super::pace::{Begun, Pace};
-use super::quota::{CallEnd, Limits, QuotaId};
-use super::quota_status::QuotaStatus;
-use super::shared_quota::{Share, Shared};
+use super::quota::{CallEnd, Limits, QuotaId, QuotaStatus};
 use super::window::{Answer, Window};
 
 mod division;
 mod learn;
 mod refused;
 mod room;
+mod shared;
 
 pub(super) use division::Division;
 pub(crate) use room::{AHEAD, NEAR, Room};
+pub(super) use shared::{Share, WallClock, system_wall};
 
 /// The limiter's answer.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -40,8 +40,8 @@ pub enum Gate {
     NotUntil(Time),
 }
 
-/// The reservation of one call.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// The reservation of one call; by default, that of a task without a quota.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Permit {
     pub(super) quota: QuotaId,
     pub(super) tokens: f64,
@@ -57,23 +57,10 @@ pub struct Permit {
     begun: Begun,
 }
 
-impl Permit {
-    /// The permit of tasks without a quota.
-    pub(crate) const FREE: Permit = Permit {
-        quota: QuotaId::NONE,
-        tokens: 0.0,
-        cut_epoch: 0,
-        replies: 0,
-        reserved: (0.0, 0.0),
-        epoch: 0,
-        in_flight: 0,
-        begun: Begun::NONE,
-    };
-}
-
 /// The search for a rate that the first rejection may start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Search {
+    #[default]
     Ahead,
     On,
     Over,
@@ -81,11 +68,13 @@ enum Search {
 
 /// More than 15 fields, because each end of a call can change all of them together; window, rate, buckets, share and
 /// division are structs in files of their own.
+#[derive(Default)]
 pub(super) struct Quota {
     pub(super) given: Limits,
     pub(super) requests: Option<Bucket>,
     pub(super) tokens: Option<Bucket>,
-    outputs: OutputSizes,
+    /// Output tokens that a call reserves.
+    output: Option<f64>,
     pub(super) in_flight: u32,
     /// Requests and tokens reserved so far.
     pub(super) reserved: (f64, f64),
@@ -128,8 +117,6 @@ const FIRST_OUTPUT_GUESS: f64 = 256.0;
 /// If only calls in flight block the quota, their end opens it. This is the interval of checks in case they belong to
 /// another run with the same quota.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// A server that is available again is noticed within this time.
-const LONGEST_UNREACHED: Duration = Duration::from_secs(8);
 /// The same if the end of each call is noticed anyway.
 pub(super) const BUSY_FOR: Duration = Duration::from_millis(500);
 /// Interval of checks whether a server has loaded its model.
@@ -151,25 +138,9 @@ impl Quota {
             given,
             requests,
             tokens,
-            outputs: OutputSizes::default(),
-            in_flight: 0,
-            reserved: (0.0, 0.0),
             has_replied: given.known,
-            starts_with_one: false,
-            paused_until: Time::ZERO,
-            cut_epoch: 0,
-            streak: 0,
-            replies: 0,
-            accepted_peak: 0,
-            unanswered_cuts: 0,
-            waits_for_reply: false,
-            asked_until: None,
             window: given.window(),
-            pace: Pace::default(),
-            search: Search::Ahead,
-            share: None,
-            division: None,
-            config_version: 0,
+            ..Self::default()
         }
     }
 
@@ -179,33 +150,21 @@ impl Quota {
             return;
         }
         let fresh = Self::new(given, now);
-        for (bucket, fresh, is_given) in [
-            (
-                &mut self.requests,
-                fresh.requests,
-                given.requests_per_minute,
-            ),
-            (&mut self.tokens, fresh.tokens, given.tokens_per_minute),
-        ] {
-            *bucket = match (*bucket, fresh) {
-                (Some(old), _) if old.learned.is_some() && is_given.is_none() => Some(old),
-                (Some(old), Some(new)) => Some(new.at_most(old.level)),
-                (_, new) => new,
-            };
-        }
+        let kept = |old: Option<Bucket>, new: Option<Bucket>| match (old, new) {
+            (Some(old), Some(mut new)) => {
+                new.level = new.level.min(old.level);
+                Some(new)
+            }
+            (Some(old), None) if old.learned.is_some() => Some(old),
+            (_, new) => new,
+        };
+        self.requests = kept(self.requests, fresh.requests);
+        self.tokens = kept(self.tokens, fresh.tokens);
         if given.window != self.given.window {
             self.window = given.window();
             self.pace = Pace::default();
         }
         self.given = given;
-    }
-
-    fn common(&mut self) -> Shared<'_> {
-        Shared {
-            requests: &mut self.requests,
-            tokens: &mut self.tokens,
-            paused_until: &mut self.paused_until,
-        }
     }
 
     /// Changes the quota between reading and writing the state of other OS processes.
@@ -223,10 +182,10 @@ impl Quota {
         let Some(mut share) = self.share.take() else {
             return act(self);
         };
-        let is_held = share.begin(self.common(), has_new_limits, now);
+        let held = share.begin(self, has_new_limits, now);
         let out = act(self);
-        if is_held {
-            share.end(self.common(), now);
+        if let Some(held) = held {
+            share.end(held, self, now);
         }
         self.share = Some(share);
         out
@@ -253,8 +212,14 @@ impl Quota {
     /// The current limits.
     pub(super) fn status(&mut self, now: Time) -> QuotaStatus {
         let paused_for = self.paused_until.since(now);
-        let rate =
-            |bucket: &mut Option<Bucket>| Some(bucket.as_mut()?.status(now).paused(paused_for));
+        let rate = |bucket: &mut Option<Bucket>| {
+            let mut status = bucket.as_mut()?.status(now);
+            if !paused_for.is_zero() {
+                status.remaining = 0;
+                status.reset_after = status.reset_after.max(paused_for);
+            }
+            Some(status)
+        };
         let most = self.most_in_flight();
         QuotaStatus {
             requests: rate(&mut self.requests),
@@ -311,7 +276,7 @@ impl Quota {
         if let Some(until) = self.closed_until(now) {
             return Gate::NotUntil(until);
         }
-        let output = self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS);
+        let output = self.output.unwrap_or(FIRST_OUTPUT_GUESS);
         // An estimate delays a call by at most a minute's worth of tokens.
         let output = self
             .tokens
@@ -360,7 +325,7 @@ impl Quota {
             input.saturating_add(*output) as f64 <= most
         };
         if let Some((input, output)) = used.filter(believable) {
-            self.outputs.learn(output);
+            learn_output(&mut self.output, output);
             if let Some(bucket) = &mut self.tokens {
                 bucket.refill(now);
                 let excess = permit.tokens - input.saturating_add(output) as f64;
@@ -396,11 +361,7 @@ impl Quota {
             }
             CallEnd::RateLimited(wait) => self.refused(permit, wait, hints.is_used_up(), now),
             CallEnd::NotReady(wait) => self.unready(permit, wait, now),
-            CallEnd::Unreachable if permit.cut_epoch == self.cut_epoch => {
-                let pause = self.next_pause().min(LONGEST_UNREACHED);
-                self.paused_until = self.paused_until.max(now.after(pause));
-            }
-            CallEnd::Unreachable | CallEnd::Failed => {}
+            CallEnd::Failed => {}
         }
         if !hints.is_empty() {
             self.has_replied = true;

@@ -343,19 +343,14 @@ pub(crate) fn parts_at(policy: &RetryPolicy, error: &Error, now: Time) -> Time {
 }
 
 fn may_fall_back(policy: &RetryPolicy, error: &Error) -> bool {
+    use ErrorKind::*;
     // The next provider would be billed for the same again.
     if error.is_unusable_reply() {
         return false;
     }
     match error.kind() {
-        ErrorKind::RateLimited
-        | ErrorKind::Transient
-        | ErrorKind::Malformed
-        | ErrorKind::Invalid
-        | ErrorKind::Auth
-        | ErrorKind::Quota
-        | ErrorKind::UnknownModel => true,
-        ErrorKind::Blocked => policy.fall_back_when_blocked,
+        RateLimited | Transient | Malformed | Invalid | Auth | Quota | UnknownModel => true,
+        Blocked => policy.fall_back_when_blocked,
         _ => false,
     }
 }

@@ -15,6 +15,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
+use crate::base::thread::spawn_scoped;
 use crate::base::{Clock, Context, Error, ErrorKind, Paid, RateHints, Time};
 
 use super::dispatch::{Call, Dispatcher, EndedCall, Event, Io, StopReason, Turn};
@@ -27,44 +28,16 @@ use watch::{Pool, wait_out, wakes};
 /// A higher number of threads is rejected as a mistake.
 pub(crate) const MOST_THREADS: usize = 10_000;
 /// Interval of progress reports.
-pub(crate) const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(100);
 
-/// Threads at the start of a run whose number of calls in flight is found.
+/// Threads at the start of a run. Further ones start when calls need them.
 const FIRST_THREADS: usize = 8;
-/// Limit of items read ahead if the number of calls in flight is found, to save memory.
+/// Limit of items read ahead, to save memory.
 const MOST_AHEAD: usize = 128;
 
-/// Number of calls in flight of a run.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct CallsAtOnce {
-    /// Threads at the start.
-    pub threads: usize,
-    pub most: usize,
-}
-
-impl CallsAtOnce {
-    pub(crate) fn exactly(calls: usize) -> Self {
-        Self {
-            threads: calls,
-            most: calls,
-        }
-    }
-
-    /// At most `most`; limits decide.
-    pub(crate) fn up_to(most: usize) -> Self {
-        let threads = most.min(FIRST_THREADS);
-        Self { threads, most }
-    }
-
-    /// Items that are read before a call needs them.
-    pub(crate) fn read_ahead(self) -> usize {
-        let ahead = self.most.clamp(1, MOST_THREADS) * 2;
-        if self.threads == self.most {
-            ahead
-        } else {
-            ahead.min(MOST_AHEAD)
-        }
-    }
+/// Items that are read before a call needs them.
+pub(crate) fn read_ahead(concurrency: usize) -> usize {
+    (concurrency.max(1) * 2).min(MOST_AHEAD)
 }
 
 /// Why a number of calls in flight is not possible.
@@ -144,27 +117,16 @@ pub(crate) struct Finish<W: Work> {
     pub lost: Vec<Settled<W::Task, W::Done>>,
 }
 
-/// A number of permits that can change.
-#[derive(Clone, Copy)]
-pub(crate) struct Permits<'a> {
-    pub now: &'a AtomicUsize,
-    /// Its maximum.
-    pub most: usize,
-}
-
 /// Options of a run.
 pub(crate) struct RunSetup<'a> {
     pub ctx: &'a Context,
     pub clock: &'a dyn Clock,
-    pub threads: usize,
-    /// Further threads start when calls need them, up to this number.
+    /// Threads start when calls need them, up to this number.
     pub most_threads: usize,
     /// A number of permits that can change during the run; each change notifies the waker.
-    pub permits: Option<Permits<'a>>,
+    pub permits: Option<&'a AtomicUsize>,
     pub waker: Waker,
     pub woken: Receiver<()>,
-    /// Interval of the observer.
-    pub tick: Duration,
     /// Whether the observer also runs after each call. Calls that end while it runs share its next run.
     pub every_call: bool,
 }
@@ -182,18 +144,15 @@ struct State<W: Work> {
 /// Channels to the threads. The threads end when the channels are closed.
 struct Outgoing<W: Work> {
     calls: Sender<Call<W::Task>>,
-    /// If the work has a store, each channel has a separate thread.
-    settles: Sender<Io<W>>,
-    takes: Sender<Io<W>>,
+    /// If the work has a store, a thread settles and another one claims.
+    io: Sender<Io<W>>,
 }
 
 struct Shell<'a, W: Work> {
     state: Mutex<State<W>>,
     post: Sender<Event<W>>,
     inbox: Receiver<Event<W>>,
-    clock: &'a dyn Clock,
-    ctx: &'a Context,
-    waker: Waker,
+    setup: &'a RunSetup<'a>,
     /// When the caller's thread wakes next, in nanoseconds; anything earlier must wake it.
     waits_for: AtomicU64,
     /// Threads that the calls in flight need.
@@ -212,7 +171,7 @@ impl<W: Work> Shell<'_, W> {
         self.end_io(event);
         if let Some(ended) = &self.ended {
             ended.fetch_add(1, Ordering::SeqCst);
-            self.waker.wake();
+            self.setup.waker.wake();
         }
     }
 
@@ -244,16 +203,16 @@ impl<W: Work> Shell<'_, W> {
             while self.inbox.try_recv().is_ok() {}
             return;
         }
-        let now = self.clock.now();
+        let now = self.setup.clock.now();
         // Checked first: an aborted call must not count as failed, and none may start after a cancellation, however
         // late the caller's thread wakes.
-        if self.ctx.is_cancelled() {
+        if self.setup.ctx.is_cancelled() {
             let stop = Event::Stop(StopReason::Cancelled);
             state.dispatcher.handle(stop, now);
         }
         while let Ok(event) = self.inbox.try_recv() {
             // A cancellation since then may have sent this event, and no other event reports it.
-            if matches!(event, Event::Woken) && self.ctx.is_cancelled() {
+            if matches!(event, Event::Woken) && self.setup.ctx.is_cancelled() {
                 let stop = Event::Stop(StopReason::Cancelled);
                 state.dispatcher.handle(stop, now);
             }
@@ -270,34 +229,31 @@ impl<W: Work> Shell<'_, W> {
                 let _ = tasks.calls.send(call);
             }
             for io in state.dispatcher.take_io() {
-                // The channels are unbounded; each holds at most one request.
-                let _ = match io {
-                    Io::Settle(_) => tasks.settles.send(io),
-                    Io::Take(_) => tasks.takes.send(io),
-                };
+                // The channel is unbounded, and holds at most one request of each kind.
+                let _ = tasks.io.send(io);
             }
         }
-        let busy = state.dispatcher.counters().in_flight;
+        let busy = state.dispatcher.counters.in_flight;
         if busy > self.needed.fetch_max(busy, Ordering::SeqCst) {
-            self.waker.wake();
+            self.setup.waker.wake();
         }
         match turn {
             Turn::Finished => {
                 state.tasks = None;
                 state.wake_at = None;
-                self.waker.wake();
+                self.setup.waker.wake();
             }
             Turn::Wait(until) => {
                 state.wake_at = until;
                 if until.is_some_and(|at| at.as_nanos() < self.waits_for.load(Ordering::SeqCst)) {
-                    self.waker.wake();
+                    self.setup.waker.wake();
                 }
             }
         }
     }
 }
 
-/// Runs the dispatcher's work to its end on `setup.threads` threads.
+/// Runs the dispatcher's work to its end on up to `setup.most_threads` threads.
 ///
 /// # Errors
 /// If the threads cannot be started; no call was made then.
@@ -316,70 +272,53 @@ where
     // Not a bounded channel: while the thread that sends to one is suspended in the middle, all receivers turn in a loop
     // and take its turn of the processor.
     let (tasks, inbox) = unbounded();
-    let (settles, settle_inbox) = unbounded();
-    let (takes, take_inbox) = unbounded();
-    let has_store = dispatcher.work.has_store();
+    let (io, io_inbox) = unbounded();
+    let io_threads = if dispatcher.work.has_store() { 2 } else { 0 };
     let (post, events) = unbounded();
     let calls = setup.ctx.for_calls();
+    let threads = setup.most_threads.min(FIRST_THREADS);
     let shell = Shell {
         state: Mutex::new(State {
             dispatcher,
             start: Vec::new(),
-            tasks: Some(Outgoing {
-                calls: tasks,
-                settles,
-                takes,
-            }),
+            tasks: Some(Outgoing { calls: tasks, io }),
             wake_at: None,
             giving_up: false,
             lost: Vec::new(),
         }),
         post,
         inbox: events,
-        clock: setup.clock,
-        ctx: setup.ctx,
-        waker: setup.waker.clone(),
+        setup: &setup,
         waits_for: AtomicU64::new(0),
-        needed: AtomicUsize::new(setup.threads),
+        needed: AtomicUsize::new(threads),
         ended: setup.every_call.then(AtomicU64::default),
     };
     thread::scope(|scope| -> Result<(), Error> {
         let start = |i: usize| {
             let (shell, calls, inbox) = (&shell, &calls, inbox.clone());
             let work = move || work_off(shell, runner, &inbox, calls);
-            thread::Builder::new()
-                .name(format!("batchwright-{i}"))
-                .spawn_scoped(scope, work)
-                .map(drop)
+            spawn_scoped(scope, format!("batchwright-{i}"), work).map(drop)
         };
-        let start_io = |name: &str, inbox: &Receiver<Io<W>>| {
-            let (shell, calls, inbox) = (&shell, &calls, inbox.clone());
-            thread::Builder::new()
-                .name(format!("batchwright-{name}"))
-                .spawn_scoped(scope, move || carry_out(shell, &inbox, calls))
-                .map(drop)
+        let start_io = |i: usize| {
+            let (shell, calls, inbox) = (&shell, &calls, io_inbox.clone());
+            let work = move || carry_out(shell, &inbox, calls);
+            spawn_scoped(scope, format!("batchwright-store-{i}"), work).map(drop)
         };
-        let lanes = [("settle", &settle_inbox), ("claim", &take_inbox)];
-        let io = lanes.into_iter().filter(|_| has_store);
-        let io = io.map(|(name, inbox)| start_io(name, inbox));
-        for (i, started) in (0..setup.threads).map(&start).chain(io).enumerate() {
+        let started = (0..threads).map(&start);
+        let started = started.chain((0..io_threads).map(start_io));
+        for started in started {
             if let Err(error) = started {
                 shell.state.lock().tasks = None;
-                let why = format!(
-                    "cannot start thread {} of {}: {error}; use a smaller concurrency",
-                    i + 1,
-                    setup.threads
-                );
-                return Err(Error::new(ErrorKind::Invalid, why));
+                return Err(error.context("use a smaller concurrency"));
             }
         }
         let _guard = PanicGuard(&shell, &calls);
         let mut pool = Pool {
-            threads: setup.threads,
+            threads,
             most: setup.most_threads,
             start: &start,
         };
-        wait_out(&shell, &setup, &calls, &mut pool, outlet.as_mut(), observer);
+        wait_out(&shell, &calls, &mut pool, outlet.as_mut(), observer);
         Ok(())
     })?;
     let State {
@@ -419,7 +358,7 @@ impl<W: Work> Drop for PanicGuard<'_, '_, W> {
         if thread::panicking() {
             self.1.abort();
             self.0.state.lock().tasks = None;
-            self.0.waker.wake();
+            self.0.setup.waker.wake();
         }
     }
 }

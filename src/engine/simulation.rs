@@ -308,7 +308,7 @@ impl Scene {
             self.concurrency = n;
             self.dispatcher.handle(Event::SetConcurrency(n), self.now);
             // Calls in flight, and outcomes that were not taken yet, keep their permits.
-            self.permits = n.max(self.dispatcher.counters().in_flight);
+            self.permits = n.max(self.dispatcher.counters.in_flight);
             self.most_permits = self.most_permits.max(n);
         }
         if !self.stopped_by_us && self.random.below(self.stop_share) == 0 {

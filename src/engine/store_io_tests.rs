@@ -189,12 +189,10 @@ fn carry_out_all(fails: bool) -> TwoItems {
     let setup = RunSetup {
         ctx: &Context::new(),
         clock: &SystemClock,
-        threads: 2,
         most_threads: 2,
         permits: None,
         waker,
         woken,
-        tick: TICK,
         every_call: false,
     };
     let mut observer = Observer {
@@ -204,7 +202,7 @@ fn carry_out_all(fails: bool) -> TwoItems {
     let finish = run::<_, _, (), _>(dispatcher, &runner, setup, None, &mut observer);
     let finish = finish.expect("threads can be started");
     assert!(finish.lost.is_empty());
-    assert_eq!(finish.dispatcher.counters().in_flight, 0);
+    assert_eq!(finish.dispatcher.counters.in_flight, 0);
     finish.dispatcher.work
 }
 

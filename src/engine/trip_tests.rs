@@ -126,7 +126,7 @@ fn twenty_items_reach_the_next_provider_within_seconds_or_two_time_outs() {
     add_step(&mut run);
     let ended = turn_to_end(&mut run, |now, _| five(now));
     assert!(ended.took < ms(6_500), "{ended:?}");
-    let paid_twice = run.counters().possibly_paid_twice;
+    let paid_twice = run.counters.possibly_paid_twice;
     assert!((4..=5).contains(&paid_twice), "{paid_twice}");
 }
 
@@ -196,7 +196,7 @@ fn a_run_that_starts_with_one_call_at_a_time_grows_if_the_server_gains_by_it() {
     let mut run = dispatcher(vec![1; 300], limits(), 256, ErrorPolicy::default());
     let ended = turn_to_end(&mut run, one_by_one);
     assert!(ended.took < ms(30_100), "{ended:?}");
-    assert!(run.counters().most_in_flight <= 2, "{:?}", run.counters());
+    assert!(run.counters.most_in_flight <= 2, "{:?}", run.counters);
 }
 
 #[test]

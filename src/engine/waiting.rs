@@ -2,49 +2,24 @@
 //! that were skipped because the lane was closed. An item that was taken and returned keeps its position in the input,
 //! so no other item overtakes it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use crate::base::Time;
 
 use super::availability::Availability;
 use super::limiter::QuotaId;
 
-struct Lane<T> {
-    /// By the time when each is due, its position, and its number.
-    taken: BTreeMap<(Time, u64, u64), T>,
-    passed_over: VecDeque<(u64, T)>,
-}
+/// When an item is due, its position, and its number: two may be due at the same time and have the same position.
+type Key = (Time, u64, u64);
 
-impl<T> Default for Lane<T> {
-    fn default() -> Self {
-        Self {
-            taken: BTreeMap::new(),
-            passed_over: VecDeque::new(),
-        }
-    }
-}
-
-impl<T> Lane<T> {
-    fn first_taken(&self) -> Option<(Time, u64)> {
-        let (due, order, _) = self.taken.first_key_value()?.0;
-        Some((*due, *order))
-    }
-
-    fn first_passed_over(&self) -> Option<u64> {
-        self.passed_over.front().map(|(order, _)| *order)
-    }
-
-    fn is_empty(&self) -> bool {
-        self.taken.is_empty() && self.passed_over.is_empty()
-    }
-}
+/// The time of items that were never taken: they come after all that are due.
+const FRESH: Time = Time::FAR;
 
 /// Waiting items.
 pub(crate) struct Waiting<T> {
     /// A route has few quotas.
-    lanes: Vec<(QuotaId, Lane<T>)>,
-    len: usize,
-    /// Items that were ever pushed: two may be due at the same time and have the same position.
+    lanes: Vec<(QuotaId, BTreeMap<Key, T>)>,
+    /// Items that were ever pushed.
     pushed: u64,
 }
 
@@ -52,7 +27,6 @@ impl<T> Default for Waiting<T> {
     fn default() -> Self {
         Self {
             lanes: Vec::new(),
-            len: 0,
             pushed: 0,
         }
     }
@@ -62,24 +36,18 @@ impl<T> Waiting<T> {
     /// Adds an item that was taken and waits until `due`.
     pub(crate) fn push(&mut self, quota: QuotaId, due: Time, order: u64, item: T) {
         self.pushed += 1;
+        let at = self.lanes.iter().position(|(known, _)| *known == quota);
+        let at = at.unwrap_or_else(|| {
+            self.lanes.push((quota, BTreeMap::new()));
+            self.lanes.len() - 1
+        });
         let key = (due, order, self.pushed);
-        self.lane(quota).taken.insert(key, item);
+        self.lanes[at].1.insert(key, item);
     }
 
     /// Adds an item that was never taken and waits for its quota, in the order of the input.
     pub(crate) fn pass_over(&mut self, quota: QuotaId, order: u64, item: T) {
-        self.lane(quota).passed_over.push_back((order, item));
-    }
-
-    /// The lane of a quota, to which one item is added.
-    fn lane(&mut self, quota: QuotaId) -> &mut Lane<T> {
-        self.len += 1;
-        let at = self.lanes.iter().position(|(known, _)| *known == quota);
-        let at = at.unwrap_or_else(|| {
-            self.lanes.push((quota, Lane::default()));
-            self.lanes.len() - 1
-        });
-        &mut self.lanes[at].1
+        self.push(quota, FRESH, order, item);
     }
 
     /// The next runnable item: of those that were taken before, the one that was due first; otherwise the first that
@@ -87,52 +55,37 @@ impl<T> Waiting<T> {
     pub(crate) fn pop(&mut self, availability: &Availability, now: Time) -> Option<T> {
         let is_open = |(quota, _): &&mut (QuotaId, _)| !availability.pauses.is_paused(*quota, now);
         let open = self.lanes.iter_mut().filter(is_open);
-        let due = open.filter_map(|(_, lane)| {
-            let first = lane.first_taken().filter(|(due, _)| *due <= now)?;
-            Some((first, lane))
+        let next = open.filter_map(|(_, lane)| {
+            let (first, fresh) = (lane.first_key_value()?, || {
+                lane.range((FRESH, 0, 0)..).next()
+            });
+            let (key, _) = Some(first).filter(|(key, _)| key.0 <= now).or_else(fresh)?;
+            Some((*key, lane))
         });
-        let item = match due.min_by_key(|(first, _)| *first) {
-            Some((_, lane)) => lane.taken.pop_first().map(|(_, item)| item),
-            None => {
-                let open = self.lanes.iter_mut().filter(is_open);
-                let first = open.filter_map(|(_, lane)| Some((lane.first_passed_over()?, lane)));
-                let (_, lane) = first.min_by_key(|(first, _)| *first)?;
-                lane.passed_over.pop_front().map(|(_, item)| item)
-            }
-        };
-        self.len -= usize::from(item.is_some());
-        item
+        let (key, lane) = next.min_by_key(|(key, _)| *key)?;
+        lane.remove(&key)
     }
 
     /// When the next item of an open lane is due.
     pub(crate) fn next_due(&self, availability: &Availability, now: Time) -> Option<Time> {
         let open = self.lanes.iter();
         let open = open.filter(|(quota, _)| !availability.pauses.is_paused(*quota, now));
-        open.filter_map(|(_, lane)| Some(lane.first_taken()?.0))
-            .min()
-    }
-
-    /// Whether an item waits for this quota.
-    pub(crate) fn waits_for(&self, quota: QuotaId) -> bool {
-        let mut lanes = self.lanes.iter();
-        lanes.any(|(own, lane)| *own == quota && !lane.is_empty())
+        let due = open.filter_map(|(_, lane)| Some(lane.first_key_value()?.0.0));
+        due.filter(|due| *due < FRESH).min()
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.lanes.iter().map(|(_, lane)| lane.len()).sum()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.len == 0
+        self.lanes.iter().all(|(_, lane)| lane.is_empty())
     }
 
     /// Empties the queue, in any order.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
-        self.len = 0;
-        self.lanes.drain(..).flat_map(|(_, lane)| {
-            let taken = lane.taken.into_values();
-            taken.chain(lane.passed_over.into_iter().map(|(_, item)| item))
-        })
+        let lanes = self.lanes.drain(..);
+        lanes.flat_map(|(_, lane)| lane.into_values())
     }
 }
 

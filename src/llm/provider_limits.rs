@@ -1,6 +1,6 @@
 //! The current limits of the providers of a route.
 
-use crate::engine::quota_status::QuotaStatus;
+use crate::engine::quota::QuotaStatus;
 
 use super::request::Request;
 use super::route::Route;

@@ -44,29 +44,14 @@ pub struct CallResult<'a> {
 }
 
 impl CallResult<'_> {
-    /// Logs one event per call, with the names of the GenAI semantic conventions where they define one
-    /// (<https://opentelemetry.io/docs/specs/semconv/registry/attributes/gen-ai/>). It contains neither prompt nor
-    /// answer.
+    /// Logs one event per call. It contains neither prompt nor answer.
     pub(crate) fn log(&self, call: &ObservedCall<'_>) {
-        let (input, output) = self.tokens.unzip();
-        let kind = self.error.map(|error| error.kind().as_str());
-        let item = call.item.unwrap_or("(unnamed)");
         log::debug!(
-            "gen_ai.operation.name" = call.operation,
-            "gen_ai.provider.name" = call.provider,
-            "gen_ai.request.model" = call.model,
-            "gen_ai.usage.input_tokens" = input,
-            "gen_ai.usage.output_tokens" = output,
-            "http.response.status_code" = self.error.and_then(Error::status),
-            "error.type" = kind,
-            "batchwright.item" = call.item,
-            "batchwright.items" = call.items,
-            "batchwright.attempt" = call.attempt,
-            "batchwright.duration_seconds" = self.took.as_secs_f64();
-            "{} {} call {} of item {item} after {:.3} s",
+            "{} {} call {} of item {} after {:.3} s",
             call.provider,
-            kind.unwrap_or("answered"),
+            self.error.map_or("answered", |error| error.kind().as_str()),
             call.attempt,
+            call.item.unwrap_or("(unnamed)"),
             self.took.as_secs_f64(),
         );
     }

@@ -3,11 +3,10 @@
 use serde::Serialize;
 
 use crate::base::Error;
+use crate::base::brief::family;
 
 /// Number of causes that are listed separately; further ones are combined by kind.
 const MOST: usize = 100;
-/// Number of characters of a message that are compared.
-const COMPARED: usize = 200;
 
 /// A cause of failures, see [`Summary::causes`](crate::Summary::causes).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -59,19 +58,6 @@ impl Causes {
         causes.sort_by_key(|cause| std::cmp::Reverse(cause.items));
         causes
     }
-}
-
-/// A message without what differs from item to item: quoted text, and words with a digit in them.
-fn family(message: &str) -> String {
-    let start: String = message.chars().take(COMPARED).collect();
-    let quoted = |c: char| c == '"' || c == '`';
-    let plain: Vec<&str> = start.split(quoted).step_by(2).collect();
-    let plain = plain.join("\"\"");
-    let words = plain.split_whitespace().map(|word| {
-        let varies = word.contains(|c: char| c.is_ascii_digit());
-        if varies { "#" } else { word }
-    });
-    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

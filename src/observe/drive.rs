@@ -5,11 +5,8 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use crate::base::{Clock, Context, Error, Time, Timestamp};
-use crate::engine::counters::Counters;
-use crate::engine::dispatch::{Dispatcher, ErrorPolicy, StopReason};
-use crate::engine::run::{
-    CallsAtOnce, Finish, Observer, Outlet, RunSetup, Runner, TICK, Waker, bad_concurrency, run,
-};
+use crate::engine::dispatch::{Counters, Dispatcher, ErrorPolicy, StopReason};
+use crate::engine::run::{Finish, Observer, Outlet, RunSetup, Runner, Waker, bad_concurrency, run};
 use crate::engine::work::{Settled, Work};
 
 use super::progress::{Phase, Progress, ProgressNotifier};
@@ -26,7 +23,8 @@ pub(crate) trait Counted: Work {
 /// Options that runs of lists, of files and of pools have in common.
 #[derive(Clone)]
 pub(crate) struct RunOptions<'a> {
-    pub calls: CallsAtOnce,
+    /// Number of calls in flight.
+    pub calls: usize,
     pub on_error: ErrorPolicy,
     pub ctx: Context,
     pub notifier: Option<Arc<dyn ProgressNotifier + 'a>>,
@@ -36,7 +34,7 @@ pub(crate) struct RunOptions<'a> {
 
 impl RunOptions<'_> {
     /// Continues after errors, is never cancelled and sends no notifications.
-    pub(crate) fn new(calls: CallsAtOnce) -> Self {
+    pub(crate) fn new(calls: usize) -> Self {
         Self {
             calls,
             on_error: ErrorPolicy::default(),
@@ -48,14 +46,8 @@ impl RunOptions<'_> {
 
     /// The reason why these options allow no run.
     pub(crate) fn misuse(&self) -> Option<String> {
-        bad_concurrency(self.calls.most)
+        bad_concurrency(self.calls)
     }
-}
-
-/// What every run needs besides its work.
-pub(crate) struct Drive<'d> {
-    pub options: &'d RunOptions<'d>,
-    pub clock: &'d dyn Clock,
 }
 
 /// How a run ended.
@@ -75,75 +67,69 @@ impl<W: Counted> DriveEnd<W> {
     }
 }
 
-impl Drive<'_> {
-    /// Runs all items. `watch` is called before each report of progress; it may stop the run.
-    pub(crate) fn run<W, R, O>(
-        &self,
-        dispatcher: Dispatcher<W>,
-        runner: &R,
-        waker: Waker,
-        woken: Receiver<()>,
-        outlet: Option<Outlet<'_, O>>,
-        watch: &dyn Fn(&mut Dispatcher<W>, Time),
-    ) -> Result<DriveEnd<W>, Error>
-    where
-        W: Counted + Send,
-        R: Runner<W::Task, W::Done>,
-        O: Send,
-    {
-        let RunOptions {
-            calls,
-            ctx,
-            notifier,
-            ..
-        } = self.options;
-        let setup = RunSetup {
-            ctx,
-            clock: self.clock,
-            threads: calls.threads,
-            most_threads: calls.most,
-            permits: None,
-            waker,
-            woken,
-            tick: TICK,
-            every_call: (notifier.as_ref()).is_some_and(|notifier| notifier.every_item()),
-        };
-        let mut observer = Observer {
-            look: &|dispatcher: &mut Dispatcher<W>, now| {
-                watch(dispatcher, now);
-                progress(dispatcher, now)
-            },
-            show: &mut |progress| self.notify(&progress),
-        };
-        let Finish {
-            mut dispatcher,
-            lost,
-        } = run(dispatcher, runner, setup, outlet, &mut observer)?;
-        dispatcher.work.conclude();
-        let now = self.clock.now();
-        self.notify(&Progress {
-            phase: Phase::Finished,
-            limited_by: None,
-            learned_limit: None,
-            trouble: None,
-            trouble_kind: None,
-            resumes_in: None,
-            ..progress(&mut dispatcher, now)
-        });
-        Ok(DriveEnd {
-            stop: dispatcher.stop_reason().cloned(),
-            counters: dispatcher.counters(),
-            work: dispatcher.work,
-            lost,
-            now,
-        })
-    }
-
-    fn notify(&self, progress: &Progress) {
-        if let Some(notifier) = &self.options.notifier {
+/// Runs all items. `watch` is called before each report of progress; it may stop the run.
+pub(crate) fn drive<W, R, O>(
+    options: &RunOptions<'_>,
+    clock: &dyn Clock,
+    dispatcher: Dispatcher<W>,
+    runner: &R,
+    (waker, woken): (Waker, Receiver<()>),
+    outlet: Option<Outlet<'_, O>>,
+    watch: &dyn Fn(&mut Dispatcher<W>, Time),
+) -> Result<DriveEnd<W>, Error>
+where
+    W: Counted + Send,
+    R: Runner<W::Task, W::Done>,
+    O: Send,
+{
+    let RunOptions {
+        calls,
+        ctx,
+        notifier,
+        ..
+    } = options;
+    let notify = |progress: &Progress| {
+        if let Some(notifier) = notifier {
             notifier.on_progress(progress);
         }
-    }
+    };
+    let setup = RunSetup {
+        ctx,
+        clock,
+        most_threads: *calls,
+        permits: None,
+        waker,
+        woken,
+        every_call: (notifier.as_ref()).is_some_and(|notifier| notifier.every_item()),
+    };
+    let mut observer = Observer {
+        look: &|dispatcher: &mut Dispatcher<W>, now| {
+            watch(dispatcher, now);
+            progress(dispatcher, now)
+        },
+        show: &mut |progress| notify(&progress),
+    };
+    let Finish {
+        mut dispatcher,
+        lost,
+    } = run(dispatcher, runner, setup, outlet, &mut observer)?;
+    dispatcher.work.conclude();
+    let now = clock.now();
+    notify(&Progress {
+        phase: Phase::Finished,
+        limited_by: None,
+        trouble: None,
+        trouble_kind: None,
+        resumes_in: None,
+        ..progress(&mut dispatcher, now)
+    });
+    Ok(DriveEnd {
+        stop: dispatcher.stop_reason().cloned(),
+        counters: dispatcher.counters,
+        work: dispatcher.work,
+        lost,
+        now,
+    })
 }
 
 fn progress<W: Counted>(dispatcher: &mut Dispatcher<W>, now: Time) -> Progress {
@@ -153,9 +139,9 @@ fn progress<W: Counted>(dispatcher: &mut Dispatcher<W>, now: Time) -> Progress {
     };
     let trouble = dispatcher.settle_error().or(dispatcher.last_failure());
     let trouble = trouble.cloned();
-    let (loading, counters) = (dispatcher.loading_since(), dispatcher.counters());
-    let resumes_in = dispatcher.resumes_at().map(|at| at.since(now));
-    let (limited_by, learned_limit) = dispatcher.limited_by(now);
+    let (loading, counters) = (dispatcher.availability.loading_since(), dispatcher.counters);
+    let resumes_in = dispatcher.resumes_at.map(|at| at.since(now));
+    let limited_by = dispatcher.lately.limited_by(now);
     let tally = dispatcher.work.tally();
     let progress = tally.progress(&counters, now, phase, trouble, loading);
     Progress {
@@ -163,7 +149,6 @@ fn progress<W: Counted>(dispatcher: &mut Dispatcher<W>, now: Time) -> Progress {
         eta: progress.eta.filter(|_| resumes_in.is_none()),
         resumes_in,
         limited_by,
-        learned_limit,
         ..progress
     }
 }

@@ -12,6 +12,7 @@ use prometheus::IntGauge;
 use prometheus::core::Collector;
 use prometheus::{
     GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    exponential_buckets,
 };
 
 use crate::base::{Error, ErrorKind, Usd};
@@ -19,48 +20,16 @@ use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 use crate::observe::jobs::{EndedJob, JobObserver};
 use crate::observe::progress::{Progress, ProgressNotifier};
 
-/// Upper bounds of the buckets in seconds: those of the conventions, and four more, because a reply that is not
-/// streamed may take minutes.
-const SECONDS: [f64; 18] = [
-    0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92, 163.84,
-    327.68, 655.36, 1310.72,
-];
-/// Upper bounds of the buckets for tokens, from the conventions.
-const TOKENS: [f64; 14] = [
-    1.0,
-    4.0,
-    16.0,
-    64.0,
-    256.0,
-    1024.0,
-    4096.0,
-    16384.0,
-    65536.0,
-    262_144.0,
-    1_048_576.0,
-    4_194_304.0,
-    16_777_216.0,
-    67_108_864.0,
-];
+/// The first bound of the buckets in seconds, which double, and their number: those of the conventions, and four more,
+/// because a reply that is not streamed may take minutes.
+const SECONDS: (f64, f64, usize) = (0.01, 2.0, 18);
+/// The same for tokens, from the conventions.
+const TOKENS: (f64, f64, usize) = (1.0, 4.0, 14);
 /// Maximum number of models, and of kinds, with separate series. The authors of prompts and jobs choose these
 /// names, so their number must be limited.
 const MOST_NAMES: usize = 100;
 /// The name that replaces all further ones.
 const OTHER_NAME: &str = "_OTHER";
-
-/// What can limit a worker, by the same words as in its progress.
-const LIMITS: [&str; 10] = [
-    "concurrency",
-    "quota",
-    "cooldown",
-    "backoff",
-    "provider",
-    "disk",
-    "source",
-    "load",
-    "memory",
-    "budget",
-];
 
 /// Counts events and writes the counts in the text format of Prometheus (version 0.0.4). Clones share their
 /// numbers; nothing is global.
@@ -73,9 +42,8 @@ const LIMITS: [&str; 10] = [
 /// | `batchwright_rate_limited_total` | calls refused for their pace (429), by provider |
 /// | `batchwright_job_duration_seconds` | jobs of a queue and how long they took from their first call to their outcome, by `kind`, provider and `error_type` |
 /// | `batchwright_worker_slots`, `batchwright_worker_slots_used` | jobs that the worker may have at once, and has |
-/// | `batchwright_worker_limited_by` | 1 for what limits the worker at the moment, as [`Progress::limited_by`](crate::Progress::limited_by) names it, 0 for all others |
+/// | `batchwright_worker_limited_by` | 1 for what limits the worker at the moment, as [`Progress::limited_by`](crate::Progress::limited_by) names it |
 /// | `batchwright_items` | items of a run by state, or jobs of a queue once it was observed |
-/// | `batchwright_success_ratio` | of the items that have their outcome, the share that succeeded |
 /// | `batchwright_cost_usd`, `batchwright_unpriced_items` | their known cost so far, and items of unknown cost |
 ///
 /// ```
@@ -103,11 +71,20 @@ struct Series {
     in_flight: IntGaugeVec,
     rate_limited: IntCounterVec,
     items: IntGaugeVec,
-    success: GaugeVec,
     cost: GaugeVec,
     unpriced: IntGauge,
-    month: MonthCosts,
-    queue: QueueSeries,
+    month_cost: GaugeVec,
+    month_calls: IntGaugeVec,
+    month_tokens: IntGaugeVec,
+    jobs: HistogramVec,
+    slots: IntGauge,
+    slots_used: IntGauge,
+    limited_by: IntGaugeVec,
+    lengths: IntGaugeVec,
+    batches: IntGaugeVec,
+    batch_ages: IntGaugeVec,
+    /// Kinds of jobs with separate series.
+    kinds: Names,
     /// Models with separate series.
     models: Names,
 }
@@ -115,18 +92,6 @@ struct Series {
 /// Names with separate series.
 #[derive(Default)]
 struct Names(Mutex<HashMap<String, Arc<str>>>);
-
-struct QueueSeries {
-    jobs: HistogramVec,
-    /// Kinds with separate series.
-    kinds: Names,
-    slots: IntGauge,
-    slots_used: IntGauge,
-    limited_by: IntGaugeVec,
-    lengths: IntGaugeVec,
-    batches: IntGaugeVec,
-    batch_ages: IntGaugeVec,
-}
 
 const CALL_LABELS: [&str; 4] = [
     "gen_ai_operation_name",
@@ -169,7 +134,7 @@ impl Metrics {
 
 impl Metrics {
     pub(crate) fn set_queue_lengths(&self, waiting: &[(u8, u64)]) {
-        let series = &self.0.queue.lengths;
+        let series = &self.0.lengths;
         series.reset();
         for (priority, jobs) in waiting {
             let length = series.with_label_values(&[&priority.to_string()]);
@@ -182,14 +147,29 @@ impl Metrics {
         self.0.count(items.map(Some), cost, unpriced);
     }
 
-    /// The cost per provider in this month.
-    pub(crate) fn month_costs(&self) -> &MonthCosts {
-        &self.0.month
+    /// Replaces what was spent in this month: models, calls, tokens and known cost.
+    pub(crate) fn set_month_costs<'m>(
+        &self,
+        models: impl Iterator<Item = (&'m str, u64, u64, Usd)>,
+    ) {
+        let series = &*self.0;
+        series.month_cost.reset();
+        series.month_calls.reset();
+        series.month_tokens.reset();
+        for (model, calls, tokens, cost) in models {
+            let label = &[model];
+            let sum = series.month_cost.with_label_values(label);
+            sum.add(cost.dollars());
+            let sum = series.month_calls.with_label_values(label);
+            sum.add(level(calls));
+            let sum = series.month_tokens.with_label_values(label);
+            sum.add(level(tokens));
+        }
     }
 
     /// Replaces the batches: their providers, states, and ages in seconds.
     pub(crate) fn set_batches<'b>(&self, batches: impl Iterator<Item = ((&'b str, &'b str), u64)>) {
-        let series = &self.0.queue;
+        let series = &*self.0;
         series.batches.reset();
         series.batch_ages.reset();
         for ((provider, state), age) in batches {
@@ -206,95 +186,118 @@ impl Default for Metrics {
     }
 }
 
-fn registered<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    series: prometheus::Result<C>,
-) -> prometheus::Result<C> {
-    let series = series?;
-    registry.register(Box::new(series.clone()))?;
-    Ok(series)
-}
+/// Registers series.
+struct Register(Registry);
 
-fn single(registry: &Registry, name: &str, help: &str) -> prometheus::Result<IntGauge> {
-    registered(registry, IntGauge::new(name, help))
+impl Register {
+    fn add<C: Collector + Clone + 'static>(
+        &self,
+        series: prometheus::Result<C>,
+    ) -> prometheus::Result<C> {
+        let series = series?;
+        self.0.register(Box::new(series.clone()))?;
+        Ok(series)
+    }
+
+    fn histogram(
+        &self,
+        name: &str,
+        help: &str,
+        (first, factor, n): (f64, f64, usize),
+        labels: &[&str],
+    ) -> prometheus::Result<HistogramVec> {
+        let buckets = exponential_buckets(first, factor, n)?;
+        let options = HistogramOpts::new(name, help).buckets(buckets);
+        self.add(HistogramVec::new(options, labels))
+    }
+
+    fn gauge(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<IntGaugeVec> {
+        self.add(IntGaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn amount(&self, name: &str, help: &str, labels: &[&str]) -> prometheus::Result<GaugeVec> {
+        self.add(GaugeVec::new(Opts::new(name, help), labels))
+    }
+
+    fn single(&self, name: &str, help: &str) -> prometheus::Result<IntGauge> {
+        self.add(IntGauge::new(name, help))
+    }
 }
 
 impl Series {
     fn new() -> Result<Self, prometheus::Error> {
-        let registry = Registry::new();
-        let to = &registry;
-        let histogram = |name: &str, help: &str, buckets: &[f64], labels: &[&str]| {
-            let options = HistogramOpts::new(name, help).buckets(buckets.to_vec());
-            registered(to, HistogramVec::new(options, labels))
-        };
-        let gauge = |name: &str, help: &str, labels: &[&str]| {
-            registered(to, IntGaugeVec::new(Opts::new(name, help), labels))
-        };
-        let share =
-            |name: &str, help: &str| registered(to, GaugeVec::new(Opts::new(name, help), &[]));
+        let to = Register(Registry::new());
         let refused = Opts::new(
             "batchwright_rate_limited_total",
             "Calls that the provider rate-limited (HTTP 429).",
         );
         Ok(Self {
-            durations: histogram(
+            durations: to.histogram(
                 "gen_ai_client_operation_duration_seconds",
                 "Duration of calls to providers.",
-                &SECONDS,
+                SECONDS,
                 &CALL_LABELS,
             )?,
-            tokens: histogram(
+            tokens: to.histogram(
                 "gen_ai_client_token_usage",
                 "Input and output tokens of a call.",
-                &TOKENS,
+                TOKENS,
                 &TOKEN_LABELS,
             )?,
-            in_flight: gauge("batchwright_calls_in_flight", "Calls in flight.", &PROVIDER)?,
-            rate_limited: registered(to, IntCounterVec::new(refused, &PROVIDER))?,
-            items: gauge("batchwright_items", "Items by state.", &["state"])?,
-            success: share(
-                "batchwright_success_ratio",
-                "Share of finished items that succeeded.",
-            )?,
-            cost: share(
+            in_flight: to.gauge("batchwright_calls_in_flight", "Calls in flight.", &PROVIDER)?,
+            rate_limited: to.add(IntCounterVec::new(refused, &PROVIDER))?,
+            items: to.gauge("batchwright_items", "Items by state.", &["state"])?,
+            cost: to.amount(
                 "batchwright_cost_usd",
                 "Known cost of the items so far, in US dollars.",
+                &[],
             )?,
-            unpriced: single(to, "batchwright_unpriced_items", "Items of unknown cost.")?,
-            month: MonthCosts::new(to)?,
-            queue: QueueSeries {
-                jobs: histogram(
-                    "batchwright_job_duration_seconds",
-                    "Duration of jobs, from their first call to their result.",
-                    &SECONDS,
-                    &JOB_LABELS,
-                )?,
-                kinds: Names::default(),
-                slots: single(to, "batchwright_worker_slots", "Slots of the worker.")?,
-                slots_used: single(
-                    to,
-                    "batchwright_worker_slots_used",
-                    "Slots of the worker in use.",
-                )?,
-                limited_by: gauge(
-                    "batchwright_worker_limited_by",
-                    "1 for what limits the worker at the moment.",
-                    &["limit"],
-                )?,
-                lengths: gauge("batchwright_queue_length", "Waiting jobs.", &["priority"])?,
-                batches: gauge(
-                    "batchwright_batches",
-                    "Batches at providers, and batches that are being submitted.",
-                    &["gen_ai_provider_name", "state"],
-                )?,
-                batch_ages: gauge(
-                    "batchwright_oldest_batch_age_seconds",
-                    "Age of the oldest batch.",
-                    &PROVIDER,
-                )?,
-            },
+            unpriced: to.single("batchwright_unpriced_items", "Items of unknown cost.")?,
+            month_cost: to.amount(
+                "batchwright_month_cost_usd",
+                "Known cost of the calls of this month (UTC), in US dollars.",
+                &MODEL,
+            )?,
+            month_calls: to.gauge(
+                "batchwright_month_calls",
+                "Calls of this month (UTC) that were billed.",
+                &MODEL,
+            )?,
+            month_tokens: to.gauge(
+                "batchwright_month_tokens",
+                "Input and output tokens of the calls of this month (UTC).",
+                &MODEL,
+            )?,
+            jobs: to.histogram(
+                "batchwright_job_duration_seconds",
+                "Duration of jobs, from their first call to their result.",
+                SECONDS,
+                &JOB_LABELS,
+            )?,
+            kinds: Names::default(),
+            slots: to.single("batchwright_worker_slots", "Slots of the worker.")?,
+            slots_used: to.single(
+                "batchwright_worker_slots_used",
+                "Slots of the worker in use.",
+            )?,
+            limited_by: to.gauge(
+                "batchwright_worker_limited_by",
+                "1 for what limits the worker at the moment.",
+                &["limit"],
+            )?,
+            lengths: to.gauge("batchwright_queue_length", "Waiting jobs.", &["priority"])?,
+            batches: to.gauge(
+                "batchwright_batches",
+                "Batches at providers, and batches that are being submitted.",
+                &["gen_ai_provider_name", "state"],
+            )?,
+            batch_ages: to.gauge(
+                "batchwright_oldest_batch_age_seconds",
+                "Age of the oldest batch.",
+                &PROVIDER,
+            )?,
             models: Names::default(),
-            registry,
+            registry: to.0,
         })
     }
 
@@ -310,57 +313,6 @@ impl Series {
             gauge.set(cost.dollars());
         }
         self.unpriced.set(level(unpriced));
-        let [completed, failed] = [items[0], items[1]].map(|items| items.unwrap_or(0) as f64);
-        if completed + failed > 0.0 {
-            let share = self.success.with_label_values::<&str>(&[]);
-            share.set(completed / (completed + failed));
-        } else {
-            self.success.reset();
-        }
-    }
-}
-
-/// What was spent in this month, by model.
-pub(crate) struct MonthCosts {
-    cost: GaugeVec,
-    calls: IntGaugeVec,
-    tokens: IntGaugeVec,
-}
-
-impl MonthCosts {
-    fn new(to: &Registry) -> prometheus::Result<Self> {
-        let cost = Opts::new(
-            "batchwright_month_cost_usd",
-            "Known cost of the calls of this month (UTC), in US dollars.",
-        );
-        let calls = Opts::new(
-            "batchwright_month_calls",
-            "Calls of this month (UTC) that were billed.",
-        );
-        let tokens = Opts::new(
-            "batchwright_month_tokens",
-            "Input and output tokens of the calls of this month (UTC).",
-        );
-        Ok(Self {
-            cost: registered(to, GaugeVec::new(cost, &MODEL))?,
-            calls: registered(to, IntGaugeVec::new(calls, &MODEL))?,
-            tokens: registered(to, IntGaugeVec::new(tokens, &MODEL))?,
-        })
-    }
-
-    /// Forgets all models.
-    pub(crate) fn reset(&self) {
-        self.cost.reset();
-        self.calls.reset();
-        self.tokens.reset();
-    }
-
-    /// Adds calls for a model.
-    pub(crate) fn add(&self, model: &str, calls: u64, tokens: u64, cost: Usd) {
-        let label = &[model];
-        self.cost.with_label_values(label).add(cost.dollars());
-        self.calls.with_label_values(label).add(level(calls));
-        self.tokens.with_label_values(label).add(level(tokens));
     }
 }
 
@@ -386,7 +338,7 @@ impl Names {
 
 impl JobObserver for Metrics {
     fn on_job_end(&self, job: &EndedJob<'_>) {
-        let series = &self.0.queue;
+        let series = &*self.0;
         let kind = series.kinds.get(job.kind);
         let labels = [
             &*kind,
@@ -398,17 +350,16 @@ impl JobObserver for Metrics {
     }
 
     fn on_slots(&self, used: usize, slots: usize) {
-        let series = &self.0.queue;
+        let series = &*self.0;
         for (gauge, slots) in [(&series.slots_used, used), (&series.slots, slots)] {
             gauge.set(level(slots as u64));
         }
     }
 
     fn on_limit(&self, limited_by: &'static str) {
-        for limit in LIMITS {
-            let gauge = self.0.queue.limited_by.with_label_values(&[limit]);
-            gauge.set(i64::from(limit == limited_by));
-        }
+        let series = &self.0.limited_by;
+        series.reset();
+        series.with_label_values(&[limited_by]).set(1);
     }
 }
 

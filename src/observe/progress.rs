@@ -5,7 +5,6 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::base::{ErrorKind, ProcessId, Usd};
-use crate::engine::quota_status::LearnedLimit;
 
 /// What a run is doing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -76,8 +75,6 @@ pub struct Progress {
     /// be written, or taken by the caller) or `"source"` (no item is ready). A worker also has `"load"` and `"memory"`, if they keep it from running more jobs at once, and `"budget"`, if the next call of
     /// a process does not fit its budget. `None` if unknown.
     pub limited_by: Option<&'static str>,
-    /// The learned limit that slows the run, while `limited_by` is `"quota"` and the user did not set that limit.
-    pub learned_limit: Option<LearnedLimit>,
     /// Time until the next call can start, while no call can start because a provider is in cooldown after a rejected
     /// or failed call (`limited_by` is `"cooldown"`), or because every remaining item waits for its retry
     /// (`"backoff"`).

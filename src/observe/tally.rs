@@ -7,7 +7,7 @@ use hdrhistogram::Histogram;
 use serde::{Serialize, Serializer};
 
 use crate::base::{Error, Paid, Time, Usage, Usd};
-use crate::engine::counters::Counters;
+use crate::engine::dispatch::Counters;
 
 use super::causes::{Causes, FailureCause};
 use super::progress::{Phase, Progress, percent};
@@ -70,36 +70,19 @@ pub(crate) struct Tally {
     failed: u64,
     unsent: u64,
     dimensions: Option<(usize, usize)>,
-    cost_usd: Usd,
-    priced: u64,
     /// The provider of each step of the route, and the number of items that it answered.
     answered_by: Vec<(String, u64)>,
     causes: Causes,
-    calls: CallTimes,
+    /// Durations of the calls that brought an answer.
+    calls: Option<Histogram<u32>>,
     started: Time,
     pace: Pace,
 }
 
-/// Durations of the calls that brought an answer, in tens of microseconds.
-struct CallTimes(Histogram<u32>);
-
-impl Default for CallTimes {
-    fn default() -> Self {
-        // From 10 microseconds to an hour with two significant digits, which takes a few kilobytes.
-        Self(Histogram::new_with_bounds(1, 360_000_000, 2).expect("constant limits"))
-    }
-}
-
-impl CallTimes {
-    fn add(&mut self, took: Duration) {
-        let tens = u64::try_from(took.as_micros() / 10).unwrap_or(u64::MAX);
-        self.0.saturating_record(tens.max(1));
-    }
-
-    fn quantile(&self, q: f64) -> Option<Duration> {
-        let tens = || self.0.value_at_quantile(q);
-        (!self.0.is_empty()).then(|| Duration::from_micros(tens() * 10))
-    }
+/// A histogram of durations in tens of microseconds, from one to an hour with two significant digits, which takes a few
+/// kilobytes.
+fn call_times() -> Histogram<u32> {
+    Histogram::new_with_bounds(1, 360_000_000, 2).expect("constant limits")
 }
 
 impl Tally {
@@ -176,10 +159,11 @@ impl Tally {
         if measure.shared == measure.items {
             return;
         }
-        self.calls.add(measure.took);
+        let tens = u64::try_from(measure.took.as_micros() / 10).unwrap_or(u64::MAX);
+        let calls = self.calls.get_or_insert_with(call_times);
+        calls.saturating_record(tens.max(1));
         self.sums.usage += measure.usage.unwrap_or_default();
-        self.cost_usd += measure.cost_usd;
-        self.priced += measure.priced;
+        self.pay((measure.priced > 0).then_some(measure.cost_usd));
         self.sums.unpriced += measure.unpriced;
     }
 
@@ -194,10 +178,7 @@ impl Tally {
         let Paid { usage, cost_usd } = error.paid();
         self.sums.usage += usage.unwrap_or_default();
         match cost_usd {
-            Some(cost) => {
-                self.cost_usd += cost;
-                self.priced += items;
-            }
+            Some(_) => self.pay(cost_usd),
             None if usage.is_some() || error.is_billed_reply() => self.sums.unpriced += items,
             None => {}
         }
@@ -231,9 +212,11 @@ impl Tally {
         self.pay_for_nothing(error, items);
     }
 
-    /// The known cost; `None` if the cost of every call is unknown.
-    fn cost(&self) -> Option<Usd> {
-        (self.priced > 0).then_some(self.cost_usd)
+    /// Adds a known cost. The sum is `None` if the cost of every call is unknown.
+    fn pay(&mut self, cost: Option<Usd>) {
+        if let Some(cost) = cost {
+            *self.sums.cost_usd.get_or_insert_default() += cost;
+        }
     }
 
     fn settled_by_calls(&self) -> u64 {
@@ -270,7 +253,7 @@ impl Tally {
             eta: left.and_then(|left| self.pace.time_for(left)),
             input_tokens: self.sums.usage.input_tokens,
             output_tokens: self.sums.usage.output_tokens,
-            cost_usd: self.cost(),
+            cost_usd: self.sums.cost_usd,
             unpriced: self.sums.unpriced,
             trouble: trouble.as_ref().map(|error| error.message().to_owned()),
             trouble_kind: trouble.as_ref().map(Error::kind),
@@ -292,6 +275,10 @@ impl Tally {
         for cause in self.causes.iter() {
             *errors.entry(cause.kind).or_default() += cause.items;
         }
+        let latency = |q| {
+            let tens = self.calls.as_ref()?.value_at_quantile(q);
+            Some(Duration::from_micros(tens * 10))
+        };
         let elapsed = now.since(self.started);
         let settled = self.settled_by_calls() as f64;
         let completed = self.before + self.completed;
@@ -313,13 +300,12 @@ impl Tally {
             rate_limited: counters.rate_limited,
             possibly_paid_twice: counters.possibly_paid_twice,
             cut_off: counters.cut_off,
-            cost_usd: self.cost(),
             answered_by,
             errors,
             causes: self.causes.sorted(),
-            latency_p50: self.calls.quantile(0.50),
-            latency_p95: self.calls.quantile(0.95),
-            latency_p99: self.calls.quantile(0.99),
+            latency_p50: latency(0.50),
+            latency_p95: latency(0.95),
+            latency_p99: latency(0.99),
             elapsed,
             busy,
             rate: if busy.is_zero() {

@@ -19,9 +19,9 @@ use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options, StopReason};
 use crate::engine::feeder::{Feeder, Tail};
 use crate::engine::limiter::{Limiter, Limits, QuotaId, QuotaKey};
 use crate::engine::route::RetryPolicy;
-use crate::engine::run::{CallsAtOnce, Outlet, Reply, Waker};
+use crate::engine::run::{Outlet, Reply, Waker};
 use crate::engine::work::Ticket;
-use crate::observe::drive::{Drive, RunOptions};
+use crate::observe::drive::{RunOptions, drive};
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::{Summary, Tally};
 
@@ -65,7 +65,7 @@ impl<'a> Pool<'a> {
     pub fn new(ctx: &Context) -> Self {
         Self::with(RunOptions {
             ctx: ctx.clone(),
-            ..RunOptions::new(CallsAtOnce::exactly(5))
+            ..RunOptions::new(5)
         })
     }
 
@@ -83,7 +83,7 @@ impl<'a> Pool<'a> {
 
     /// Number of concurrent tasks, each on its own thread.
     pub fn concurrency(mut self, tasks: usize) -> Self {
-        self.options.calls = CallsAtOnce::exactly(tasks);
+        self.options.calls = tasks;
         self
     }
 
@@ -154,7 +154,7 @@ impl<'a> Pool<'a> {
             return self.not_begun(&why, began);
         }
         let (waker, woken) = Waker::new();
-        let most = self.options.calls.most;
+        let most = self.options.calls;
         let (feeder, source, tail) = Feeder::new(2 * most, (1, |_| None), waker.clone());
         if let Err(error) = start(feeder) {
             return self.not_begun(error.message(), began);
@@ -162,7 +162,16 @@ impl<'a> Pool<'a> {
         let limiter = Arc::new(Limiter::new());
         let class = Class::new([self.quota(&limiter, began)]);
         let (ends, outcomes) = bounded(most);
-        let work = PoolWork::new(source, class, Tally::new(self.total, began), ends);
+        let work = PoolWork {
+            source,
+            class,
+            tally: Tally::new(self.total, began),
+            ends,
+            waiting: Default::default(),
+            read: 0,
+            ended: false,
+            broken: None,
+        };
         let dispatcher = Dispatcher::new(work, limiter, self.dispatch_options(began));
         let runner = |ticket: &Ticket<Task<T>>, ctx: &Context| {
             let attempt = u32::from(ticket.tries.calls) + 1;
@@ -181,11 +190,17 @@ impl<'a> Pool<'a> {
             outcomes,
             sink: &mut sink,
         };
-        let drive = Drive {
-            options: &self.options,
-            clock: self.clock,
-        };
-        let ended = drive.run(dispatcher, &runner, waker, woken, Some(outlet), &|_, _| {});
+        let (options, clock, wakes) = (&self.options, self.clock, (waker, woken));
+        let outlet = Some(outlet);
+        let ended = drive(
+            options,
+            clock,
+            dispatcher,
+            &runner,
+            wakes,
+            outlet,
+            &|_, _| {},
+        );
         if let Some(on_end) = self.on_end {
             on_end();
         }
@@ -233,7 +248,7 @@ impl<'a> Pool<'a> {
             ..
         } = &self.options;
         Options {
-            concurrency: calls.most,
+            concurrency: *calls,
             retry: self.retry,
             on_error: *on_error,
             deadline: ctx.remaining().map(|left| now.after(left)),

@@ -39,36 +39,18 @@ pub(super) struct Task<T> {
 }
 
 pub(super) struct PoolWork<T, D> {
-    source: Fed<T>,
-    class: Class,
+    pub source: Fed<T>,
+    pub class: Class,
     pub tally: Tally,
-    ends: Sender<TaskEnd<T, D>>,
-    waiting: Waiting<(Task<T>, Tries)>,
-    read: u64,
-    ended: bool,
+    pub ends: Sender<TaskEnd<T, D>>,
+    pub waiting: Waiting<(Task<T>, Tries)>,
+    pub read: u64,
+    pub ended: bool,
     /// The reason why the source returns no more items.
-    broken: Option<Error>,
+    pub broken: Option<Error>,
 }
 
 impl<T, D> PoolWork<T, D> {
-    pub(super) fn new(
-        source: Fed<T>,
-        class: Class,
-        tally: Tally,
-        ends: Sender<TaskEnd<T, D>>,
-    ) -> Self {
-        Self {
-            source,
-            class,
-            tally,
-            ends,
-            waiting: Waiting::default(),
-            read: 0,
-            ended: false,
-            broken: None,
-        }
-    }
-
     /// The waiting items in the order of the source, each with the number of its calls.
     pub(super) fn rest(&mut self) -> Vec<(Task<T>, u32)> {
         let waiting = self.waiting.drain();
@@ -161,7 +143,18 @@ impl<T: Send, D: Send> Work for PoolWork<T, D> {
                 }
                 Settled::Final(ticket, result) => {
                     match &result {
-                        Ok((_, took)) => self.tally.answered(0, &one(*took)),
+                        Ok((_, took)) => {
+                            let (items, took) = (1, *took);
+                            let rest = Measure::default();
+                            self.tally.answered(
+                                0,
+                                &Measure {
+                                    items,
+                                    took,
+                                    ..rest
+                                },
+                            );
+                        }
                         Err(error) => self.tally.failed(error, 1),
                     }
                     (ticket, result.map(|(done, _)| done))
@@ -184,14 +177,6 @@ impl<T: Send, D: Send> Work for PoolWork<T, D> {
 
     fn defers_release(&self) -> bool {
         true
-    }
-}
-
-fn one(took: Duration) -> Measure {
-    Measure {
-        items: 1,
-        took,
-        ..Measure::default()
     }
 }
 

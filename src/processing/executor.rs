@@ -21,7 +21,7 @@ use crate::base::thread::Background;
 use crate::base::{Context, Error, MemoryManager};
 use crate::engine::dispatch::StopReason;
 use crate::engine::route::RetryPolicy;
-use crate::engine::run::{CallsAtOnce, panicked};
+use crate::engine::run::panicked;
 use crate::observe::drive::RunOptions;
 use crate::pool::{Pool, PoolEnd, TaskEnd};
 
@@ -67,7 +67,7 @@ impl ParallelExecutor {
     pub fn new(config: ParallelConfig) -> Self {
         let processing = ProcessingConfig::default();
         Self {
-            options: RunOptions::new(CallsAtOnce::exactly(config.max_workers)),
+            options: RunOptions::new(config.max_workers),
             config,
             memory: MemoryManager::new(processing.max_memory),
             retry: processing.retry,

@@ -11,10 +11,10 @@ use super::executor::ParallelExecutor;
 use super::executor::{Notes, ProcessStream};
 use super::recovery::ErrorRecovery;
 use super::result::{BatchResult, ProcessResult};
-use super::task::{ProcessTask, SourceFile, Stamp};
+use super::task::{ProcessTask, SourceFile};
 use crate::base::{Context, Error, MemoryManager};
 use crate::observe::progress::ProgressNotifier;
-use crate::sources::{FileInfo, FileScanner, shown_path};
+use crate::sources::{FileScanner, shown_path};
 
 /// Processes files with a function, on all cores.
 ///
@@ -102,12 +102,9 @@ impl BatchProcessor {
                 recovery.note(&result);
                 sink(result)
             };
-            if self.config.checkpoint.is_none() {
-                self.executor.execute(tasks, function, note)
-            } else {
-                let tasks = unfinished(tasks, |path, stamp| recovery.knows(path, stamp), &passed);
-                self.executor.execute(tasks, function, note)
-            }
+            let known = self.config.checkpoint.is_some().then(|| recovery.clone());
+            let tasks = unfinished(tasks, known, &passed);
+            self.executor.execute(tasks, function, note)
         });
         batch.stats.skipped = passed.into_inner();
         recovery.save_checkpoint()?;
@@ -158,9 +155,7 @@ impl BatchProcessor {
         }
         let recovery = self.recovery()?;
         let passed = Arc::new(AtomicU64::new(0));
-        let known = recovery.clone();
-        let knows = move |path: &Path, stamp| known.knows(path, stamp);
-        let tasks = unfinished(tasks, knows, passed.clone());
+        let tasks = unfinished(tasks, Some(recovery.clone()), passed.clone());
         let notes = Some(Notes { recovery, passed });
         Ok(self.executor.stream(tasks, function, notes))
     }
@@ -177,7 +172,13 @@ impl BatchProcessor {
         function: impl Fn(&SourceFile<'_>) -> Result<R, Error> + Sync,
     ) -> Result<BatchResult<R>, Error> {
         let folder = folder.as_ref();
-        let (files, left_out) = self.scan(folder)?;
+        let scanner = FileScanner::new()
+            .pattern(&self.config.pattern)
+            .max_file_size(self.config.max_file_size)
+            // Each file is read only once, when it is processed.
+            .check_contents(false);
+        let found = scanner.scan_directory(folder, &self.executor.options.ctx)?;
+        let (files, left_out): (Vec<_>, _) = found.into_iter().partition(|file| file.is_valid);
         let tasks = files.iter().map(|file| {
             let below = file.path.strip_prefix(folder).unwrap_or(&file.path);
             ProcessTask::from(file).with_source_id(shown_path(below))
@@ -185,16 +186,6 @@ impl BatchProcessor {
         let mut batch = self.process_files(tasks, function)?;
         batch.left_out = left_out;
         Ok(batch)
-    }
-
-    fn scan(&self, folder: &Path) -> Result<(Vec<FileInfo>, Vec<FileInfo>), Error> {
-        let scanner = FileScanner::new()
-            .pattern(&self.config.pattern)
-            .max_file_size(self.config.max_file_size)
-            // Each file is read only once, when it is processed.
-            .check_contents(false);
-        let found = scanner.scan_directory(folder, &self.executor.options.ctx)?;
-        Ok(found.into_iter().partition(|file| file.is_valid))
     }
 
     /// Processes the failed files again.
@@ -210,16 +201,19 @@ impl BatchProcessor {
     }
 }
 
-/// The files that are not in the checkpoint in their present version.
+/// The files that are not in the checkpoint, if there is one, in their present version.
 fn unfinished<I: Iterator<Item = ProcessTask>>(
     mut tasks: I,
-    is_done: impl Fn(&Path, Stamp) -> bool,
+    known: Option<ErrorRecovery>,
     passed: impl std::ops::Deref<Target = AtomicU64>,
 ) -> impl Iterator<Item = ProcessTask> {
     std::iter::from_fn(move || {
         tasks.by_ref().find(|task| {
-            let stamp = task.expected.map_or_else(|| task.look(), Ok);
-            let done = stamp.is_ok_and(|stamp| is_done(&task.file_path, stamp));
+            let is_done = |known: &ErrorRecovery| {
+                let stamp = task.expected.map_or_else(|| task.look(), Ok);
+                stamp.is_ok_and(|stamp| known.knows(&task.file_path, stamp))
+            };
+            let done = known.as_ref().is_some_and(is_done);
             passed.fetch_add(done.into(), Ordering::Relaxed);
             !done
         })

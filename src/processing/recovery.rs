@@ -5,10 +5,8 @@
 //! that later lines replace are removed when the checkpoint is opened again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -63,13 +61,13 @@ pub struct FailedFile {
 /// assert_eq!(recovery.failed_files()[0].kind, ErrorKind::NotFound);
 /// assert_eq!(recovery.retry_failed(), [Path::new("a.py")]);
 /// ```
-#[derive(Clone, Default)]
-pub struct ErrorRecovery(Arc<Mutex<State>>);
+#[derive(Clone, Default, derive_more::Debug)]
+pub struct ErrorRecovery(#[debug(skip)] Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     failed: BTreeMap<PathBuf, FailedFile>,
-    done: HashMap<Key, StampKey>,
+    done: HashMap<Key, Stamp>,
     checkpoint: Option<Checkpoint>,
 }
 
@@ -79,9 +77,6 @@ struct Checkpoint {
     unsaved: Vec<u8>,
     warned: bool,
 }
-
-/// Size in bytes, and nanoseconds since 1970.
-type StampKey = (u64, i64);
 
 /// A line of the checkpoint, readable as a result line.
 #[derive(Serialize)]
@@ -150,7 +145,7 @@ impl ErrorRecovery {
     }
 
     pub(super) fn knows(&self, path: &Path, stamp: Stamp) -> bool {
-        self.0.lock().done.get(&key(path)) == Some(&stamp_key(stamp))
+        self.0.lock().done.get(&key(path)) == Some(&stamp)
     }
 
     /// The files that failed and were not finished since, in the order of their paths.
@@ -189,12 +184,11 @@ impl ErrorRecovery {
 
 impl State {
     fn end(&mut self, path: &Path, stamp: Option<Stamp>, error: Option<&Error>, attempts: u32) {
-        let stamp = stamp.map(stamp_key);
         if let (Some(checkpoint), Some(id)) = (&mut self.checkpoint, path.to_str()) {
             checkpoint.append(&Line {
                 id,
                 success: error.is_none(),
-                request_hash: stamp.map(|(size, time)| format!("{size}-{time}")),
+                request_hash: stamp.map(|Stamp { size, modified }| format!("{size}-{modified}")),
                 attempts,
                 error,
             });
@@ -206,8 +200,11 @@ impl State {
     fn remember(&mut self, path: PathBuf, line: &PreviousLine) -> bool {
         let written = line.request_hash.as_deref();
         let stamp = written.and_then(|text| {
-            let (size, time) = text.split_once('-')?;
-            Some((size.parse().ok()?, time.parse().ok()?))
+            let (size, modified) = text.split_once('-')?;
+            Some(Stamp {
+                size: size.parse().ok()?,
+                modified: modified.parse().ok()?,
+            })
         });
         if written.is_some() != stamp.is_some() {
             return false;
@@ -224,7 +221,7 @@ impl State {
     fn settle(
         &mut self,
         path: PathBuf,
-        stamp: Option<StampKey>,
+        stamp: Option<Stamp>,
         error: Option<&Error>,
         attempts: u32,
     ) {
@@ -267,27 +264,8 @@ impl Checkpoint {
     }
 }
 
-fn stamp_key(stamp: Stamp) -> StampKey {
-    let nanos = |nanos: u128| i64::try_from(nanos).unwrap_or(i64::MAX);
-    let time = |time: SystemTime| match time.duration_since(UNIX_EPOCH) {
-        Ok(after) => nanos(after.as_nanos()),
-        Err(before) => -nanos(before.duration().as_nanos()),
-    };
-    (stamp.size, stamp.modified.map_or(i64::MIN, time))
-}
-
 fn key(path: &Path) -> Key {
     key_of(path.as_os_str().as_encoded_bytes())
-}
-
-impl fmt::Debug for ErrorRecovery {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = self.0.lock();
-        f.debug_struct("ErrorRecovery")
-            .field("failed", &state.failed.len())
-            .field("done", &state.done.len())
-            .finish_non_exhaustive()
-    }
 }
 
 #[cfg(test)]

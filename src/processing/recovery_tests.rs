@@ -1,5 +1,5 @@
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use super::*;
 
@@ -24,8 +24,8 @@ impl Place {
 }
 
 fn stamp(size: u64) -> Stamp {
-    let modified = Some(UNIX_EPOCH + Duration::from_nanos(1_700_000_000_123_456_789));
-    Stamp { size, modified }
+    let modified = UNIX_EPOCH + Duration::from_nanos(1_700_000_000_123_456_789);
+    Stamp::new(size, Some(modified))
 }
 
 fn done(recovery: &ErrorRecovery, path: &Path, size: u64) {
@@ -49,7 +49,7 @@ fn finished_files_are_known_to_the_next_run_in_their_version() {
         assert!(second.knows(name, stamp(7)), "{name:?}");
         assert!(!second.knows(name, stamp(8)), "{name:?}");
         let touched = Stamp {
-            modified: stamp(7).modified.map(|time| time + Duration::from_nanos(1)),
+            modified: stamp(7).modified + 1,
             ..stamp(7)
         };
         assert!(!second.knows(name, touched), "{name:?}");

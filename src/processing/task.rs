@@ -4,33 +4,31 @@ use std::fs::{File, Metadata};
 use std::io;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::base::{Error, ErrorKind};
 use crate::sources::{FileInfo, decode, open_regular, shown_path};
 
-/// The version of a file: its size and modification time, as in rsync and make.
+/// The version of a file: its size, and its modification time in nanoseconds since 1970, as in rsync and make.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Stamp {
     pub size: u64,
-    pub modified: Option<SystemTime>,
+    pub modified: i64,
 }
 
 impl Stamp {
-    pub(super) fn of(found: &Metadata) -> Self {
-        Self {
-            size: found.len(),
-            modified: found.modified().ok(),
-        }
+    pub(super) fn new(size: u64, modified: Option<SystemTime>) -> Self {
+        let nanos = |span: Duration| i64::try_from(span.as_nanos()).unwrap_or(i64::MAX);
+        let time = |time: SystemTime| match time.duration_since(UNIX_EPOCH) {
+            Ok(after) => nanos(after),
+            Err(before) => -nanos(before.duration()),
+        };
+        let modified = modified.map_or(i64::MIN, time);
+        Self { size, modified }
     }
-}
 
-impl From<&FileInfo> for Stamp {
-    fn from(info: &FileInfo) -> Self {
-        Self {
-            size: info.size,
-            modified: info.modified_time,
-        }
+    fn of(found: &Metadata) -> Self {
+        Self::new(found.len(), found.modified().ok())
     }
 }
 
@@ -132,7 +130,7 @@ fn changed() -> Error {
 impl From<&FileInfo> for ProcessTask {
     fn from(info: &FileInfo) -> Self {
         let mut task = Self::new(&info.path);
-        task.expected = Some(info.into());
+        task.expected = Some(Stamp::new(info.size, info.modified_time));
         task
     }
 }
@@ -150,7 +148,8 @@ impl<P: AsRef<Path>> From<P> for ProcessTask {
 }
 
 /// A file that was read, as the function receives it.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, derive_more::Debug)]
+#[debug("SourceFile {{ path: {:?}, bytes: {} }}", task.file_path, bytes.len())]
 pub struct SourceFile<'t> {
     pub(super) task: &'t ProcessTask,
     pub(super) bytes: Vec<u8>,
@@ -181,16 +180,6 @@ impl SourceFile<'_> {
     }
 }
 
-/// Does not show the contents.
-impl std::fmt::Debug for SourceFile<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SourceFile")
-            .field("path", &self.task.file_path)
-            .field("bytes", &self.bytes.len())
-            .finish()
-    }
-}
-
 /// Numbers of temporary errors that [`io::ErrorKind`] does not name or classifies differently: EIO, which a network mount
 /// returns whose server did not answer in time (nfs(5), "soft"), ENFILE and EMFILE; on Windows ERROR_TOO_MANY_OPEN_FILES,
 /// and ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION while another program writes.
@@ -211,14 +200,15 @@ pub(super) fn kind_of(error: &io::Error) -> ErrorKind {
         Io::Interrupted | Io::WouldBlock | Io::TimedOut | Io::ResourceBusy | Io::Deadlock => {
             ErrorKind::Transient
         }
-        // Errors of files on other machines.
-        Io::StaleNetworkFileHandle | Io::NetworkDown | Io::NetworkUnreachable => {
-            ErrorKind::Transient
-        }
-        Io::HostUnreachable | Io::ConnectionReset | Io::ConnectionAborted | Io::NotConnected => {
-            ErrorKind::Transient
-        }
-        Io::OutOfMemory => ErrorKind::Transient,
+        // Errors of files on other machines, and a lack of memory.
+        Io::StaleNetworkFileHandle
+        | Io::NetworkDown
+        | Io::NetworkUnreachable
+        | Io::HostUnreachable
+        | Io::ConnectionReset
+        | Io::ConnectionAborted
+        | Io::NotConnected
+        | Io::OutOfMemory => ErrorKind::Transient,
         // A folder in its path was replaced by a file.
         Io::NotFound | Io::NotADirectory => ErrorKind::NotFound,
         Io::PermissionDenied => ErrorKind::PermissionDenied,
@@ -261,7 +251,7 @@ mod tests {
         assert_eq!(task.read(stamp).unwrap_err().kind(), ErrorKind::Changed);
         // The same length as before, but another modification time.
         fs::write(&path, "two").unwrap();
-        let later = stamp.modified.unwrap() + std::time::Duration::from_secs(1);
+        let later = SystemTime::now() + Duration::from_secs(1);
         File::options()
             .write(true)
             .open(&path)

@@ -6,7 +6,6 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::{Error, ErrorKind, ProcessId, Time, Timestamp, WarnOnce};
-use crate::engine::limited_by::LimitedBy;
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 use crate::observe::tracker::Pace;
 
@@ -36,7 +35,7 @@ pub(crate) struct Snapshot {
     /// How long a server has been loading its model.
     pub loading: Option<Duration>,
     /// What limited the worker in about the last second.
-    pub limited_by: LimitedBy,
+    pub limited_by: Option<&'static str>,
     /// Used slots, and their number.
     pub slots: (usize, usize),
     pub stopping: bool,
@@ -47,7 +46,7 @@ pub(crate) struct ProgressReporter {
     controls: Arc<Controls>,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     tracker: ProcessTracker,
-    limited_by: LimitedBy,
+    limited_by: Option<&'static str>,
     /// The last reported state of each process.
     reported: HashMap<ProcessId, ProcessState>,
     processes_looked_at: Option<(Time, Timestamp)>,
@@ -78,7 +77,7 @@ impl ProgressReporter {
             controls,
             notifier,
             tracker: ProcessTracker::new(),
-            limited_by: LimitedBy::default(),
+            limited_by: None,
             reported: HashMap::new(),
             processes_looked_at: None,
             batches: Vec::new(),
@@ -94,7 +93,7 @@ impl ProgressReporter {
     /// growing, it is the machine. If no job is due, it may be a budget.
     pub(crate) fn limited_by(&self) -> Option<&'static str> {
         let held_by = *self.controls.held_by.lock();
-        let limit = self.limited_by.0?;
+        let limit = self.limited_by?;
         let mut processes = self.reported.values();
         Some(match limit {
             "concurrency" => held_by.unwrap_or(limit),
@@ -148,7 +147,6 @@ impl ProgressReporter {
                 if is_over_budget(&process) {
                     progress.limited_by = Some(BUDGET);
                 }
-                progress.learned_limit = self.limited_by.1;
             }
             if snapshot.stopping && progress.phase == Phase::Running {
                 progress.phase = Phase::Stopping;

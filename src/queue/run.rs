@@ -9,7 +9,7 @@ use crate::bulk::file::FileRun;
 use crate::bulk::options::{FileRunError, FileRunOptions, RunOutput, RunReport};
 use crate::bulk::prompts::Prompts;
 use crate::engine::budget::Budget;
-use crate::engine::counters::Counters;
+use crate::engine::dispatch::Counters;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::observe::progress::{Progress, ProgressNotifier};
 use crate::queue::batch::BatchInfo;

@@ -13,7 +13,7 @@ use crate::base::random::Random;
 use crate::base::thread::spawn_scoped;
 use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
 use crate::engine::dispatch::{Dispatcher, Options, StopReason};
-use crate::engine::run::{Finish, Observer, Permits, RunSetup, TICK, run};
+use crate::engine::run::{Finish, Observer, RunSetup, run};
 use crate::engine::work::Work;
 
 use super::backlog::StoreBacklog;
@@ -295,15 +295,10 @@ impl WorkerRun {
         let setup = RunSetup {
             ctx: &plan.ctx,
             clock,
-            threads: 1,
-            most_threads: 1,
-            permits: Some(Permits {
-                now: &controls.permits,
-                most: MOST_SLOTS,
-            }),
+            most_threads: MOST_SLOTS,
+            permits: Some(&controls.permits),
             waker: controls.waker.clone(),
             woken: self.woken.clone(),
-            tick: TICK,
             every_call: plan
                 .notifier
                 .as_deref()
@@ -315,7 +310,7 @@ impl WorkerRun {
         let mut observer = Observer {
             look: &|d: &mut Dispatcher<StoreWork>, now: Time| {
                 d.set_retry(controls.kinds.setup.now().settings.retry);
-                controls.availability.lock().clone_from(d.availability());
+                controls.availability.lock().clone_from(&d.availability);
                 look(d, now)
             },
             show: &mut show,
@@ -346,7 +341,7 @@ impl WorkerRun {
             }
         }
         show(look(&mut dispatcher, clock.now()));
-        let counters = dispatcher.counters();
+        let counters = dispatcher.counters;
         let tally = dispatcher.work.tally;
         WorkerReport {
             completed: tally.completed,
@@ -364,8 +359,8 @@ impl WorkerRun {
 }
 
 fn snapshot(dispatcher: &mut Dispatcher<StoreWork>, controls: &Controls, now: Time) -> Snapshot {
-    let limited_by = dispatcher.limited_by(now);
-    let in_flight = dispatcher.counters().in_flight;
+    let limited_by = dispatcher.lately.limited_by(now);
+    let in_flight = dispatcher.counters.in_flight;
     let permits = controls.permits.load(Ordering::SeqCst);
     let all_busy = &controls.all_busy;
     all_busy.store(in_flight >= permits, Ordering::SeqCst);
@@ -373,7 +368,7 @@ fn snapshot(dispatcher: &mut Dispatcher<StoreWork>, controls: &Controls, now: Ti
     let stuck = dispatcher.settle_error();
     let stuck = stuck.or(work.backlog.trouble.as_ref());
     let trouble = stuck
-        .or(dispatcher.not_called())
+        .or(dispatcher.availability.reasons().next())
         .or(dispatcher.last_failure());
     let trouble_text = trouble
         .map(|error| error.message().to_owned())
@@ -391,7 +386,10 @@ fn snapshot(dispatcher: &mut Dispatcher<StoreWork>, controls: &Controls, now: Ti
         stuck: stuck.map(|error| error.message().to_owned()),
         trouble_kind: trouble.map(Error::kind),
         trouble: trouble_text,
-        loading: dispatcher.loading_since().map(|since| now.since(since)),
+        loading: dispatcher
+            .availability
+            .loading_since()
+            .map(|since| now.since(since)),
         limited_by,
         slots: (in_flight, permits),
         stopping: dispatcher.stop_reason().is_some(),

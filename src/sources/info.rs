@@ -125,7 +125,8 @@ fn with_slashes(path: &str) -> Cow<'_, str> {
 }
 
 /// The reason why a file is skipped. `Display` writes it for people.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
 pub enum SkipReason {
     /// It is larger than the limit.
@@ -138,6 +139,7 @@ pub enum SkipReason {
     /// It contains a NUL byte, which a text never does.
     Binary,
     /// It contains bytes that are not UTF-8.
+    #[strum(serialize = "not_utf8")]
     NotUtf8 {
         /// The line of the first such byte, counted from 1.
         line: u64,
@@ -174,22 +176,7 @@ pub enum SkipReason {
 impl SkipReason {
     /// The stable name used in JSON, in `snake_case`.
     pub fn kind(&self) -> &'static str {
-        match self {
-            Self::TooLarge { .. } => "too_large",
-            Self::Extension => "extension",
-            Self::Binary => "binary",
-            Self::NotUtf8 { .. } => "not_utf8",
-            Self::Unreadable(_) => "unreadable",
-            Self::SymbolicLink => "symbolic_link",
-            Self::Loop => "loop",
-            Self::NotAFile => "not_a_file",
-            Self::Ignored => "ignored",
-            Self::Empty => "empty",
-            Self::TooNested { .. } => "too_nested",
-            Self::SyntaxError { .. } => "syntax_error",
-            Self::NoParser => "no_parser",
-            Self::NoUnits => "no_units",
-        }
+        self.into()
     }
 }
 

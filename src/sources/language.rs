@@ -20,18 +20,9 @@ struct Row {
     classes: BTreeMap<String, NameRule>,
     /// Kinds of nodes that only add to the names of nested definitions, such as a module.
     #[serde(default)]
-    scopes: Vec<String>,
-    /// Kinds of nodes that wrap a definition, such as decorators or an export.
-    #[serde(default)]
-    wrappers: Vec<String>,
-    /// The same, for nodes that count as wrappers only if they contain exactly one node.
-    #[serde(default)]
-    lone_wrappers: Vec<String>,
-    /// Kinds of nodes that belong to a definition directly below them.
-    #[serde(default)]
-    leading: Vec<String>,
-    /// Kinds of nodes that contain no definition at any depth. Skipping them saves most of the walk.
-    leaves: Vec<String>,
+    scopes: BTreeMap<String, NameRule>,
+    /// The roles of other kinds of nodes.
+    others: Vec<(Role, Vec<String>)>,
 }
 
 /// How the name of a definition is found.
@@ -47,14 +38,20 @@ pub(super) enum NameRule {
 }
 
 /// The meaning of a kind of node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Role {
     Other,
     /// It names something. Without a kind of unit, it only adds to the names of nested definitions.
+    #[serde(skip)]
     Definition(Option<UnitKind>, NameRule),
+    /// It wraps a definition, such as decorators or an export.
     Wrapper,
+    /// The same, if it contains exactly one node.
     LoneWrapper,
+    /// It belongs to a definition directly below it.
     Leading,
+    /// It contains no definition at any depth. Skipping it saves most of the walk.
     Leaf,
 }
 
@@ -74,19 +71,14 @@ static ROWS: LazyLock<Vec<Row>> = LazyLock::new(|| {
 
 static LANGUAGES: LazyLock<Vec<Language>> = LazyLock::new(|| {
     let grammars = |row: &'static Row| row.grammars.iter().map(move |grammar| (row, grammar));
-    let language = |(row, (name, extensions)): (&'static Row, (&String, &'static Vec<String>))| {
-        let mended: Option<fn(&str) -> Vec<u8>> = match name.as_str() {
-            "python" => Some(super::python::mended),
-            _ => None,
-        };
-        Language {
+    let language =
+        |(row, (name, extensions)): (&'static Row, (&String, &'static Vec<String>))| Language {
             row,
             extensions,
             grammar: grammar(name),
-            mended,
+            mended: (name == "python").then_some(super::python::mended),
             roles: OnceLock::new(),
-        }
-    };
+        };
     ROWS.iter().flat_map(grammars).map(language).collect()
 });
 
@@ -134,24 +126,20 @@ impl Language {
 
 impl Row {
     fn role(&self, node: &str) -> Role {
-        let is_in = |nodes: &[String]| nodes.iter().any(|name| name == node);
-        if let Some(rule) = self.functions.get(node) {
-            Role::Definition(Some(UnitKind::Function), *rule)
-        } else if let Some(rule) = self.classes.get(node) {
-            Role::Definition(Some(UnitKind::Class), *rule)
-        } else if is_in(&self.scopes) {
-            Role::Definition(None, NameRule::Own)
-        } else if is_in(&self.wrappers) {
-            Role::Wrapper
-        } else if is_in(&self.lone_wrappers) {
-            Role::LoneWrapper
-        } else if is_in(&self.leading) {
-            Role::Leading
-        } else if is_in(&self.leaves) {
-            Role::Leaf
-        } else {
-            Role::Other
-        }
+        let definition = |rules: &BTreeMap<String, NameRule>, kind| {
+            let rule = rules.get(node)?;
+            Some(Role::Definition(kind, *rule))
+        };
+        let other = || {
+            let mut others = self.others.iter();
+            let found = others.find(|(_, nodes)| nodes.iter().any(|name| name == node));
+            found.map(|(role, _)| *role)
+        };
+        definition(&self.functions, Some(UnitKind::Function))
+            .or_else(|| definition(&self.classes, Some(UnitKind::Class)))
+            .or_else(|| definition(&self.scopes, None))
+            .or_else(other)
+            .unwrap_or(Role::Other)
     }
 }
 

@@ -2,6 +2,7 @@
 //! matching name that cannot be used are reported with the reason.
 
 use std::collections::{HashMap, HashSet};
+use std::fs::{self, Metadata};
 use std::io;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -15,13 +16,13 @@ use ignore::types::{Types, TypesBuilder};
 use ignore::{DirEntry, WalkBuilder, WalkState};
 use rayon::prelude::*;
 
-use super::filter::globs;
-use super::filter::{FileFilter, SymlinkPolicy};
-use super::filter::{Wanted, is_folder, not_walked};
+use super::filter::{SymlinkPolicy, Wanted, globs, is_folder, not_walked};
 use super::info::{FileInfo, SkipReason, shown_path};
 use super::text;
 use crate::base::{Context, Error, ErrorKind};
 
+/// Source files that people write are smaller than this.
+const MAX_SIZE: u64 = 10 << 20;
 /// More threads would only wait for the disk.
 const MAX_THREADS: usize = 256;
 
@@ -39,7 +40,17 @@ pub struct FileScanner {
     #[setters(generate)]
     ignore_files: bool,
     threads: usize,
-    filter: FileFilter,
+    /// How symbolic links are handled. Default: [`SymlinkPolicy::Skip`].
+    #[setters(generate)]
+    symlinks: SymlinkPolicy,
+    /// Maximum size of a file in bytes. Larger files are skipped without being opened. Default: 10 MiB.
+    #[setters(generate)]
+    max_file_size: u64,
+    extensions: Vec<String>,
+    /// Whether each file is read completely, piece by piece, to skip files that are unreadable, binary or not UTF-8.
+    /// Without this check, a scan reads only names and sizes and takes a fraction of the time. Default: yes.
+    #[setters(generate)]
+    check_contents: bool,
     without: Vec<PathBuf>,
 }
 
@@ -58,7 +69,10 @@ impl FileScanner {
             hidden: false,
             ignore_files: true,
             threads: available_parallelism().map_or(1, NonZeroUsize::get),
-            filter: FileFilter::default(),
+            symlinks: SymlinkPolicy::default(),
+            max_file_size: MAX_SIZE,
+            extensions: Vec::new(),
+            check_contents: true,
             without: Vec::new(),
         }
     }
@@ -85,29 +99,10 @@ impl FileScanner {
         self
     }
 
-    /// How symbolic links are handled. Default: [`SymlinkPolicy::Skip`].
-    pub fn symlinks(mut self, policy: SymlinkPolicy) -> Self {
-        self.filter.symlinks = policy;
-        self
-    }
-
-    /// Maximum size of a file in bytes. Larger files are skipped without being opened. Default: 10 MiB.
-    pub fn max_file_size(mut self, bytes: u64) -> Self {
-        self.filter.max_size = bytes;
-        self
-    }
-
     /// Skips files with other extensions, and reports them with a reason, unlike a [pattern](Self::pattern). Extensions
     /// are written without the dot; case is ignored. Default: all extensions.
     pub fn extensions<E: Into<String>>(mut self, extensions: impl IntoIterator<Item = E>) -> Self {
-        self.filter.extensions = extensions.into_iter().map(Into::into).collect();
-        self
-    }
-
-    /// Whether each file is read completely, piece by piece, to skip files that are unreadable, binary or not UTF-8.
-    /// Without this check, a scan reads only names and sizes and takes a fraction of the time. Default: yes.
-    pub fn check_contents(mut self, yes: bool) -> Self {
-        self.filter.contents = yes;
+        self.extensions = extensions.into_iter().map(Into::into).collect();
         self
     }
 
@@ -142,7 +137,7 @@ impl FileScanner {
         let mut walk = WalkBuilder::new(folder);
         walk.standard_filters(self.ignore_files)
             .hidden(!self.hidden)
-            .follow_links(self.filter.follows())
+            .follow_links(self.follows())
             .threads(self.threads);
         if patterns.num_ignores() > 0 {
             let wanted = wanted.clone();
@@ -176,7 +171,7 @@ impl FileScanner {
                 }
                 let file = match entry {
                     Ok(entry) if is_folder(&entry) || !wanted.takes(entry.path()) => None,
-                    Ok(entry) => Some(self.filter.judge_entry(entry)),
+                    Ok(entry) => Some(self.judge_entry(entry)),
                     Err(error) => {
                         not_walked(&error, None).filter(|place| !wanted.is_other_link(&place.path))
                     }
@@ -198,7 +193,7 @@ impl FileScanner {
                 .into_par_iter()
                 .map(|path| {
                     ctx.check()?;
-                    Ok(self.filter.judge(path))
+                    Ok(self.judge_path(path))
                 })
                 .collect()
         })?
@@ -222,14 +217,74 @@ impl FileScanner {
         Ok(judged)
     }
 
-    /// The text of a file, without a byte order mark.
-    ///
-    /// # Errors
-    /// The reason for which [`filter_files`](Self::filter_files) would skip the file now: it may have changed or been
-    /// deleted since a scan.
-    pub fn read_text(&self, path: impl AsRef<Path>) -> Result<String, SkipReason> {
-        let path = path.as_ref();
-        text::read(path, self.filter.max_size, self.filter.follows())
+    /// Checks an entry that a walk found.
+    fn judge_entry(&self, entry: DirEntry) -> FileInfo {
+        let metadata = entry.metadata().map_err(|error| match error.io_error() {
+            Some(error) => error.to_string(),
+            None => error.to_string(),
+        });
+        let is_link = entry.path_is_symlink() && !self.follows();
+        self.judge_metadata(entry.into_path(), is_link, metadata)
+    }
+
+    /// Checks a file by its path.
+    fn judge_path(&self, path: PathBuf) -> FileInfo {
+        let metadata = if self.follows() {
+            fs::metadata(&path)
+        } else {
+            fs::symlink_metadata(&path)
+        };
+        let is_link = metadata.as_ref().is_ok_and(Metadata::is_symlink);
+        self.judge_metadata(path, is_link, metadata.map_err(|error| error.to_string()))
+    }
+
+    fn judge_metadata(
+        &self,
+        path: PathBuf,
+        is_link: bool,
+        metadata: Result<Metadata, String>,
+    ) -> FileInfo {
+        let mut info = FileInfo::new(path);
+        if is_link {
+            return info.skipped(SkipReason::SymbolicLink);
+        }
+        let metadata = match metadata {
+            Ok(metadata) => metadata,
+            Err(why) => return info.skipped(SkipReason::Unreadable(why)),
+        };
+        info.modified_time = metadata.modified().ok();
+        if !metadata.is_file() {
+            return info.skipped(SkipReason::NotAFile);
+        }
+        info.size = metadata.len();
+        if !self.has_extension(&info.path) {
+            return info.skipped(SkipReason::Extension);
+        }
+        if info.size > self.max_file_size {
+            let limit = self.max_file_size;
+            return info.skipped(SkipReason::TooLarge { limit });
+        }
+        if self.check_contents
+            && let Err(reason) = self.text_of(&info.path)
+        {
+            return info.skipped(reason);
+        }
+        info
+    }
+
+    /// The text of a file, without a byte order mark. The file may have changed or been deleted since a scan.
+    pub(super) fn text_of(&self, path: &Path) -> Result<String, SkipReason> {
+        text::read(path, self.max_file_size, self.follows())
+    }
+
+    fn follows(&self) -> bool {
+        self.symlinks == SymlinkPolicy::Follow
+    }
+
+    fn has_extension(&self, path: &Path) -> bool {
+        let own = path.extension().unwrap_or_default();
+        let same = |extension: &String| own.eq_ignore_ascii_case(extension);
+        self.extensions.is_empty() || self.extensions.iter().any(same)
     }
 
     fn chosen_types(&self) -> Result<Types, Error> {
@@ -330,24 +385,14 @@ fn refused(error: &ignore::Error) -> Error {
 }
 
 fn check_folder(folder: &Path) -> Result<(), Error> {
-    let refused = |why: String| {
-        let name = shown_path(folder);
-        Err(Error::new(ErrorKind::Invalid, format!("{name}: {why}")))
+    let why = match std::fs::read_dir(folder).map_err(|error| (error.kind(), error)) {
+        Ok(_) => return Ok(()),
+        Err((io::ErrorKind::NotFound, _)) => "the folder does not exist".to_owned(),
+        Err((io::ErrorKind::NotADirectory, _)) => "found a file; expected a folder".to_owned(),
+        Err((_, error)) => format!("cannot be read: {error}"),
     };
-    match std::fs::metadata(folder).and_then(|found| {
-        if found.is_dir() {
-            std::fs::read_dir(folder).map(|_| found)
-        } else {
-            Ok(found)
-        }
-    }) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            refused("the folder does not exist".to_owned())
-        }
-        Err(error) => refused(format!("cannot be read: {error}")),
-        Ok(found) if !found.is_dir() => refused("found a file; expected a folder".to_owned()),
-        Ok(_) => Ok(()),
-    }
+    let name = shown_path(folder);
+    Err(Error::new(ErrorKind::Invalid, format!("{name}: {why}")))
 }
 
 #[cfg(test)]

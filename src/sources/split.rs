@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
+use std::ops::Range;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -100,43 +101,22 @@ impl Split {
             return Err(SkipReason::Empty);
         }
         let language = Language::of(path);
-        let file = Named {
+        let file = Parts {
             path: escaped_path(path),
             language: language.map_or("text", |language| language.name()),
+            text,
+            lines: Lines::of(text),
         };
-        let lines = Lines::of(text);
-        let pieces = |ends: Vec<usize>, kind| file.pieces(text, &lines, ends, kind);
+        let definitions = |kind| file.definitions(language.ok_or(SkipReason::NoParser)?, kind);
         let units = match self {
-            Self::File => vec![file.whole(text, &lines)],
-            Self::Lines(n) => pieces(lines.ends_every(n), UnitKind::Lines),
+            Self::File => vec![file.whole()],
+            Self::Lines(n) => file.pieces(file.lines.ends_every(n), UnitKind::Lines),
             Self::Tokens(n) => {
                 let bytes = (n.get() as usize).saturating_mul(BYTES_A_TOKEN);
-                pieces(lines.ends_within(text, bytes), UnitKind::Tokens)
+                file.pieces(file.lines.ends_within(text, bytes), UnitKind::Tokens)
             }
-            Self::Function | Self::Class => {
-                let kind = match self {
-                    Self::Class => UnitKind::Class,
-                    _ => UnitKind::Function,
-                };
-                let language = language.ok_or(SkipReason::NoParser)?;
-                let found = definitions(language, text, kind, &lines)?;
-                let mut seen = HashMap::new();
-                let named = found.into_iter().map(|found| {
-                    let nth = seen.entry(found.qualified.clone()).or_insert(0u32);
-                    *nth += 1;
-                    let id = match *nth {
-                        1 => file.id(&found.qualified),
-                        n => file.id(&format!("{}~{n}", found.qualified)),
-                    };
-                    let range = lines.whole_from(text, found.range);
-                    Unit {
-                        name: found.name,
-                        qualified_name: found.qualified,
-                        ..file.unit(id, text, &lines, range, kind)
-                    }
-                });
-                named.collect()
-            }
+            Self::Function => definitions(UnitKind::Function)?,
+            Self::Class => definitions(UnitKind::Class)?,
         };
         if units.is_empty() {
             Err(SkipReason::NoUnits)
@@ -151,62 +131,65 @@ const MAX_ID_BYTES: usize = 512;
 /// Number of hash digits at the end of an id that would otherwise be too long.
 const DIGITS: usize = 16;
 
-/// Properties that all units of a file share.
-struct Named {
+/// A file that is split.
+struct Parts<'t> {
     path: String,
     language: &'static str,
+    text: &'t str,
+    lines: Lines,
 }
 
-impl Named {
+impl<'t> Parts<'t> {
     fn id(&self, name: &str) -> String {
         bounded(format!("{}::{}", self.path, escaped(name)))
     }
 
-    fn unit<'t>(
-        &self,
-        id: String,
-        text: &'t str,
-        lines: &Lines,
-        range: std::ops::Range<usize>,
-        kind: UnitKind,
-    ) -> Unit<'t> {
+    fn unit(&self, id: String, name: String, range: Range<usize>, kind: UnitKind) -> Unit<'t> {
         let last = range.end.saturating_sub(1).max(range.start);
         Unit {
             id,
             path: self.path.clone(),
-            name: String::new(),
-            qualified_name: String::new(),
+            qualified_name: name.clone(),
+            name,
             kind,
             language: self.language,
-            start_line: lines.line_of(range.start),
-            end_line: lines.line_of(last),
-            content: &text[range],
+            start_line: self.lines.line_of(range.start),
+            end_line: self.lines.line_of(last),
+            content: &self.text[range],
         }
     }
 
-    fn whole<'t>(&self, text: &'t str, lines: &Lines) -> Unit<'t> {
+    fn whole(&self) -> Unit<'t> {
         let name = self.path.rsplit('/').next().unwrap_or_default().to_owned();
-        Unit {
-            qualified_name: name.clone(),
-            name,
-            ..self.unit(
-                bounded(self.path.clone()),
-                text,
-                lines,
-                0..text.len(),
-                UnitKind::File,
-            )
-        }
+        let id = bounded(self.path.clone());
+        self.unit(id, name, 0..self.text.len(), UnitKind::File)
+    }
+
+    fn definitions(
+        &self,
+        language: &Language,
+        kind: UnitKind,
+    ) -> Result<Vec<Unit<'t>>, SkipReason> {
+        let found = definitions(language, self.text, kind, &self.lines)?;
+        let mut seen = HashMap::new();
+        let units = found.into_iter().map(|found| {
+            let nth = seen.entry(found.qualified.clone()).or_insert(0u32);
+            *nth += 1;
+            let id = match *nth {
+                1 => self.id(&found.qualified),
+                n => self.id(&format!("{}~{n}", found.qualified)),
+            };
+            let range = self.lines.whole_from(self.text, found.range);
+            Unit {
+                name: found.name,
+                ..self.unit(id, found.qualified, range, kind)
+            }
+        });
+        Ok(units.collect())
     }
 
     /// Consecutive parts. Parts that contain only blanks are counted but omitted.
-    fn pieces<'t>(
-        &self,
-        text: &'t str,
-        lines: &Lines,
-        ends: Vec<usize>,
-        kind: UnitKind,
-    ) -> Vec<Unit<'t>> {
+    fn pieces(&self, ends: Vec<usize>, kind: UnitKind) -> Vec<Unit<'t>> {
         let word = if kind == UnitKind::Lines {
             "lines"
         } else {
@@ -214,14 +197,10 @@ impl Named {
         };
         let starts = std::iter::once(0).chain(ends.clone());
         let parts = starts.zip(ends).enumerate();
-        let parts = parts.filter(|(_, (start, end))| !text[*start..*end].trim().is_empty());
+        let parts = parts.filter(|(_, (start, end))| !self.text[*start..*end].trim().is_empty());
         let parts = parts.map(|(i, (start, end))| {
             let name = format!("{word}.{}", i + 1);
-            Unit {
-                qualified_name: name.clone(),
-                name: name.clone(),
-                ..self.unit(self.id(&name), text, lines, start..end, kind)
-            }
+            self.unit(self.id(&name), name, start..end, kind)
         });
         parts.collect()
     }

@@ -56,11 +56,6 @@ fn opened(path: &Path, follow: bool) -> Result<File, SkipReason> {
     })
 }
 
-/// Checks whether a file is a text.
-pub(super) fn check(path: &Path, limit: u64, follow: bool) -> Result<(), SkipReason> {
-    read(path, limit, follow).map(drop)
-}
-
 /// The text of a file, without a byte order mark. It is read piece by piece, up to the first one that is not text.
 pub(super) fn read(path: &Path, limit: u64, follow: bool) -> Result<String, SkipReason> {
     // It may have grown since its size was read.
@@ -179,6 +174,10 @@ impl Lines {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check(path: &Path, limit: u64, follow: bool) -> Result<(), SkipReason> {
+        read(path, limit, follow).map(drop)
+    }
 
     fn read_as(name: &str, bytes: &[u8]) -> Result<String, SkipReason> {
         let folder = tempfile::tempdir().unwrap();

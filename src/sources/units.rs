@@ -77,28 +77,25 @@ impl FileScanner {
         ctx: &Context,
         write: &(impl Fn(&Unit<'_>, &mut Vec<u8>) + Sync),
     ) -> SplitFile {
-        let written = |info: &FileInfo| -> Result<(u64, Vec<u8>), SkipReason> {
-            if !info.is_valid || ctx.is_cancelled() {
-                return Ok((0, Vec::new()));
-            }
-            let text = self.read_text(&info.path)?;
-            let path = info.path.strip_prefix(folder).unwrap_or(&info.path);
-            let units = split.units(path, &text)?;
-            let mut written = Vec::new();
-            units.iter().for_each(|unit| write(unit, &mut written));
-            Ok((units.len() as u64, written))
+        let mut file = SplitFile {
+            info,
+            units: 0,
+            written: Vec::new(),
         };
-        match written(&info) {
-            Ok((units, written)) => SplitFile {
-                info,
-                units,
-                written,
-            },
-            Err(reason) => SplitFile {
-                info: info.skipped(reason),
-                units: 0,
-                written: Vec::new(),
-            },
+        if !file.info.is_valid || ctx.is_cancelled() {
+            return file;
         }
+        let path = file.info.path.strip_prefix(folder);
+        let path = path.unwrap_or(&file.info.path);
+        let text = self.text_of(&file.info.path);
+        let units = text.as_deref().map_err(SkipReason::clone);
+        match units.and_then(|text| split.units(path, text)) {
+            Ok(units) => {
+                file.units = units.len() as u64;
+                units.iter().for_each(|unit| write(unit, &mut file.written));
+            }
+            Err(reason) => file.info = file.info.skipped(reason),
+        }
+        file
     }
 }

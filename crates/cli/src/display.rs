@@ -143,7 +143,6 @@ pub fn lever(limit: &str) -> &'static str {
     match limit {
         "budget" => " (--budget)",
         "concurrency" | "load" | "memory" => " (-j)",
-        "quota" => " (--rpm, --tpm)",
         _ => "",
     }
 }
@@ -203,13 +202,7 @@ pub fn line(progress: &Progress, room: usize) -> String {
 /// What limits a run, and for how long.
 fn limit(progress: &Progress) -> Option<String> {
     let limit = progress.limited_by?;
-    let mut text = match &progress.learned_limit {
-        None => format!("limited by {limit}{}", lever(limit)),
-        Some(learned) => {
-            let (rate, unit) = (count(learned.per_minute), learned.unit);
-            format!("limited by the provider's limit of {rate} {unit}/min")
-        }
-    };
+    let mut text = format!("limited by {limit}{}", lever(limit));
     if let Some(wait) = progress.resumes_in {
         text.push_str(&format!(" for {}", span(wait)));
     }
@@ -247,7 +240,7 @@ mod tests {
         progress.failed = 1;
         progress.completed = 0;
         let whole = "1/1 100.0% · 30.0 s so far · 1m 30s left · 1 failed · \
-                     limited by quota (--rpm, --tpm) · 2.0/s · 0 in flight · 1,234,567 tokens";
+                     limited by quota · 2.0/s · 0 in flight · 1,234,567 tokens";
         assert_eq!(line(&progress, usize::MAX), whole);
         let parts: Vec<&str> = whole.split(" · ").collect();
         for n in (1..parts.len()).rev() {

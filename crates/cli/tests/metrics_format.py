@@ -12,7 +12,6 @@ from prometheus_client.parser import text_string_to_metric_families
 TYPES = {
     "batchwright_calls_in_flight": "gauge",
     "batchwright_items": "gauge",
-    "batchwright_success_ratio": "gauge",
     "gen_ai_client_operation_duration_seconds": "histogram",
     "gen_ai_client_token_usage": "histogram",
 }

@@ -34,7 +34,7 @@ impl Bulk<'static> {
         self.options.ctx = self.options.ctx.child();
         let (ctx, stopping) = (self.options.ctx.clone(), self.stopping.clone());
         let ends = stopping.clone();
-        let ahead = self.options.calls.most.clamp(1, MOST_THREADS);
+        let ahead = self.options.calls.clamp(1, MOST_THREADS);
         let run = Background::start("batchwright-bulk", ctx, ahead, move |tx| {
             let total = exact(items.size_hint());
             let (waker, woken) = Waker::new();

@@ -3,7 +3,7 @@
 //! An *outage* begins after consecutive failures, unless an answer comes in between:
 //!
 //! - five consecutive failed connections;
-//! - three consecutive time-outs, or two if the step has never answered;
+//! - two consecutive time-outs;
 //! - five failed first calls of items, of any sort (5xx, truncated replies), and at least as many failures as there are calls
 //!   in flight that may still be answered, because errors are fast and answers slow. If the step has answered before, the
 //!   failures must also last five seconds, or be twenty, so that a short disturbance diverts nothing.
@@ -25,7 +25,7 @@
 
 use std::time::Duration;
 
-use crate::base::brief::beginning;
+use crate::base::brief::{beginning, family};
 use crate::base::{Error, ErrorKind, Sent, Time};
 
 use super::super::class::StepId;
@@ -34,12 +34,10 @@ use super::super::class::StepId;
 const UNREACHED: u32 = 5;
 const FAILED: u32 = 5;
 /// Consecutive time-outs that begin an outage. Each may have occupied a slot for minutes.
-const HUNG: u32 = 3;
-/// The same if the step has never answered.
-const HUNG_FROM_THE_START: u32 = 2;
+const HUNG: u32 = 2;
 /// How long a step that has answered before must do nothing but fail.
 const NOTHING_BUT_FAILURES: Duration = Duration::from_secs(5);
-/// So many failures suffice, however little time they took.
+/// This number of failures suffices, however little time they took.
 const MANY: u32 = 20;
 /// A step that was not probed for this time has no waiting items.
 const UNPROBED: Duration = Duration::from_secs(60);
@@ -161,11 +159,11 @@ impl Shared {
 
 /// What calls have shown about a step.
 #[derive(Debug, Default, Clone)]
-pub(super) struct StepHealth {
+pub(crate) struct StepHealth {
     pub id: StepId,
     pub shared: Shared,
     pub in_flight: usize,
-    pub outage: Option<Closed>,
+    pub(super) outage: Option<Closed>,
     /// Start of the first call.
     pub first_call: Option<Time>,
     /// The server has replied at least once, with any status.
@@ -280,7 +278,7 @@ impl StepHealth {
     }
 
     /// Records how a call ended. Returns true if an outage began or ended.
-    pub(super) fn note(&mut self, call: EndFacts, error: Option<&Error>, now: Time) -> bool {
+    pub(crate) fn note(&mut self, call: EndFacts, error: Option<&Error>, now: Time) -> bool {
         let sign = error.map_or(Sign::Answered, Sign::of);
         self.reached |= !matches!(sign, Sign::Unreached | Sign::Unknown);
         let waits = call.detour == Detour::Wait;
@@ -333,7 +331,7 @@ impl StepHealth {
 
     /// If items without another step stop waiting after this failure: the reason. `out`: other calls to the step that
     /// may still be answered.
-    pub(super) fn patience_over(&self, error: &Error, out: usize, now: Time) -> Option<Error> {
+    pub(crate) fn patience_over(&self, error: &Error, out: usize, now: Time) -> Option<Error> {
         // A call in flight may have a connection, which only its reply shows.
         let undecided = !self.reached && out > 0;
         let since = self.outage.as_ref().map_or(now, |outage| outage.since);
@@ -352,7 +350,7 @@ impl StepHealth {
 
     /// Records a reply that is no answer. Returns the error that ends the run if all further calls would fail in the
     /// same way.
-    pub(super) fn failed_at_first(&mut self, error: &Error) -> Option<Error> {
+    pub(crate) fn failed_at_first(&mut self, error: &Error) -> Option<Error> {
         let complete = error.status().is_none_or(|status| status < 300);
         let malformed = error.kind() == ErrorKind::Malformed && complete;
         let unusable = malformed || error.is_unusable_reply();
@@ -364,7 +362,7 @@ impl StepHealth {
         let words = match error.status() {
             _ if unusable => String::new(),
             Some(status) if error.is_unclassified() => {
-                format!("{status} {}", without_numbers(error.message()))
+                format!("{status} {}", family(error.message()))
             }
             _ => {
                 self.alike.1 = 0;
@@ -375,14 +373,13 @@ impl StepHealth {
             self.alike = (words, 0);
         }
         self.alike.1 += 1;
-        let why = match unusable {
-            true => format!(
-                "the first {ALIKE} replies were all unusable, and each was billed: {error}; the last one begins with {:?}",
-                beginning(error.raw().unwrap_or_default(), HEAD)
-            ),
-            false => format!(
-                "the first {ALIKE} requests were all rejected with the same message: {error}"
-            ),
+        let why = if unusable {
+            let head = beginning(error.raw().unwrap_or_default(), HEAD);
+            format!(
+                "the first {ALIKE} replies were all unusable, and each was billed: {error}; the last one begins with {head:?}"
+            )
+        } else {
+            format!("the first {ALIKE} requests were all rejected with the same message: {error}")
         };
         (self.alike.1 == ALIKE).then(|| error.clone().reworded(why))
     }
@@ -412,15 +409,14 @@ impl StepHealth {
             Detour::None => return false,
         }
         let failures = &self.since_answer;
-        let (quiet, hung) = match self.last_answer {
-            None => (Duration::ZERO, HUNG_FROM_THE_START),
-            Some(_) => (NOTHING_BUT_FAILURES, HUNG),
-        };
+        let quiet = self
+            .last_answer
+            .map_or(Duration::ZERO, |_| NOTHING_BUT_FAILURES);
         let lasted = failures.began.map_or(Duration::ZERO, |at| now.since(at));
         let fails_all = failures.firsts >= FAILED
             && failures.all as usize >= call.out
             && (lasted >= quiet || failures.all >= MANY);
-        failures.unreached >= UNREACHED || failures.hung >= hung || fails_all
+        failures.unreached >= UNREACHED || failures.hung >= HUNG || fails_all
     }
 
     /// When items without another step stop waiting in an outage since this time.
@@ -463,14 +459,6 @@ impl StepHealth {
         }
         self.outage = Some(Closed::new(why, (since, wait), until));
     }
-}
-
-/// The message without words that contain digits (numbers, ids, times), which differ from call to call.
-fn without_numbers(message: &str) -> String {
-    let words = message.split(|c: char| !(c.is_alphanumeric() || c == '-' || c == '_'));
-    let words =
-        words.filter(|word| !word.is_empty() && !word.contains(|c: char| c.is_ascii_digit()));
-    words.collect::<Vec<_>>().join(" ")
 }
 
 #[cfg(test)]

@@ -141,7 +141,7 @@ fn a_provider_that_has_answered_trips_later() {
     assert!(note(&mut health, call(), &busy(), at(7)));
     let mut health = StepHealth::default();
     note(&mut health, call(), &Ok(()), at(1));
-    assert_eq!(trips_after(&mut health, &hung(), at(9)), Some(3));
+    assert_eq!(trips_after(&mut health, &hung(), at(9)), Some(2));
 }
 
 #[test]

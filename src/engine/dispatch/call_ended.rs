@@ -70,7 +70,7 @@ impl<W: Work> Dispatcher<W> {
                 shared.loading_since = None;
                 false
             }
-            CallEnd::Unreachable | CallEnd::Failed => false,
+            CallEnd::Failed => false,
         };
         if !is_loading && matches!(end, CallEnd::NotReady(_)) {
             // The server has loaded for too long; from now on the failure counts as a reply.
@@ -115,7 +115,8 @@ impl<W: Work> Dispatcher<W> {
         self.note_reached(facts, call.ticket.quota(), error, now);
         // If other calls are answered, a proxy that rejects calls limits their rate.
         let refused = |error: &Error| {
-            is_pace(error) || error.is_marked(Mark::ByProxy) && self.availability.answers(step, now)
+            error.kind() == ErrorKind::RateLimited
+                || error.is_marked(Mark::ByProxy) && self.availability.answers(step, now)
         };
         EndFacts {
             refused: error.is_some_and(refused),
@@ -149,14 +150,6 @@ impl<W: Work> Dispatcher<W> {
             // Any other complete reply shows that the quota answers.
             Err(e) if e.status().is_some() || e.sent() == Sent::Answered => CallEnd::Replied(used),
             Err(_) if used.is_some() => CallEnd::Replied(used),
-            // If another provider can be called, the breaker decides about the wait.
-            Err(e)
-                if e.is_unreachable()
-                    && facts.detour != Detour::NextStep
-                    && self.availability.outage(facts.step).is_none() =>
-            {
-                CallEnd::Unreachable
-            }
             Err(_) => CallEnd::Failed,
         }
     }
@@ -217,7 +210,8 @@ impl<W: Work> Dispatcher<W> {
             // Items were held back until the result of this call.
             availability.pauses.forget();
         }
-        if !availability.note(facts, error, now) {
+        let step = availability.step_mut(facts.step);
+        if !step.note(facts, error, now) {
             return;
         }
         match error {
@@ -239,8 +233,4 @@ impl<W: Work> Dispatcher<W> {
             }
         }
     }
-}
-
-pub(super) fn is_pace(error: &Error) -> bool {
-    error.kind() == ErrorKind::RateLimited
 }

@@ -9,7 +9,6 @@ use super::super::class::Class;
 use super::super::quota::QuotaId;
 use super::super::route::{self, Next};
 use super::super::work::{Settled, Ticket, Work};
-use super::call_ended::is_pace;
 use super::{Dispatcher, ErrorPolicy, StopReason};
 
 /// Interval of checks whether calls in flight have shown if a key is valid or a provider is worth waiting for.
@@ -61,10 +60,7 @@ impl<W: Work> Dispatcher<W> {
             ErrorKind::Cancelled | ErrorKind::DeadlineExceeded
         );
         if ended_by_us && self.stop.is_some() {
-            if ticket.tries.in_doubt {
-                self.counters.cut_off += 1;
-            }
-            self.pending.push(Settled::Unsent(ticket, error));
+            self.cut_off(ticket, error);
         } else if self.options.no_shared_fate {
             if error.kind() != ErrorKind::Transient {
                 ticket.tries.max_retries = Some(0);
@@ -99,7 +95,8 @@ impl<W: Work> Dispatcher<W> {
             && may_be_shared(&error)
             && !error.timed_out()
             && may_end
-            && let Some(why) = self.availability.patience_over(*facts, &error, now)
+            && let Some(why) =
+                (self.availability.step_mut(facts.step)).patience_over(&error, facts.out, now)
         {
             return self.give_up_waiting(ticket, why);
         }
@@ -153,7 +150,11 @@ impl<W: Work> Dispatcher<W> {
     /// Stops a run before it pays for more unusable replies, or sends more requests that are always rejected.
     /// Rejected items fail over if another provider can be called; items with unusable replies do not.
     fn note_first_reply(&mut self, ticket: &Ticket<W::Task>, error: &Error, elsewhere: bool) {
-        let Some(why) = self.availability.failed_at_first(ticket.step(), error) else {
+        let Some(why) = self
+            .availability
+            .step_mut(ticket.step())
+            .failed_at_first(error)
+        else {
             return;
         };
         let goes_on = elsewhere && error.is_unclassified();
@@ -338,7 +339,9 @@ impl<W: Work> Dispatcher<W> {
         };
         let has_quota = ticket.quota() != QuotaId::NONE;
         let of_caller = self.options.multi_tenant && has_quota && error.kind() == ErrorKind::Auth;
-        if of_caller || error.is_model_only() && (has_quota || !is_pace(error)) {
+        if of_caller
+            || error.is_model_only() && (has_quota || error.kind() != ErrorKind::RateLimited)
+        {
             self.availability
                 .exclude_quota(ticket.quota(), error, until);
         } else if self.availability.exclude_step(class, step, error, until) && !self.options.durable
@@ -367,10 +370,12 @@ impl<W: Work> Dispatcher<W> {
     /// Number of items to take. If a provider is to be probed, several to choose from, unless returning them needs a
     /// write.
     pub(super) fn wanted(&self, free: usize, now: Time) -> usize {
-        match self.availability.wants_probe(now) {
-            false => free,
-            true if self.options.durable => 1,
-            true => free.max(CHOICE),
+        if !self.availability.wants_probe(now) {
+            free
+        } else if self.options.durable {
+            1
+        } else {
+            free.max(CHOICE)
         }
     }
 
@@ -420,9 +425,12 @@ impl<W: Work> Dispatcher<W> {
         if self.availability.exclude_step(class, step, &why, Time::FAR) {
             self.stop_for(StopReason::Unreachable(why.clone()));
         }
-        if ticket.tries.in_doubt {
-            self.counters.cut_off += 1;
-        }
+        self.cut_off(ticket, why);
+    }
+
+    /// Leaves the item unsent.
+    fn cut_off(&mut self, ticket: Ticket<W::Task>, why: Error) {
+        self.counters.cut_off += u64::from(ticket.tries.in_doubt);
         self.pending.push(Settled::Unsent(ticket, why));
     }
 }

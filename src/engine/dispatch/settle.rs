@@ -89,9 +89,6 @@ impl<W: Work> Dispatcher<W> {
 }
 
 fn permits_held<T, D>(settled: &[Settled<T, D>]) -> usize {
-    settled.iter().filter(|s| holds_permit(s)).count()
-}
-
-fn holds_permit<T, D>(settled: &Settled<T, D>) -> bool {
-    !matches!(settled, Settled::Later(..))
+    let holds = |settled: &&Settled<T, D>| !matches!(settled, Settled::Later(..));
+    settled.iter().filter(holds).count()
 }

@@ -2,8 +2,7 @@
 
 use crate::base::{RateHints, Time};
 
-use super::super::bucket::{Bucket, is_minute, learn_window, token_capacity};
-use super::super::quota_status::LearnedLimit;
+use super::super::bucket::{is_minute, learn_window, token_capacity};
 use super::{FIRST_OUTPUT_GUESS, Permit, Quota};
 
 impl Quota {
@@ -33,7 +32,7 @@ impl Quota {
             let unseen = if self.tokens.is_some() {
                 later.1
             } else {
-                in_flight * self.outputs.reserve.unwrap_or(FIRST_OUTPUT_GUESS)
+                in_flight * self.output.unwrap_or(FIRST_OUTPUT_GUESS)
             };
             learn_window(&mut self.tokens, window, unseen, now, token_capacity);
         }
@@ -65,30 +64,6 @@ impl Quota {
                 );
                 *bucket = None;
             }
-        }
-    }
-
-    /// The learned limit that delays the next call.
-    pub(in crate::engine) fn learned_limit(&mut self, now: Time) -> Option<LearnedLimit> {
-        if self.paused_until > now {
-            return None;
-        }
-        let limit = |unit, bucket: Bucket| LearnedLimit {
-            unit,
-            per_minute: bucket.minute().round().max(1.0) as u64,
-        };
-        let reported = |unit, bucket: Bucket| bucket.learned.map(|_| limit(unit, bucket));
-        let waits = match &mut self.requests {
-            Some(requests) => {
-                requests.refill(now);
-                !requests.wait_for(1.0).is_zero()
-            }
-            None => !self.pace.wait(now).is_zero(),
-        };
-        match (self.requests, self.pace.inferred()) {
-            (Some(requests), _) if waits => reported("requests", requests),
-            (None, Some(inferred)) if waits => Some(limit("requests", inferred)),
-            _ => reported("tokens", self.tokens?),
         }
     }
 }

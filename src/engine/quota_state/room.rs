@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::base::Time;
 
+use super::super::bucket::Flow;
 use super::{BUSY_FOR, Quota};
 
 /// An item is fetched this long before its permit comes,
@@ -33,21 +34,6 @@ impl Room {
         more_at: None,
         is_full: true,
     };
-}
-
-/// A limit per time, in calls.
-#[derive(Clone, Copy)]
-struct Flow {
-    level: f64,
-    per_second: f64,
-}
-
-impl Flow {
-    /// Time until this many calls can have started.
-    fn wait_for(self, calls: f64) -> Duration {
-        let seconds = (calls - self.level) / self.per_second;
-        Duration::from_secs_f64(seconds.clamp(0.0, 1e9))
-    }
 }
 
 impl Quota {
@@ -87,22 +73,11 @@ impl Quota {
     fn flows(&mut self, now: Time) -> [Option<Flow>; 2] {
         let mean = self.reserved.1 / self.reserved.0.max(1.0);
         let requests = match &mut self.requests {
-            Some(bucket) => {
-                bucket.refill(now);
-                Some(bucket.flow())
-            }
+            Some(bucket) => Some(bucket.flow(1.0, now)),
             None => self.pace.flow(now),
         };
-        let tokens = self.tokens.as_mut().filter(|_| mean > 0.0).map(|bucket| {
-            bucket.refill(now);
-            let (level, per_second) = bucket.flow();
-            let need = bucket.at_most_full(mean);
-            (level / need, per_second / need)
-        });
-        [requests, tokens].map(|flow| {
-            let (level, per_second) = flow?;
-            Some(Flow { level, per_second })
-        })
+        let tokens = self.tokens.as_mut().filter(|_| mean > 0.0);
+        [requests, tokens.map(|bucket| bucket.flow(mean, now))]
     }
 }
 

@@ -5,27 +5,20 @@ use std::time::Duration;
 
 use crossbeam_channel::select;
 
-use crate::base::{Context, Time};
+use crate::base::{Context, Error, Time};
 
 use super::super::dispatch::{Event, StopReason};
 use super::super::work::Work;
-use super::{Observer, Outlet, Permits, RunSetup, Shell, Waker};
+use super::{Observer, Outlet, Shell, TICK, Waker};
 
 /// The threads of a run.
 pub(super) struct Pool<'p> {
     pub threads: usize,
     pub most: usize,
-    pub start: &'p dyn Fn(usize) -> std::io::Result<()>,
+    pub start: &'p dyn Fn(usize) -> Result<(), Error>,
 }
 
 impl Pool<'_> {
-    /// Grows to one thread per permit. Returns how many permits have a thread.
-    fn follow(&mut self, permits: Permits<'_>) -> usize {
-        let wanted = permits.now.load(Ordering::SeqCst).clamp(1, permits.most);
-        self.grow(wanted);
-        wanted.min(self.threads)
-    }
-
     /// Grows to this number of threads; false if the system refuses more.
     fn grow(&mut self, wanted: usize) -> bool {
         while self.threads < wanted {
@@ -48,23 +41,22 @@ pub(super) fn wakes(waker: &Waker) -> impl Fn() + Send + Sync + 'static {
 /// The caller's thread: time, cancellation, deadline, ticks and the caller's own sink.
 pub(super) fn wait_out<W: Work, O, S>(
     shell: &Shell<'_, W>,
-    setup: &RunSetup<'_>,
     calls: &Context,
     pool: &mut Pool<'_>,
     mut outlet: Option<&mut Outlet<'_, O>>,
     observer: &mut Observer<'_, W, S>,
 ) {
+    let setup = shell.setup;
     let clock = setup.clock;
     let _on_cancel = setup.ctx.on_cancel(wakes(&setup.waker));
     let _on_abort = setup.ctx.on_abort(wakes(&setup.waker));
     clock.on_jump(Box::new(wakes(&setup.waker)));
     let mut watch = Watch {
         shell,
-        setup,
         calls,
         deadline: setup.ctx.remaining().map(|left| clock.now().after(left)),
         grace_ends: None,
-        next_tick: clock.now().after(setup.tick),
+        next_tick: clock.now().after(TICK),
         permits: None,
         seen: shell.calls_ended(),
     };
@@ -92,13 +84,12 @@ pub(super) fn wait_out<W: Work, O, S>(
 /// State of the caller's thread.
 struct Watch<'w, 's, W: Work> {
     shell: &'w Shell<'s, W>,
-    setup: &'w RunSetup<'w>,
     calls: &'w Context,
     deadline: Option<Time>,
     /// When the calls of a cancelled run are aborted.
     grace_ends: Option<Time>,
     next_tick: Time,
-    /// Permits that have a thread.
+    /// The number of permits that the dispatcher has.
     permits: Option<usize>,
     /// Calls that had ended at the last check.
     seen: Option<u64>,
@@ -111,13 +102,14 @@ impl<W: Work> Watch<'_, '_, W> {
         std::mem::replace(&mut self.seen, ended) != ended
     }
 
-    /// Reports the number of permits to the dispatcher once they have threads.
+    /// Reports the number of permits to the dispatcher, and starts the threads that its calls need.
     fn follow_concurrency(&mut self, pool: &mut Pool<'_>) {
         let shell = self.shell;
-        if let Some(wanted) = self.setup.permits.map(|permits| pool.follow(permits))
-            && self.permits.replace(wanted) != Some(wanted)
-        {
-            let _ = shell.post.send(Event::SetConcurrency(wanted));
+        if let Some(permits) = self.shell.setup.permits {
+            let wanted = permits.load(Ordering::SeqCst).clamp(1, pool.most);
+            if self.permits.replace(wanted) != Some(wanted) {
+                let _ = shell.post.send(Event::SetConcurrency(wanted));
+            }
         }
         let needed = shell.needed.load(Ordering::SeqCst).min(pool.most);
         if !pool.grow(needed) {
@@ -127,7 +119,7 @@ impl<W: Work> Watch<'_, '_, W> {
 
     /// Aborts calls at the deadline, and those of a cancelled run after its grace period.
     fn end_in_time(&mut self, now: Time) {
-        let ctx = self.setup.ctx;
+        let ctx = self.shell.setup.ctx;
         if self.deadline.is_some_and(|at| at <= now) && !self.calls.is_cancelled() {
             let stop = Event::Stop(StopReason::DeadlineExceeded);
             let _ = self.shell.post.send(stop);
@@ -154,7 +146,7 @@ impl<W: Work> Watch<'_, '_, W> {
         state.tasks.as_ref()?;
         let mut picture = None;
         if now >= self.next_tick || any_ended {
-            self.next_tick = now.after(self.setup.tick);
+            self.next_tick = now.after(TICK);
             picture = Some((observer.look)(&mut state.dispatcher, now));
         }
         let give_up = self.calls.is_cancelled() && !state.giving_up;
@@ -182,12 +174,12 @@ impl<W: Work> Watch<'_, '_, W> {
     /// Waits for an outcome, a wake-up or the time, and passes an outcome to the caller's sink.
     fn wait_until<O>(&self, wake_at: Time, outlet: Option<&mut Outlet<'_, O>>) {
         let (shell, never) = (self.shell, crossbeam_channel::never());
-        let wait = self.setup.clock.real_wait(wake_at);
+        let wait = self.shell.setup.clock.real_wait(wake_at);
         let wait = wait.unwrap_or(Duration::from_secs(3600));
         let outcomes = outlet.as_ref().map_or(&never, |outlet| &outlet.outcomes);
         let outcome = select! {
             // The holder of the lock may have checked just before this wake-up.
-            recv(self.setup.woken) -> _ => {
+            recv(self.shell.setup.woken) -> _ => {
                 let _ = shell.post.send(Event::Woken);
                 None
             }

@@ -13,7 +13,7 @@ impl Scene {
     /// With a free permit and a working output, every runnable item has been started.
     pub(super) fn check_no_stall(&self) {
         let work = &self.dispatcher.work;
-        let counters = self.dispatcher.counters();
+        let counters = self.dispatcher.counters;
         let stopped = self.dispatcher.stop_reason().is_some();
         let held = self.in_flight.len() + work.unreleased;
         let free = counters.in_flight < self.concurrency;
@@ -56,7 +56,7 @@ impl Scene {
 
     /// Each call in flight, and each outcome that was not taken yet, holds a permit. No other permits are held.
     pub(super) fn check_permits(&mut self) {
-        let in_flight = self.dispatcher.counters().in_flight;
+        let in_flight = self.dispatcher.counters.in_flight;
         assert!(in_flight <= self.permits, "more calls than permits");
         let work = &self.dispatcher.work;
         let held = self.in_flight.len() + work.unreleased;
@@ -73,7 +73,7 @@ impl Scene {
 
     pub(super) fn check_end(&self) {
         let work = &self.dispatcher.work;
-        let counters = self.dispatcher.counters();
+        let counters = self.dispatcher.counters;
         assert_eq!(counters.in_flight, 0);
         assert!(self.in_flight.is_empty(), "finished with calls in flight");
         assert!(self.calls_after_critical <= self.most_permits);

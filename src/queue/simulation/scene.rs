@@ -229,7 +229,7 @@ impl Scene {
         let prompts = worker.in_flight.iter();
         let prompts = prompts.filter(|(_, call, _)| !is_gather(call)).count();
         // Answers that are not yet recorded in the store.
-        let held = worker.dispatcher.counters().in_flight;
+        let held = worker.dispatcher.counters.in_flight;
         self.at_risk += (prompts + held - worker.in_flight.len()) as u64;
         // Dropping it releases its locks, as the kernel does for a killed process.
         self.workers.remove(at);

@@ -255,7 +255,6 @@ impl ProgressNotifier for QueueProgress {
         // What limits the worker is the same for all, and known best from the latest event.
         if progress.limited_by.is_some() {
             sum.limited_by = progress.limited_by;
-            sum.learned_limit = progress.learned_limit;
         }
         let done = sum.completed + sum.failed + sum.cancelled;
         let total = sum.total.unwrap_or(done);

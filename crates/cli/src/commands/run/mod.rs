@@ -383,10 +383,7 @@ impl Plan {
                     None => Route::new(Nobody),
                 };
                 let run = run.notifier(session.display.clone());
-                let run = match setup.concurrency {
-                    Concurrency::Auto { most, .. } => run.up_to(most),
-                    fixed => run.concurrency(fixed.most()),
-                };
+                let run = run.concurrency(setup.concurrency.most());
                 let run = run.on_error(args.on_error);
                 let report = run.context(&session.ctx).run(route);
                 session.display.clear();

@@ -16,12 +16,13 @@ use serde::{Deserialize, Serialize};
 use crate::base::private;
 use crate::base::{LockedFile, Time};
 
-use super::bucket::Bucket;
+use super::super::bucket::Bucket;
+use super::Quota;
 
 /// Wall time in nanoseconds, the only clock that processes share.
-pub(super) type WallClock = fn(Time) -> u64;
+pub(in crate::engine) type WallClock = fn(Time) -> u64;
 
-pub(super) fn system_wall(_: Time) -> u64 {
+pub(in crate::engine) fn system_wall(_: Time) -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |t| u64::try_from(t.as_nanos()).unwrap_or(u64::MAX))
 }
@@ -43,7 +44,7 @@ struct Level {
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-struct Record {
+pub(in crate::engine) struct Record {
     requests: Option<Level>,
     tokens: Option<Level>,
     paused_until: u64,
@@ -51,18 +52,12 @@ struct Record {
     written: u64,
 }
 
-/// The shared part of a quota.
-pub(super) struct Shared<'q> {
-    pub requests: &'q mut Option<Bucket>,
-    pub tokens: &'q mut Option<Bucket>,
-    pub paused_until: &'q mut Time,
-}
+/// A quota's file, open and locked, with what it contained.
+pub(in crate::engine) type Held = (LockedFile, Record);
 
 /// A quota's file.
-pub(super) struct Share {
+pub(in crate::engine) struct Share {
     path: PathBuf,
-    /// Open and locked, with what it contained.
-    held: Option<(LockedFile, Record)>,
     wall: WallClock,
     next_look: Time,
     /// No attempt to lock before this time, because each attempt waits while the limiter is locked.
@@ -70,37 +65,40 @@ pub(super) struct Share {
 }
 
 impl Share {
-    pub(super) fn open(folder: &Path, name: u64, wall: WallClock) -> io::Result<Self> {
+    pub(in crate::engine) fn open(folder: &Path, name: u64, wall: WallClock) -> io::Result<Self> {
         private::make_folder(folder)?;
         let path: PathBuf = folder.join(format!("quota-{name:016x}.json"));
         open(&path)?;
         Ok(Self {
             path,
-            held: None,
             wall,
             next_look: Time::ZERO,
             alone_until: Time::ZERO,
         })
     }
 
-    /// Reads the state of the others if that is due. Returns true if the lock is held now, and [`end`](Self::end)
-    /// must follow.
-    pub(super) fn begin(&mut self, quota: Shared<'_>, has_new_limits: bool, now: Time) -> bool {
+    /// Reads the state of the others if that is due. [`end`](Self::end) must follow with the lock.
+    pub(in crate::engine) fn begin(
+        &mut self,
+        quota: &mut Quota,
+        has_new_limits: bool,
+        now: Time,
+    ) -> Option<Held> {
         let paced = quota.requests.is_some() || quota.tokens.is_some();
         let is_due = paced || has_new_limits || now >= self.next_look;
         if !is_due || now < self.alone_until {
-            return false;
+            return None;
         }
         self.next_look = now.after(REREAD_INTERVAL);
         let file = match lock(&self.path) {
             Ok(Some(file)) => file,
             Ok(None) => {
                 self.alone_until = self.next_look;
-                return false;
+                return None;
             }
             Err(error) => {
                 log::debug!("a quota file cannot be opened: {error}");
-                return false;
+                return None;
             }
         };
         let record = read(&file).unwrap_or_else(|error| {
@@ -108,15 +106,11 @@ impl Share {
             Record::default()
         });
         record.apply(quota, now, (self.wall)(now));
-        self.held = Some((file, record));
-        true
+        Some((file, record))
     }
 
     /// Writes the state for the others and releases the lock.
-    pub(super) fn end(&mut self, quota: Shared<'_>, now: Time) {
-        let Some((file, before)) = self.held.take() else {
-            return;
-        };
+    pub(in crate::engine) fn end(&self, (file, before): Held, quota: &mut Quota, now: Time) {
         let wall = (self.wall)(now);
         let level = |bucket: &mut Option<Bucket>| {
             let bucket = bucket.as_mut()?;
@@ -128,8 +122,8 @@ impl Share {
         };
         let pause = quota.paused_until.since(now);
         let record = Record {
-            requests: level(quota.requests).or(before.requests),
-            tokens: level(quota.tokens).or(before.tokens),
+            requests: level(&mut quota.requests).or(before.requests),
+            tokens: level(&mut quota.tokens).or(before.tokens),
             written: wall,
             paused_until: match pause {
                 Duration::ZERO => 0,
@@ -183,7 +177,7 @@ fn write(mut file: &File, record: &Record) -> io::Result<()> {
 }
 
 impl Record {
-    fn apply(&self, quota: Shared<'_>, now: Time, wall: u64) {
+    fn apply(&self, quota: &mut Quota, now: Time, wall: u64) {
         // The file was written before the clock was set back, so its times cannot be compared with the present.
         if self.written > wall {
             return;
@@ -200,15 +194,15 @@ impl Record {
             let level = level.level.max(-bucket.minute());
             bucket.level = (level + gained).min(bucket.capacity);
         };
-        adopt(quota.requests, self.requests);
-        adopt(quota.tokens, self.tokens);
+        adopt(&mut quota.requests, self.requests);
+        adopt(&mut quota.tokens, self.tokens);
         let pause = Duration::from_nanos(self.paused_until.saturating_sub(wall));
         if pause <= LONGEST_PAUSE {
-            *quota.paused_until = (*quota.paused_until).max(now.after(pause));
+            quota.paused_until = quota.paused_until.max(now.after(pause));
         }
     }
 }
 
 #[cfg(test)]
-#[path = "shared_quota_tests.rs"]
+#[path = "shared_tests.rs"]
 mod tests;
