@@ -206,7 +206,7 @@ impl LlmManager {
     /// the [data folder](crate::plan::ProviderOptions::data_dir), submits them, and waits for the end, which may take a
     /// day. They survive this program there: another call with the same process id and the same list attaches to what is
     /// under way, also after a cancellation. To give them up instead, cancel the process in its queue. Their results are
-    /// deleted from the queue when they are returned.
+    /// deleted from the queue when they are returned; another call then needs another id.
     ///
     /// # Errors
     /// If the context ended it, or it could not begin or go on; finished items are in [`BulkError::outcomes`].

@@ -235,11 +235,6 @@ impl ProviderPlan {
         config.map(|config| config.batch_client()).transpose()
     }
 
-    /// The configuration of the Batch API, if the strategy uses it.
-    pub(super) fn batches_config(&self) -> Option<LlmConfig> {
-        (self.strategy().strategy == Strategy::Batch).then(|| self.batch_config())
-    }
-
     /// Finds the clients of batches, see [`clients_by_account`]: of the first provider, and
     /// of all others with the keys of the environment.
     pub fn clients_by_account(
@@ -257,7 +252,7 @@ impl ProviderPlan {
         }
     }
 
-    fn batch_config(&self) -> LlmConfig {
+    pub(super) fn batch_config(&self) -> LlmConfig {
         self.calls.applied_to(self.first_config())
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::base::{Error, ErrorKind, Optional};
+use crate::config::choices::Strategy;
 use crate::config::settings::Settings;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::route::RetryPolicy;
@@ -113,7 +114,8 @@ impl LlmManager {
         };
         let embeds = plan.first.embeddings;
         let embeddings = embeds.then(|| self.route_of(&alone(), caller));
-        let batches = plan.batches_config().map(|config| config.batch_client());
+        let is_batched = plan.strategy().strategy == Strategy::Batch;
+        let batches = is_batched.then(|| plan.batch_config().batch_client());
         let worker = Worker::new(queue)
             .completions(self.route_of(plan, caller)?)
             .settings(plan.settings_of_worker(caller)?)

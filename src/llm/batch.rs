@@ -174,10 +174,11 @@ pub struct BatchIntent {
 }
 
 /// The stage of the submission of a batch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "at")]
 pub enum BatchStage {
     /// Nothing was sent.
+    #[default]
     Ready,
     /// The input file is uploaded.
     Uploaded {

@@ -92,7 +92,11 @@ impl Controls {
 
     /// Changes the setup in one step.
     pub(crate) fn change(&self, change: impl FnOnce(&mut WorkerSetup)) {
-        let (before, now) = self.batch_control.change(change);
+        let (before, now) = self.kinds.setup.change(change);
+        if before.settings.batches != now.settings.batches {
+            let settings_changed = &self.batch_control.settings_changed;
+            settings_changed.store(true, Ordering::SeqCst);
+        }
         let scale = now.settings.scale;
         if scale != before.settings.scale {
             let slots = scale.start().min(MOST_SLOTS);

@@ -74,12 +74,18 @@ impl RunningJob {
     /// [`ErrorKind::Invalid`] if the payload is not of this type; the job then fails permanently.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, Error> {
         serde_json::from_str(self.payload.get()).map_err(|error| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("the payload of this {} job: {error}", self.kind),
-            )
+            let why = format!("the payload of this {} job: {error}", self.kind);
+            Error::new(ErrorKind::Invalid, why)
         })
     }
+}
+
+/// The result of a job as JSON.
+pub(super) fn result_json(result: &impl Serialize) -> Result<Box<RawValue>, Error> {
+    to_raw_value(result).map_err(|error| {
+        let why = format!("the result is not JSON: {error}");
+        Error::new(ErrorKind::Malformed, why)
+    })
 }
 
 /// `None` while it waits for its children.
@@ -150,13 +156,7 @@ impl Handler {
             let Some(result) = handle(job, children, ctx)? else {
                 return Ok(None);
             };
-            let result = to_raw_value(&result).map_err(|error| {
-                Error::new(
-                    ErrorKind::Malformed,
-                    format!("the result is not JSON: {error}"),
-                )
-            });
-            result.map(Some)
+            result_json(&result).map(Some)
         };
         Self {
             handle: Arc::new(handle),

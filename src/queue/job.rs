@@ -66,10 +66,8 @@ impl Job {
         payload: &(impl Serialize + ?Sized),
     ) -> Result<Self, Error> {
         let payload = serde_json::value::to_raw_value(payload).map_err(|error| {
-            Error::new(
-                ErrorKind::Invalid,
-                format!("the payload is not JSON: {error}"),
-            )
+            let why = format!("the payload is not JSON: {error}");
+            Error::new(ErrorKind::Invalid, why)
         })?;
         Ok(Self::raw(kind, payload))
     }
@@ -430,10 +428,8 @@ impl JobResult {
         }
         let text = self.result.as_ref().map_or("null", |result| result.get());
         serde_json::from_str(text).map_err(|error| {
-            Error::new(
-                ErrorKind::Malformed,
-                format!("the result of job {}: {error}", self.job_id),
-            )
+            let why = format!("the result of job {}: {error}", self.job_id);
+            Error::new(ErrorKind::Malformed, why)
         })
     }
 }

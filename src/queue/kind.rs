@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::Serialize;
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
-use crate::base::{Charge, Context, Error, ErrorKind, Time};
+use crate::base::{Charge, Context, Error, Time};
 use crate::engine::work::{Take, Ticket};
 use crate::llm::pack::{Pack, PackLimits};
 use crate::llm::params::RequestTask;
@@ -16,7 +16,7 @@ use crate::llm::response::Response;
 use crate::llm::route::Route;
 
 use super::account::Part;
-use super::handler::{Handler, RunningJob};
+use super::handler::{Handler, RunningJob, result_json};
 use super::history::History;
 use super::job::Spent;
 use super::store::ClaimedJob;
@@ -124,19 +124,13 @@ impl ModelCall {
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// `ask` makes the request from a job's payload, on the thread that makes the call; its error counts as a failed
-    /// call. `make` makes the job's result from the answer; an error of kind [`ErrorKind::Malformed`] is retried like
-    /// an unusable answer.
+    /// call. `make` makes the job's result from the answer; an error of kind
+    /// [`Malformed`](crate::ErrorKind::Malformed) is retried like an unusable answer.
     pub fn new<R: Serialize>(
         ask: impl Fn(&RunningJob, &Context) -> Result<Request, Error> + Send + Sync + 'static,
         make: impl Fn(&RunningJob, &Response) -> Result<R, Error> + Send + Sync + 'static,
     ) -> Self {
-        let make = move |job: &RunningJob, answer: &Response| {
-            let made = make(job, answer)?;
-            to_raw_value(&made).map_err(|error| {
-                let why = format!("the result is not JSON: {error}");
-                Error::new(ErrorKind::Malformed, why)
-            })
-        };
+        let make = move |job: &RunningJob, answer: &Response| result_json(&make(job, answer)?);
         Self {
             ask: Arc::new(ask),
             make: Arc::new(make),

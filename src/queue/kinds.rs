@@ -13,19 +13,18 @@ use crate::engine::limiter::{Limiter, QuotaId};
 use crate::engine::route::RetryPolicy;
 use crate::llm::batch::{BatchClient, BatchClients};
 use crate::llm::pack::PackLimits;
-use crate::llm::params::RequestTask;
-use crate::llm::request::Request;
 use crate::llm::route::Route;
 
 use super::batch::BatchSettings;
 use super::job::COMPLETION_KIND;
 use super::kind::Kind;
+use super::prompt_job::naming;
 use super::scale::WorkerScale;
 use super::store::JobLane;
 
 /// The kinds by name. Routes can be replaced while the worker runs: calls in flight finish on the old one.
 pub(crate) struct Kinds {
-    pub setup: Arc<LiveSetup>,
+    pub setup: LiveSetup,
     /// Shared by all routes, also by later ones.
     pub limiter: Arc<Limiter>,
 }
@@ -34,7 +33,7 @@ impl Kinds {
     /// `first` provides the limiter, which later routes use too.
     pub(crate) fn new(first: Option<&Route<'static>>) -> Self {
         Self {
-            setup: Arc::default(),
+            setup: LiveSetup::default(),
             limiter: first.map_or_else(Arc::default, Route::limiter),
         }
     }
@@ -70,22 +69,13 @@ impl Kinds {
         let (number, kind) = self.setup.now().kinds.get(&lane.kind)?.clone();
         let class = match kind.prompts() {
             None => Class::new([QuotaId::NONE]),
-            Some((route, task)) => route.class(&probe_request(task, lane.name.clone()), &mut None),
+            Some((route, task)) => route.class(&naming(task, &lane.name), &mut None),
         };
         Some(Open {
             pack: kind.pack_limits(),
             class: class.on(number),
             kind,
         })
-    }
-}
-
-/// A request with the fields that select its quotas.
-fn probe_request(task: RequestTask, model: Option<String>) -> Request {
-    Request {
-        task,
-        model,
-        ..Request::default()
     }
 }
 
@@ -101,7 +91,8 @@ pub(crate) struct Open {
 #[derive(Default)]
 pub(crate) struct Lanes {
     known: HashMap<Arc<JobLane>, Option<Open>>,
-    version: u64,
+    /// The version of the kinds at the last refresh.
+    pub version: u64,
     /// An unsupported kind that has jobs.
     pub unknown: Option<String>,
 }
@@ -110,11 +101,6 @@ pub(crate) struct Lanes {
 const MOST_LANES: usize = 1000;
 
 impl Lanes {
-    /// The version of the kinds at the last refresh.
-    pub(crate) fn version(&self) -> u64 {
-        self.version
-    }
-
     /// Drops all lanes if the kinds have changed.
     pub(crate) fn refresh(&mut self, kinds: &Kinds) {
         self.unknown = None;

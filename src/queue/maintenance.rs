@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 
-use crate::base::{Clock, Error, Time, Timestamp, WarnOnce};
+use crate::base::{Error, Time, Timestamp, WarnOnce};
 
 use super::controls::Controls;
 use super::scale::Meter;
@@ -27,12 +27,12 @@ const TOO_OLD: Duration = Duration::from_secs(1);
 /// Maximum number of consecutive chores of the store.
 const MOST_CHORES: usize = 4;
 
-/// Works until the sender of `stop` is dropped.
+/// Works until the sender of `stop` is dropped. Both clocks were read before.
 pub(super) fn maintain(
     store: &Arc<Store>,
     worker: WorkerId,
     controls: &Controls,
-    mut clock_watch: ClockWatch,
+    mut last_read: (Time, Timestamp),
     each_tick: &dyn Fn(),
     stop: &Receiver<()>,
 ) {
@@ -45,13 +45,15 @@ pub(super) fn maintain(
         listed: Vec::new(),
         limited_by: None,
     };
-    let mut meter = Meter::default();
+    let (mut meter, clock) = (Meter::default(), &controls.clock);
     for tick in 0_u32.. {
         if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(TICK) {
             return controls.kinds.limiter.undivide();
         }
         each_tick();
-        if clock_watch.is_set_back(&*controls.clock) {
+        let read = (clock.now(), clock.wall());
+        let is_one_moment = clock.now().since(read.0) <= ONE_MOMENT;
+        if is_one_moment && is_set_back(std::mem::replace(&mut last_read, read), read) {
             log::warn!("the clock was set back; all waiting jobs are due now");
             let due = store.make_due(Duration::ZERO, controls.clock.wall());
             if upkeep.troubles.note("set due times right in", due) > Some(0) {
@@ -210,31 +212,6 @@ impl Troubles {
 const SET_BACK: Duration = Duration::from_secs(1);
 /// Both clocks must be read within this time, otherwise the readings cannot be compared.
 const ONE_MOMENT: Duration = Duration::from_millis(100);
-
-/// Notices that the time of day was set back.
-pub(super) struct ClockWatch {
-    /// The last reading of both clocks.
-    last: (Time, Timestamp),
-}
-
-impl ClockWatch {
-    /// Starts to watch the clock.
-    pub(super) fn new(clock: &dyn Clock) -> Self {
-        Self {
-            last: (clock.now(), clock.wall()),
-        }
-    }
-
-    /// Whether the time of day was set back since the last call.
-    pub(super) fn is_set_back(&mut self, clock: &dyn Clock) -> bool {
-        let (now, wall) = (clock.now(), clock.wall());
-        if clock.now().since(now) > ONE_MOMENT {
-            return false;
-        }
-        let before = std::mem::replace(&mut self.last, (now, wall));
-        is_set_back(before, (now, wall))
-    }
-}
 
 /// Whether the time of day was set back between two readings.
 fn is_set_back(from: (Time, Timestamp), to: (Time, Timestamp)) -> bool {

@@ -25,8 +25,6 @@ const LATEST_WRITE: Duration = Duration::from_secs(30);
 pub(crate) struct Snapshot {
     /// Processes that this worker has changed.
     pub changed: Vec<ProcessState>,
-    /// Processes that no longer exist.
-    pub deleted: Vec<ProcessState>,
     /// Why the store cannot be written at the moment.
     pub stuck: Option<String>,
     /// Why the worker makes no progress at the moment.
@@ -114,7 +112,7 @@ impl ProgressReporter {
         let Some(notifier) = self.notifier.clone() else {
             return;
         };
-        self.look_at_processes(&mut snapshot);
+        let deleted = self.look_at_processes(&mut snapshot);
         self.look_at_batches(&mut snapshot);
         let obstacle = (
             snapshot.trouble.clone(),
@@ -127,7 +125,7 @@ impl ProgressReporter {
             self.add_known(&mut snapshot, |process| !process.counts.is_finished());
         }
         let (now, wall) = (self.controls.clock.now(), self.controls.clock.wall());
-        for process in snapshot.deleted {
+        for process in deleted {
             let mut progress = self.tracker.progress(&process, now, wall);
             self.tracker.forget(process.process_id);
             // A finished process was reported, and its results were consumed.
@@ -187,14 +185,14 @@ impl ProgressReporter {
         snapshot.changed.extend(others);
     }
 
-    /// Adds changes by others. The first check includes all processes.
-    fn look_at_processes(&mut self, snapshot: &mut Snapshot) {
+    /// Adds changes by others, and returns the processes that no longer exist. The first check includes all processes.
+    fn look_at_processes(&mut self, snapshot: &mut Snapshot) -> Vec<ProcessState> {
         let now = self.controls.clock.now();
         let looked_at = self.processes_looked_at;
         let due = looked_at.is_none_or(|(at, _)| now.since(at) >= LOOK_INTERVAL);
         let written = &self.controls.written;
         if !due || !written.swap(false, Ordering::SeqCst) && looked_at.is_some() {
-            return;
+            return Vec::new();
         }
         let wall = self.controls.clock.wall();
         // The clock may have been set back.
@@ -223,11 +221,11 @@ impl ProgressReporter {
                 log::warn!("cannot read the state of the queue: {error}");
                 // Missed changes are found at the next check.
                 self.processes_looked_at = last.map(|(_, last)| (now, last));
-                return;
+                return Vec::new();
             }
         };
         let gone = self.reported.extract_if(|id, _| !there.contains(id));
-        snapshot.deleted.extend(gone.map(|(_, process)| process));
+        let gone = gone.map(|(_, process)| process).collect();
         let older = |process: &ProcessState| changed.contains_key(&process.process_id);
         snapshot.changed.retain(|process| !older(process));
         snapshot.changed.extend(changed.into_values());
@@ -235,6 +233,7 @@ impl ProgressReporter {
         let since = before(wall, LATEST_WRITE);
         self.reported
             .retain(|_, process| !process.is_finished() || process.changed_at >= since);
+        gone
     }
 }
 

@@ -56,15 +56,22 @@ pub(crate) fn embed_files(job: &mut Job) -> Result<(), Error> {
     Ok(())
 }
 
+/// A request with only the fields that select its providers, models and quotas.
+pub(crate) fn naming(task: RequestTask, model: &Option<String>) -> Request {
+    Request {
+        task,
+        model: model.clone(),
+        ..Request::default()
+    }
+}
+
 /// The request in a payload.
 pub(crate) fn read(payload: &str, kind: RequestTask) -> Result<Request, Error> {
     let read = serde_json::from_str::<Request>(payload);
     let mut request = read.map_err(|error| {
         let name = self::kind(kind);
-        Error::new(
-            ErrorKind::Invalid,
-            format!("the payload of this {name} job is not a request: {error}"),
-        )
+        let why = format!("the payload of this {name} job is not a request: {error}");
+        Error::new(ErrorKind::Invalid, why)
     })?;
     request.task = kind;
     Ok(request)

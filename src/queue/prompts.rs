@@ -19,7 +19,7 @@ use super::handler::RunningJob;
 use super::history::History;
 use super::job::Spent;
 use super::kind::{Done, JobEnd, JobTask};
-use super::prompt_job::read;
+use super::prompt_job::{naming, read};
 use super::store::ClaimedJob;
 
 /// The request in a job's payload.
@@ -116,16 +116,7 @@ fn running(task: &JobTask) -> RunningJob {
 /// The provider and model of a job at a step; `None` for the host's own code.
 pub(crate) fn asked(task: &JobTask, step: u8) -> Option<(String, Option<String>)> {
     let (route, kind) = task.kind.prompts()?;
-    Some(route.asked(step, &named(kind, task)))
-}
-
-/// A request with only the fields that select its model.
-fn named(kind: RequestTask, task: &JobTask) -> Request {
-    Request {
-        task: kind,
-        model: task.claimed.lane.name.clone(),
-        ..Request::default()
-    }
+    Some(route.asked(step, &naming(kind, &task.claimed.lane.name)))
 }
 
 /// The result line of a failed prompt.
@@ -139,8 +130,8 @@ pub(crate) fn failure(
     if task.kind.model_call().is_some() {
         return None;
     }
-    let (request, error) = (named(kind, task), error.clone());
-    line(route, task, &request, tries, now, Err(error)).ok()
+    let request = naming(kind, &task.claimed.lane.name);
+    line(route, task, &request, tries, now, Err(error.clone())).ok()
 }
 
 fn line(

@@ -300,7 +300,7 @@ impl Worker {
             all_busy: AtomicBool::new(false),
             held_by: Mutex::default(),
             limited_by: Mutex::default(),
-            batch_control: BatchControl::new(kinds.setup.clone()),
+            batch_control: BatchControl::new(),
             kinds: Arc::new(kinds),
             clock: self.queue.clock.clone(),
             waker,

@@ -21,7 +21,6 @@ use super::batch::{BatchContext, Poller, PollerOptions, Spool, Transfers, is_cut
 use super::controls::{Controls, FixedOptions, MOST_SLOTS};
 use super::kind::JobTicket;
 use super::maintenance;
-use super::maintenance::ClockWatch;
 use super::progress_reporter::{ProgressReporter, Snapshot};
 use super::store::{Store, WorkSignal, WorkerId};
 use super::work::{self, StoreWork};
@@ -124,8 +123,8 @@ impl WorkerRun {
         let wake: Arc<WorkSignal> = Arc::new(move || wakes.wake());
         store.on_work(Arc::downgrade(&wake));
         let (stop_on_drop, stop) = bounded::<()>(0);
+        let read = (controls.clock.now(), controls.clock.wall());
         thread::scope(|scope| {
-            let clock_watch = ClockWatch::new(&*controls.clock);
             let upkeep = || {
                 let worker = self.registration.worker;
                 let each_tick = || {
@@ -133,7 +132,7 @@ impl WorkerRun {
                         ctx.cancel();
                     }
                 };
-                maintenance::maintain(store, worker, controls, clock_watch, &each_tick, &stop);
+                maintenance::maintain(store, worker, controls, read, &each_tick, &stop);
             };
             spawn_scoped(scope, "batchwright-upkeep", upkeep)?;
             if let Some(mut follower) = follower {
@@ -207,7 +206,7 @@ impl WorkerRun {
         report.failed += counted(&batch_overview.failed);
         report.possibly_paid_twice += counted(&batch_overview.possibly_paid_twice);
         report.batches = counted(&batch_overview.created);
-        let counts = batch_overview.counts();
+        let counts = *batch_overview.counts.lock();
         report.batches_open = counts.running;
         report.batches_held = counts.held;
         report.batches_uncollected = counts.put_off;
@@ -382,7 +381,6 @@ fn snapshot(dispatcher: &mut Dispatcher<StoreWork>, controls: &Controls, now: Ti
         .collect();
     Snapshot {
         changed,
-        deleted: Vec::new(),
         stuck: stuck.map(|error| error.message().to_owned()),
         trouble_kind: trouble.map(Error::kind),
         trouble: trouble_text,

@@ -30,7 +30,7 @@ impl StoreBacklog {
         let (open, kinds_version) = {
             let mut lanes = self.lanes.lock();
             let open = lanes.open(&claimed.lane, &self.kinds)?.clone();
-            (open, lanes.version())
+            (open, lanes.version)
         };
         let history = claimed.history.as_deref().map(History::parse);
         let history = history.unwrap_or_default();

@@ -9,14 +9,13 @@ use parking_lot::Mutex;
 
 use crate::base::random::Random;
 use crate::base::{Clock, Context, Error, ErrorKind, Time};
-use crate::llm::batch::{BatchAccount, BatchClient, BatchClients};
+use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::observe::jobs::{EndedJob, JobObserver};
 use crate::queue::job::COMPLETION_KIND;
-use crate::queue::kinds::{Kinds, LiveSetup, WorkerSetup};
+use crate::queue::kinds::{Kinds, WorkerSetup};
 use crate::queue::store::{Settlement, Store, WorkerId};
 
 use super::machine::{Facts, Record, is_cut_off};
-use super::settings::BatchSettings;
 use super::spool::Spool;
 
 /// State that the threads of the batch strategy share.
@@ -34,6 +33,11 @@ pub(crate) struct BatchContext {
 }
 
 impl BatchContext {
+    /// The setup of the worker, with the client for new batches; it has none under the `sync` strategy.
+    pub(super) fn setup(&self) -> Arc<WorkerSetup> {
+        self.kinds.setup.now()
+    }
+
     /// Records ends of jobs of this batch.
     pub(crate) fn settle(&self, ends: &[Settlement], record: &Record) -> Result<(), Error> {
         if ends.is_empty() {
@@ -72,18 +76,17 @@ pub(super) fn check(ctx: &Context) -> Result<(), Error> {
 
 /// Control channel of the poller.
 pub(crate) struct BatchControl {
-    setup: Arc<LiveSetup>,
     pub(super) store_changed: AtomicBool,
-    pub(super) settings_changed: AtomicBool,
+    /// The new settings may decide about batches on hold.
+    pub(crate) settings_changed: AtomicBool,
     waker: Sender<()>,
     pub(super) woken: Receiver<()>,
 }
 
 impl BatchControl {
-    pub(crate) fn new(setup: Arc<LiveSetup>) -> Self {
+    pub(crate) fn new() -> Self {
         let (waker, woken) = bounded(1);
         Self {
-            setup,
             store_changed: AtomicBool::new(true),
             settings_changed: AtomicBool::new(false),
             waker,
@@ -99,33 +102,6 @@ impl BatchControl {
         }
     }
 
-    pub(super) fn settings(&self) -> BatchSettings {
-        self.setup.now().settings.batches
-    }
-
-    /// The client for new batches; `None` under the `sync` strategy.
-    pub(super) fn client(&self) -> Option<Arc<dyn BatchClient>> {
-        self.setup.now().batches.clone()
-    }
-
-    /// Finds the clients of batches of other accounts.
-    pub(super) fn clients(&self) -> Option<Arc<BatchClients>> {
-        self.setup.now().batch_clients.clone()
-    }
-
-    /// Changes the setup. The new settings may decide about batches on hold.
-    pub(crate) fn change(
-        &self,
-        change: impl FnOnce(&mut WorkerSetup),
-    ) -> (Arc<WorkerSetup>, Arc<WorkerSetup>) {
-        let (before, now) = self.setup.change(change);
-        if before.settings.batches != now.settings.batches {
-            self.settings_changed.store(true, Ordering::SeqCst);
-        }
-        self.wake();
-        (before, now)
-    }
-
     /// Makes the poller read the store.
     pub(crate) fn wake(&self) {
         self.store_changed.store(true, Ordering::SeqCst);
@@ -138,7 +114,7 @@ impl BatchControl {
 /// Written by the poller, read by the worker.
 #[derive(Debug, Default)]
 pub(crate) struct BatchOverview {
-    counts: Mutex<Counts>,
+    pub counts: Mutex<Counts>,
     /// The store was not scanned yet.
     pub not_scanned: AtomicBool,
     /// The last scan of the store found no job that waits for a batch, and no batch was closed since. Jobs of paused
@@ -174,24 +150,16 @@ pub(crate) struct Counts {
 }
 
 impl BatchOverview {
-    pub(super) fn report(&self, counts: Counts) {
-        *self.counts.lock() = counts;
-    }
-
-    pub(crate) fn counts(&self) -> Counts {
-        *self.counts.lock()
-    }
-
     /// Whether batches are open: until everything is stored, or until everything is submitted.
     pub(crate) fn open(&self, until_submitted: bool) -> bool {
-        let counts = self.counts();
+        let counts = *self.counts.lock();
         let not_scanned = self.not_scanned.load(Ordering::SeqCst);
         not_scanned || counts.submitting > 0 || !until_submitted && counts.running > 0
     }
 
     /// Whether this worker owns batches.
     pub(crate) fn has_batches(&self) -> bool {
-        let counts = self.counts();
+        let counts = *self.counts.lock();
         counts.submitting + counts.running + counts.held + counts.put_off > 0
     }
 }
@@ -221,19 +189,19 @@ impl Accounts {
     /// credential.
     pub(super) fn client(
         &mut self,
-        control: &BatchControl,
+        setup: &WorkerSetup,
         account: &BatchAccount,
     ) -> Option<Arc<dyn BatchClient>> {
         if let Some(client) = self.clients.get(account) {
             return Some(client.clone());
         }
-        let current = control.client();
+        let current = setup.batches.clone();
         let current = current.filter(|client| client.account().is_at_the_same_address(account));
         if let Some(own) = current.clone().filter(|own| own.account() == *account) {
             self.add(account.clone(), own.clone());
             return Some(own);
         }
-        let clients = control.clients();
+        let clients = setup.batch_clients.as_ref();
         let client = clients
             .and_then(|clients| clients(account))
             .filter(|client| client.account().is_at_the_same_address(account))

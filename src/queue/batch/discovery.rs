@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use crate::base::{Error, ProcessId, Time};
 use crate::llm::batch::{BatchAccount, BatchClient};
-use crate::llm::request::Request;
+use crate::llm::params::RequestTask;
 use crate::queue::host::JobQueue;
 use crate::queue::job::COMPLETION_KIND;
+use crate::queue::prompt_job::naming;
 use crate::queue::store::{StoredBatch, WaitingJobs};
 use crate::queue::worker_run::Registration;
 
@@ -69,16 +70,16 @@ impl Poller<'_> {
             any_unowned |= batch.worker.is_none();
         }
         if any_unowned {
-            let (accounts, control) = (&mut self.accounts, self.options.control);
+            let (accounts, setup) = (&mut self.accounts, self.options.context.setup());
             let hidden = &self.hidden;
             let mut mine = |batch: &StoredBatch| {
                 let Some(record) = Record::read(batch) else {
                     return false;
                 };
-                let unsent = record.is_unsent() && control.client().is_some();
+                let unsent = record.is_unsent() && setup.batches.is_some();
                 // Another key than the one that created it only asks for a batch by its id.
                 let is_shown = record.id().is_some() && !hidden.contains(&batch.no);
-                let client = accounts.client(control, &record.account);
+                let client = accounts.client(&setup, &record.account);
                 let have = unsent
                     || client.is_some_and(|client| is_shown || client.account() == record.account);
                 if !have {
@@ -160,7 +161,7 @@ impl Poller<'_> {
     pub(super) fn form_batches(&mut self, now: Time) -> Result<(), Error> {
         let overview = self.options.context.overview.clone();
         overview.none_waiting.store(false, Ordering::SeqCst);
-        let Some(client) = self.options.control.client() else {
+        let Some(client) = self.options.context.setup().batches.clone() else {
             return Ok(());
         };
         // The route also processes prompts whose batch has failed, so it is required.
@@ -202,14 +203,9 @@ impl Poller<'_> {
             if group.due == 0 {
                 continue;
             }
-            let key = (group.process_id, group.lane.clone());
-            let since = seen.remove(&key).unwrap_or(now);
-            let named = Request {
-                model: group.lane.name.clone(),
-                ..Request::default()
-            };
-            let model = client.model_for(&named);
             let place = (Some(group.process_id), group.lane.clone());
+            let since = seen.remove(&place).unwrap_or(now);
+            let model = client.model_for(&naming(RequestTask::Complete, &group.lane.name));
             let halves = self.halves.get(&place);
             let is_divided = halves.is_some_and(|sizes| !sizes.is_empty());
             let full = is_divided || group.due >= client.limits().requests as u64;
@@ -232,7 +228,7 @@ impl Poller<'_> {
                 has_started = true;
                 continue;
             }
-            still.insert(key, since);
+            still.insert(place, since);
         }
         self.seen = still;
         self.scan_at = scan_at;

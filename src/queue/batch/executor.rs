@@ -62,7 +62,10 @@ impl Poller<'_> {
             return;
         }
         let account = open.record.account.clone();
-        let Some(client) = self.accounts.client(self.options.control, &account) else {
+        let Some(client) = self
+            .accounts
+            .client(&self.options.context.setup(), &account)
+        else {
             let why = "its API key is not set";
             self.feed(no, Event::Delayed(UNUSABLE, Some(why)));
             return;
@@ -122,8 +125,8 @@ impl Poller<'_> {
 
     /// Whether nothing of a batch was sent, and new batches use another account or none. Then its jobs do too.
     fn is_elsewhere_now(&self, record: &Record) -> bool {
-        let current = self.options.control.client();
-        let current = current.as_ref().map(|client| client.account());
+        let setup = self.options.context.setup();
+        let current = setup.batches.as_ref().map(|client| client.account());
         record.is_unsent() && current.as_ref() != Some(&record.account)
     }
 
@@ -143,7 +146,7 @@ impl Poller<'_> {
                 Ok(known) => {
                     return self.transfer(no, client, Event::Listed, move |batch| {
                         let intent = &batch.record.intent;
-                        batch.client.find(intent, &input.stage(), &known, batch.ctx)
+                        batch.client.find(intent, &input, &known, batch.ctx)
                     });
                 }
                 Err(error) => {
@@ -191,7 +194,7 @@ impl Poller<'_> {
             self.feed(no, Event::NotSent(Some(wait)));
             return;
         }
-        let stage = sending.input.stage();
+        let stage = sending.input;
         self.transfer(no, client, Event::Submitted, move |batch| {
             let mut input = InputFile(batch.context.spool.input(batch.label()));
             let intent = &batch.record.intent;
@@ -313,7 +316,7 @@ impl Poller<'_> {
             is_elsewhere: self.is_elsewhere_now(&open.record),
             has_input: self.options.context.spool.input(open.label()).exists(),
             uploads: open.uploads,
-            settings: self.options.control.settings(),
+            settings: self.options.context.setup().settings.batches,
             jitter: self.jitter.share(),
             is_ending: self.options.ctx.is_cancelled(),
             others_there: others.next().is_some(),
@@ -325,7 +328,7 @@ impl Poller<'_> {
     /// Executes one effect. Returns whether it succeeded.
     fn carry_out(&mut self, no: BatchNo, effect: Effect, about: &About, facts: &Facts) -> bool {
         let (account, intent) = (&about.record.account, &about.record.intent);
-        let client = self.accounts.client(self.options.control, account);
+        let client = self.accounts.client(&self.options.context.setup(), account);
         let overview = &self.options.context.overview;
         let now = self.clock.now();
         match effect {

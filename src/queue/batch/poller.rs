@@ -91,7 +91,7 @@ pub(crate) struct Poller<'a> {
     pub(super) batches: BTreeMap<BatchNo, OwnedBatch>,
     pub(super) accounts: Accounts,
     /// When waiting jobs were first seen: more may arrive.
-    pub(super) seen: HashMap<(ProcessId, Arc<JobLane>), Time>,
+    pub(super) seen: HashMap<Group, Time>,
     /// Sizes of the next batches of the jobs of divided ones.
     pub(super) halves: HashMap<Group, Vec<usize>>,
     /// Refusals in a row, without an accepted batch in between.
@@ -241,7 +241,7 @@ impl<'a> Poller<'a> {
     /// Publishes the states of all batches.
     pub(super) fn report(&self) {
         let mut counts = Counts::default();
-        let patience = self.options.control.settings().results_wait;
+        let patience = self.options.context.setup().settings.batches.results_wait;
         let held = self.accounts.held(self.clock.now()).map(str::to_owned);
         let mut trouble = self.missing_credentials.clone().or(held);
         for open in self.batches.values() {
@@ -261,7 +261,7 @@ impl<'a> Poller<'a> {
         }
         let overview = &self.options.context.overview;
         *overview.trouble.lock() = trouble;
-        overview.report(counts);
+        *overview.counts.lock() = counts;
         if self.options.until_empty {
             (self.options.wake)();
         }

@@ -13,7 +13,6 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::{pricing, structured_output};
 use crate::queue::history::{History, Moment};
-use crate::queue::job::Spent;
 use crate::queue::store::{ClaimOutcome, ClaimedJob, JobLane, Settlement};
 use crate::queue::{prompt_job, prompts};
 
@@ -57,8 +56,15 @@ impl BatchContext {
                     response.set_paid(history.paid() + response.paid());
                 }
                 let spent = prompts::spent(response.paid(), charge.as_deref(), &history);
-                let line = self.line(claimed, &history, batch, &tries, Ok(response));
-                completed(line, Some(spent))
+                let spent = Some(spent);
+                match self.line(claimed, &history, batch, &tries, Ok(response)) {
+                    Ok(result) => ClaimOutcome::Completed { result, spent },
+                    Err(error) => ClaimOutcome::Failed {
+                        error,
+                        result: None,
+                        spent,
+                    },
+                }
             }
             Err(mut error) => {
                 if history.paid().is_known() && error.paid().is_known() {
@@ -160,11 +166,8 @@ impl BatchContext {
     fn asked(&self, claimed: &ClaimedJob, batch: &Record, step: u8) -> (String, Option<String>) {
         match self.kinds.prompt_route() {
             Some(route) if step != claimed.lane.step => {
-                let named = Request {
-                    model: claimed.lane.name.clone(),
-                    ..Request::default()
-                };
-                route.asked(step, &named)
+                let lane = &claimed.lane;
+                route.asked(step, &prompt_job::naming(RequestTask::Complete, &lane.name))
             }
             _ => (batch.account.provider.clone(), batch.intent.model.clone()),
         }
@@ -188,18 +191,6 @@ impl BatchContext {
             ..Outcome::new(None, result)
         };
         prompts::of_job(claimed, outcome).line()
-    }
-}
-
-/// The end of a job with an answer.
-fn completed(line: Result<Box<RawValue>, Error>, spent: Option<Spent>) -> ClaimOutcome {
-    match line {
-        Ok(result) => ClaimOutcome::Completed { result, spent },
-        Err(error) => ClaimOutcome::Failed {
-            error,
-            result: None,
-            spent,
-        },
     }
 }
 

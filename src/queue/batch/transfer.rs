@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::Scope;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, unbounded};
 
 use crate::base::thread::spawn_scoped;
 use crate::base::{Context, Error, ErrorKind, Sent};
@@ -44,9 +44,9 @@ impl Transfer<'_> {
 }
 
 /// The work for a batch, which ends with an event.
-struct Order {
-    no: BatchNo,
-    work: Box<dyn FnOnce(&BatchContext, &Context) -> Event + Send>,
+pub(crate) struct Order {
+    pub no: BatchNo,
+    pub work: Box<dyn FnOnce(&BatchContext, &Context) -> Event + Send>,
 }
 
 /// The outcome of a transfer.
@@ -54,15 +54,8 @@ type Answer = (BatchNo, Event);
 
 /// The transfer threads, for the poller.
 pub(crate) struct Transfers {
-    orders: Orders,
+    pub orders: Box<dyn Fn(Order) + Send>,
     pub done: Receiver<Answer>,
-}
-
-enum Orders {
-    Threads(Sender<Order>),
-    /// Executed immediately, by the caller.
-    #[cfg(test)]
-    Inline(Arc<BatchContext>, Context, Sender<Answer>),
 }
 
 impl Transfers {
@@ -88,19 +81,9 @@ impl Transfers {
             };
             spawn_scoped(scope, format!("batchwright-transfer-{n}"), run)?;
         }
-        Ok(Self {
-            orders: Orders::Threads(orders),
-            done,
-        })
-    }
-
-    #[cfg(test)]
-    pub(crate) fn inline(context: &Arc<BatchContext>, ctx: &Context) -> Self {
-        let (report, done) = unbounded();
-        Self {
-            orders: Orders::Inline(context.clone(), ctx.clone(), report),
-            done,
-        }
+        // The threads end only after this end of the channel is dropped.
+        let orders = Box::new(move |order| drop(orders.send(order)));
+        Ok(Self { orders, done })
     }
 
     /// Orders work for a batch, whose outcome is this event.
@@ -130,15 +113,7 @@ impl Transfers {
                 Err(Error::new(ErrorKind::Panic, PANICKED).with_sent(Sent::Maybe))
             }))
         });
-        let order = Order { no, work };
-        match &self.orders {
-            // The threads end only after this end of the channel is dropped.
-            Orders::Threads(orders) => drop(orders.send(order)),
-            #[cfg(test)]
-            Orders::Inline(context, ctx, report) => {
-                let _ = report.send((no, (order.work)(context, ctx)));
-            }
-        }
+        (self.orders)(Order { no, work });
     }
 }
 

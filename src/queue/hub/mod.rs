@@ -59,9 +59,11 @@ impl RedisHub {
             subscriptions: Mutex::default(),
             is_away: AtomicBool::new(false),
         });
+        let ((topics, sent), talker) = (unbounded(), shared.clone());
+        let talker = spawn("bw-redis-talker", move || talk(&talker, &sent))?;
         Ok(Self(Arc::new(Owner {
             shared,
-            talker: OnceLock::new(),
+            talker: Some((topics, talker)),
             listener: OnceLock::new(),
             stop: Some(stop),
             stopped,
@@ -75,7 +77,7 @@ impl RedisHub {
 
     /// Tells other processes of work in a store. Returns immediately. While Redis is unavailable, messages are dropped.
     pub(crate) fn publish(&self, topic: &str) {
-        if let Some((topics, _)) = self.0.talker() {
+        if let Some((topics, _)) = &self.0.talker {
             let _ = topics.send(topic.to_owned());
         }
     }
@@ -95,42 +97,27 @@ impl RedisHub {
     }
 }
 
-/// Ends the threads when the last clone of the hub is dropped. They start when they are first needed.
+/// Ends the threads when the last clone of the hub is dropped. The listener starts when it is first needed.
 struct Owner {
     shared: Arc<Shared>,
-    talker: OnceLock<Option<Talker>>,
+    /// Where to send topics, and the thread that passes them on.
+    talker: Option<(Sender<String>, JoinHandle<()>)>,
     listener: OnceLock<()>,
     /// Dropped to stop the listener.
     stop: Option<Sender<()>>,
     stopped: Receiver<()>,
 }
 
-/// Where to send topics, and the thread that passes them on.
-type Talker = (Sender<String>, JoinHandle<()>);
-
 impl Owner {
-    fn talker(&self) -> Option<&Talker> {
-        let start = || {
-            let (shared, (topics, sent)) = (self.shared.clone(), unbounded());
-            let thread = spawn("bw-redis-talker", move || talk(&shared, &sent));
-            Some((topics, started(thread)?))
-        };
-        self.talker.get_or_init(start).as_ref()
-    }
-
     fn listen(&self) {
         self.listener.get_or_init(|| {
             let (shared, stopped) = (self.shared.clone(), self.stopped.clone());
             let listener = move || receive(&shared, &stopped);
-            started(spawn("bw-redis-listener", listener));
+            if let Err(error) = spawn("bw-redis-listener", listener) {
+                log::warn!("Redis wakes no worker here: {error}");
+            }
         });
     }
-}
-
-fn started<T>(thread: Result<T, Error>) -> Option<T> {
-    thread
-        .inspect_err(|error| log::warn!("Redis is not used: {error}"))
-        .ok()
 }
 
 impl Drop for Owner {
@@ -138,7 +125,7 @@ impl Drop for Owner {
         // The listener is blocked in a read and notices this within a moment; nothing has to wait for it.
         self.stop = None;
         // The last messages must still be sent.
-        if let Some(Some((topics, thread))) = self.talker.take() {
+        if let Some((topics, thread)) = self.talker.take() {
             drop(topics);
             let _ = thread.join();
         }

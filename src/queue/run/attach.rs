@@ -21,8 +21,6 @@ pub(super) struct Attached {
     /// Jobs under way that the input does not ask for (any more). They are paid for; but should they come
     /// back to the queue, they are not to be bought again.
     pub unwanted: Vec<JobId>,
-    /// The latest job that it has.
-    pub last: Option<JobId>,
     /// Items that have an answer to another request and no other, and answers to items without an id of their own, which
     /// are others when their requests change.
     pub differing: u64,
@@ -40,17 +38,17 @@ pub(super) fn compare(
     let batches = queue.batches(Some(process))?;
     // Which batch a job is in is not told here.
     let all_unsent = batches.iter().all(|batch| batch.unsent);
-    let mut attached = Attached::default();
+    let (mut attached, mut last) = (Attached::default(), None);
     let mut replaced: HashSet<usize> = HashSet::new();
     loop {
-        let items = queue.items(process, attached.last, CHUNK)?;
-        let Some(last) = items.last() else {
+        let items = queue.items(process, last, CHUNK)?;
+        let Some(end) = items.last() else {
             // Items that another job of the process answers are not sent again.
             replaced.retain(|at| index.is_new(*at));
             attached.differing += replaced.len() as u64;
             return Ok(attached);
         };
-        attached.last = Some(last.job_id);
+        last = Some(end.job_id);
         let mut waiting = Vec::new();
         for item in items {
             if brings_answer(item.status) && !(item.at_provider && all_unsent) {

@@ -250,16 +250,37 @@ impl Execution {
         }
     }
 
-    /// Passes the progress of the process on.
-    fn watch(&self, failed: u64, wake: Sender<()>) -> Watch {
+    /// Passes on where the run stands, made of where its process stands, which had `failed_before` failures of earlier runs.
+    fn watch(&self, failed_before: u64, wake: Sender<()>) -> impl ProgressNotifier + use<> {
+        let (process, notifier) = (self.process, self.notifier.clone());
         let plan = self.checkpoint.plan();
-        let all = plan.done + self.attached + self.submitted;
-        Watch {
-            process: self.process,
-            goal: plan.total.min(all),
-            failed,
-            notifier: self.notifier.clone(),
-            wake,
+        // Items that will have their outcome at the end.
+        let goal = (plan.total).min(plan.done + self.attached + self.submitted);
+        move |progress: &Progress| {
+            if progress.process_id != Some(process) {
+                return;
+            }
+            let _ = wake.try_send(());
+            let Some(notifier) = &notifier else {
+                return;
+            };
+            let ended = progress.completed + progress.failed + progress.cancelled;
+            let left = |total: u64| total.saturating_sub(ended);
+            let settled = goal.saturating_sub(progress.total.map_or(0, left));
+            let failed = progress.failed.saturating_sub(failed_before).min(settled);
+            notifier.on_progress(&Progress {
+                // The run has not ended before its output is whole.
+                phase: match progress.phase {
+                    Phase::Finished | Phase::Deleted => Phase::Running,
+                    phase => phase,
+                },
+                total: Some(goal),
+                percent: (goal > 0).then(|| settled as f64 * 100.0 / goal as f64),
+                completed: settled - failed,
+                failed,
+                cancelled: 0,
+                ..progress.clone()
+            });
         }
     }
 }
@@ -271,50 +292,6 @@ fn add(sum: &mut WorkerReport, report: &WorkerReport) {
     sum.rate_limited += report.rate_limited;
     sum.possibly_paid_twice += report.possibly_paid_twice;
     sum.unsaved.extend_from_slice(&report.unsaved);
-}
-
-// The progress of a run, from the progress of its process.
-
-/// Passes on where the run stands, made of where its process stands.
-pub(super) struct Watch {
-    pub process: ProcessId,
-    /// Items that will have their outcome at the end.
-    pub goal: u64,
-    /// Failures of the process in earlier runs.
-    pub failed: u64,
-    pub notifier: Option<Arc<dyn ProgressNotifier>>,
-    pub wake: Sender<()>,
-}
-
-impl ProgressNotifier for Watch {
-    fn on_progress(&self, progress: &Progress) {
-        if progress.process_id != Some(self.process) {
-            return;
-        }
-        let _ = self.wake.try_send(());
-        let Some(notifier) = &self.notifier else {
-            return;
-        };
-        let ended = progress.completed + progress.failed + progress.cancelled;
-        let left = progress
-            .total
-            .map_or(0, |total| total.saturating_sub(ended));
-        let settled = self.goal.saturating_sub(left);
-        let failed = progress.failed.saturating_sub(self.failed).min(settled);
-        notifier.on_progress(&Progress {
-            // The run has not ended before its output is whole.
-            phase: match progress.phase {
-                Phase::Finished | Phase::Deleted => Phase::Running,
-                phase => phase,
-            },
-            total: Some(self.goal),
-            percent: (self.goal > 0).then(|| settled as f64 * 100.0 / self.goal as f64),
-            completed: settled - failed,
-            failed,
-            cancelled: 0,
-            ..progress.clone()
-        });
-    }
 }
 
 // Errors of a run under way: those that pass, and those that end it.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use log::Level;
 
 use crate::base::{Error, ErrorKind};
+use crate::llm::batch::BatchStage;
 
 use super::event::{Effect, Effects, Event, Facts, ItemsSettled, Step, next};
 use super::state::Record;
-use super::state::{Fence, Input, Sending, State, Unknown};
+use super::state::{Fence, Sending, State, Unknown};
 
 /// Applies an event to a batch, and returns what else to do.
 pub(crate) fn apply(record: &mut Record, event: Event, facts: &Facts) -> Effects {
@@ -46,7 +47,7 @@ impl Change<'_> {
             (S::Forming(_), Event::Written(written)) => self.written(written),
             // The local file had disappeared.
             (S::Sending(sending), Event::Written(written))
-                if sending.input == Input::Local
+                if sending.input == BatchStage::Ready
                     && !(sending.sent && sending.creates(self.facts.uploads)) =>
             {
                 self.written(written);
@@ -130,7 +131,6 @@ impl Change<'_> {
     fn taken_over(&mut self) {
         let settings = &self.facts.settings;
         let left = self.record.due.since(self.facts.now);
-        let poll = settings.poll(Duration::ZERO, None, 0.0);
         let wait = match &self.record.state {
             State::Unknown(unknown) => {
                 let (unknown, longest) = (unknown.clone(), settings.reconcile_wait);
@@ -146,11 +146,9 @@ impl Change<'_> {
                     left.min(longest)
                 }
             }
-            // The user may have started this worker because the results are available now.
-            _ if self.record.uncollected().is_some() => Duration::ZERO,
-            // Or because the provider is reachable now, or accepts the API key.
-            _ if self.record.is_unsent() => Duration::ZERO,
-            _ => left.min(poll),
+            // The user may have started this worker because the results are available, the provider is reachable, or it
+            // accepts the API key now.
+            _ => Duration::ZERO,
         };
         self.wait(wait);
         let (name, provider) = (self.record.name(), &self.record.account.provider);

@@ -10,7 +10,7 @@ use crate::config::choices::OnUnknown;
 use crate::llm::batch::{BatchStage, BatchStatus, ListedBatches, RequestName};
 
 use super::super::settings::{BatchSettings, LISTINGS};
-use super::state::{Collecting, Fence, Input, Results, Sending, State, Unknown};
+use super::state::{Collecting, Fence, Results, Sending, State, Unknown};
 
 /// What a decision needs to know apart from the batch itself.
 #[derive(Debug, Clone, Copy)]
@@ -44,25 +44,16 @@ pub(crate) struct Facts {
 pub(crate) struct Refusals {
     /// A hash of their words, without those that have digits, such as names of lines.
     words: u64,
-    count: u32,
+    pub(super) count: u32,
 }
 
 impl Refusals {
-    /// Their number, if this one is alike.
-    pub(super) fn alike(self, why: &Error) -> u32 {
-        if self.words == words(why) {
-            self.count
-        } else {
-            0
-        }
-    }
-
-    /// With this one.
+    /// With this one. If it is not alike, the count begins anew.
     pub(super) fn and(self, why: &Error) -> Self {
-        Self {
-            words: words(why),
-            count: self.alike(why).saturating_add(1),
-        }
+        let words = words(why);
+        let alike = if self.words == words { self.count } else { 0 };
+        let count = alike.saturating_add(1);
+        Self { words, count }
     }
 }
 
@@ -248,7 +239,7 @@ pub(crate) enum Step {
     /// Create it.
     Create,
     /// Search for it in the provider's list.
-    ReadList(Input),
+    ReadList(BatchStage),
     /// Delete this input file at the provider, so that the batch can no longer be created.
     DeleteFile(String),
     /// It does not exist: return its jobs.
@@ -282,7 +273,7 @@ pub(crate) fn next(state: &State, facts: &Facts) -> Step {
 fn send(sending: &Sending, facts: &Facts) -> Step {
     let (creates, is_local) = (
         sending.creates(facts.uploads),
-        sending.input == Input::Local,
+        sending.input == BatchStage::Ready,
     );
     match creates {
         // It may exist: the outcome of its creation is unknown.
@@ -302,7 +293,7 @@ fn search(unknown: &Unknown, facts: &Facts) -> Step {
     if unknown.listings < LISTINGS || facts.policy() == OnUnknown::Hold {
         return read();
     }
-    let file = unknown.input.file().filter(|_| facts.uploads);
+    let file = unknown.input.input_file().filter(|_| facts.uploads);
     match (unknown.fence, file) {
         (Fence::Open { .. }, Some(file)) => Step::DeleteFile(file.to_owned()),
         (Fence::Closed { confirmed: false }, Some(_)) => read(),

@@ -63,7 +63,7 @@ impl State {
     }
 
     /// The location of its input, until its id is known.
-    pub(crate) fn input(&self) -> Option<&Input> {
+    pub(crate) fn input(&self) -> Option<&BatchStage> {
         match self {
             Self::Sending(Sending { input, .. }) | Self::Unknown(Unknown { input, .. }) => {
                 Some(input)
@@ -83,7 +83,8 @@ pub(crate) struct Forming {
 /// A batch that is being submitted.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sending {
-    pub input: Input,
+    /// The location of its input.
+    pub input: BatchStage,
     /// The next step was about to be sent, and its outcome is unknown.
     pub sent: bool,
 }
@@ -91,38 +92,17 @@ pub(crate) struct Sending {
 impl Sending {
     /// Whether the next step creates the batch. Otherwise it uploads the input, which starts nothing.
     pub(crate) fn creates(&self, uploads: bool) -> bool {
-        !uploads || self.input.file().is_some()
+        !uploads || self.input.input_file().is_some()
     }
 }
 
-/// The location of the input of a batch without an id.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "at")]
-pub(crate) enum Input {
-    /// In a local file; the provider does not have it.
-    #[default]
-    Local,
-    /// At the provider.
-    Uploaded {
-        file: String,
-        /// Time of the upload by the provider's clock, if reported.
-        time: Option<Timestamp>,
-    },
-}
-
-impl Input {
-    pub(crate) fn file(&self) -> Option<&str> {
+impl BatchStage {
+    /// The input file at the provider.
+    pub(crate) fn input_file(&self) -> Option<&str> {
         match self {
-            Self::Local => None,
+            Self::Ready => None,
             Self::Uploaded { file, .. } => Some(file),
-        }
-    }
-
-    /// The same for clients of Batch APIs.
-    pub(crate) fn stage(&self) -> BatchStage {
-        match self.clone() {
-            Self::Local => BatchStage::Ready,
-            Self::Uploaded { file, time } => BatchStage::Uploaded { file, time },
+            Self::Created { file, .. } => file.as_deref(),
         }
     }
 }
@@ -130,7 +110,7 @@ impl Input {
 /// A batch that may exist although its id is unknown.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Unknown {
-    pub input: Input,
+    pub input: BatchStage,
     /// How often the provider's list did not show it.
     pub listings: u32,
     pub fence: Fence,
@@ -323,7 +303,7 @@ impl Record {
     pub(crate) fn file(&self) -> Option<&str> {
         match (self.state.remote(), self.state.input()) {
             (Some(remote), _) => remote.file.as_deref(),
-            (None, Some(input)) => input.file(),
+            (None, Some(input)) => input.input_file(),
             (None, None) => None,
         }
     }
@@ -332,7 +312,7 @@ impl Record {
     pub(crate) fn is_unsent(&self) -> bool {
         match &self.state {
             State::Forming(_) => true,
-            State::Sending(Sending { input, sent, .. }) => *input == Input::Local && !sent,
+            State::Sending(Sending { input, sent, .. }) => *input == BatchStage::Ready && !sent,
             _ => false,
         }
     }
@@ -393,8 +373,8 @@ impl Record {
         match &self.state {
             State::Forming(_) => "preparing",
             State::Sending(sending) => match &sending.input {
-                Input::Local => "submitting",
-                Input::Uploaded { .. } => "creating",
+                BatchStage::Ready => "submitting",
+                _ => "creating",
             },
             State::Unknown(unknown) if unknown.held => "held",
             State::Unknown(_) => "looking_for",

@@ -93,7 +93,9 @@ impl Change<'_> {
                 self.problem(format!("its state {word:?} is unknown to batchwright"));
                 return self.goes_on(remote, status.poll_after, has_changed);
             }
-            BatchState::Completed => missing(),
+            BatchState::Completed => {
+                not_reached("the batch ended without a result for this request")
+            }
             BatchState::Expired => {
                 let answered = status.counts.map_or_else(String::new, |counts| {
                     format!(
@@ -176,10 +178,6 @@ impl Change<'_> {
 }
 
 /// Why a request without a result is retried.
-fn missing() -> Error {
-    not_reached("the batch ended without a result for this request")
-}
-
 fn not_reached(why: &str) -> Error {
     Error::new(ErrorKind::Transient, why)
 }
@@ -340,7 +338,7 @@ impl Change<'_> {
             let cancel = duplicates.into_iter().map(Effect::CancelDuplicate);
             self.effects.list.extend(cancel);
         }
-        let file = unknown.input.file().map(str::to_owned);
+        let file = unknown.input.input_file().map(str::to_owned);
         let mut remote = self.created(id, file);
         let id = &remote.id;
         if self.facts.uploads {

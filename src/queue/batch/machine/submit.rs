@@ -9,7 +9,7 @@ use crate::llm::batch::{BatchRefusal, BatchStage, RequestName, is_unknown};
 
 use super::apply::{Change, WEB_PAGES, is_web_page};
 use super::event::{Effect, ItemEnds, Written};
-use super::state::{Forming, Input, Remote, Sending, State, Unknown};
+use super::state::{Forming, Remote, Sending, State, Unknown};
 
 /// How often an input file that disappeared before the creation is uploaded again.
 const MOST_UPLOADS: u32 = 2;
@@ -92,13 +92,12 @@ impl Change<'_> {
     fn advanced(&mut self, sending: Sending, stage: BatchStage) {
         let input = match stage {
             BatchStage::Created { id, file } => {
-                let file = file.or_else(|| sending.input.file().map(str::to_owned));
+                let file = file.or_else(|| sending.input.input_file().map(str::to_owned));
                 let remote = self.created(id, file);
                 self.add(Effect::CountCreated);
                 return self.running(remote);
             }
-            BatchStage::Uploaded { file, time } => Input::Uploaded { file, time },
-            BatchStage::Ready => Input::Local,
+            input => input,
         };
         self.record.state = State::Sending(Sending {
             input,
@@ -139,7 +138,7 @@ impl Change<'_> {
     /// The provider has rejected an upload or a creation, or was unreachable: nothing was created.
     fn on_refused(&mut self, sending: Sending, creates: bool, error: Error) {
         let (items, failures) = (self.record.intent.items, self.record.failures);
-        let sends_input = sending.input == Input::Local;
+        let sends_input = sending.input == BatchStage::Ready;
         let hung_up = sends_input && error.status().is_none() && !error.is_unreachable();
         // Some servers reset the connection instead of answering 413.
         if error.kind() == ErrorKind::Transient
@@ -290,7 +289,7 @@ impl Change<'_> {
     fn count(&mut self, error: &Error) -> u32 {
         let refusals = self.facts.refusals.and(error);
         self.add(Effect::CountRefusals(refusals));
-        refusals.alike(error)
+        refusals.count
     }
 
     fn applies_to_all(&mut self, error: Error) {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crossbeam_channel::unbounded;
 use parking_lot::Mutex;
 
 use crate::base::random::Random;
@@ -29,7 +30,7 @@ use super::super::poller::{Poller, PollerOptions};
 use super::super::settings::BatchSettings;
 use super::super::settle_items::request;
 use super::super::spool::Spool;
-use super::super::transfer::Transfers;
+use super::super::transfer::{Order, Transfers};
 use super::fake_client::FakeClient;
 use super::fake_provider::{FakeProvider, seconds};
 
@@ -69,18 +70,6 @@ pub(crate) fn in_state(state: BatchState) -> BatchStatus {
     }
 }
 
-impl BatchControl {
-    pub(crate) fn set(&self, settings: BatchSettings) {
-        if self.settings() != settings {
-            self.change(|setup| setup.settings.batches = settings);
-        }
-    }
-
-    pub(crate) fn set_client(&self, client: Option<Arc<dyn BatchClient>>) {
-        self.change(|setup| setup.batches = client);
-    }
-}
-
 /// A store, a fake provider, and the time.
 pub(crate) struct Harness {
     pub(crate) folder: tempfile::TempDir,
@@ -114,12 +103,12 @@ impl Harness {
             store: open_store(&folder),
             folder,
             clock,
-            control: BatchControl::new(kinds.setup.clone()),
+            control: BatchControl::new(),
             kinds: Arc::new(kinds),
             ctx: Context::new(),
             overview: Arc::default(),
         };
-        harness.control.set(BatchSettings::default());
+        harness.set(BatchSettings::default());
         harness.restart();
         harness
     }
@@ -132,13 +121,24 @@ impl Harness {
         self.fake.lock().overview = self.overview.clone();
     }
 
+    pub(crate) fn set(&self, settings: BatchSettings) {
+        let (before, _) = (self.kinds.setup).change(|setup| setup.settings.batches = settings);
+        let is_new = before.settings.batches != settings;
+        self.control
+            .settings_changed
+            .fetch_or(is_new, Ordering::SeqCst);
+        self.control.wake();
+    }
+
     pub(crate) fn client(&self) -> Arc<FakeClient> {
         self.use_client(FakeClient::of(&self.fake))
     }
 
     pub(crate) fn use_client(&self, client: FakeClient) -> Arc<FakeClient> {
         let client = Arc::new(client);
-        self.control.set_client(Some(client.clone()));
+        let known: Arc<dyn BatchClient> = client.clone();
+        self.kinds.setup.change(|setup| setup.batches = Some(known));
+        self.control.wake();
         client
     }
 
@@ -198,7 +198,7 @@ impl Harness {
         });
         self.control.wake();
         Poller::new(PollerOptions {
-            transfers: Transfers::inline(&context, &self.ctx),
+            transfers: carried_out_at_once(&context, &self.ctx),
             context,
             control: &self.control,
             ctx: &self.ctx,
@@ -404,6 +404,14 @@ impl Harness {
         let ends: Vec<Settlement> = jobs.jobs.iter().map(end).collect();
         context.settle(&ends, &record).unwrap();
     }
+}
+
+fn carried_out_at_once(context: &Arc<BatchContext>, ctx: &Context) -> Transfers {
+    let ((report, done), context, ctx) = (unbounded(), context.clone(), ctx.clone());
+    let orders = Box::new(move |order: Order| {
+        let _ = report.send((order.no, (order.work)(&context, &ctx)));
+    });
+    Transfers { orders, done }
 }
 
 fn open_store(folder: &tempfile::TempDir) -> Arc<Store> {

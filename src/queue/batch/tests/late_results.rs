@@ -57,7 +57,7 @@ fn endpoint(time: Duration, answer: Answer) -> (Harness, Arc<FakeClient>, Proces
     });
     // As people set it who want to see their results soon.
     let settings = BatchSettings::default().poll_interval(Some(seconds(1)));
-    harness.control.set(settings);
+    harness.set(settings);
     (harness, client, process, asked)
 }
 
@@ -188,7 +188,7 @@ fn results_beyond_all_measure_are_cut_off_and_what_came_before_is_stored() {
     for is_full in [false, true] {
         let (harness, client, process, asked) = endpoint(HOUR, || None);
         let settings = BatchSettings::default().poll_interval(Some(seconds(1)));
-        harness.control.set(settings.max_result_bytes(1_000));
+        harness.set(settings.max_result_bytes(1_000));
         harness.on_status(&client, move |status| {
             status.expected = status.expected.filter(|_| !is_full);
         });
@@ -240,7 +240,7 @@ fn who_ends_when_all_is_done_waits_some_minutes_and_another_worker_asks_at_once(
     harness.until(&mut poller, || !harness.overview.open(false));
     let waited = harness.clock.now().since(begun);
     assert!(seconds(120) < waited && waited < seconds(720), "{waited:?}");
-    let counts = harness.overview.counts();
+    let counts = *harness.overview.counts.lock();
     assert_eq!((counts.put_off, counts.running), (1, 0));
     let shown = harness.the_batch();
     assert_eq!(shown.state, "uncollected");

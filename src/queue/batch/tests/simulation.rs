@@ -56,7 +56,7 @@ impl Scene {
         let Harness { store, clock, .. } = &self.world;
         store.reclaim(clock.wall()).unwrap();
         let worker = store.register_worker().unwrap();
-        self.world.control.set(self.settings);
+        self.world.set(self.settings);
         let works = Arc::new(AtomicBool::new(true));
         let (percent, well) = (self.unwritable, works.clone());
         let mut fate = Random(self.random.below(1 << 40));
@@ -99,9 +99,9 @@ impl Scene {
                     // All that was late has happened by now: somebody looks there, and decides.
                     assert!(!self.world.fake.lock().uploads);
                     let decided = self.settings.on_unknown(Some(OnUnknown::Resubmit));
-                    self.world.control.set(decided);
+                    self.world.set(decided);
                 } else {
-                    self.world.control.set(self.settings);
+                    self.world.set(self.settings);
                 }
                 self.world.wait(&poller, seconds(1), seconds(100));
             }

@@ -1,16 +1,16 @@
 //! What the search of all orders does not look at.
 
 use crate::base::{Error, ErrorKind};
-use crate::llm::batch::{BatchRefusal, BatchState};
+use crate::llm::batch::{BatchRefusal, BatchStage, BatchState};
 
 use super::super::apply::apply;
 use super::super::event::{Effect, Event, Facts, ItemsSettled, Refusals};
-use super::super::state::{Input, Remote, State};
+use super::super::state::{Remote, State};
 use super::examples::{self, error, facts, record, refusal, remote, sending, status, uploaded};
 
 #[test]
 fn a_client_that_says_cancelled_although_nothing_was_is_asked_again_after_a_wait() {
-    for input in [Input::Local, uploaded()] {
+    for input in [BatchStage::Ready, uploaded()] {
         let mut record = record(sending(input, true));
         let facts = facts(true, None, false);
         let answer = Event::Submitted(Err(error(ErrorKind::Cancelled, None)));
@@ -59,11 +59,9 @@ fn a_batch_that_is_refused_and_halved_leaves_no_input_at_the_provider() {
 fn refusals_are_alike_if_their_words_are_whatever_their_numbers() {
     let refused = |why: &str| Error::new(ErrorKind::Invalid, why);
     let one = Refusals::default().and(&refused("line 4 is bad"));
-    assert_eq!(one.alike(&refused("line 17 is bad")), 1);
     let two = one.and(&refused("line 5 is bad"));
-    assert_eq!(two.alike(&refused("line 6 is bad")), 2);
+    assert_eq!((one.count, two.count), (1, 2));
     // Another reason begins anew.
     let other = refused("something else");
-    assert_eq!(two.alike(&other), 0);
-    assert_eq!(two.and(&other).alike(&other), 1);
+    assert_eq!(two.and(&other).count, 1);
 }

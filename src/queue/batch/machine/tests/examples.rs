@@ -12,7 +12,7 @@ use crate::queue::batch::settings::{BatchSettings, LISTINGS};
 use super::super::event::{Collected, Event, Facts, ItemsSettled, Refusals, Written};
 use super::super::state::Record;
 use super::super::state::{
-    Collecting, Fence, Forming, Input, Remote, Results, Sending, State, Uncollected, Unknown, Why,
+    Collecting, Fence, Forming, Remote, Results, Sending, State, Uncollected, Unknown, Why,
 };
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000_000);
@@ -50,14 +50,14 @@ pub(in crate::queue::batch) fn facts(
     }
 }
 
-pub(super) fn uploaded() -> Input {
-    Input::Uploaded {
+pub(super) fn uploaded() -> BatchStage {
+    BatchStage::Uploaded {
         file: "file-1".to_owned(),
         time: Some(Timestamp(7)),
     }
 }
 
-pub(super) fn sending(input: Input, sent: bool) -> State {
+pub(super) fn sending(input: BatchStage, sent: bool) -> State {
     State::Sending(Sending { input, sent })
 }
 
@@ -109,7 +109,7 @@ pub(in crate::queue::batch) fn states() -> Vec<State> {
         State::Forming(Forming::default()),
         State::Forming(Forming { is_filled: true }),
     ];
-    for input in [Input::Local, uploaded()] {
+    for input in [BatchStage::Ready, uploaded()] {
         states.extend([false, true].map(|sent| sending(input.clone(), sent)));
         for listings in [0, LISTINGS - 1, LISTINGS] {
             let unknown = |held| {
@@ -274,8 +274,7 @@ pub(super) fn events() -> Vec<Event> {
 
 fn answers() -> impl Iterator<Item = Event> {
     let written = [0, 8].map(|items| Event::Written(Ok(Written { items, bytes: 9 })));
-    let submitted =
-        [uploaded().stage(), created("batch_1")].map(|stage| Event::Submitted(Ok(stage)));
+    let submitted = [uploaded(), created("batch_1")].map(|stage| Event::Submitted(Ok(stage)));
     let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
     let listed = [
         ListedBatches::None,

@@ -12,7 +12,7 @@ use crate::llm::batch::{BatchRefusal, BatchState, ListedBatches};
 use super::super::event::{
     Collected, Effect, Effects, Event, ItemEnds, ItemsSettled, Step, Written, next,
 };
-use super::super::state::{Input, State};
+use super::super::state::State;
 use super::examples::{self, error, lost, refusal, status, statuses, uploaded};
 use super::situation::Node;
 
@@ -141,7 +141,7 @@ impl Search {
             there.provider.file = true;
             // One whose id nobody knows is another one than that of a later try.
             self.reach(sent.clone().dies());
-            self.feed(there, Event::Submitted(Ok(uploaded().stage())));
+            self.feed(there, Event::Submitted(Ok(uploaded())));
             for error in refusals().into_iter().chain([lost()]) {
                 self.feed(sent.clone(), Event::Submitted(Err(error)));
             }
@@ -326,7 +326,7 @@ fn usual(node: &Node, step: &Step) -> Vec<Event> {
     vec![match step {
         Step::WriteInput => Event::Written(Ok(written)),
         Step::Upload => {
-            let stage = uploaded().stage();
+            let stage = uploaded();
             return vec![Event::Sending, Event::Submitted(Ok(stage))];
         }
         Step::Create => {
@@ -335,13 +335,11 @@ fn usual(node: &Node, step: &Step) -> Vec<Event> {
                 Event::Submitted(Ok(examples::created("ours"))),
             ];
         }
-        Step::ReadList(Input::Local | Input::Uploaded { .. }) => {
-            Event::Listed(Ok(if node.provider.exists {
-                ListedBatches::One("ours".to_owned())
-            } else {
-                ListedBatches::None
-            }))
-        }
+        Step::ReadList(_) => Event::Listed(Ok(if node.provider.exists {
+            ListedBatches::One("ours".to_owned())
+        } else {
+            ListedBatches::None
+        })),
         Step::DeleteFile(_) => Event::FileDeleted(Ok(())),
         Step::GiveUp => Event::GivenUp,
         Step::Cancel(_) => Event::Cancelled(Ok(())),
