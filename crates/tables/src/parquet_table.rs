@@ -159,45 +159,34 @@ impl Waiting {
 
     /// Adds a cell; returns its approximate size in bytes.
     fn push(&mut self, cell: &Cell<'_>) -> usize {
-        let bytes = match (&mut self.values, cell) {
-            (_, Cell::Null) => None,
-            (Values::Bool(all), Cell::Bool(yes)) => {
-                all.push(*yes);
-                Some(1)
-            }
-            (Values::Int(all), Cell::Int(n)) => {
-                all.push(*n);
-                Some(8)
-            }
-            (Values::Float(all), Cell::Float(x)) => {
-                all.push(*x);
-                Some(8)
+        let (mut bytes, mut definition) = (10, 1);
+        match (&mut self.values, cell) {
+            (Values::Bool(all), Cell::Bool(yes)) => all.push(*yes),
+            (Values::Int(all), Cell::Int(n)) => all.push(*n),
+            (Values::Float(all), Cell::Float(x)) => all.push(*x),
+            (Values::Text(all), Cell::Text(text)) => {
+                all.push(ByteArray::from(text.as_bytes().to_vec()));
+                bytes += text.len() + size_of::<ByteArray>();
             }
             (Values::Vector(all), Cell::Vector(numbers)) => {
                 all.extend_from_slice(numbers);
-                self.definitions.extend(numbers.iter().map(|_| 2));
-                let first = usize::from(!numbers.is_empty());
-                self.repetitions.resize(self.repetitions.len() + first, 0);
-                let rest = numbers.len().saturating_sub(1);
-                self.repetitions.resize(self.repetitions.len() + rest, 1);
-                if numbers.is_empty() {
-                    self.definitions.push(1);
-                    self.repetitions.push(0);
+                for nth in 0..numbers.len() {
+                    self.definitions.push(2);
+                    self.repetitions.push(i16::from(nth > 0));
                 }
-                return 8 * numbers.len() + 4;
+                // An empty list has levels of its own.
+                if !numbers.is_empty() {
+                    return 8 * numbers.len() + 4;
+                }
             }
-            (Values::Text(all), Cell::Text(text)) => {
-                all.push(ByteArray::from(text.as_bytes().to_vec()));
-                Some(text.len() + size_of::<ByteArray>())
-            }
-            // The type of a column fits each of its cells.
-            _ => None,
-        };
-        self.definitions.push(i16::from(bytes.is_some()));
+            // An empty cell: the type of a column fits each of its cells.
+            _ => definition = 0,
+        }
+        self.definitions.push(definition);
         if matches!(self.values, Values::Vector(_)) {
             self.repetitions.push(0);
         }
-        bytes.unwrap_or(0) + 2
+        bytes
     }
 
     fn write(

@@ -154,12 +154,11 @@ fn cut(text: &str, whole: &str) -> Option<String> {
     );
     let room = MOST_UNITS.saturating_sub(note.encode_utf16().count());
     let mut units = 0;
-    let end = text.char_indices().find(|(_, c)| {
+    let kept = text.chars().take_while(|c| {
         units += c.len_utf16();
-        units > room
+        units <= room
     });
-    let end = end.map_or(text.len(), |(at, _)| at);
-    Some(format!("{}{note}", &text[..end]))
+    Some(kept.collect::<String>() + &note)
 }
 
 #[cfg(test)]
