@@ -8,13 +8,11 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::mpsc::sync_channel;
 use std::time::Duration;
-use std::{env, fs};
+use std::{env, fs, thread};
 
 use batchwright::queue::{JobResult, WorkerScale, WorkerSettings};
-use batchwright::{Job, JobQueue, LlmConfig, ProcessId, Progress, Request, Route, Worker};
+use batchwright::{Job, JobQueue, LlmConfig, ProcessId, Request, Route, Worker};
 use rusqlite::{Connection, params};
 
 type Result<T, E = Box<dyn Error>> = std::result::Result<T, E>;
@@ -46,24 +44,16 @@ fn main() -> Result<()> {
     assign(&mut app)?;
     hand_over(&app, &queue)?;
 
-    let (tell, told) = sync_channel(1);
-    let notifier = move |progress: &Progress| {
-        if let Some(trouble) = &progress.trouble {
-            eprintln!("waiting: {trouble}");
-        }
-        let _ = tell.try_send(());
-    };
     let worker = Worker::new(&queue)
         .completions(route()?)
         .settings(WorkerSettings::default().scale(WorkerScale::fixed(8)))
-        .notifier(Arc::new(notifier))
         .start()?;
     while collect(&mut app, &queue)? {
         if worker.is_finished() {
             let report = worker.join()?;
             return Err(format!("the worker ended early: {:?}", report.stop).into());
         }
-        let _ = told.recv_timeout(Duration::from_secs(1));
+        thread::sleep(Duration::from_millis(100));
     }
     worker.stop()?;
 

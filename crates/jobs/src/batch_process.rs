@@ -16,18 +16,18 @@ pub(crate) const NAME: &str = "batch_process";
 /// Limits the size of the result, which contains the results of all jobs.
 const MOST_JOBS: usize = 10_000;
 
-/// `others` are the types that its jobs may have.
+/// The types that its jobs may have: when it is created, and when it runs.
 pub(crate) fn job_type(
-    others: impl Fn() -> Vec<JobType> + Clone + Send + Sync + 'static,
+    others: impl Fn() -> Vec<JobType> + Send + Sync + 'static,
+    running: impl Fn() -> Vec<JobType> + Send + Sync + 'static,
 ) -> JobType {
-    let members_of = others.clone();
     let handler =
         Handler::with_children(move |job: &RunningJob, children: &Children, _: &Context| {
-            process(&others(), job, children)
+            process(&running(), job, children)
         });
     JobType::handled(NAME, handler)
         .about("Several jobs of other types as one job, with all their results")
-        .accept(move |payload| members(&members_of(), payload).map(drop))
+        .accept(move |payload| members(&others(), payload).map(drop))
 }
 
 #[derive(Deserialize)]

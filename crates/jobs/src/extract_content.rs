@@ -133,7 +133,8 @@ fn parsed(html: &str) -> Result<Document, Error> {
         let open = Counted::default();
         reading.trace_handles(&open);
         if open.0.get() > MOST_OPEN {
-            return Err(nested_too_deep());
+            let why = format!("elements of the page are nested more than {MOST_OPEN} deep");
+            return Err(Error::new(ErrorKind::Invalid, why));
         }
         if reading.sink.tree.len() > MOST_NODES {
             let why = format!("the page has more than {MOST_ELEMENTS} elements");
@@ -153,11 +154,6 @@ impl Tracer for Counted {
     fn trace_handle(&self, _: &NodeId) {
         self.0.set(self.0.get() + 1);
     }
-}
-
-fn nested_too_deep() -> Error {
-    let why = format!("elements of the page are nested more than {MOST_OPEN} deep");
-    Error::new(ErrorKind::Invalid, why)
 }
 
 /// The text of the article in a page.

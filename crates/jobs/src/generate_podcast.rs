@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::audio::{AudioFolder, Wav};
 use super::fields::{Length, Preferences, Text, check_list, read};
-use super::job_type::{Host, JobType, made, now};
+use super::job_type::{Host, JobType, JobWork, made, now};
 
 const NAME: &str = "generate_podcast";
 /// The kinds of the jobs that call models.
@@ -36,7 +36,7 @@ pub(crate) fn job_type(host: &Host) -> JobType {
             };
             JobType::handled(NAME, Handler::with_children(make))
         }
-        None => JobType::elsewhere(NAME),
+        None => JobType::new(NAME, JobWork::Elsewhere),
     };
     made.about(about)
         .named_by("article_id")

@@ -67,12 +67,12 @@ pub(crate) enum JobWork {
 impl JobType {
     /// A type whose jobs are run by code; `name` is the kind of the jobs.
     pub fn handled(name: impl Into<String>, handler: Handler) -> Self {
-        Self::new(name.into(), JobWork::Handler(handler))
+        Self::new(name, JobWork::Handler(handler))
     }
 
     /// A type whose jobs are one model call each.
     pub fn model_call(name: impl Into<String>, call: ModelCall) -> Self {
-        Self::new(name.into(), JobWork::ModelCall(call))
+        Self::new(name, JobWork::ModelCall(call))
     }
 
     /// A type whose jobs are prompts, which workers can run without knowing the type.
@@ -80,17 +80,12 @@ impl JobType {
         name: impl Into<String>,
         make: impl Fn(&Value) -> Result<Request, PayloadError> + Send + Sync + 'static,
     ) -> Self {
-        Self::new(name.into(), JobWork::Prompt(Arc::new(make)))
+        Self::new(name, JobWork::Prompt(Arc::new(make)))
     }
 
-    /// A type whose jobs are checked here and run by other workers.
-    pub(crate) fn elsewhere(name: impl Into<String>) -> Self {
-        Self::new(name.into(), JobWork::Elsewhere)
-    }
-
-    fn new(name: String, work: JobWork) -> Self {
+    pub(crate) fn new(name: impl Into<String>, work: JobWork) -> Self {
         Self {
-            name,
+            name: name.into(),
             about: String::new(),
             id_field: None,
             accept: Arc::new(|_| Ok(())),

@@ -75,7 +75,9 @@ impl JobTypes {
     /// All types, by name.
     pub fn all(&self) -> Vec<JobType> {
         let types = self.clone();
-        let batch = batch_process::job_type(move || types.others());
+        // Files are read when the job is created, and not by a worker.
+        let running = self.clone().local_files(false);
+        let batch = batch_process::job_type(move || types.others(), move || running.others());
         self.sorted(vec![batch])
     }
 
