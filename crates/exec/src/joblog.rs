@@ -44,8 +44,10 @@ pub struct JobLog {
 pub struct Finished {
     /// Number of successes and of failures of each.
     left: HashMap<[u8; 16], [u64; 2]>,
-    taken: u64,
-    failed: u64,
+    /// Number of counted-off commands.
+    pub taken: u64,
+    /// Number of counted-off commands that had failed.
+    pub failed: u64,
 }
 
 impl Finished {
@@ -64,16 +66,6 @@ impl Finished {
         self.failed += kind as u64;
         self.taken += 1;
         true
-    }
-
-    /// Number of counted-off commands.
-    pub fn taken(&self) -> u64 {
-        self.taken
-    }
-
-    /// Number of counted-off commands that had failed.
-    pub fn failed(&self) -> u64 {
-        self.failed
     }
 
     /// Number of commands that were not counted off.

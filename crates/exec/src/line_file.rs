@@ -180,12 +180,13 @@ fn trouble(path: &Path, what: &str, why: &io::Error) -> Error {
 /// A file of [`JobRecord`]s, one line of JSON each, written as commands end.
 pub struct RecordFile {
     file: LineFile,
-    before: u64,
+    /// Number of records that it had when it was opened.
+    pub before: u64,
 }
 
 impl RecordFile {
     /// Opens a file, or creates it. If it has lines already, more are added only with `resume`; then a truncated record
-    /// of a killed run is removed. A link is not followed.
+    /// of a killed run is removed, if there is a whole one before it. A link is not followed.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`](batchwright::ErrorKind::Invalid) if it has lines and `resume` is not set, if they are not records, if another run writes
@@ -217,11 +218,6 @@ impl RecordFile {
             file,
             before: lines,
         })
-    }
-
-    /// Number of records that it had when it was opened.
-    pub fn before(&self) -> u64 {
-        self.before
     }
 
     /// Adds a record.

@@ -322,20 +322,17 @@ impl<'a> Run<'a> {
         let _stopping = (runner.ctx).on_cancel(move || stopping.store(true, Ordering::SeqCst));
         let mut closed = false;
         let (mut completed, mut failed, mut cancelled) = (0, 0, 0);
-        let mut hand_out = |record: JobRecord| {
+        let mut take = |end: TaskEnd<Task, ()>| {
+            let index = end.task.index;
+            let record = self.record(end);
+            runner.monitor.ended(index, &record);
             match record.status {
                 JobStatus::Completed => completed += 1,
                 JobStatus::Failed => failed += 1,
                 _ => cancelled += 1,
             }
             closed = closed || sink(record).is_break();
-            closed
-        };
-        let mut take = |end: TaskEnd<Task, ()>| {
-            let index = end.task.index;
-            let record = self.record(end);
-            runner.monitor.ended(index, &record);
-            if hand_out(record) | self.lost.get().is_some() {
+            if closed || self.lost.get().is_some() {
                 self.stop_starts();
                 ControlFlow::Break(())
             } else {

@@ -193,47 +193,43 @@ impl Sandbox {
         let path = environment.iter().find(|(name, _)| name == "PATH");
         let path = path.map(|(_, path)| path.clone()).unwrap_or_default();
         let here = std::env::current_dir().unwrap_or_default();
-        let programs = Programs::new(path, self.allowed.as_deref(), &here)?;
-        self.prepare_with(programs, environment, folder)
+        let mut launcher = Launcher {
+            folder: folder.to_owned(),
+            programs: Programs::new(path, self.allowed.as_deref(), &here)?,
+            environment: Some(environment),
+            status: SandboxStatus::default(),
+            #[cfg(target_os = "linux")]
+            keeper: None,
+        };
+        self.enforce(&mut launcher)?;
+        if self.mode == SandboxMode::On && !launcher.status.missing.is_empty() {
+            let missing = launcher.status.missing.join("; ");
+            return Err(refused(format!(
+                "this system cannot enforce: {missing}; --sandbox=best-effort runs commands without, --sandbox=off without \
+                 any of it"
+            )));
+        }
+        Ok(launcher)
     }
 
     #[cfg(not(target_os = "linux"))]
-    fn prepare_with(
-        &self,
-        programs: Programs,
-        environment: Vec<(OsString, OsString)>,
-        folder: &Path,
-    ) -> Result<Launcher, Error> {
-        let wanted = self.mode != SandboxMode::Off || self.memory.is_some();
-        let missing = "anything but the choice of programs and variables".to_owned();
-        let missing = if wanted { vec![missing] } else { Vec::new() };
-        if self.mode == SandboxMode::On {
-            return Err(lacking(&missing));
+    fn enforce(&self, launcher: &mut Launcher) -> Result<(), Error> {
+        if self.mode != SandboxMode::Off || self.memory.is_some() {
+            let missing = "anything but the choice of programs and variables".to_owned();
+            launcher.status.missing = vec![missing];
         }
-        Ok(Launcher {
-            folder: folder.to_owned(),
-            programs,
-            environment: Some(environment),
-            status: SandboxStatus {
-                missing,
-                ..SandboxStatus::default()
-            },
-        })
+        Ok(())
     }
 
     #[cfg(target_os = "linux")]
-    fn prepare_with(
-        &self,
-        programs: Programs,
-        mut environment: Vec<(OsString, OsString)>,
-        folder: &Path,
-    ) -> Result<Launcher, Error> {
+    fn enforce(&self, launcher: &mut Launcher) -> Result<(), Error> {
         let confine = self.mode != SandboxMode::Off;
         let mut writable = self.writable.clone();
         let mut temporary = None;
         let named = |wish: &Variable| match wish {
             Variable::Passed(name) | Variable::Set(name, _) => name == "TMPDIR",
         };
+        let environment = launcher.environment.get_or_insert_default();
         if confine && !self.variables.iter().any(named) {
             let id = uuid::Uuid::now_v7().simple();
             let folder = std::env::temp_dir().join(format!("batchwright-{id}"));
@@ -247,7 +243,7 @@ impl Sandbox {
         let policy = wire::Policy {
             confine,
             network: self.network,
-            folder: folder.into(),
+            folder: launcher.folder.clone().into(),
             writable: writable.into_iter().map(Into::into).collect(),
             environment: Some(environment.clone()),
             // Without a sandbox, commands see the processes of the system, and an ordinary user may use sudo.
@@ -260,16 +256,9 @@ impl Sandbox {
         let keeper = keeper.inspect_err(|_| {
             let _ = temporary.map(std::fs::remove_dir);
         })?;
-        if self.mode == SandboxMode::On && !keeper.status.missing.is_empty() {
-            return Err(lacking(&keeper.status.missing));
-        }
-        Ok(Launcher {
-            folder: folder.to_owned(),
-            programs,
-            environment: Some(environment),
-            status: keeper.status.clone(),
-            keeper: Some(keeper),
-        })
+        launcher.status = keeper.status.clone();
+        launcher.keeper = Some(keeper);
+        Ok(())
     }
 }
 
@@ -280,11 +269,4 @@ fn no_helper() -> Error {
          batchwright with Sandbox::helper"
             .to_owned(),
     )
-}
-
-fn lacking(missing: &[String]) -> Error {
-    refused(format!(
-        "this system cannot enforce: {}; --sandbox=best-effort runs commands without, --sandbox=off without any of it",
-        missing.join("; ")
-    ))
 }

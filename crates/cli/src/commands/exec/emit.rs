@@ -94,7 +94,7 @@ impl Emitter {
 
     /// Number of results that an earlier run has written.
     pub fn records_before(&self) -> Option<u64> {
-        self.file.as_ref().map(RecordFile::before)
+        self.file.as_ref().map(|file| file.before)
     }
 
     /// The commands that an earlier run finished.

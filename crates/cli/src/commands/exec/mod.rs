@@ -64,8 +64,8 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Refusal> {
     let finished = finished.lock();
     let ended = Ended {
         report,
-        skipped: finished.taken(),
-        failed_before: finished.failed(),
+        skipped: finished.taken,
+        failed_before: finished.failed,
         plan,
         failures: emitter.failures,
         trouble: emitter.trouble,
@@ -150,8 +150,8 @@ fn check(commands: &Commands, mut finished: Finished) -> Result<Plan, Refusal> {
     let total = total.map_err(unreadable)?;
     Ok(Plan {
         total,
-        finished: finished.taken(),
-        failed: finished.failed(),
+        finished: finished.taken,
+        failed: finished.failed,
         foreign: total.map_or(0, |_| finished.left()),
     })
 }
