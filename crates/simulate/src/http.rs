@@ -89,15 +89,15 @@ impl From<io::Error> for Refusal {
 /// A request without its body, the bytes of its head, and those of its body.
 type Head = (Request, usize, usize);
 
+/// The first byte of a handshake (RFC 8446, section 5.1).
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// Reads requests from `stream`, one after the other.
 pub(super) struct Reader<S> {
     stream: S,
     /// Received bytes of the next request.
     buffer: Vec<u8>,
 }
-
-/// The first byte of a handshake (RFC 8446, section 5.1).
-const TLS_HANDSHAKE: u8 = 0x16;
 
 impl<S: Read> Reader<S> {
     pub(super) fn new(stream: S) -> Reader<S> {
@@ -182,7 +182,7 @@ fn parse(bytes: &[u8]) -> Result<Option<Head>, Refusal> {
         body: Vec::new(),
         headers: head.headers().map(header).collect(),
     };
-    let limit = if batch::owns(&request.path) {
+    let limit = if length > BODY_LIMIT && batch::owns(&request.path) {
         batch::LARGEST_BODY
     } else {
         BODY_LIMIT

@@ -120,51 +120,47 @@ impl Ledger {
 
     /// Counts a call that arrived at `now` (since the start) and decides its outcome.
     pub(super) fn arrive(&self, now: Duration, ask: Ask<'_>, config: &SimConfig) -> Call {
-        let mut inner = self.inner.lock();
-        let call = inner.arrive(now, ask, config);
-        self.publish(&mut inner);
-        call
+        self.change(|inner| inner.arrive(now, ask, config))
     }
 
     /// Counts the call's end. This happens before its reply is written, so a client that has received its answer finds
     /// it in the statistics, and its next call never overlaps this one.
     pub(super) fn settle(&self, call: &Call, delivery: Delivery) {
-        let mut inner = self.inner.lock();
-        inner.stats.in_flight -= 1;
-        inner.admitted -= u64::from(call.admitted);
-        *inner.bill(call, delivery) += call.cost;
-        if delivery == Delivery::Answered {
-            inner.stats.answered += 1;
-            inner.stats.embedded += call.inputs;
-        }
-        self.publish(&mut inner);
+        self.change(|inner| {
+            inner.stats.in_flight -= 1;
+            inner.admitted -= u64::from(call.admitted);
+            *inner.bill(call, delivery) += call.cost;
+            if delivery == Delivery::Answered {
+                inner.stats.answered += 1;
+                inner.stats.embedded += call.inputs;
+            }
+        });
     }
 
     /// Takes back a settled `delivery`: writing it failed.
     pub(super) fn undelivered(&self, call: &Call, delivery: Delivery) {
-        let mut inner = self.inner.lock();
-        if delivery == Delivery::Answered {
-            inner.stats.answered -= 1;
-            inner.stats.embedded -= call.inputs;
-        }
-        if delivery != Delivery::Gone {
-            *inner.bill(call, delivery) -= call.cost;
-            *inner.bill(call, Delivery::Gone) += call.cost;
-        }
-        self.publish(&mut inner);
+        self.change(|inner| {
+            if delivery == Delivery::Answered {
+                inner.stats.answered -= 1;
+                inner.stats.embedded -= call.inputs;
+            }
+            if delivery != Delivery::Gone {
+                *inner.bill(call, delivery) -= call.cost;
+                *inner.bill(call, Delivery::Gone) += call.cost;
+            }
+        });
     }
 
     /// Records processed requests of a batch, by their prompts. Returns the trouble of each.
     pub(super) fn buy(&self, asked: &[(u64, Form)], config: &SimConfig) -> Bought {
-        let mut inner = self.inner.lock();
-        let before = inner.stats.paid_twice;
-        let met = asked
-            .iter()
-            .map(|(key, form)| inner.buy(*key, *form, config))
-            .collect();
-        let again = inner.stats.paid_twice - before;
-        self.publish(&mut inner);
-        (met, again)
+        self.change(|inner| {
+            let before = inner.stats.paid_twice;
+            let bought = asked
+                .iter()
+                .map(|(key, form)| inner.buy(*key, *form, config));
+            let met = bought.collect();
+            (met, inner.stats.paid_twice - before)
+        })
     }
 
     /// Bills requests of a batch, in picodollars.
@@ -174,15 +170,11 @@ impl Ledger {
 
     /// Counts a request that is malformed and no call.
     pub(super) fn malformed(&self) {
-        let mut inner = self.inner.lock();
-        inner.stats.malformed += 1;
-        self.publish(&mut inner);
+        self.change(|inner| inner.stats.malformed += 1);
     }
 
     pub(super) fn connected(&self) {
-        let mut inner = self.inner.lock();
-        inner.stats.connections += 1;
-        self.publish(&mut inner);
+        self.change(|inner| inner.stats.connections += 1);
     }
 
     pub(super) fn stats(&self) -> SimStats {
@@ -219,9 +211,12 @@ impl Ledger {
         }
     }
 
-    fn publish(&self, inner: &mut Inner) {
+    fn change<R>(&self, change: impl FnOnce(&mut Inner) -> R) -> R {
+        let mut inner = self.inner.lock();
+        let made = change(&mut inner);
         inner.version += 1;
         self.changed.notify_all();
+        made
     }
 }
 

@@ -14,7 +14,6 @@ use super::http::{Reader, Refusal, Request};
 use super::ledger::Ledger;
 use super::prompt::Problem;
 use super::reply::Head;
-use super::template::Rfc3339;
 use super::{SimConfig, SimStats, Vendor};
 
 /// A connection without any input for this time is closed.
@@ -105,34 +104,38 @@ impl Connection<'_> {
         let arrived = Instant::now();
         let now = arrived.duration_since(self.shared.started);
         let config = &self.shared.config;
+        let openai = Dialect::openai(&request, config);
+        if let Some(endpoint) = Endpoint::of(&request.path) {
+            let has_none = endpoint == Endpoint::Embeddings && openai.row().embeddings.is_none();
+            if has_none || !is_in_its_place(&request, config) || request.method != "POST" {
+                return self.nowhere(&request);
+            }
+            return self.call(&endpoint, &request, arrived, now);
+        }
         if batch::owns(&request.path) {
             return self.batch(request);
         }
         let request = &request;
-        let path = request.path.as_str();
-        let openai = Dialect::openai(request, config);
-        if let Some(endpoint) = Endpoint::of(path) {
-            let has_none = endpoint == Endpoint::Embeddings && openai.row().embeddings.is_none();
-            if has_none || !is_in_its_place(request, config) || request.method != "POST" {
-                return self.nowhere(request);
-            }
-            return self.call(&endpoint, request, arrived, now);
-        }
-        let body = match path {
+        let body = match request.path.as_str() {
             _ if request.method != "GET" => return self.nowhere(request),
             "/_sim/stats" => json!(self.shared.stats()),
             "/_sim/batches" => json!(self.shared.batches.stats(self.shared)),
             "/health" | "/v1/health" => json!({"status": "ok"}),
-            "/v1/models" | "/v1beta/models" => {
-                let dialect = match request.header("anthropic-version") {
-                    _ if path == "/v1beta/models" => Dialect::Gemini,
-                    Some(_) => Dialect::Anthropic,
-                    None => openai,
-                };
-                if let Err(problem) = dialect.admit(request, config) {
-                    return self.error(request, dialect, &problem);
+            "/v1/models" => {
+                if let Err(problem) = openai.admit(request, config) {
+                    let head = Head {
+                        dialect: openai,
+                        ..Head::default()
+                    };
+                    return self.error(request, head, &problem);
                 }
-                models(config, dialect, self.shared.epoch)
+                let default = ["sim-1".to_owned()];
+                let models = config.models.as_deref().unwrap_or(&default).iter();
+                let epoch = self.shared.epoch;
+                let models = models.map(|id| {
+                    json!({"id": id, "object": "model", "created": epoch, "owned_by": "simulator"})
+                });
+                json!({"object": "list", "data": models.collect::<Value>()})
             }
             _ => return self.nowhere(request),
         };
@@ -141,12 +144,13 @@ impl Connection<'_> {
         self.reply(request, Head::status(200))
     }
 
-    fn error(&mut self, request: &Request, dialect: Dialect, problem: &Problem) -> Next {
+    /// Replies with an error to a request that is not a call.
+    pub(super) fn error(&mut self, request: &Request, mut head: Head, problem: &Problem) -> Next {
         if problem.malformed {
             self.shared.ledger.malformed();
         }
-        let status = dialect.problem(&mut self.body, problem, 0);
-        self.reply(request, Head::status(status))
+        head.status = head.dialect.problem(&mut self.body, problem, 0);
+        self.reply(request, head)
     }
 
     /// Replies that there is no such address. Only a request that sends something counts as malformed.
@@ -202,25 +206,4 @@ fn invalid(out: &mut Vec<u8>, message: &str) {
     let error = json!({"message": message, "type": "invalid_request_error", "param": null,
         "code": null});
     let _ = serde_json::to_writer(out, &json!({"error": error}));
-}
-
-fn models(config: &SimConfig, dialect: Dialect, created: u64) -> Value {
-    let default = ["sim-1".to_owned()];
-    let models = config.models.as_deref().unwrap_or(&default);
-    let entry = |id: &String| match dialect {
-        Dialect::OpenAi(_) => {
-            json!({"id": id, "object": "model", "created": created, "owned_by": "simulator"})
-        }
-        Dialect::Anthropic => json!({"type": "model", "id": id, "display_name": id,
-            "created_at": Rfc3339(created).to_string()}),
-        Dialect::Gemini => json!({"name": format!("models/{id}"), "displayName": id,
-            "supportedGenerationMethods": ["generateContent", "batchEmbedContents"]}),
-    };
-    let list: Vec<_> = models.iter().map(entry).collect();
-    match dialect {
-        Dialect::OpenAi(_) => json!({"object": "list", "data": list}),
-        Dialect::Anthropic => json!({"data": list, "has_more": false,
-            "first_id": models.first(), "last_id": models.last()}),
-        Dialect::Gemini => json!({"models": list}),
-    }
 }

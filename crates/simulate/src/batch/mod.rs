@@ -266,13 +266,7 @@ impl Connection<'_> {
                 head.extra = Some(header);
                 return self.reply(&request, head);
             }
-            Err(Refusal::Problem(problem)) => {
-                if problem.malformed {
-                    shared.ledger.malformed();
-                }
-                head.status = desk.dialect.problem(&mut self.body, &problem, 0);
-                return self.reply(&request, head);
-            }
+            Err(Refusal::Problem(problem)) => return self.error(&request, head, &problem),
         };
         match serve::download(shared, self.stream, &head, &bytes, spoiled) {
             Ok(()) if !request.close => Next::Keep,
