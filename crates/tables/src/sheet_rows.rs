@@ -1,5 +1,6 @@
 //! A worksheet of a workbook.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -13,9 +14,12 @@ use crate::{Error, Rows, Value, give};
 
 /// Up to this number, floating-point numbers represent all integers exactly.
 const EXACT: f64 = 9_007_199_254_740_992.0;
+/// This many empty cells of a worksheet are remembered, to say which of them have a formula.
+const MOST_EMPTY: usize = 100_000;
 
 /// Reads the rows below the header of a worksheet: the one of this name, or the first one. A column without a name is
-/// named by its letters. A cell with an error, or with a formula whose value is not stored, is null.
+/// named by its letters. A cell with an error, or with a formula whose value is not stored, is null, which
+/// the log says.
 ///
 /// # Errors
 /// [`Error::Refused`] for a file that is not a workbook, or has no such worksheet; the errors of `rows`.
@@ -35,8 +39,14 @@ fn read(path: &Path, sheet: Option<&str>, rows: &mut dyn Rows) -> Result<(), Err
     let mut header = None;
     // The row that is being read, from the first one below the header on.
     let (mut line, mut at) = (Vec::new(), 0);
+    let (mut errors, mut empty) = (Nulls::default(), HashSet::new());
     while let Some(cell) = reader.next_cell().map_err(Error::unreadable)? {
         let (row, column) = cell.get_position();
+        match cell.get_value() {
+            DataRef::Error(error) => errors.note(|| format!("{} ({error})", place((row, column)))),
+            DataRef::Empty if empty.len() < MOST_EMPTY => drop(empty.insert((row, column))),
+            _ => {}
+        }
         let value = Value::Json(json(&cell));
         if value.is_nothing() {
             continue;
@@ -61,13 +71,18 @@ fn read(path: &Path, sheet: Option<&str>, rows: &mut dyn Rows) -> Result<(), Err
         }
         let Some(place) = line.get_mut(column as usize) else {
             return Err(Error::Refused(format!(
-                "found a value in {}{}, whose column has no name; expected a name in row {}",
-                letters(column as usize),
-                row + 1,
+                "found a value in {}, whose column has no name; expected a name in row {}",
+                place((row, column)),
                 header.unwrap_or(row) + 1
             )));
         };
         *place = value;
+    }
+    drop(reader);
+    errors.warn(path, &sheet, "an error in place of a value");
+    if !empty.is_empty() {
+        let formulas = formulas(&mut book, &sheet, &empty)?;
+        formulas.warn(path, &sheet, "a formula without a stored value");
     }
     match header {
         None => Err(Error::Refused(format!(
@@ -75,6 +90,45 @@ fn read(path: &Path, sheet: Option<&str>, rows: &mut dyn Rows) -> Result<(), Err
         ))),
         Some(header) if line.is_empty() => rows.columns(&names, u64::from(header) + 1),
         Some(_) => give(rows, &line),
+    }
+}
+
+/// The places of these empty cells that have a formula. Programs that do not calculate write one without its value.
+fn formulas(
+    book: &mut Xlsx<BufReader<File>>,
+    sheet: &str,
+    empty: &HashSet<(u32, u32)>,
+) -> Result<Nulls, Error> {
+    let reader = book.worksheet_cells_reader(sheet);
+    let mut reader = reader.map_err(Error::unreadable)?;
+    let mut found = Nulls::default();
+    while let Some(cell) = reader.next_formula().map_err(Error::unreadable)? {
+        if empty.contains(&cell.get_position()) && !cell.get_value().is_empty() {
+            found.note(|| place(cell.get_position()));
+        }
+    }
+    Ok(found)
+}
+
+/// Cells that count as null for one reason: their number, and the first one.
+#[derive(Default)]
+struct Nulls(usize, Option<String>);
+
+impl Nulls {
+    fn note(&mut self, place: impl FnOnce() -> String) {
+        self.0 += 1;
+        self.1.get_or_insert_with(place);
+    }
+
+    fn warn(&self, path: &Path, sheet: &str, what: &str) {
+        let Self(count, Some(first)) = self else {
+            return;
+        };
+        log::warn!(
+            "{}: {count} cells of the sheet \"{sheet}\" have {what} and count as null, the first one is {first}; open the \
+             workbook in a spreadsheet program, which calculates them, and save it",
+            path.display()
+        );
     }
 }
 
@@ -164,6 +218,11 @@ fn moment(when: &ExcelDateTime) -> String {
         0 => date,
         nanos => timestamp(nanos, false).replacen("1970-01-01", &date, 1),
     }
+}
+
+/// As spreadsheet programs name a cell.
+fn place((row, column): (u32, u32)) -> String {
+    format!("{}{}", letters(column as usize), u64::from(row) + 1)
 }
 
 /// The letters of a column in a worksheet: A to Z, AA and so on.
