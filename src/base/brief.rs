@@ -28,7 +28,7 @@ const NAME_BYTES: usize = 80;
 
 impl fmt::Debug for Name<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Cut(self.0, NAME_BYTES).fmt(f)
+        cut(self.0, NAME_BYTES, f)
     }
 }
 
@@ -39,21 +39,17 @@ const MESSAGE_BYTES: usize = 500;
 
 impl fmt::Debug for Message<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        Cut(self.0, MESSAGE_BYTES).fmt(f)
+        cut(self.0, MESSAGE_BYTES, f)
     }
 }
 
-struct Cut<'a>(&'a str, usize);
-
-impl fmt::Debug for Cut<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = beginning(self.0, self.1);
-        fmt::Debug::fmt(shown, f)?;
-        if shown.len() < self.0.len() {
-            write!(f, "… ({} bytes)", self.0.len())
-        } else {
-            Ok(())
-        }
+fn cut(text: &str, bytes: usize, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let shown = beginning(text, bytes);
+    fmt::Debug::fmt(shown, f)?;
+    if shown.len() < text.len() {
+        write!(f, "… ({} bytes)", text.len())
+    } else {
+        Ok(())
     }
 }
 

@@ -66,9 +66,12 @@ pub(crate) enum Mark {
     /// The page of a proxy, which limits requests or has no server to forward them to. While other calls are answered, it
     /// counts as a rate limit.
     ByProxy,
+    /// Only the format of the answer is wrong: the same provider is called once more.
     SchemaMismatch,
     Unclassified,
     UnusableReply,
+    /// A store reports that another worker, or no worker, owns the record that was to be changed. After any other failure of a
+    /// store, the worker still owns it.
     ClaimLost,
     Storage,
     Critical,
@@ -186,20 +189,10 @@ impl Error {
         self.marked(Mark::NotReady)
     }
 
-    /// Marks the error as one of the answer's format only: the same provider is called once more.
-    pub(crate) fn with_schema_mismatch(self) -> Self {
-        self.marked(Mark::SchemaMismatch)
-    }
-
     /// Marks the error as one whose [kind](Self::kind) is only the default for an error status without a known
     /// meaning.
     pub fn with_unclassified(self) -> Self {
         self.marked(Mark::Unclassified)
-    }
-
-    /// Marks the error as a store's report that another worker, or no worker, owns the record that was to be changed.
-    pub fn with_claim_lost(self) -> Self {
-        self.marked(Mark::ClaimLost)
     }
 
     /// Marks the error as one of a data store, such as a damaged, full, locked or missing database: the request is
@@ -352,18 +345,6 @@ impl Error {
         self.0.status == Some(404)
     }
 
-    /// Whether the request is larger than the server accepts (413).
-    pub fn is_too_large(&self) -> bool {
-        self.0.status == Some(413)
-    }
-
-    /// Whether the server rejected this request permanently (4xx, but not its rate).
-    pub(crate) fn is_rejected(&self) -> bool {
-        self.0
-            .status
-            .is_some_and(|status| status < 500 && status != 429)
-    }
-
     /// The wait that the server requests.
     pub fn retry_after(&self) -> Option<Duration> {
         self.0.retry_after
@@ -432,12 +413,6 @@ impl Error {
     /// without a known meaning: the cause may be this request, or something that all requests to this provider share.
     pub fn is_unclassified(&self) -> bool {
         self.is_marked(Mark::Unclassified)
-    }
-
-    /// Whether a store reports that this worker does not own (any more) the record that was to be changed. After any
-    /// other failure of a store, the worker still owns it.
-    pub fn is_claim_lost(&self) -> bool {
-        self.is_marked(Mark::ClaimLost)
     }
 
     /// Whether a data store is the cause, and not the request. The message names its place on this machine.

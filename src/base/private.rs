@@ -61,23 +61,8 @@ pub(crate) fn before_sqlite(path: &Path) {
     }
 }
 
-/// The locks of this OS process on a file. A list of all processes' locks would change while it is read.
-#[cfg(all(test, feature = "queue", target_os = "linux"))]
-pub(crate) fn locks_on(path: &Path) -> std::collections::BTreeSet<String> {
-    use std::os::unix::fs::MetadataExt;
-    let file = format!(":{} ", std::fs::metadata(path).unwrap().ino());
-    let mut locks = std::collections::BTreeSet::new();
-    for open in std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten() {
-        // Other tests close their files meanwhile.
-        let info = std::fs::read_to_string(open.path()).unwrap_or_default();
-        let of_file = |line: &&str| line.starts_with("lock:") && line.contains(&file);
-        let of_file = info.lines().filter(of_file);
-        locks.extend(of_file.map(|line| line.split_once(": ").unwrap().1.to_owned()));
-    }
-    locks
-}
-
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
@@ -86,6 +71,22 @@ mod tests {
 
     fn rights(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    /// The locks of this OS process on a file. A list of all processes' locks would change while it is read.
+    #[cfg(all(feature = "queue", target_os = "linux"))]
+    fn locks_on(path: &Path) -> std::collections::BTreeSet<String> {
+        use std::os::unix::fs::MetadataExt;
+        let file = format!(":{} ", std::fs::metadata(path).unwrap().ino());
+        let mut locks = std::collections::BTreeSet::new();
+        for open in std::fs::read_dir("/proc/self/fdinfo").unwrap().flatten() {
+            // Other tests close their files meanwhile.
+            let info = std::fs::read_to_string(open.path()).unwrap_or_default();
+            let of_file = |line: &&str| line.starts_with("lock:") && line.contains(&file);
+            let of_file = info.lines().filter(of_file);
+            locks.extend(of_file.map(|line| line.split_once(": ").unwrap().1.to_owned()));
+        }
+        locks
     }
 
     #[test]

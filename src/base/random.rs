@@ -17,19 +17,21 @@ impl Random {
 }
 
 #[cfg(test)]
-impl Random {
-    /// A number below `end`; 0 if `end` is 0.
-    pub(crate) fn below(&mut self, end: u64) -> u64 {
-        ((self.share() * end as f64) as u64).min(end.saturating_sub(1))
-    }
+mod tests {
+    impl super::Random {
+        /// A number below `end`; 0 if `end` is 0.
+        pub(crate) fn below(&mut self, end: u64) -> u64 {
+            ((self.share() * end as f64) as u64).min(end.saturating_sub(1))
+        }
 
-    /// An index of a list of this length.
-    pub(crate) fn index(&mut self, length: usize) -> usize {
-        self.below(length as u64) as usize
-    }
+        /// An index of a list of this length.
+        pub(crate) fn index(&mut self, length: usize) -> usize {
+            self.below(length as u64) as usize
+        }
 
-    /// True in `percent` of 100 cases.
-    pub(crate) fn chance(&mut self, percent: u64) -> bool {
-        self.below(100) < percent
+        /// True in `percent` of 100 cases.
+        pub(crate) fn chance(&mut self, percent: u64) -> bool {
+            self.below(100) < percent
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! The decision about a failed call.
 
 use super::*;
+use crate::base::Mark;
 
 const NOW: Time = Time::from_nanos(1_000_000_000);
 
@@ -103,7 +104,7 @@ fn a_complete_unusable_reply_is_not_retried() {
 
 #[test]
 fn a_schema_mismatch_is_retried_once_at_each_step() {
-    let error = Error::new(ErrorKind::Invalid, "no JSON").with_schema_mismatch();
+    let error = Error::new(ErrorKind::Invalid, "no JSON").marked(Mark::SchemaMismatch);
     let mut tries = Tries::default();
     for _ in 0..2 {
         tries.count(&error);

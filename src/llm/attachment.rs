@@ -6,7 +6,6 @@
 //! nothing is sent.
 
 mod media;
-mod part;
 mod resolve;
 
 use std::fmt;
@@ -24,7 +23,7 @@ use crate::base::{Error, ErrorKind, Sent};
 use crate::base::json_text::hex;
 
 pub(crate) use media::{Kind, sound_format};
-pub use part::Part;
+pub use resolve::Part;
 pub(crate) use resolve::{Refused, Root, resolve};
 
 /// The maximum length of a file in bytes.

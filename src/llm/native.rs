@@ -43,11 +43,12 @@ impl NativeFormat {
 
 /// A body in the format of one provider; see [`Request::from_native`](crate::Request::from_native). Its `Debug` does
 /// not show the body.
-#[derive(Clone, PartialEq, Serialize, derive_more::Debug)]
+#[derive(Clone, PartialEq, Serialize, Deserialize, derive_more::Debug)]
+#[serde(deny_unknown_fields)]
 pub struct Native {
-    format: NativeFormat,
+    pub(super) format: NativeFormat,
     #[debug("{:?}", Many(body.len()))]
-    body: Map<String, Value>,
+    pub(super) body: Map<String, Value>,
 }
 
 impl Native {

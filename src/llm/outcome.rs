@@ -157,8 +157,7 @@ impl Outcome {
         };
         let warning = answer.and_then(|a| a.warning.as_deref());
         let vector = answer.and_then(|a| a.embedding.as_ref());
-        let none = ReplyDetails::NONE;
-        let details = answer.and_then(|a| a.details.as_deref()).unwrap_or(&none);
+        let details = answer.map_or(ReplyDetails::none(), Response::details);
         line.push(b'{');
         field(line, "id", &self.id)?;
         field(line, "success", &answer.is_some())?;

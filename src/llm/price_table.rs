@@ -145,15 +145,6 @@ impl Table {
                 })
             })
     }
-
-    /// The names of all models, with their providers.
-    #[cfg(test)]
-    pub(super) fn names(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.providers.iter().flat_map(|(provider, models)| {
-            let names = models.names.iter();
-            names.map(move |(name, _, _)| (provider.as_str(), name.as_str()))
-        })
-    }
 }
 
 impl ProviderModels {
@@ -212,6 +203,16 @@ fn without_date(name: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Table {
+        /// The names of all models, with their providers.
+        pub(in crate::llm) fn names(&self) -> impl Iterator<Item = (&str, &str)> {
+            self.providers.iter().flat_map(|(provider, models)| {
+                let names = models.names.iter();
+                names.map(move |(name, _, _)| (provider.as_str(), name.as_str()))
+            })
+        }
+    }
 
     #[test]
     fn a_date_is_told_from_a_version() {

@@ -2,7 +2,7 @@
 //! answer without them does not store this struct.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -51,16 +51,10 @@ pub struct ReplyDetails {
 
 impl ReplyDetails {
     /// Nothing at all.
-    pub(crate) const NONE: Self = Self {
-        tool_calls: Vec::new(),
-        reasoning: None,
-        citations: Vec::new(),
-        logprobs: None,
-        service_tier: None,
-        degraded: None,
-        left_out: Vec::new(),
-        reply: None,
-    };
+    pub(crate) fn none() -> &'static Self {
+        static NONE: LazyLock<ReplyDetails> = LazyLock::new(ReplyDetails::default);
+        &NONE
+    }
 
     /// Changes each text in it that is another without something.
     pub(crate) fn without(&mut self, clean: &impl Fn(&str) -> Option<String>) {

@@ -5,7 +5,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use super::native::NativeFormat;
+use super::native::Native;
 use super::params::{CacheLifetime, Params, ResponseFormat};
 use super::providers::native;
 use super::reply_details::RawJson;
@@ -89,15 +89,8 @@ struct Written {
     keep_reply: bool,
     #[serde(default)]
     unchecked: bool,
-    native: Option<WrittenNative>,
+    native: Option<Native>,
     cache_prefix: Option<CacheLifetime>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenNative {
-    format: NativeFormat,
-    body: Value,
 }
 
 /// Also reads `{"prompt": "…"}` for a single message of the user. Unknown fields are refused.
@@ -106,8 +99,8 @@ impl<'de> Deserialize<'de> for Request {
         use serde::de::Error;
 
         let mut written = Written::deserialize(deserializer)?;
-        if let Some(WrittenNative { format, body }) = written.native.take() {
-            let request = native::read(format, body).map_err(D::Error::custom)?;
+        if let Some(Native { format, body }) = written.native.take() {
+            let request = native::read(format, body.into()).map_err(D::Error::custom)?;
             return Ok(Request {
                 model: written.model,
                 keep_reply: written.keep_reply,

@@ -12,10 +12,11 @@ use super::reply_details::ReplyDetails;
 use super::request::{Message as ConversationMessage, Role};
 
 /// Why the answer ended where it did.
-#[derive(Clone, PartialEq, Eq, derive_more::Debug)]
+#[derive(Clone, Default, PartialEq, Eq, derive_more::Debug)]
 #[non_exhaustive]
 pub enum FinishReason {
     /// It was complete.
+    #[default]
     Stop,
     /// It was cut at the token limit or the end of the context.
     Length,
@@ -57,7 +58,7 @@ impl From<&str> for FinishReason {
 }
 
 /// One answer. Its `Debug` shows its length, not its text.
-#[derive(Clone, PartialEq, derive_more::Debug)]
+#[derive(Clone, Default, PartialEq, derive_more::Debug)]
 pub struct Response {
     /// The text; empty for an embedding, for speech, and if the reply has tool calls but no text.
     #[debug("{:?}", Bytes(text.len()))]
@@ -100,17 +101,8 @@ impl Response {
     pub fn new(provider: impl Into<String>, text: impl Into<String>) -> Self {
         Self {
             text: text.into(),
-            embedding: None,
-            audio: None,
-            finish_reason: FinishReason::Stop,
-            usage: None,
-            model: None,
             provider: provider.into(),
-            cost_usd: None,
-            warning: None,
-            hints: RateHints::default(),
-            charge: None,
-            details: None,
+            ..Self::default()
         }
     }
 
@@ -138,13 +130,12 @@ impl Response {
     }
 
     pub(crate) fn set_details(&mut self, details: ReplyDetails) {
-        self.details = (details != ReplyDetails::NONE).then(|| Box::new(details));
+        self.details = (details != *ReplyDetails::none()).then(|| Box::new(details));
     }
 
     /// The parts of the reply other than its text, for example tool calls, reasoning and citations.
     pub fn details(&self) -> &ReplyDetails {
-        static NONE: ReplyDetails = ReplyDetails::NONE;
-        self.details.as_deref().unwrap_or(&NONE)
+        self.details.as_deref().unwrap_or(ReplyDetails::none())
     }
 
     /// The same, for adding to it.

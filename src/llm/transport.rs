@@ -20,7 +20,6 @@ mod public;
 #[cfg(test)]
 pub(crate) mod raw_server;
 mod target;
-mod timeouts;
 mod transfer;
 
 use std::borrow::Cow;

@@ -11,7 +11,7 @@ use serde_json::value::{RawValue, to_raw_value};
 
 use crate::base::brief::{Bytes, Name};
 use crate::base::thread::spawn;
-use crate::base::{Clock, Context, Error, ErrorKind, JobId, ProcessId, Timestamp};
+use crate::base::{Clock, Context, Error, ErrorKind, JobId, Mark, ProcessId, Timestamp};
 use crate::engine::run::panicked;
 
 use super::host::JobQueue;
@@ -297,7 +297,7 @@ impl Children {
                     Ok(Some(state)) => state,
                     Ok(None) => return Ok(Some(Vec::new())),
                     // The parent was cancelled or deleted in the meantime.
-                    Err(error) if error.is_claim_lost() => return Ok(None),
+                    Err(error) if error.is_marked(Mark::ClaimLost) => return Ok(None),
                     Err(error) => return Err(error),
                 }
             }

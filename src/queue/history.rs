@@ -174,7 +174,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::error::ErrorKind;
+    use crate::base::error::{ErrorKind, Mark};
 
     fn names(step: u8) -> (String, Option<String>) {
         (format!("p{step}"), None)
@@ -225,7 +225,7 @@ mod tests {
         };
         let (millis, now) = (Duration::from_millis, at(203, 10_200));
         assert_eq!(history.latency(&tries, now.now, now.wall), millis(200));
-        for error in [misfit.with_schema_mismatch(), busy] {
+        for error in [misfit.marked(Mark::SchemaMismatch), busy] {
             history.failed(&error, &tries, names, now);
         }
         let read = History::parse(&history.text());

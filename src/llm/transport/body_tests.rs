@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::*;
 use crate::llm::transport::HttpTransport;
 use crate::llm::transport::call::Outgoing;
+use crate::llm::transport::fault::Patience;
 use crate::llm::transport::memory::ReplyMemory;
 use crate::llm::transport::raw_server::{listen, request};
-use crate::llm::transport::timeouts::Patience;
 
 const LONG: usize = 3 * FREE as usize;
 

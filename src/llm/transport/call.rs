@@ -14,12 +14,11 @@ use crate::base::{CancelHook, Context, Sent};
 use super::body_length::BodyLength;
 use super::connect::{AbortHandle, Connector};
 use super::connection::Connection;
-use super::fault::Fault;
+use super::fault::{Fault, Patience};
 use super::head::{Head, write_request};
 use super::input::{BUFFER, CHUNK_BYTES};
 use super::pool::Pool;
 use super::target::Target;
-use super::timeouts::Patience;
 
 /// Time between two attempts to connect while this machine has too little of something.
 const SHORTAGE_PAUSE: Duration = Duration::from_millis(50);

@@ -13,11 +13,10 @@ use crate::base::{Context, Error, ErrorKind, Optional, Sent};
 use super::body::BodyReader;
 use super::call::{Call, Outgoing};
 use super::connect::Connector;
-use super::fault::{Fault, Limit};
+use super::fault::{Fault, Limit, Patience};
 use super::head::{ENDLESS, Head, is_success};
 use super::pool::Pool;
 use super::target::{Target, proxy_for};
-use super::timeouts::Patience;
 use super::{ERROR_LIMIT, HttpReply, HttpRequest, HttpTransfer, Transport};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -10,11 +10,10 @@ use parking_lot::Mutex;
 use ureq::Proxy;
 
 use super::connection::Connection;
-use super::fault::{Fault, Limit};
+use super::fault::{Fault, Limit, Patience};
 use super::head::USER_AGENT;
 use super::headers::basic;
 use super::target::Target;
-use super::timeouts::Patience;
 
 /// Minimum time for one of several addresses of a host.
 const LEAST_PER_ADDRESS: Duration = Duration::from_millis(10);

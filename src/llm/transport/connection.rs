@@ -12,10 +12,9 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use rustls_platform_verifier::BuilderVerifierExt;
 
-use super::fault::Fault;
+use super::fault::{Fault, Patience};
 use super::head::Head;
 use super::input::Input;
-use super::timeouts::Patience;
 
 /// A connection to a server, or to a proxy that forwards all bytes to one.
 pub(super) struct Connection {

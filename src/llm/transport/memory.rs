@@ -84,12 +84,6 @@ impl ReplyMemory {
         }
     }
 
-    /// A separate account for a test.
-    #[cfg(test)]
-    pub(super) fn apart() -> &'static Self {
-        Box::leak(Box::new(Self::new()))
-    }
-
     fn process(&self) -> &MemoryManager {
         self.process.get_or_init(MemoryManager::of_process)
     }

@@ -11,6 +11,11 @@ impl ReplyMemory {
         self.state.lock().held
     }
 
+    /// A separate account for a test.
+    pub(in crate::llm::transport) fn apart() -> &'static Self {
+        Box::leak(Box::new(Self::new()))
+    }
+
     pub(in crate::llm::transport) fn peak(&self) -> u64 {
         self.state.lock().peak
     }

@@ -7,10 +7,9 @@ use crate::base::{Context, Error, ErrorKind, Sent};
 
 use super::call::{Call, Outgoing};
 use super::client::HttpTransport;
-use super::fault::{Fault, Limit};
+use super::fault::{Fault, Limit, Patience};
 use super::head::is_success;
 use super::input::CHUNK_BYTES;
-use super::timeouts::Patience;
 use super::{ERROR_LIMIT, HttpMethod, HttpReply, HttpTransfer, REPLY_LIMIT};
 
 impl HttpTransport {

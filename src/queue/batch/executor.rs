@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::base::Error;
+use crate::base::{Error, Mark};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::BatchClient;
 use crate::queue::store::BatchNo;
@@ -488,7 +488,7 @@ impl Poller<'_> {
 
     /// Handles a failure to store a decision about a batch.
     fn not_written(&mut self, no: BatchNo, error: &Error) -> bool {
-        if error.is_claim_lost() {
+        if error.is_marked(Mark::ClaimLost) {
             // Another worker has it: this one was considered crashed.
             log::warn!("batch {} is no longer this worker's: {error}", no.0);
             self.batches.remove(&no);

@@ -47,7 +47,7 @@ impl Store {
     /// moved. The number of each claim increases.
     ///
     /// If the batch does not belong to this worker (any more), this fails with an error [that says
-    /// so](crate::Error::with_claim_lost), like all methods with a worker and a batch. After any other failure the
+    /// so](crate::base::Mark::ClaimLost), like all methods with a worker and a batch. After any other failure the
     /// batch still belongs to the worker.
     ///
     /// The jobs are found without locks; only moving them is a transaction.

@@ -8,7 +8,7 @@ use const_format::formatcp;
 
 use super::rows::{COMPLETED, DELETING, key_of, process_no, process_of};
 use super::{BatchNo, Store, WorkerId};
-use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
+use crate::base::{Error, ErrorKind, JobId, Mark, ProcessId, Timestamp};
 
 use super::statements::{Fault, FromRow, Queries as _, Row, Statements, all, by, list, stored};
 
@@ -52,7 +52,9 @@ pub(crate) fn parent(store: &Store, tx: &mut dyn Statements, parent: JobId) -> R
     let found = created_at.map(|at| store.job_id(id, at));
     if found != Some(parent) || !is_open {
         let why = format!("job {parent} needs no more jobs: it has ended, or was cancelled");
-        return Err(Error::new(ErrorKind::Invalid, why).with_claim_lost().into());
+        return Err(Error::new(ErrorKind::Invalid, why)
+            .marked(Mark::ClaimLost)
+            .into());
     }
     Ok(id)
 }
@@ -144,6 +146,8 @@ pub(super) fn owned(
             "batch {} is not this worker's: it was closed, or others took the worker for dead",
             batch.0
         );
-        Error::new(ErrorKind::Invalid, why).with_claim_lost().into()
+        Error::new(ErrorKind::Invalid, why)
+            .marked(Mark::ClaimLost)
+            .into()
     })
 }

@@ -170,7 +170,7 @@ pub(super) fn of(error: Error) -> BatchRefusal {
             BatchRefusal::Busy(error)
         }
         _ if says("not_yet") => BatchRefusal::Busy(error),
-        _ if error.is_too_large() || is_amount => BatchRefusal::TooLarge(error),
+        _ if error.status() == Some(413) || is_amount => BatchRefusal::TooLarge(error),
         _ if has(&["file"]) && says("gone") => {
             BatchRefusal::NoFile(with_kind(error, ErrorKind::Transient))
         }

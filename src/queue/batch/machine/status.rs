@@ -424,7 +424,9 @@ impl Change<'_> {
             // It may have appeared in the meantime: the list is read again before the next attempt.
             unknown.listings = LISTINGS - 1;
             if let Fence::Open { refusals } = &mut unknown.fence
-                && error.is_rejected()
+                && error
+                    .status()
+                    .is_some_and(|status| status < 500 && status != 429)
             {
                 *refusals = refusals.saturating_add(1);
             }

@@ -34,7 +34,7 @@ use parents::*;
 use processes::*;
 use spent::*;
 
-use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
+use crate::base::{Error, ErrorKind, JobId, Mark, ProcessId, Timestamp};
 use crate::queue::info::{ParentJob, ProcessInfo};
 use crate::queue::job::JobStatus::{Cancelled, Completed, Failed, InProgress, Pending};
 use crate::queue::job::{Job, JobCounts, JobFilter, JobState, JobStatus, ProcessState, Spent};
@@ -366,13 +366,13 @@ fn receipts(store: &Store, process: ProcessId) -> Vec<JobReceipt> {
 fn is_refused<T: std::fmt::Debug>(done: Result<T, Error>) {
     let error = done.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
-    assert!(!error.is_claim_lost(), "{error}");
+    assert!(!error.is_marked(Mark::ClaimLost), "{error}");
 }
 
 /// The call fails: the batch or job does not belong to this worker (any more).
 fn is_lost<T: std::fmt::Debug>(done: Result<T, Error>) {
     let error = done.unwrap_err();
-    assert!(error.is_claim_lost(), "{error}");
+    assert!(error.is_marked(Mark::ClaimLost), "{error}");
 }
 
 /// Counts how often a store says that there is work, as long as the first value lives.

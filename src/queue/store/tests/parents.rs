@@ -1,6 +1,6 @@
 //! Processes whose jobs a job of another process waits for.
 
-use crate::base::Usd;
+use crate::base::{Mark, Usd};
 
 use super::*;
 
@@ -110,7 +110,7 @@ pub(super) fn children_are_enqueued_for_open_jobs_alone(open: Open<'_>) {
     };
     let refused = |id, parent: &ClaimedJob| {
         let error = part(id, parent).unwrap_err();
-        assert!(error.is_claim_lost(), "{error}");
+        assert!(error.is_marked(Mark::ClaimLost), "{error}");
         assert!(db.two.process(id).unwrap().is_none());
     };
     db.enqueue(&["ended"]);

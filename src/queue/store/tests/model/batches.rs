@@ -62,7 +62,7 @@ impl Model {
         if self.batches[at].worker == Some(worker) {
             return Some(done.unwrap());
         }
-        assert!(done.unwrap_err().is_claim_lost());
+        assert!(done.unwrap_err().is_marked(Mark::ClaimLost));
         None
     }
 
