@@ -20,7 +20,7 @@
 
 pub use crate::base::cancel::CancelHook;
 pub use crate::base::error::Sent;
-pub use crate::base::hints::{RateHints, RateWindow};
+pub use crate::base::usage::{RateHints, RateWindow};
 pub use crate::engine::limiter::QuotaKey;
 pub use crate::llm::attachment::Part;
 pub use crate::llm::hash::request_hash;

@@ -10,9 +10,8 @@ use std::io;
 use std::time::Duration;
 
 use super::brief::{Bytes, FieldIf, Message, beginning};
-use super::hints::RateHints;
 use super::secret::Secret;
-use super::usage::{Charge, Paid, Usage, Usd};
+use super::usage::{Charge, Paid, RateHints, Usage, Usd};
 
 pub use super::error_kind::ErrorKind;
 

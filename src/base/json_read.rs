@@ -186,6 +186,11 @@ impl<'de> Visitor<'de> for ValueReader<'_> {
     }
 }
 
+/// The bytes without the byte order mark that some editors and servers write before a text.
+pub(crate) fn without_bom(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

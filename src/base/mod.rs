@@ -3,7 +3,6 @@
 //! It imports nothing else from the crate. Other folders import its types from here, and its functions from their modules.
 
 pub(crate) mod atomic_file;
-pub(crate) mod bom;
 pub mod brief;
 pub mod cancel;
 #[cfg(test)]
@@ -13,7 +12,6 @@ pub(crate) mod day;
 pub mod disk;
 pub mod error;
 mod error_kind;
-pub mod hints;
 pub(crate) mod host;
 pub mod id;
 pub(crate) mod json_read;
@@ -39,12 +37,11 @@ pub use clock::{Clock, SystemClock, Time, Timestamp};
 pub use day::Day;
 pub use disk::LockedFile;
 pub use error::{Error, ErrorKind, Sent};
-pub use hints::{RateHints, RateWindow};
 pub use id::{JobId, ProcessId};
 pub use memory::MemoryManager;
 pub use optional::Optional;
 pub use secret::Secret;
-pub use usage::{Charge, Usage, Usd};
+pub use usage::{Charge, RateHints, RateWindow, Usage, Usd};
 
 pub(crate) use error::Mark;
 pub(crate) use usage::Paid;

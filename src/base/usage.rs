@@ -1,8 +1,10 @@
-//! Usage and cost of calls, and amounts of money.
+//! What replies report: usage and cost of calls, in amounts of money, and limits. Decoders translate it into one format for
+//! all dialects, so differences between vendors are handled in one place.
 
 use std::fmt;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
+use std::time::Duration;
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -250,6 +252,43 @@ pub struct Charge {
     pub output_tokens: u64,
     /// The cost, if it is known.
     pub cost_usd: Option<Usd>,
+}
+
+/// One reported limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateWindow {
+    /// Units (requests or tokens) allowed per [`period`](Self::period).
+    pub limit: u64,
+    /// The period of `limit`, usually one minute; a day for some vendors.
+    pub period: Duration,
+    /// Units left when the server accepted the call, if reported.
+    pub remaining: Option<u64>,
+    /// Time until the full allowance is available again, if reported.
+    pub reset: Option<Duration>,
+}
+
+/// The limits that one reply reports; empty if it reports none.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RateHints {
+    /// Requests per period.
+    pub requests: Option<RateWindow>,
+    /// Tokens per period.
+    pub tokens: Option<RateWindow>,
+}
+
+impl RateHints {
+    /// Whether the reply reports no limit.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_none() && self.tokens.is_none()
+    }
+
+    /// Whether the reply reports a used-up allowance.
+    pub(crate) fn is_used_up(&self) -> bool {
+        let windows = [self.requests, self.tokens].into_iter().flatten();
+        windows
+            .map(|window| window.remaining)
+            .any(|left| left == Some(0))
+    }
 }
 
 #[cfg(test)]

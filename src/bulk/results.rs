@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::base::bom::without_bom;
 use crate::base::disk::same_file;
+use crate::base::json_read::without_bom;
 use crate::base::{AtomicFile, Error, ErrorKind, LockedFile};
 
 use super::input::{EarlierResult, hash_prefix, is_automatic};

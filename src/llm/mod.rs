@@ -7,7 +7,6 @@ pub mod client;
 pub mod estimate;
 pub mod hash;
 pub mod native;
-mod nested_json;
 pub mod outcome;
 pub(crate) mod pack;
 pub mod params;

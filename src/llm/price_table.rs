@@ -101,13 +101,6 @@ impl<'de> Deserialize<'de> for Price {
     }
 }
 
-/// A model that was found in a table.
-pub(super) struct Found<'t> {
-    pub model: &'t Model,
-    /// Found at a provider whose prices are like those of the one that was asked.
-    pub by_likeness: bool,
-}
-
 impl Table {
     /// # Errors
     /// [`ErrorKind::Invalid`] if the JSON is not a table.
@@ -123,14 +116,15 @@ impl Table {
         Self::parse(BUILT_IN).expect("a test reads it")
     }
 
-    /// The model of this name. A name that ends in a date also means the model of its base name, if the table says so or
+    /// The model of this name, and whether it was found at a provider whose prices are like those of the one that was
+    /// asked. A name that ends in a date also means the model of its base name, if the table says so or
     /// the user asked for that.
     pub(super) fn find(
         &self,
         provider: &str,
         name: &str,
         requested: Option<&str>,
-    ) -> Option<Found<'_>> {
+    ) -> Option<(&Model, bool)> {
         let own = self.providers.get(provider);
         let like = own.and_then(|own| own.like.as_deref());
         let like = like.and_then(|like| self.providers.get(like));
@@ -138,11 +132,7 @@ impl Table {
         [(own, false), (like, true), (any, false)]
             .into_iter()
             .find_map(|(provider, by_likeness)| {
-                let provider = provider?;
-                Some(Found {
-                    model: provider.find(name, requested)?,
-                    by_likeness,
-                })
+                Some((provider?.find(name, requested)?, by_likeness))
             })
     }
 }

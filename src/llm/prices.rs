@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 
 use crate::base::{Error, ErrorKind, Timestamp, Usage, Usd};
 
-use super::price_table::{Found, Price, PriceEntry, Table};
+use super::price_table::{Model, Price, PriceEntry, Table};
 
 /// Prices of models, for the cost of calls whose replies do not report it. By default those of a table in the program,
 /// which names its sources and their dates. It works alone and makes no calls:
@@ -146,13 +146,15 @@ impl Prices {
             let by_request = requested.filter(|_| layer.by_user);
             let find = |name| layer.table.find(provider, name, requested);
             // A router may answer with any of its models, and that one is billed.
-            let found = find(answered).or_else(|| by_request.and_then(find))?;
+            let found = find(answered).or_else(|| by_request.and_then(find));
+            let (model, by_likeness) = found?;
             // A price of the user is complete.
             let by_name = || searches(answered) || requested.is_some_and(searches);
             let bills_searches = !layer.by_user && by_name();
             Some(ModelPrices {
                 layer,
-                found,
+                model,
+                by_likeness,
                 bills_searches,
             })
         })
@@ -164,7 +166,9 @@ impl Prices {
 #[debug("ModelPrices({})", self.origin())]
 pub struct ModelPrices<'p> {
     layer: &'p Layer,
-    found: Found<'p>,
+    model: &'p Model,
+    /// Found at a provider with like prices.
+    by_likeness: bool,
     bills_searches: bool,
 }
 
@@ -186,7 +190,7 @@ impl<'p> ModelPrices<'p> {
 
     /// The most output tokens of an answer, if that is known.
     pub fn max_output_tokens(&self) -> Option<u64> {
-        self.found.model.max_output
+        self.model.max_output
     }
 
     /// The prices at a tier at a point in time. A provider's word for its usual tier (`default`, `standard`, `on_demand`,
@@ -194,12 +198,12 @@ impl<'p> ModelPrices<'p> {
     pub fn entry(&self, tier: &str, at: Timestamp) -> Option<&'p PriceEntry> {
         let tier = tier_name(tier);
         // Azure's batches cost half as OpenAI's do; its other tiers have prices of their own.
-        if self.found.by_likeness && !matches!(tier, "" | "batch") {
+        if self.by_likeness && !matches!(tier, "" | "batch") {
             return None;
         }
         let has_begun =
             |entry: &&PriceEntry| entry.from.as_ref().is_none_or(|day| day.start() <= at);
-        let entries = self.found.model.prices.iter();
+        let entries = self.model.prices.iter();
         let mut of_tier = entries.filter(|entry| entry.tier.eq_ignore_ascii_case(tier));
         of_tier.rfind(has_begun)
     }

@@ -12,8 +12,6 @@ use serde_json::value::RawValue;
 use crate::base::brief::{Bytes, Many, Name};
 use crate::base::{Error, ErrorKind};
 
-use super::nested_json;
-
 /// The parts of a reply other than its text. Its `Debug` shows their sizes, not their content.
 #[derive(Clone, Default, PartialEq, derive_more::Debug)]
 #[non_exhaustive]
@@ -66,16 +64,16 @@ impl ReplyDetails {
         for call in &mut self.tool_calls {
             mend(&mut call.id);
             mend(&mut call.name);
-            nested_json::each_text(&mut call.arguments, &mend);
+            each_text(&mut call.arguments, &mend);
         }
         if let Some(reasoning) = &mut self.reasoning {
             mend(&mut reasoning.text);
             for block in &mut reasoning.details {
-                nested_json::each_text(block, &mend);
+                each_text(block, &mend);
             }
         }
         for citation in &mut self.citations {
-            nested_json::each_text(citation, &mend);
+            each_text(citation, &mend);
         }
         let texts = [&mut self.service_tier, &mut self.degraded];
         texts.into_iter().flatten().for_each(mend);
@@ -242,8 +240,45 @@ impl fmt::Display for RawJson {
     }
 }
 
+/// The maximum depth. Deeper values are kept as a string of their JSON, because result lines must be readable, and JSON
+/// parsers limit the depth.
+const DEEPEST: usize = 64;
+
+/// The value, or a string of its JSON if it is too deep.
+pub(crate) fn shallow(value: Value) -> Value {
+    if is_deeper(&value, DEEPEST) {
+        Value::String(value.to_string())
+    } else {
+        value
+    }
+}
+
+/// Whether it has more levels than this; a value without parts is one.
+pub(crate) fn is_deeper(value: &Value, than: usize) -> bool {
+    let Some(left) = than.checked_sub(1) else {
+        return true;
+    };
+    match value {
+        Value::Array(items) => items.iter().any(|item| is_deeper(item, left)),
+        Value::Object(fields) => fields.values().any(|item| is_deeper(item, left)),
+        _ => false,
+    }
+}
+
+/// Changes every text in a value, except the names of fields.
+pub(crate) fn each_text(value: &mut Value, change: &impl Fn(&mut String)) {
+    match value {
+        Value::String(text) => change(text),
+        Value::Array(items) => items.iter_mut().for_each(|item| each_text(item, change)),
+        Value::Object(fields) => fields.values_mut().for_each(|item| each_text(item, change)),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -280,5 +315,13 @@ mod tests {
         let error = call.parse::<Vec<u8>>().unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Invalid);
         assert!(!error.message().contains('1'), "{error}");
+    }
+
+    #[test]
+    fn a_value_that_is_too_deep_becomes_a_string() {
+        let nested = |depth: usize| (1..depth).fold(json!([]), |inner, _| json!([inner]));
+        assert_eq!(shallow(nested(DEEPEST)), nested(DEEPEST));
+        let deep = nested(DEEPEST + 1);
+        assert_eq!(shallow(deep.clone()), json!(deep.to_string()));
     }
 }

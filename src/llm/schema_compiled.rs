@@ -8,7 +8,7 @@ use jsonschema::{ReferencingError, ValidationError, Validator};
 use parking_lot::RwLock;
 use serde_json::Value;
 
-use super::nested_json::is_deeper;
+use super::reply_details::is_deeper;
 
 /// A compiled JSON Schema.
 #[derive(Clone)]

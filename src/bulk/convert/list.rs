@@ -7,7 +7,7 @@ use std::io::{self, BufReader, Read};
 use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::base::bom::without_bom;
+use crate::base::json_read::without_bom;
 use crate::base::{Context, Error};
 use crate::bulk::input::{InputError, MAX_RECORD_BYTES, check_list};
 use crate::bulk::spool::SpoolFile;

@@ -5,7 +5,7 @@ use std::io::{self, BufReader, Read};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::base::bom::without_bom;
+use crate::base::json_read::without_bom;
 use crate::base::{Context, Error};
 use crate::bulk::input::{
     Bounded, Columns, Fault, Form, InputError, NamedFile, Numbers, PromptSettings, Row, Rows,

@@ -9,7 +9,7 @@ use super::cells::{RowEnd, Rows};
 use super::fault::{Fault, InputError, excerpt};
 use super::records::is_blank;
 use super::{Form, PromptSettings};
-use crate::base::bom::without_bom;
+use crate::base::json_read::without_bom;
 
 /// Maximum length of text that counts as the name of a column.
 const LONGEST_NAME: usize = 40;

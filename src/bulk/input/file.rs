@@ -13,7 +13,7 @@ use super::records::{Next, next_record};
 use super::source::Source;
 use super::table::Header;
 use super::{Form, PromptSettings, detect, keep};
-use crate::base::bom::without_bom;
+use crate::base::json_read::without_bom;
 use crate::base::json_text::hex;
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;

@@ -7,8 +7,7 @@ use super::PromptSettings;
 use super::fault::{Fault, hint, listed, utf8};
 use super::layout::Layout;
 use super::records::MAX_RECORD_BYTES;
-use crate::base::bom::without_bom;
-use crate::base::json_read::JsonObject;
+use crate::base::json_read::{JsonObject, without_bom};
 use crate::llm::reply_details::RawJson;
 
 /// The fields that are kept.

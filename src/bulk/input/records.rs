@@ -5,7 +5,7 @@ use std::io;
 use memchr::{memchr, memchr_iter, memchr2};
 
 use super::fault::Fault;
-use crate::base::bom::without_bom;
+use crate::base::json_read::without_bom;
 
 /// Splits chunks into records and counts lines.
 pub(super) struct Splitter {

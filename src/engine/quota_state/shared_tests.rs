@@ -103,7 +103,7 @@ fn limits_are_those_of_each_process_and_what_is_used_up_is_shared() {
     // Processes without a known limit keep what others have written.
     assert!(!process(folder.path(), given).goes(at(2)));
     // Once its own reply reports the limit, b includes the use by a.
-    let requests = Some(crate::base::hints::RateWindow {
+    let requests = Some(crate::base::usage::RateWindow {
         limit: 60,
         period: Duration::from_secs(60),
         remaining: Some(60),

@@ -54,29 +54,21 @@ const EXTENSIONS: [(&str, &[&str]); 12] = [
 ];
 
 /// The first bytes of types that often have another extension.
+const BEGINNINGS: [(&[u8], &str); 4] = [
+    (b"\x89PNG", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"GIF8", "image/gif"),
+    (b"%PDF-", "application/pdf"),
+];
+
 fn by_content(bytes: &[u8]) -> Option<&'static str> {
-    match bytes {
-        [b'\x89', b'P', b'N', b'G', ..] => Some("image/png"),
-        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
-        [b'G', b'I', b'F', b'8', ..] => Some("image/gif"),
-        [b'%', b'P', b'D', b'F', b'-', ..] => Some("application/pdf"),
-        [
-            b'R',
-            b'I',
-            b'F',
-            b'F',
-            _,
-            _,
-            _,
-            _,
-            b'W',
-            b'E',
-            b'B',
-            b'P',
-            ..,
-        ] => Some("image/webp"),
-        _ => None,
+    if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
+        return Some("image/webp");
     }
+    let known = BEGINNINGS
+        .iter()
+        .find(|(begin, _)| bytes.starts_with(begin));
+    known.map(|(_, media)| *media)
 }
 
 /// The media type of a file with these bytes.

@@ -13,8 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::base::json_text::hex;
 use crate::base::{Error, ErrorKind, Optional, Paid, Sent, Usage, Usd};
-use crate::llm::nested_json::shallow;
-use crate::llm::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall};
+use crate::llm::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall, shallow};
 use crate::llm::response::{FinishReason, Response};
 
 use super::fields;

@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::base::{Error, Paid, Usage};
-use crate::llm::nested_json::shallow;
 use crate::llm::params::ResponseFormat;
+use crate::llm::reply_details::shallow;
 use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 

@@ -11,9 +11,8 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::bom::without_bom;
-use crate::base::json_read::{JsonObject, ValueReader};
-use crate::llm::nested_json::shallow;
+use crate::base::json_read::{JsonObject, ValueReader, without_bom};
+use crate::llm::reply_details::shallow;
 
 use super::rules::word as value_word;
 

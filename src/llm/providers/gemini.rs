@@ -11,9 +11,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::base::{Error, ErrorKind, Paid, Sent, Usage};
-use crate::llm::nested_json::shallow;
 use crate::llm::params::ResponseFormat;
-use crate::llm::reply_details::RawJson;
+use crate::llm::reply_details::{RawJson, shallow};
 use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 

@@ -8,8 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::base::{Error, ErrorKind, Paid, Usage, Usd};
-use crate::llm::nested_json::shallow;
-use crate::llm::reply_details::{RawJson, ToolCall};
+use crate::llm::reply_details::{RawJson, ToolCall, shallow};
 use crate::llm::response::Response;
 
 use super::answer::{
