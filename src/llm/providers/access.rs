@@ -357,15 +357,15 @@ pub(super) fn key_from(vendor: &Vendor, env: Env<'_>) -> Result<Option<Credentia
         let mut files = names.iter().map(|name| folder.join(name));
         files.find(|file| file.exists())
     };
-    let places: [&dyn Fn(&str) -> Option<PathBuf>; 2] = [&named, &given];
-    for place in places {
-        for &(header, variable) in &all {
-            if let Some(file) = place(variable) {
-                return found(header, Secret::from_file(&file)?, variable, Some(file));
-            }
-        }
+    let all = all.iter().copied();
+    let in_named = all
+        .clone()
+        .filter_map(|(header, name)| Some((header, name, named(name)?)));
+    let in_given = all.filter_map(|(header, name)| Some((header, name, given(name)?)));
+    match in_named.chain(in_given).next() {
+        Some((header, name, file)) => found(header, Secret::from_file(&file)?, name, Some(file)),
+        None => Ok(None),
     }
-    Ok(None)
 }
 
 /// The text that identifies the account of a credential: the credential itself. A token of Microsoft Entra at Azure changes

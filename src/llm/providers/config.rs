@@ -189,9 +189,10 @@ impl LlmConfig {
             Some(transport) => transport,
             None => {
                 let within = LOCAL_CONNECT_TIMEOUT;
-                let http = match vendor.probed {
-                    true => HttpTransport::connecting_within(within, url, concurrency, timeout),
-                    false => HttpTransport::new(url, concurrency, timeout),
+                let http = if vendor.probed {
+                    HttpTransport::connecting_within(within, url, concurrency, timeout)
+                } else {
+                    HttpTransport::new(url, concurrency, timeout)
                 };
                 Arc::new(http.usable()?)
             }

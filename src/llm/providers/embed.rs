@@ -304,17 +304,16 @@ fn vector(raw: Option<&RawValue>) -> Embedded {
 /// Reads a list of numbers, or base64 of little-endian numbers of four bytes.
 fn numbers(entry: &str) -> Result<Vec<f32>, String> {
     let unreadable = |error: serde_json::Error| error.to_string();
-    let numbers: Vec<f32> = match entry.starts_with('"') {
-        false => serde_json::from_str(entry).map_err(unreadable)?,
-        true => {
-            let text: String = serde_json::from_str(entry).map_err(unreadable)?;
-            let bytes = STANDARD_NO_PAD.decode(text.trim_end_matches('=')).ok();
-            let bytes = bytes.filter(|bytes| bytes.len() % 4 == 0);
-            let bytes = bytes.ok_or("neither numbers nor base64 of some")?;
-            let (floats, _) = bytes.as_chunks();
-            let floats = floats.iter();
-            floats.map(|four| f32::from_le_bytes(*four)).collect()
-        }
+    let numbers: Vec<f32> = if entry.starts_with('"') {
+        let text: String = serde_json::from_str(entry).map_err(unreadable)?;
+        let bytes = STANDARD_NO_PAD.decode(text.trim_end_matches('=')).ok();
+        let bytes = bytes.filter(|bytes| bytes.len() % 4 == 0);
+        let bytes = bytes.ok_or("neither numbers nor base64 of some")?;
+        let (floats, _) = bytes.as_chunks();
+        let floats = floats.iter();
+        floats.map(|four| f32::from_le_bytes(*four)).collect()
+    } else {
+        serde_json::from_str(entry).map_err(unreadable)?
     };
     let is_finite = numbers.iter().all(|number| number.is_finite());
     is_finite

@@ -89,9 +89,10 @@ impl<'a> Http<'a> {
             let Some(there) = location.filter(is_place) else {
                 return self.there(&at, reply).map(drop);
             };
-            let there = match there.starts_with('/') {
-                true => format!("{}{there}", origin(&at)),
-                false => there.to_owned(),
+            let there = if there.starts_with('/') {
+                format!("{}{there}", origin(&at))
+            } else {
+                there.to_owned()
             };
             at = self.by_way_of_base(&there).unwrap_or(there);
         }
