@@ -116,10 +116,22 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
             Err(Fault::new("the start of a JSON list", EXPECTED))
         }
         Err(error) => {
+            if let Some(word) = not_a_number(text, &error) {
+                let found = format!("{word} (at column {})", error.column());
+                return Err(Fault::new(
+                    found,
+                    "null, a number or a string: JSON has no such number",
+                ));
+            }
             let message = error.to_string();
             let message = message.split(" at line ").next().unwrap_or_default();
             let (found, expected) = if error.is_data() {
                 ("a field twice", "each field once")
+            } else if message.ends_with("hex escape") {
+                (
+                    "half of a character",
+                    r"both halves, such as \ud83d\ude00, or neither",
+                )
             } else {
                 ("invalid JSON", EXPECTED)
             };
@@ -130,6 +142,19 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
             ))
         }
     }
+}
+
+/// What Python and JavaScript write for numbers that JSON does not have, if the error is there.
+fn not_a_number(text: &str, error: &serde_json::Error) -> Option<&'static str> {
+    let line = text.lines().nth(error.line().checked_sub(1)?)?;
+    let (before, rest) = line.split_at_checked(error.column().checked_sub(1)?)?;
+    let words = ["NaN", "Infinity", "-Infinity"];
+    let found = words.into_iter().find(|word| rest.starts_with(word))?;
+    Some(if before.ends_with('-') {
+        "-Infinity"
+    } else {
+        found
+    })
 }
 
 fn batch(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Parsed, Fault> {
