@@ -200,7 +200,7 @@ impl ProgressReporter {
         let since = last.map(|(_, last)| before(last.min(wall), LATEST_WRITE));
         let reported = &self.reported;
         let mut changed: HashMap<ProcessId, ProcessState> = HashMap::new();
-        let mut keep_news = |process: ProcessState| {
+        let keep_news = |process: ProcessState| {
             let known = reported.get(&process.process_id);
             if known.is_none_or(|known| {
                 known.counts != process.counts || known.sealed != process.sealed
@@ -209,10 +209,11 @@ impl ProgressReporter {
             }
         };
         let look = || -> Result<_, Error> {
-            match since {
-                None => self.store.processes()?.into_iter().for_each(keep_news),
-                Some(since) => self.store.changed_processes(since, &mut keep_news)?,
-            }
+            let news = match since {
+                None => self.store.processes()?,
+                Some(since) => self.store.changed_processes(since)?,
+            };
+            news.into_iter().for_each(keep_news);
             self.store.process_ids()
         };
         let there = match look() {

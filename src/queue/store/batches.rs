@@ -49,8 +49,6 @@ impl Store {
     /// If the batch does not belong to this worker (any more), this fails with an error [that says
     /// so](crate::base::Mark::ClaimLost), like all methods with a worker and a batch. After any other failure the
     /// batch still belongs to the worker.
-    ///
-    /// The jobs are found without locks; only moving them is a transaction.
     pub(crate) fn fill_batch(
         &self,
         worker: WorkerId,
@@ -60,11 +58,8 @@ impl Store {
         bytes: u64,
         now: Timestamp,
     ) -> Result<BatchFill, Error> {
-        let mut load = BatchFill::default();
-        let mut found = Vec::new();
-        self.read(|tx| {
+        self.write_as(Mode::WriteOnce, |tx| {
             let (process, lane) = owned(tx, worker, batch)?;
-            (load, found) = (BatchFill::default(), Vec::new());
             let any = "SELECT 1 FROM #jobs WHERE batch = ? LIMIT 1";
             let (mut has_any, mut left) = (tx.exists(any, by![batch.0])?, bytes);
             let find = formatcp!(
@@ -77,19 +72,16 @@ impl Store {
             // One more, to know whether more exist.
             let few = limit(most.saturating_add(1));
             let due: Vec<(i64, u64)> = tx.many(find, by![start, end, lane, now.0, few])?;
+            let (mut found, mut next) = (Vec::new(), None);
             for (id, size) in due {
                 if found.len() >= most || has_any && size > left {
-                    load.next = Some(id - 1);
+                    next = Some(id - 1);
                     break;
                 }
                 (left, has_any) = (left.saturating_sub(size), true);
                 found.push(id);
             }
-            Ok(())
-        })?;
-        self.write_as(Mode::WriteOnce, |tx| {
-            let (process, lane) = owned(tx, worker, batch)?;
-            // Those that were not claimed since they were found.
+            // Those that nobody has claimed since they were found.
             let lock_free = formatcp!(
                 "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
                  WHERE id IN :list AND status = {PENDING} AND lane = ? AND visible_at <= ?
@@ -100,19 +92,15 @@ impl Store {
             if standing.get(&process).is_none_or(Standing::stops_trying) {
                 return Ok(BatchFill::default());
             }
-            if !free.is_empty() {
-                let put = formatcp!(
-                    "UPDATE #jobs SET status = {AT_PROVIDER}, batch = ?, claim = claim + 1 WHERE id IN :list"
-                );
-                tx.run(put, by![batch.0, all(&free)])?;
-                let mut changes = CounterChanges::default();
-                changes.moved_many(process, PENDING, AT_PROVIDER, limit(free.len()));
-                changes.write(tx, now)?;
-            }
-            Ok(BatchFill {
-                jobs: free.len() as u64,
-                ..load
-            })
+            let put = formatcp!(
+                "UPDATE #jobs SET status = {AT_PROVIDER}, batch = ?, claim = claim + 1 WHERE id IN :list"
+            );
+            tx.defer(put, by![batch.0, all(&free)])?;
+            let mut changes = CounterChanges::default();
+            changes.moved_many(process, PENDING, AT_PROVIDER, limit(free.len()));
+            changes.write(tx, now)?;
+            let jobs = free.len() as u64;
+            Ok(BatchFill { jobs, next })
         })
     }
 
@@ -241,15 +229,13 @@ impl Store {
                 } else {
                     0
                 };
-                if !ids.is_empty() {
-                    let status = if waits { PENDING } else { CANCELLED };
-                    let put = "UPDATE #jobs SET status = ?, batch = NULL WHERE id IN :list";
-                    tx.run(put, by![status, all(&ids)])?;
-                    let mut changes = CounterChanges::default();
-                    changes.moved_many(process, AT_PROVIDER, status, limit(ids.len()));
-                    changes.lost(key(process, 0), lost);
-                    changes.write(tx, now)?;
-                }
+                let status = if waits { PENDING } else { CANCELLED };
+                let put = "UPDATE #jobs SET status = ?, batch = NULL WHERE id IN :list";
+                tx.defer(put, by![status, all(&ids)])?;
+                let mut changes = CounterChanges::default();
+                changes.moved_many(process, AT_PROVIDER, status, limit(ids.len()));
+                changes.lost(key(process, 0), lost);
+                changes.write(tx, now)?;
                 if close && is_last {
                     tx.run("DELETE FROM #batches WHERE no = ?", by![batch.0])?;
                 }

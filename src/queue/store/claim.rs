@@ -24,7 +24,6 @@ use super::{
     Store, WorkerId,
 };
 use crate::base::{Error, ProcessId, Timestamp};
-#[cfg(feature = "mysql")]
 use crate::queue::job::PRIORITIES;
 
 /// One of this many jobs is the oldest one, whatever its priority.
@@ -186,7 +185,7 @@ impl Store {
         processes: &[ProcessId],
     ) -> Result<(String, Vec<(i64, i64)>), Fault> {
         let mut which = scope(tx, PROCESS, processes)?;
-        let (keeping, of_all) = (worker.keeping(), groups(tx.dialect(), &which));
+        let (keeping, of_all) = (worker.keeping(), groups(&which));
         let ask = [&*keeping, IS_PAUSED, CLOSED, &*of_all].map(|sql| (sql, Vec::new()));
         let [listed, paused, closed, mut found] = tx.rows_of(ask)?;
         if listed.is_empty() {
@@ -199,9 +198,11 @@ impl Store {
         which += &open;
         if !open.is_empty() {
             // Nobody waits for a lane that has only jobs of closed processes.
-            found = tx.rows(&groups(tx.dialect(), &which), Vec::new())?;
+            found = tx.rows(&groups(&which), Vec::new())?;
         }
-        Ok((which, read_all(found)?))
+        let mut found: Vec<(i64, i64)> = read_all(found)?;
+        found.sort_unstable();
+        Ok((which, found))
     }
 }
 
@@ -222,48 +223,24 @@ fn has_claimed(
     Ok(!earlier.jobs.is_empty())
 }
 
-/// The query for the groups of jobs, by lane and priority. `which` is a condition on the jobs.
-pub(super) fn groups(dialect: Dialect, which: &str) -> String {
-    match dialect {
-        // One seek per group. With `>` SQLite would step through all rows of the previous group. `UNION` ends it when a
-        // damaged index leads back to a group: with `UNION ALL` it would go on until no memory is left.
-        Dialect::Sqlite => {
-            let next = |from: &str| {
-                format!(
-                    "(SELECT lane * 16 + priority FROM jobs INDEXED BY jobs_to_claim
-                      WHERE status = {PENDING} AND (lane, priority) >= ({from}) {which}
-                      ORDER BY lane, priority LIMIT 1)"
-                )
-            };
-            format!(
-                "WITH RECURSIVE found (place) AS (SELECT {} UNION
-                   SELECT {} FROM found WHERE place IS NOT NULL)
-                 SELECT place / 16, place % 16 FROM found WHERE place IS NOT NULL",
-                next("0, 0"),
-                next("place / 16, place % 16 + 1")
-            )
-        }
-        // One index lookup for each lane, and one for each priority of the lanes with jobs: grouping would read all
-        // waiting jobs. The limits prevent the server from rewriting the query into a grouping.
-        #[cfg(feature = "mysql")]
-        Dialect::Mysql => {
-            let first = |of: &str| {
-                format!(
-                    "(SELECT 1 FROM #jobs FORCE INDEX (to_claim)
-                      WHERE status = {PENDING} AND lane = l.no {of} {which} LIMIT 1) IS NOT NULL"
-                )
-            };
-            let priorities = PRIORITIES.map(|priority| format!("SELECT {priority} AS priority"));
-            let priorities: Vec<String> = priorities.collect();
-            format!(
-                "SELECT l.no, p.priority FROM #lanes l JOIN ({}) p
-                 WHERE {} AND {} ORDER BY l.no, p.priority",
-                priorities.join(" UNION ALL "),
-                first(""),
-                first("AND priority = p.priority")
-            )
-        }
-    }
+/// The query for the lanes and priorities of jobs. `which` is a condition on the jobs. There is one index lookup for each
+/// lane, and one for each priority of the lanes with jobs: grouping would read all waiting jobs. The limits prevent a server
+/// from rewriting the query into a grouping.
+pub(super) fn groups(which: &str) -> String {
+    let first = |of: &str| {
+        format!(
+            "(SELECT 1 FROM #jobs FORCE INDEX (to_claim)
+              WHERE status = {PENDING} AND lane = l.no {of} {which} LIMIT 1) IS NOT NULL"
+        )
+    };
+    let priorities = PRIORITIES.map(|priority| format!("SELECT {priority} AS priority"));
+    let priorities: Vec<String> = priorities.collect();
+    format!(
+        "SELECT l.no, q.priority FROM #lanes l STRAIGHT_JOIN ({}) q WHERE {} AND {}",
+        priorities.join(" UNION ALL "),
+        first(""),
+        first("AND priority = q.priority")
+    )
 }
 
 /// The first jobs of a group after a place, with their processes.

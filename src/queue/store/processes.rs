@@ -41,21 +41,9 @@ impl Store {
         self.read(|tx| tx.many(&states("ORDER BY no"), Vec::new()))
     }
 
-    /// Calls back for every process whose jobs, seal or cancellation has changed at this time or later, perhaps for
-    /// others too, and perhaps more than once. Called once per second: a store should not hold all of them in memory
-    /// at once, because thousands of allocations at a time delay the other threads.
-    pub(crate) fn changed_processes(
-        &self,
-        since: Timestamp,
-        each: &mut dyn FnMut(ProcessState),
-    ) -> Result<(), Error> {
-        self.read(|tx| {
-            let changed = states("AND changed_at >= ? ORDER BY no");
-            tx.each(&changed, by![since.0], &mut |mut row| {
-                each(row.read()?);
-                Ok(())
-            })
-        })
+    /// Every process whose jobs, seal or cancellation has changed at this time or later, perhaps others too.
+    pub(crate) fn changed_processes(&self, since: Timestamp) -> Result<Vec<ProcessState>, Error> {
+        self.read(|tx| tx.many(&states("AND changed_at >= ? ORDER BY no"), by![since.0]))
     }
 
     /// The ids of all processes.

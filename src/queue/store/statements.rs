@@ -69,14 +69,6 @@ pub(crate) trait Statements {
         self.run(sql, by).map(drop)
     }
 
-    /// Calls back for each row of a query. SQLite has one row in memory at a time.
-    fn each(
-        &mut self,
-        sql: &str,
-        by: Vec<Value>,
-        act: &mut dyn FnMut(Row) -> Result<(), Fault>,
-    ) -> Result<(), Fault>;
-
     /// The rows of several queries. A server receives them together.
     fn rows_of_all(&mut self, queries: Vec<Query<'_>>) -> Result<Vec<Vec<Row>>, Fault>;
 

@@ -4,10 +4,11 @@
 //! interruption of its connection; a lease is not. Fences reject late writes of an expired owner.
 
 use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 
 use crate::base::host::host;
 use crate::base::{Error, ErrorKind};
@@ -25,8 +26,6 @@ pub(super) const VERSION: &str = "SELECT CAST(SUM(version) AS SIGNED) FROM #vers
 /// Times are those since the store was opened.
 #[derive(Default)]
 struct State {
-    thread: Option<JoinHandle<()>>,
-    ends: bool,
     /// When the leases were last renewed.
     renewed_at: Option<Duration>,
     /// Since when they have been renewed in time.
@@ -40,56 +39,60 @@ pub(super) struct Shared {
     pub(super) lease: Duration,
     began: Instant,
     state: Mutex<State>,
-    changed: Condvar,
 }
 
 /// Renews the leases of a store, starting with the first one.
-pub(in crate::queue::store) struct Heartbeat(pub(super) Arc<Shared>);
+pub(in crate::queue::store) struct Heartbeat {
+    pub(super) shared: Arc<Shared>,
+    /// Ends when its sender is dropped.
+    thread: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+}
 
 impl Heartbeat {
     pub(super) fn new(database: Arc<Database>, workers: Arc<Registry>, lease: Duration) -> Self {
-        Self(Arc::new(Shared {
+        let shared = Shared {
             database,
             workers,
             lease,
             began: Instant::now(),
             state: Mutex::default(),
-            changed: Condvar::new(),
-        }))
+        };
+        Self {
+            shared: Arc::new(shared),
+            thread: Mutex::default(),
+        }
     }
 
     /// Ends the thread.
     pub(super) fn stop(&self) {
-        let thread = {
-            let mut state = self.0.state.lock();
-            state.ends = true;
-            state.thread.take()
-        };
-        self.0.changed.notify_all();
-        if let Some(thread) = thread {
+        if let Some((stop, thread)) = self.thread.lock().take() {
+            drop(stop);
             let _ = thread.join();
         }
     }
 
     /// Starts the thread, if it does not run yet.
     pub(in crate::queue::store) fn start(&self) -> Result<(), Error> {
-        let mut state = self.0.state.lock();
+        let mut thread = self.thread.lock();
+        let mut state = self.shared.state.lock();
         if state.renewed_at.is_none() {
-            state.steady_since = self.0.now();
+            state.steady_since = self.shared.now();
             state.renewed_at = Some(state.steady_since);
         }
         #[cfg(test)]
-        if self.0.database.wire.is_some() {
+        if self.shared.database.wire.is_some() {
             return Ok(());
         }
-        if state.thread.is_none() {
-            let shared = self.0.clone();
-            let thread = std::thread::Builder::new().name("bw-leases".to_owned());
-            let thread = thread.spawn(move || shared.run()).map_err(|error| {
+        if thread.is_none() {
+            let (stop, stopped) = mpsc::channel();
+            let shared = self.shared.clone();
+            let named = std::thread::Builder::new().name("bw-leases".to_owned());
+            let started = named.spawn(move || shared.run(&stopped));
+            let started = started.map_err(|error| {
                 let why = format!("no thread can be started: {error}");
                 Error::new(ErrorKind::Transient, why)
             })?;
-            state.thread = Some(thread);
+            *thread = Some((stop, started));
         }
         Ok(())
     }
@@ -99,11 +102,11 @@ impl Drop for Heartbeat {
     fn drop(&mut self) {
         self.stop();
         // Other workers do not have to wait for the leases of workers that ended with their store.
-        let workers = self.0.workers.numbers();
+        let workers = self.shared.workers.numbers();
         if !workers.is_empty() {
             let end = "UPDATE #workers SET lease_until = 0 WHERE no IN ";
             let end = format!("{end}{}", list(&workers));
-            let _ = self.0.database.aside(|tx| tx.run(&end, Vec::new()));
+            let _ = self.shared.database.aside(|tx| tx.run(&end, Vec::new()));
         }
     }
 }
@@ -122,19 +125,10 @@ impl Shared {
         self.began.elapsed()
     }
 
-    fn run(&self) {
+    fn run(&self, stopped: &Receiver<()>) {
         let interval = self.lease / 3;
         let (mut wait, mut is_told) = (interval, false);
-        loop {
-            {
-                let mut state = self.state.lock();
-                if !state.ends {
-                    self.changed.wait_for(&mut state, wait);
-                }
-                if state.ends {
-                    return;
-                }
-            }
+        while stopped.recv_timeout(wait) == Err(RecvTimeoutError::Timeout) {
             match self.renew() {
                 Ok(()) => (wait, is_told) = (interval, false),
                 Err(error) => {
@@ -154,7 +148,7 @@ impl Shared {
             list(&self.workers.numbers())
         );
         self.database.aside(|tx| {
-            self.database.offset.read(tx)?;
+            self.database.read_clock(tx)?;
             tx.run(&renew, Vec::new()).map(drop)
         })?;
         let (now, mut state) = (self.now(), self.state.lock());
@@ -189,7 +183,7 @@ impl Mysql {
     ) -> Result<u64, Fault> {
         let enlist = format!(
             "INSERT INTO #workers (no, pid, host, lease_until) VALUES (?, ?, ?, {})",
-            self.heartbeat.0.until()
+            self.heartbeat.shared.until()
         );
         // Cut to the size of the column.
         let host: String = host().chars().take(255).collect();
@@ -246,7 +240,7 @@ impl Mysql {
         };
         let listed: Result<Vec<_>, _> = rows.into_iter().map(read).collect();
         let listed = listed.map_err(|fault| fault.at_server(&self.database.location))?;
-        let shared = &self.heartbeat.0;
+        let shared = &self.heartbeat.shared;
         if is_late {
             // The lease of another living owner can have expired too: the machines were suspended, or the clock of the
             // database was set forward.

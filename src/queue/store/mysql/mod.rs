@@ -43,8 +43,8 @@ pub(super) struct Database {
     tables: String,
     /// The address without a credential.
     pub(super) location: String,
-    /// The difference between the clocks of server and machine.
-    offset: Offset,
+    /// The difference between the server's clock and this process's monotonic clock, in milliseconds.
+    offset: AtomicI64,
     /// Set only in a simulation.
     #[cfg(test)]
     wire: Option<Arc<wire::Wire>>,
@@ -99,7 +99,7 @@ impl Mysql {
     }
 
     pub(super) fn clock(&self) -> Arc<dyn Clock> {
-        Arc::new(ServerClock(self.database.clone()))
+        self.database.clone()
     }
 }
 
@@ -113,18 +113,14 @@ fn hash(lane: &JobLane) -> Vec<u8> {
     hash.finalize().to_vec()
 }
 
-/// The difference between the server's clock and this process's monotonic clock, in milliseconds.
-#[derive(Default)]
-struct Offset(AtomicI64);
-
-impl Offset {
+impl Database {
     /// Reads the clock of the server.
-    fn read(&self, tx: &mut dyn Statements) -> Result<(), Fault> {
+    fn read_clock(&self, tx: &mut dyn Statements) -> Result<(), Fault> {
         let began = SystemClock.now();
         let server: i64 = tx.one(&format!("SELECT {CLOCK}"), Vec::new())?.unwrap_or(0);
         let way = SystemClock.now().since(began) / 2;
         let offset = server - millis(began.after(way));
-        self.0.store(offset, Ordering::Relaxed);
+        self.offset.store(offset, Ordering::Relaxed);
         Ok(())
     }
 }
@@ -136,15 +132,13 @@ fn millis(time: Time) -> i64 {
 /// The clock of the database server, which decides on all machines when jobs are due, with the machine's monotonic time. It
 /// is read when the database is opened and with each renewal of leases; in between, the monotonic clock of this machine is
 /// used, so setting the machine's clock changes nothing.
-struct ServerClock(Arc<Database>);
-
-impl Clock for ServerClock {
+impl Clock for Database {
     fn now(&self) -> Time {
         SystemClock.now()
     }
 
     fn wall(&self) -> Timestamp {
-        Timestamp(millis(self.now()) + self.0.offset.0.load(Ordering::Relaxed))
+        Timestamp(millis(self.now()) + self.offset.load(Ordering::Relaxed))
     }
 }
 

@@ -3,9 +3,9 @@
 use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicI64;
 use std::time::Duration;
 
-use derive_setters::Setters;
 use mysql::consts::CapabilityFlags;
 use mysql::{Opts, OptsBuilder, SslOpts};
 use parking_lot::Mutex;
@@ -18,7 +18,7 @@ use crate::queue::store::workers::Registry;
 
 use super::lease::Heartbeat;
 use super::pool::{Pool, SILENCE, place};
-use super::{Database, Mysql, Offset};
+use super::{Database, Mysql};
 
 const SCHEMA: &str = include_str!("schema.sql");
 
@@ -36,30 +36,11 @@ const PASSWORD_FILE: &str = "BATCHWRIGHT_STORE_PASSWORD_FILE";
 const LARGEST_PACKET: usize = 1 << 30;
 
 /// How a database of jobs on a server is opened. Its `Debug` output omits the password.
-#[derive(Clone, derive_more::Debug, Setters)]
-#[setters(generate = false, strip_option)]
+#[derive(Clone, derive_more::Debug)]
 pub struct MysqlOptions {
     #[debug(skip)]
     address: Secret,
-    /// The password of the user, if the address has none.
-    #[setters(generate)]
-    #[debug(skip)]
-    password: Option<Secret>,
-    /// A file whose first line is the password, if the address has none.
-    #[setters(generate, into)]
-    #[debug(skip)]
-    password_file: Option<PathBuf>,
-    /// The name of the table of jobs, which is the prefix of the other names: letters, digits and `_`, at most 40
-    /// characters. Default: the name in the address, otherwise `job_queue`.
-    #[setters(generate, into)]
-    tables: Option<String>,
-    /// The folder on this machine in which a folder for the inputs and results of batches is created. Default: the
-    /// system's temporary folder, which a restart of the machine may empty.
-    #[setters(generate, into)]
     folder: Option<PathBuf>,
-    /// Maximum number of open connections. Default: 16.
-    #[setters(generate)]
-    connections: usize,
     pub(super) lease: Duration,
     /// Set only in a simulation.
     #[cfg(test)]
@@ -79,34 +60,23 @@ impl MysqlOptions {
     /// An address can name several servers, `HOST:PORT,HOST:PORT`. The queue uses the first one that accepts writes,
     /// and fails over to another one when that server fails or becomes a replica.
     ///
-    /// If the address contains no password, it is read from [`password`](Self::password),
-    /// [`password_file`](Self::password_file), the variable `BATCHWRIGHT_STORE_PASSWORD`, or the file that
-    /// `BATCHWRIGHT_STORE_PASSWORD_FILE` names, in this order.
+    /// If the address contains no password, it is read from the variable `BATCHWRIGHT_STORE_PASSWORD`, or from the first
+    /// line of the file that `BATCHWRIGHT_STORE_PASSWORD_FILE` names, in this order.
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: Secret::new(address),
-            password: None,
-            password_file: None,
-            tables: None,
             folder: None,
-            connections: 16,
             lease: Duration::from_secs(15),
             #[cfg(test)]
             wire: None,
         }
     }
 
-    /// How long a worker counts as alive that cannot reach the database. Leases are renewed three times in this period.
-    /// Default: 15 seconds; minimum: 1.
-    pub fn lease(mut self, lease: Duration) -> Self {
-        self.lease = lease.max(Duration::from_secs(1));
+    /// The folder on this machine in which a folder for the inputs and results of batches is created. Default: the
+    /// system's temporary folder, which a restart of the machine may empty.
+    pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.folder = Some(folder.into());
         self
-    }
-
-    fn given_password(&self) -> Result<Option<String>, Error> {
-        let (password, file) = (self.password.as_ref(), self.password_file.as_deref());
-        let found = secret_file::password("the store", password, file, [PASSWORD, PASSWORD_FILE]);
-        found.map_err(Error::with_storage)
     }
 }
 
@@ -160,7 +130,6 @@ fn target(options: &MysqlOptions) -> Result<Target, Error> {
     let given = servers.first().ok_or_else(shape)?;
     let name = given.get_db_name().filter(|name| !name.is_empty());
     let name = name.ok_or_else(shape)?.to_owned();
-    let tables = options.tables.clone().or(tables);
     let tables = tables.unwrap_or_else(|| TABLES.to_owned());
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if tables.is_empty() || tables.len() > 40 || !tables.chars().all(fits) {
@@ -177,7 +146,8 @@ fn target(options: &MysqlOptions) -> Result<Target, Error> {
     let tls = encrypted.then(|| SslOpts::default().with_root_cert_path(authority));
     let password = match given.get_pass() {
         Some(password) => Some(password.to_owned()),
-        None => options.given_password()?,
+        None => secret_file::password("the store", None, None, [PASSWORD, PASSWORD_FILE])
+            .map_err(Error::with_storage)?,
     };
     let servers = servers
         .into_iter()
@@ -234,15 +204,15 @@ fn one_by_one(address: &str) -> Vec<String> {
 pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
     let target = target(options)?;
     let database = Arc::new(Database {
-        pool: Pool::new(target.servers, options.connections),
+        pool: Pool::new(target.servers),
         tables: target.tables,
         location: target.location,
-        offset: Offset::default(),
+        offset: AtomicI64::default(),
         #[cfg(test)]
         wire: options.wire.clone(),
     });
     database.run(Mode::Read, refuse_the_old)?;
-    database.run(Mode::Read, |tx| database.offset.read(tx))?;
+    database.run(Mode::Read, |tx| database.read_clock(tx))?;
     create_tables(&database)?;
     Ok(database)
 }
@@ -348,7 +318,6 @@ fn create_tables(database: &Database) -> Result<(), Error> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
     use std::path::Path;
 
     use super::*;
@@ -367,16 +336,9 @@ mod tests {
     }
 
     #[test]
-    fn passwords_come_from_the_address_or_a_file_and_loopback_needs_no_encryption() {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("password");
-        fs::write(&file, "from a file\n").unwrap();
-        let options = MysqlOptions::new("mysql://me@127.0.0.1/jobs").password_file(&file);
-        let found = target(&options).unwrap();
-        assert_eq!(found.servers[0].get_pass(), Some("from a file"));
+    fn loopback_needs_no_encryption() {
+        let found = target(&MysqlOptions::new("mysql://me:x@127.0.0.1/jobs")).unwrap();
         assert!(found.servers[0].get_ssl_opts().is_none());
-        let found = target(&options.password(Secret::new("given"))).unwrap();
-        assert_eq!(found.servers[0].get_pass(), Some("given"));
         let encrypted = MysqlOptions::new("mysql://me:x@127.0.0.1/jobs?tls=on&ca=/a%20b.pem");
         let found = target(&encrypted).unwrap();
         let authority = found.servers[0].get_ssl_opts().unwrap().root_cert_path();

@@ -16,6 +16,9 @@ pub(super) const SILENCE: u32 = 10;
 /// A connection that was idle for this long is not reused: half of the time that the server allows.
 const MOST_IDLE: Duration = Duration::from_secs(SILENCE as u64 / 2);
 
+/// Maximum number of open connections, without those that a thread with another one opens.
+const MOST: usize = 16;
+
 struct State {
     /// Idle connections since a time; the last used one at the end.
     idle: Vec<(Conn, Instant)>,
@@ -27,7 +30,6 @@ struct State {
 /// Connections to one database, on one of several servers at a time.
 pub(super) struct Pool {
     servers: Vec<Opts>,
-    most: usize,
     /// The packet limit of the server of the last connection.
     pub(super) packet: AtomicUsize,
     state: Mutex<State>,
@@ -41,10 +43,9 @@ pub(super) struct Lent<'a> {
 }
 
 impl Pool {
-    pub(super) fn new(servers: Vec<Opts>, most: usize) -> Self {
+    pub(super) fn new(servers: Vec<Opts>) -> Self {
         Self {
             servers,
-            most: most.max(1),
             packet: AtomicUsize::new(usize::MAX),
             state: Mutex::new(State {
                 idle: Vec::new(),
@@ -59,7 +60,7 @@ impl Pool {
     pub(super) fn lend(&self, has_one: bool) -> Result<Lent<'_>, Fault> {
         let idle = {
             let mut state = self.state.lock();
-            while state.lent >= self.most && !has_one {
+            while state.lent >= MOST && !has_one {
                 self.returned.wait(&mut state);
             }
             state.lent += 1;

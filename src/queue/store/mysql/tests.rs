@@ -43,7 +43,7 @@ impl Tables {
     }
 
     fn options(&self) -> MysqlOptions {
-        MysqlOptions::new(&self.address).tables(&self.name)
+        MysqlOptions::new(format!("{}?tables={}", self.address, self.name))
     }
 
     fn open(&self) -> Store {
@@ -69,8 +69,7 @@ impl Drop for Tables {
 fn database(address: String) -> TestDatabase {
     let tables = Tables::new(address);
     TestDatabase::new(move || {
-        let options = tables.options().connections(8);
-        Store::on_server(options.lease(Duration::from_secs(1))).unwrap()
+        Store::on_server(tables.options().lease(Duration::from_secs(1))).unwrap()
     })
 }
 
@@ -222,7 +221,7 @@ fn jobs_come_due_by_the_clock_of_the_server() {
     let created = queue.process(process).unwrap().unwrap().created_at;
     assert!(created.0.abs_diff(server(&store)) < 60_000);
     // It was read a while ago, and differs since.
-    let offset = &store.mysql().database.offset.0;
+    let offset = &store.mysql().database.offset;
     offset.fetch_add(86_400_000, Ordering::Relaxed);
     assert!(apart() > 80_000_000);
     let worker = store.register_worker().unwrap();

@@ -123,7 +123,7 @@ fn workers_whose_renewals_are_blocked_keep_their_jobs() {
     let other = &scene.other;
     other.register_worker().unwrap();
     wait_for("the other one trusts its connection", || {
-        other.mysql().heartbeat.0.can_tell()
+        other.mysql().heartbeat.shared.can_tell()
     });
     let address = mysql::Opts::from_url(&scene.tables.address).unwrap();
     let mut backup = mysql::Conn::new(address).unwrap();

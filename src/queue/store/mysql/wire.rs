@@ -69,6 +69,12 @@ impl Wire {
 }
 
 impl MysqlOptions {
+    /// How long a worker counts as alive that cannot reach the database.
+    pub(crate) fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
     /// Sets the time of the server, and loses messages.
     pub(crate) fn wire(mut self, wire: Arc<Wire>) -> Self {
         self.wire = Some(wire);
@@ -79,6 +85,6 @@ impl MysqlOptions {
 impl Store {
     /// Renews the leases. In a simulation no thread does that.
     pub(crate) fn renew_leases(&self) -> Result<(), Error> {
-        self.mysql().heartbeat.0.renew()
+        self.mysql().heartbeat.shared.renew()
     }
 }

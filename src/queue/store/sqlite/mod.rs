@@ -96,8 +96,8 @@ pub(crate) struct Sqlite {
     durability: Durability,
     /// Whether it is the store of a run, which users move.
     is_movable: bool,
-    /// The key of the record that this OS process uses the store of a run.
-    held: Option<String>,
+    /// Whether this OS process counts as a user of the store of a run.
+    is_user: bool,
     readers: Readers,
     watcher: Mutex<Connection>,
     /// Copies the log into the database.

@@ -10,13 +10,10 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use uuid::Uuid;
 
-use crate::base::host::host;
 use crate::base::{Error, ErrorKind};
 
 use super::Sqlite;
-use super::signs::is_gone;
 use crate::queue::store::statements::Fault;
 
 /// Whether a path is that of a run's store.
@@ -60,13 +57,10 @@ impl Sqlite {
     /// When no record of a use can be written to the database itself.
     pub(super) fn hold(&mut self) -> Result<(), Fault> {
         let conn = &self.writer.get_mut().conn;
-        let key = format!("held {}", Uuid::now_v7());
-        let own = format!("{} {}", std::process::id(), host());
-        conn.execute("INSERT INTO meta VALUES (?1, ?2)", [&key, &own])?;
-        let is_shared = is_used_by_others(conn, &key)?;
-        self.held = Some(key);
+        let users = count_users(conn, 1)?;
+        self.is_user = true;
         // Otherwise the database has the record of another one, which is not removed from it before this one is there.
-        if !checkpoint(conn, "FULL")? && !is_shared {
+        if !checkpoint(conn, "FULL")? && users == 1 {
             let why = format!(
                 "{}: another process reads it all the time, so its log cannot be copied into it: end that",
                 self.path.display()
@@ -76,17 +70,15 @@ impl Sqlite {
         Ok(())
     }
 
-    /// Ends the use of a run's store, and removes its log unless another process uses the store.
+    /// Ends the use of a run's store, and removes its log unless another process uses the store, or was killed while it did.
     pub(super) fn put_log_away(&mut self) {
         if !self.is_movable {
             return;
         }
         let conn = &self.writer.get_mut().conn;
-        if let Some(own) = self.held.take() {
-            let delete = "DELETE FROM meta WHERE key = ?1";
-            let ended = conn.execute(delete, [&own]);
-            let others = ended.and_then(|_| is_used_by_others(conn, &own));
-            if !matches!(others, Ok(false)) || !checkpoint(conn, "TRUNCATE").unwrap_or(false) {
+        if self.is_user {
+            let is_last = count_users(conn, -1).is_ok_and(|users| users == 0);
+            if !is_last || !checkpoint(conn, "TRUNCATE").unwrap_or(false) {
                 return;
             }
         }
@@ -96,24 +88,11 @@ impl Sqlite {
     }
 }
 
-/// Whether other living OS processes use the store. Removes the records of killed ones.
-fn is_used_by_others(conn: &Connection, own: &str) -> Result<bool, rusqlite::Error> {
-    let mut read =
-        conn.prepare("SELECT key, value FROM meta WHERE key GLOB 'held*' AND key <> ?1")?;
-    let uses = read.query_map([own], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let uses: Vec<(String, String)> = uses.collect::<Result<_, _>>()?;
-    let mut is_used = false;
-    for (key, user) in uses {
-        let user = user
-            .split_once(' ')
-            .and_then(|(pid, host)| Some((pid.parse().ok()?, host)));
-        if user.is_some_and(|(pid, host)| !is_gone(pid, host)) {
-            is_used = true;
-        } else {
-            conn.execute("DELETE FROM meta WHERE key = ?1", [&key])?;
-        }
-    }
-    Ok(is_used)
+/// Adds to the number of OS processes that have begun to use the store and have not ended that. Returns it.
+fn count_users(conn: &Connection, more: i64) -> Result<i64, rusqlite::Error> {
+    let add = "INSERT INTO meta VALUES ('users', ?1) ON CONFLICT DO UPDATE SET value = value + ?1
+         RETURNING value";
+    conn.query_row(add, [more], |row| row.get(0))
 }
 
 /// Copies the log into the database. Returns whether all of it was copied.
@@ -126,7 +105,7 @@ fn checkpoint(conn: &Connection, mode: &str) -> Result<bool, rusqlite::Error> {
 }
 
 fn is_in_use(conn: &Connection) -> Result<bool, rusqlite::Error> {
-    let ask = "SELECT EXISTS (SELECT 1 FROM meta WHERE key GLOB 'held*')";
+    let ask = "SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'users' AND value > 0)";
     conn.query_row(ask, [], |row| row.get(0))
 }
 

@@ -195,7 +195,7 @@ fn connect(
         file,
         durability: options.durability,
         is_movable,
-        held: None,
+        is_user: false,
         path,
     })
 }

@@ -98,7 +98,7 @@ fn try_lock(path: &Path) -> io::Result<Option<LockedFile>> {
 }
 
 /// Whether an OS process has ended. A process of another machine came here with a copy of its database.
-pub(super) fn is_gone(pid: i64, of: &str) -> bool {
+fn is_gone(pid: i64, of: &str) -> bool {
     let processes = Path::new("/proc");
     of != host() || processes.join("self").exists() && !processes.join(pid.to_string()).exists()
 }

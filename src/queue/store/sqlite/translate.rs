@@ -65,36 +65,18 @@ impl Statements for &Connection {
     }
 
     fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Row>, Fault> {
-        let mut rows = Vec::new();
-        self.each(sql, by, &mut |row| {
-            rows.push(row);
-            Ok(())
+        let mut statement = self.prepare_cached(&kept(sql))?;
+        let columns = statement.column_count();
+        let rows = statement.query_map(params_from_iter(by), |row| {
+            let cells = (0..columns).map(|at| row.get(at));
+            cells.collect::<Result<_, _>>().map(Row::new)
         })?;
-        Ok(rows)
+        Ok(rows.collect::<Result<_, _>>()?)
     }
 
     fn run(&mut self, sql: &str, by: Vec<Value>) -> Result<u64, Fault> {
         let mut statement = self.prepare_cached(&kept(sql))?;
         Ok(statement.execute(params_from_iter(by))? as u64)
-    }
-
-    fn each(
-        &mut self,
-        sql: &str,
-        by: Vec<Value>,
-        act: &mut dyn FnMut(Row) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
-        let mut statement = self.prepare_cached(&kept(sql))?;
-        let columns = statement.column_count();
-        let mut found = statement.query(params_from_iter(by))?;
-        while let Some(row) = found.next()? {
-            let mut cells = Vec::with_capacity(columns);
-            for at in 0..columns {
-                cells.push(row.get(at)?);
-            }
-            act(Row::new(cells))?;
-        }
-        Ok(())
     }
 
     fn rows_of_all(&mut self, queries: Vec<Query<'_>>) -> Result<Vec<Vec<Row>>, Fault> {

@@ -199,15 +199,6 @@ impl Statements for Tx<'_> {
         self.defer_text(&with_values(sql, by))
     }
 
-    fn each(
-        &mut self,
-        sql: &str,
-        by: Vec<Value>,
-        act: &mut dyn FnMut(Row) -> Result<(), Fault>,
-    ) -> Result<(), Fault> {
-        self.rows(sql, by)?.into_iter().try_for_each(act)
-    }
-
     fn rows_of_all(&mut self, queries: Vec<Query<'_>>) -> Result<Vec<Vec<Row>>, Fault> {
         let texts = queries.into_iter().map(|(sql, by)| with_values(sql, by));
         let texts: Vec<String> = texts.collect();

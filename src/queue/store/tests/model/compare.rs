@@ -56,12 +56,9 @@ impl Model {
         assert_eq!(seen.len(), known.len());
         let ids: HashSet<ProcessId> = self.processes.keys().copied().collect();
         assert_eq!(self.db.two.process_ids().unwrap(), ids);
-        let (mut told, mut sum) = (HashSet::new(), [0; 8]);
-        let mut tell = |process: ProcessState| {
-            told.insert(process.process_id);
-        };
-        let changed = self.db.two.changed_processes(self.wall(), &mut tell);
-        changed.unwrap();
+        let changed = self.db.two.changed_processes(self.wall()).unwrap();
+        let changed = changed.into_iter().map(|process| process.process_id);
+        let (told, mut sum): (HashSet<ProcessId>, _) = (changed.collect(), [0; 8]);
         let mut all_seen = HashMap::new();
         for (seen, (id, known)) in seen.iter().zip(known) {
             let mut counts = known.counts;
