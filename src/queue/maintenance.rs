@@ -115,7 +115,7 @@ impl Upkeep<'_> {
             self.controls.kinds.limiter.divide(own, &lists, now);
         }
         self.note_version(workers.version);
-        if workers.any_dead {
+        if !workers.dead.is_empty() {
             self.reclaim();
         }
         if workers.has_chores {

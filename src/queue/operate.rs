@@ -104,12 +104,13 @@ impl JobQueue {
         let batches = self.store.batches(process)?;
         // If no living worker exists, nothing has returned the batches of a crashed one yet.
         let dead = if batches.iter().any(|batch| batch.worker.is_some()) {
-            self.store.dead_workers()?
+            self.store.workers()?.dead
         } else {
             Vec::new()
         };
         let infos = batches.iter().map(|batch| BatchInfo {
-            attended: batch.worker.is_some_and(|worker| !dead.contains(&worker)),
+            attended: (batch.worker)
+                .is_some_and(|worker| dead.iter().all(|dead| dead.no != worker)),
             ..BatchInfo::new(batch, now)
         });
         Ok(infos.collect())

@@ -4,14 +4,19 @@ use std::collections::HashSet;
 
 use const_format::formatcp;
 
-use super::budgets::{self, BUDGET};
+use super::budgets::{self, BUDGET, CLOSED, not_closed};
+use super::chores::IS_PAUSED;
 use super::claim::{WHOLE, read_claimed};
 use super::counters::CounterChanges;
-use super::lineage::{Standing, lock, owned, scope};
+use super::lineage::{PROCESS, Standing, lock, owned, scope};
 use super::results::within;
-use super::rows::{AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, PENDING, key, process_no};
-use super::statements::{Fault, Queries as _, Row, Statements, all, by, limit};
-use super::{BatchFill, BatchNo, ClaimedJob, JobLane, Mode, Store, StoredBatch, WorkerId};
+use super::rows::{
+    AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, NO_CHORE, PENDING, key, process_no,
+};
+use super::statements::{Fault, Queries as _, Row, Sql, all, by, limit, list};
+use super::{
+    BatchFill, BatchNo, ClaimedJob, JobLane, Mode, Store, StoredBatch, WaitingJobs, WorkerId,
+};
 use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
 
 impl Store {
@@ -149,7 +154,7 @@ impl Store {
     fn read_batch(
         &self,
         batch: BatchNo,
-        which: impl Fn(&mut dyn Statements, i64) -> Result<Vec<i64>, Fault>,
+        which: impl Fn(&mut dyn Sql, i64) -> Result<Vec<i64>, Fault>,
     ) -> Result<Vec<ClaimedJob>, Error> {
         self.run(Mode::Moment, |tx| {
             let find = formatcp!(
@@ -254,7 +259,7 @@ impl Store {
     /// Locks a chunk of the jobs of a batch. Returns whether they wait again. Those of a deleted process are deleted with it.
     fn unload(
         &self,
-        tx: &mut dyn Statements,
+        tx: &mut dyn Sql,
         batch: BatchNo,
         process: i64,
         after: Option<i64>,
@@ -317,18 +322,14 @@ impl Store {
     }
 
     /// A batch without a process is one whose process no longer exists or is being deleted.
-    fn select_batches(
-        &self,
-        tx: &mut dyn Statements,
-        which: &str,
-    ) -> Result<Vec<StoredBatch>, Fault> {
+    fn select_batches(&self, tx: &mut dyn Sql, which: &str) -> Result<Vec<StoredBatch>, Fault> {
         let sql = format!(
             "SELECT b.no, p.id, b.lane, b.worker, NULLIF(IFNULL(p.cancelled, 9223372036854775807), 0), b.record, b.created_at,
                CASE WHEN p.no IS NULL THEN 0 ELSE (SELECT COUNT(*) FROM #jobs j WHERE j.batch = b.no) END
              FROM #batches b LEFT JOIN #processes p ON p.no = b.process AND p.chore <> {DELETING}
              {which} ORDER BY b.no"
         );
-        let rows = tx.rows(&sql, Vec::new())?.into_iter();
+        let rows = tx.rows(&sql, by![])?.into_iter();
         let read = |mut row: Row| {
             Ok(StoredBatch {
                 no: row.read()?,
@@ -342,5 +343,55 @@ impl Store {
             })
         };
         rows.map(read).collect()
+    }
+}
+
+// The jobs that batches are formed of.
+
+impl Store {
+    /// The waiting jobs of a kind at the first step, by process and lane: first the groups with due jobs, by the highest
+    /// priority among their due jobs, then the oldest; after them the groups without due jobs, by the next due time.
+    /// Limited to these processes; all processes if the list is empty. Excludes cancelled jobs, and processes with a
+    /// pending chore. Reads one key of every waiting job of the kind, and nothing else.
+    pub(crate) fn waiting_jobs(
+        &self,
+        kind: &str,
+        processes: &[ProcessId],
+        now: Timestamp,
+    ) -> Result<Vec<WaitingJobs>, Error> {
+        self.run(Mode::Moment, |tx| {
+            let mut which = scope(tx, PROCESS, processes)?;
+            if tx.exists(IS_PAUSED, by![])? {
+                return Ok(Vec::new());
+            }
+            let closed = tx.many(CLOSED, by![])?;
+            which += &not_closed(tx, closed)?;
+            let of_kind = "SELECT no FROM #lanes WHERE kind = ? AND step = 0";
+            let lanes: Vec<i64> = tx.many(of_kind, by![kind.to_owned()])?;
+            // The rank of a due job is its due time, less by many years for each priority.
+            let count = format!(
+                "SELECT p.id, w.lane, w.jobs, w.due, w.next_at FROM (
+                   SELECT {PROCESS} AS process, lane, COUNT(*) AS jobs, SUM(visible_at <= {now}) AS due,
+                     MIN(CASE WHEN visible_at > {now} THEN visible_at END) AS next_at, MIN(id) AS oldest,
+                     MIN(CASE WHEN visible_at <= {now} THEN visible_at - priority * 281474976710656 END) AS best
+                   FROM #jobs FORCE INDEX (to_claim)
+                   WHERE status = {PENDING} AND lane IN {} {which} GROUP BY {PROCESS}, lane) w
+                 JOIN #processes p ON p.no = w.process WHERE p.cancelled = 0 AND p.chore = {NO_CHORE}
+                 ORDER BY w.due = 0, w.best, w.next_at, w.oldest",
+                list(&lanes),
+                now = now.0
+            );
+            let groups = tx.rows(&count, by![])?.into_iter();
+            let read = |mut row: Row| {
+                Ok(WaitingJobs {
+                    process_id: row.read()?,
+                    lane: self.lane(tx, row.read()?)?,
+                    all: row.read()?,
+                    due: row.read()?,
+                    next: row.read()?,
+                })
+            };
+            groups.map(read).collect()
+        })
     }
 }

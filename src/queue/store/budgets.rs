@@ -12,7 +12,7 @@ use crate::queue::info::ProcessBudget;
 
 use super::lineage::{BELOW, ROOT, owned};
 use super::statements::{
-    Fault, FromRow, Queries as _, Row, Statements, all, by, count, limit, list, stored,
+    Fault, FromRow, Queries as _, Row, Sql, all, by, count, limit, list, stored,
 };
 
 /// The columns of a budget that a job needs.
@@ -39,7 +39,7 @@ pub(crate) const CLOSED: &str = formatcp!(
 );
 
 /// The condition that a job belongs neither to these closed processes nor to their descendants.
-pub(crate) fn not_closed(tx: &mut dyn Statements, mut closed: Vec<i64>) -> Result<String, Fault> {
+pub(crate) fn not_closed(tx: &mut dyn Sql, mut closed: Vec<i64>) -> Result<String, Fault> {
     if closed.is_empty() {
         return Ok(String::new());
     }
@@ -52,7 +52,7 @@ impl CounterChanges {
     /// as the most that a call can cost.
     pub(super) fn lost_with_worker(
         &mut self,
-        tx: &mut dyn Statements,
+        tx: &mut dyn Sql,
         jobs: &BTreeMap<i64, i64>,
     ) -> Result<(), Fault> {
         let numbers: Vec<i64> = jobs.keys().copied().collect();
@@ -70,7 +70,7 @@ impl CounterChanges {
 }
 
 /// Adds to what a batch holds of its budget. Returns nothing if its process no longer exists.
-fn hold(tx: &mut dyn Statements, process: i64, more: i64) -> Result<(), Fault> {
+fn hold(tx: &mut dyn Sql, process: i64, more: i64) -> Result<(), Fault> {
     // One statement that reads the table that it changes would be an error in MySQL.
     if let Some(root) = tx.one::<i64>(ROOT, by![process])? {
         let hold = formatcp!(
@@ -84,7 +84,7 @@ fn hold(tx: &mut dyn Statements, process: i64, more: i64) -> Result<(), Fault> {
 /// Releases a part of what a batch holds, or, when it ends, the rest. `left`: jobs that the provider may have billed without a
 /// result; they count with their part.
 pub(super) fn release(
-    tx: &mut dyn Statements,
+    tx: &mut dyn Sql,
     batch: BatchNo,
     process: i64,
     left: usize,
@@ -110,7 +110,7 @@ fn refuse(why: String) -> Fault {
 }
 
 /// The least call that does not fit closes the process.
-fn note_refused(tx: &mut dyn Statements, root: i64, most: u64) -> Result<(), Fault> {
+fn note_refused(tx: &mut dyn Sql, root: i64, most: u64) -> Result<(), Fault> {
     let sql = formatcp!(
         "UPDATE #processes SET budget_needed =
            CASE WHEN closed = 1 AND budget_needed > 0 THEN LEAST(budget_needed, ?) ELSE ? END WHERE no = ?"
@@ -216,7 +216,7 @@ impl Store {
             "SELECT b.id, b.budget_limit, b.budget_used, b.budget_held, b.budget_needed, b.closed
              FROM #processes b WHERE b.closed = 1 AND (b.pending > 0
                OR EXISTS (SELECT 1 FROM #processes p WHERE p.root = b.no AND p.pending > 0)) ORDER BY b.no";
-        let closed: Vec<(ProcessId, Option<_>)> = self.read(|tx| tx.many(find, Vec::new()))?;
+        let closed: Vec<(ProcessId, Option<_>)> = self.read(|tx| tx.many(find, by![]))?;
         let closed = closed.into_iter();
         Ok(closed
             .filter_map(|(id, budget)| Some((id, budget?)))

@@ -1,18 +1,19 @@
 //! Chores: changes to all jobs of a process. One short transaction stores the decision and many apply it; after a
 //! crash, any program continues. The states of the jobs tell which of them are left.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use const_format::formatcp;
 
-use super::Store;
 use super::counters::CounterChanges;
 use super::lineage::{Standing, lock, lock_one};
 use super::rows::{
     CANCELLED, CANCELLING, DELETING, FAILED, HELD, MOST_JOBS, NO_CHORE, PENDING, RELEASING, key,
     key_of, process_of,
 };
-use super::statements::{Fault, Queries as _, Statements, all, by, count};
+use super::statements::{Fault, Queries as _, Sql, all, by, count};
+use super::{Mode, Store};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::job::JobReceipt;
 
@@ -26,7 +27,7 @@ impl Store {
             "SELECT no FROM #processes FORCE INDEX (by_chore)
              WHERE chore <> {NO_CHORE} AND chore > {NO_CHORE} LIMIT 1"
         );
-        let Some(no) = self.read(|tx| tx.one(find, Vec::new()))? else {
+        let Some(no) = self.read(|tx| tx.one(find, by![]))? else {
             return Ok(false);
         };
         let mut from = Some(key(no, 0));
@@ -42,17 +43,7 @@ impl Store {
     /// process crashes, [`maintain`](Self::maintain) continues. Fails if the process does not exist, because its jobs
     /// have been deleted.
     pub(crate) fn seal(&self, id: ProcessId, now: Timestamp) -> Result<(), Error> {
-        let sealed = self.decide(id, RELEASING, now, |tx, no, standing| {
-            if standing.chore == NO_CHORE && standing.sealed == standing.total {
-                return Ok(false);
-            }
-            let seal = formatcp!(
-                "UPDATE #processes SET chore = {RELEASING}, sealed = total, changed_at = GREATEST(changed_at, ?)
-                 WHERE no = ?"
-            );
-            tx.run(seal, by![now.0, no])?;
-            Ok(true)
-        })?;
+        let sealed = self.decide(id, RELEASING, now)?;
         let why =
             || format!("the process {id} does not exist: nothing was enqueued, or it was deleted");
         let missing = || Error::new(ErrorKind::Invalid, why());
@@ -64,28 +55,14 @@ impl Store {
     /// applies to [`retry_failed`](Self::retry_failed) and [`delete`](Self::delete). The three methods also
     /// succeed if the process does not exist.
     pub(crate) fn cancel(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        let cancelled = self.decide(id, CANCELLING, now, |tx, no, _| {
-            // No job can be added any more, so the existing jobs count as sealed. The time shows whether missing results
-            // were known by then.
-            let cancel = formatcp!(
-                "UPDATE #processes SET cancelled = ?, sealed = total, chore = {CANCELLING} WHERE no = ?"
-            );
-            tx.run(cancel, by![now.0.max(1), no])?;
-            hand_on(tx, CANCELLING, &format!("root = {no}"), now)?;
-            Ok(true)
-        })?;
+        let cancelled = self.decide(id, CANCELLING, now)?;
         Ok(cancelled.map_or(0, |(_, standing)| count(standing.pending)))
     }
 
     /// Deletes a process with its jobs and results; later ends of its jobs are ignored. Returns the number of deleted
     /// jobs.
     pub(crate) fn delete(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        let deleted = self.decide(id, DELETING, now, |tx, no, _| {
-            let delete = formatcp!("UPDATE #processes SET chore = {DELETING} WHERE no = ?");
-            tx.run(delete, by![no])?;
-            hand_on(tx, DELETING, &format!("root = {no}"), now)?;
-            Ok(true)
-        })?;
+        let deleted = self.decide(id, DELETING, now)?;
         Ok(deleted.map_or(0, |(_, standing)| count(standing.total - standing.consumed)))
     }
 
@@ -93,12 +70,7 @@ impl Store {
     /// a history. Each is requeued once, by rising key, and only if it had ended so before this began. Returns their
     /// number. After a crash, what is left can still be requeued.
     pub(crate) fn retry_failed(&self, id: ProcessId, now: Timestamp) -> Result<u64, Error> {
-        let opened = self.decide(id, NO_CHORE, now, |tx, no, _| {
-            let open = "UPDATE #processes SET cancelled = 0, changed_at = GREATEST(changed_at, ?) WHERE no = ?";
-            tx.run(open, by![now.0, no])?;
-            Ok(false)
-        })?;
-        match opened {
+        match self.decide(id, NO_CHORE, now)? {
             Some((no, _)) => self.retry_range(no, (key(no, 0), key(no, MOST_JOBS - 1)), now),
             None => Ok(0),
         }
@@ -149,7 +121,7 @@ impl Store {
     /// was cancelled. Returns their number.
     pub(super) fn requeue(
         &self,
-        tx: &mut dyn Statements,
+        tx: &mut dyn Sql,
         no: i64,
         ended: &[JobReceipt],
         now: Timestamp,
@@ -183,35 +155,30 @@ impl Store {
         Ok(requeued.len() as u64)
     }
 
-    /// Stores a decision and applies it; a chore of the process that is greater than `chore` is applied first. `set` returns
-    /// whether something is to be applied. Returns the number of the process, and its former state, if it exists.
+    /// Stores a decision and applies it; a chore of the process that is greater than `chore` is applied first. Returns the
+    /// number of the process, and its former state, if it exists.
     fn decide(
         &self,
         id: ProcessId,
         chore: i64,
         now: Timestamp,
-        set: impl Fn(&mut dyn Statements, i64, &Standing) -> Result<bool, Fault>,
     ) -> Result<Option<(i64, Standing)>, Error> {
         loop {
-            let (found, is_set, applies) = self.write(|tx| {
+            let (found, is_set) = self.write(|tx| {
                 let found = lock_one(tx, id)?;
-                Ok(match &found {
-                    Some((no, standing)) if standing.chore <= chore => {
-                        let applies = set(tx, *no, standing)?;
-                        (found, true, applies)
-                    }
-                    _ => (found, false, true),
-                })
+                let free = found.filter(|(_, standing)| standing.chore <= chore);
+                if let Some((no, standing)) = free {
+                    begin(tx, no, standing, chore, now)?;
+                }
+                Ok((found, free.is_some()))
             })?;
             let Some((no, _)) = found else {
                 return Ok(None);
             };
-            if applies {
-                match self.carry_out(no, now) {
-                    // The decision is stored. If the disk is full, a later `maintain` deletes the rows.
-                    Err(error) if is_set && error.is_storage() => log::warn!("{error}"),
-                    done => done?,
-                }
+            match self.carry_out(no, now) {
+                // The decision is stored. If the disk is full, a later `maintain` deletes the rows.
+                Err(error) if is_set && error.is_storage() => log::warn!("{error}"),
+                done => done?,
             }
             if is_set {
                 return Ok(found);
@@ -247,8 +214,36 @@ impl Store {
     }
 }
 
+/// Writes a decision to a process, whose row is locked.
+fn begin(
+    tx: &mut dyn Sql,
+    no: i64,
+    before: Standing,
+    chore: i64,
+    now: Timestamp,
+) -> Result<(), Fault> {
+    let is_sealed = before.chore == NO_CHORE && before.sealed == before.total;
+    let set = match chore {
+        NO_CHORE => ", cancelled = 0".to_owned(),
+        RELEASING if is_sealed => return Ok(()),
+        RELEASING => ", sealed = total".to_owned(),
+        // No job can be added any more, so the existing jobs count as sealed. The time shows whether missing results were
+        // known by then.
+        CANCELLING => format!(", sealed = total, cancelled = {}", now.0.max(1)),
+        _ => String::new(),
+    };
+    let begin = format!(
+        "UPDATE #processes SET chore = {chore}{set}, changed_at = GREATEST(changed_at, ?) WHERE no = ?"
+    );
+    tx.run(&begin, by![now.0, no])?;
+    match chore {
+        CANCELLING | DELETING => hand_on(tx, chore, &format!("root = {no}"), now),
+        _ => Ok(()),
+    }
+}
+
 fn step(
-    tx: &mut dyn Statements,
+    tx: &mut dyn Sql,
     no: i64,
     from: i64,
     chunk: i64,
@@ -312,24 +307,122 @@ fn step(
 }
 
 /// Deletes jobs with all that belongs to them.
-pub(super) fn delete_rows(tx: &mut dyn Statements, jobs: &[i64]) -> Result<(), Fault> {
+pub(super) fn delete_rows(tx: &mut dyn Sql, jobs: &[i64]) -> Result<(), Fault> {
     tx.defer("DELETE FROM #payloads WHERE job IN :list", by![all(jobs)])?;
     tx.defer("DELETE FROM #results WHERE job IN :list", by![all(jobs)])?;
     tx.defer("DELETE FROM #jobs WHERE id IN :list", by![all(jobs)])
 }
 
 /// The children of a process that is cancelled or deleted are cancelled or deleted next.
-fn hand_on(tx: &mut dyn Statements, chore: i64, which: &str, now: Timestamp) -> Result<(), Fault> {
+fn hand_on(tx: &mut dyn Sql, chore: i64, which: &str, now: Timestamp) -> Result<(), Fault> {
     let of = format!("WHERE {which} AND chore <> {DELETING}");
     let delete = format!("UPDATE #processes SET chore = {DELETING} {of}");
     if chore == DELETING {
-        return tx.defer(&delete, Vec::new());
+        return tx.defer(&delete, by![]);
     }
     // If incomplete children were requeued later, they would count as complete.
-    tx.defer(&format!("{delete} AND sealed < total"), Vec::new())?;
+    tx.defer(&format!("{delete} AND sealed < total"), by![])?;
     let cancel = format!(
         "UPDATE #processes SET cancelled = {}, chore = {CANCELLING} {of} AND cancelled = 0",
         now.0.max(1)
     );
-    tx.defer(&cancel, Vec::new())
+    tx.defer(&cancel, by![])
+}
+
+// Waiting jobs, cancelled one by one.
+
+impl Store {
+    /// Cancels the jobs of this list that wait, in short transactions. Returns their number.
+    pub(crate) fn cancel_jobs(&self, jobs: &[JobId], now: Timestamp) -> Result<u64, Error> {
+        let mut cancelled = 0;
+        let chunk = usize::try_from(self.chunk).unwrap_or(1).max(1);
+        for jobs in jobs.chunks(chunk) {
+            cancelled += self.write(|tx| cancel_chunk(self, tx, jobs, now))?;
+        }
+        Ok(cancelled)
+    }
+}
+
+fn cancel_chunk(
+    store: &Store,
+    tx: &mut dyn Sql,
+    jobs: &[JobId],
+    now: Timestamp,
+) -> Result<u64, Fault> {
+    let wanted: HashMap<i64, JobId> = jobs.iter().map(|job| (key_of(*job), *job)).collect();
+    let sql = formatcp!(
+        "SELECT id, created_at FROM #jobs FORCE INDEX (PRIMARY)
+         WHERE id IN :list AND status IN ({PENDING}, {HELD}) ORDER BY id FOR UPDATE"
+    );
+    let keys: Vec<i64> = wanted.keys().copied().collect();
+    let mut found: Vec<(i64, Timestamp)> = tx.many(sql, by![all(&keys)])?;
+    // The rest of the id must match too, because it may belong to another database.
+    found.retain(|(id, created_at)| wanted.get(id) == Some(&store.job_id(*id, *created_at)));
+    let mut found: Vec<i64> = found.into_iter().map(|(id, _)| id).collect();
+    let processes = lock(tx, found.iter().map(|id| process_of(*id)))?;
+    found.retain(|id| {
+        let process = processes.get(&process_of(*id));
+        process.is_some_and(|process| process.chore != DELETING)
+    });
+    let cancel = formatcp!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
+    tx.defer(cancel, by![all(&found)])?;
+    let mut changes = CounterChanges::default();
+    for id in &found {
+        changes.moved(*id, PENDING, CANCELLED);
+    }
+    changes.write(tx, now)?;
+    Ok(found.len() as u64)
+}
+
+// Due times that are too far in the future because the clock was set back.
+
+impl Store {
+    /// Makes waiting jobs due that come due more than `longest` from now, or were enqueued at a future time: the clock
+    /// was ahead when that was written. Returns the number of changed jobs.
+    pub(crate) fn make_due(&self, longest: Duration, now: Timestamp) -> Result<u64, Error> {
+        let (far, now) = (now.after(longest).0, now.0);
+        let is_late = format!("visible_at > {now} AND (visible_at > {far} OR created_at > {now})");
+        // Read first, because the update looks at all jobs, and hardly ever changes one.
+        let any = format!(
+            "SELECT 1 FROM #jobs FORCE INDEX (to_claim) WHERE status = {PENDING} AND {is_late} LIMIT 1"
+        );
+        let is_there = self.read(|tx| tx.exists(&any, by![]))?;
+        if !is_there {
+            return Ok(0);
+        }
+        self.write_as(Mode::WriteLazily, |tx| {
+            let set = format!(
+                "UPDATE #jobs SET visible_at = {now} WHERE status = {PENDING} AND {is_late}"
+            );
+            tx.run(&set, by![])
+        })
+    }
+}
+
+// The pause of the queue: no worker starts anything.
+
+/// Finds a row while the queue is paused.
+pub(crate) const IS_PAUSED: &str = "SELECT 1 FROM #pauses";
+
+impl Store {
+    /// Pauses or resumes the queue: while it is paused, claims and
+    /// [`waiting_jobs`](super::Store::waiting_jobs) return nothing.
+    pub(crate) fn set_paused(&self, paused: bool) -> Result<(), Error> {
+        self.write(|tx| {
+            tx.run("DELETE FROM #pauses", by![])?;
+            if paused {
+                tx.run("INSERT INTO #pauses (no) VALUES (0)", by![])?;
+            }
+            Ok(())
+        })?;
+        if !paused {
+            self.wake_workers();
+        }
+        Ok(())
+    }
+
+    /// Whether the queue is paused.
+    pub(crate) fn is_paused(&self) -> Result<bool, Error> {
+        self.read(|tx| tx.exists(IS_PAUSED, by![]))
+    }
 }

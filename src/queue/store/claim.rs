@@ -12,13 +12,13 @@ use std::time::Duration;
 use const_format::formatcp;
 
 use super::budgets::{BUDGET, CLOSED, not_closed};
+use super::chores::IS_PAUSED;
 use super::counters::CounterChanges;
 use super::lineage::{PROCESS, scope};
 use super::rows::{IN_PROGRESS, PENDING, process_of};
 use super::statements::{
-    Dialect, Fault, FromRow, Queries as _, Query, Row, Statements, all, by, limit, read_all,
+    Dialect, Fault, FromRow, Queries as _, Query, Row, Sql, all, by, limit, read_all,
 };
-use super::waiting::IS_PAUSED;
 use super::{
     ClaimReply, ClaimRequest, ClaimedJob, JobBudget, JobLane, JobReceipt, Mode, SUSPECT_CRASHES,
     Store, WorkerId,
@@ -180,13 +180,13 @@ impl Store {
     /// The condition on the processes of jobs that can be claimed, and the lanes and priorities of these jobs.
     fn groups(
         &self,
-        tx: &mut dyn Statements,
+        tx: &mut dyn Sql,
         worker: WorkerId,
         processes: &[ProcessId],
     ) -> Result<(String, Vec<(i64, i64)>), Fault> {
         let mut which = scope(tx, PROCESS, processes)?;
         let (keeping, of_all) = (worker.keeping(), groups(&which));
-        let ask = [&*keeping, IS_PAUSED, CLOSED, &*of_all].map(|sql| (sql, Vec::new()));
+        let ask = [&*keeping, IS_PAUSED, CLOSED, &*of_all].map(|sql| (sql, by![]));
         let [listed, paused, closed, mut found] = tx.rows_of(ask)?;
         if listed.is_empty() {
             self.enlist_again(tx, worker)?;
@@ -198,7 +198,7 @@ impl Store {
         which += &open;
         if !open.is_empty() {
             // Nobody waits for a lane that has only jobs of closed processes.
-            found = tx.rows(&groups(&which), Vec::new())?;
+            found = tx.rows(&groups(&which), by![])?;
         }
         let mut found: Vec<(i64, i64)> = read_all(found)?;
         found.sort_unstable();
@@ -209,7 +209,7 @@ impl Store {
 /// Whether the worker has the jobs of an earlier claim, whose reply is reduced to them: the numbers of their claims show
 /// that they are from that one.
 fn has_claimed(
-    tx: &mut dyn Statements,
+    tx: &mut dyn Sql,
     worker: WorkerId,
     earlier: &mut ClaimReply,
 ) -> Result<bool, Fault> {
@@ -259,7 +259,7 @@ impl Picking<'_> {
     /// Notes the groups of open lanes, which are ordered by lane, and asks once per lane how many of its jobs can start.
     fn look(
         &mut self,
-        tx: &mut dyn Statements,
+        tx: &mut dyn Sql,
         groups: Vec<(i64, i64)>,
         mut open: impl FnMut(i64, &Arc<JobLane>) -> (usize, usize),
     ) -> Result<(), Fault> {
@@ -289,7 +289,7 @@ impl Picking<'_> {
         Ok(())
     }
 
-    fn claim(&mut self, tx: &mut dyn Statements, worker: WorkerId) -> Result<ClaimReply, Fault> {
+    fn claim(&mut self, tx: &mut dyn Sql, worker: WorkerId) -> Result<ClaimReply, Fault> {
         for _ in 0..MOST_ROUNDS {
             let picks = self.pick(tx)?;
             if picks.is_empty() || self.take(tx, picks)? {
@@ -300,7 +300,7 @@ impl Picking<'_> {
     }
 
     /// Picks jobs, without locking any. Returns them with the indices of their lanes.
-    fn pick(&mut self, tx: &mut dyn Statements) -> Result<Vec<(i64, usize)>, Fault> {
+    fn pick(&mut self, tx: &mut dyn Sql) -> Result<Vec<(i64, usize)>, Fault> {
         let mut picks = Vec::new();
         while !self.alone && (self.calls < self.most || self.lanes.iter().any(OpenLane::has_room)) {
             self.read_heads(tx)?;
@@ -350,7 +350,7 @@ impl Picking<'_> {
     }
 
     /// Reads the next jobs of the groups that have none left in memory.
-    fn read_heads(&mut self, tx: &mut dyn Statements) -> Result<(), Fault> {
+    fn read_heads(&mut self, tx: &mut dyn Sql) -> Result<(), Fault> {
         let wanted = (self.most - self.calls.min(self.most) + 1).min(MOST_HEADS);
         // One more, to know when the next job is due; on a server some more, for those that others have locked.
         let (spare, is_near) = match tx.dialect() {
@@ -398,7 +398,7 @@ impl Picking<'_> {
     }
 
     /// Locks the picked jobs that no other worker has locked. Returns whether it locked all of them.
-    fn take(&mut self, tx: &mut dyn Statements, picks: Vec<(i64, usize)>) -> Result<bool, Fault> {
+    fn take(&mut self, tx: &mut dyn Sql, picks: Vec<(i64, usize)>) -> Result<bool, Fault> {
         let wanted: Vec<i64> = picks.iter().map(|(id, _)| *id).collect();
         // The update of the counters locks the row of the process, for which all machines wait.
         let lock = formatcp!(
@@ -436,7 +436,7 @@ impl Picking<'_> {
     }
 
     /// Assigns the locked jobs to the worker.
-    fn give(&mut self, tx: &mut dyn Statements, worker: WorkerId) -> Result<ClaimReply, Fault> {
+    fn give(&mut self, tx: &mut dyn Sql, worker: WorkerId) -> Result<ClaimReply, Fault> {
         let mut jobs = std::mem::take(&mut self.jobs);
         let mut changes = CounterChanges::default();
         if !jobs.is_empty() {

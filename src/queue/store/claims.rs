@@ -1,11 +1,12 @@
 //! The interface between a worker and its store: claims, and how they end.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
 use crate::base::brief::{Bytes, Many, Name};
-use crate::base::{Charge, Error, ErrorKind, JobId, ProcessId, Timestamp};
+use crate::base::{Charge, Error, ErrorKind, JobId, LockedFile, ProcessId, Timestamp};
 use crate::queue::job::{JobReceipt, JobStatus, Spent};
 
 /// Jobs with the same lane share a quota: the kind, the job's [lane](crate::Job::lane), and the step of the route.
@@ -57,16 +58,28 @@ impl WorkerId {
 }
 
 /// The registered workers at a moment.
-#[derive(Debug, Clone, Default)]
+#[derive(Default)]
 pub struct Workers {
     /// Those that are alive, with the quotas that they have listed.
     pub live: Vec<(WorkerId, Vec<u64>)>,
-    /// Whether [`reclaim`](super::Store::reclaim) has something to do.
-    pub any_dead: bool,
+    /// Those whose OS process has ended. They keep their jobs and batches until [`reclaim`](super::Store::reclaim).
+    pub dead: Vec<DeadWorker>,
     /// The [version](super::Store::version) of the store.
     pub version: u64,
     /// Whether [`maintain`](super::Store::maintain) continues an interrupted chore.
     pub has_chores: bool,
+}
+
+/// A worker whose OS process has ended.
+pub struct DeadWorker {
+    /// Its number.
+    pub no: WorkerId,
+    /// The number of its OS process.
+    pub pid: i64,
+    /// Its machine.
+    pub host: String,
+    /// Its locked file: meanwhile no other OS process finds it dead.
+    pub(super) sign: Option<(LockedFile, PathBuf)>,
 }
 
 /// A worker's request for jobs.

@@ -11,79 +11,45 @@ use crate::base::{Charge, Day, Error, Timestamp};
 use crate::queue::job::{DaySpent, ProcessState, Spent};
 
 use super::Store;
-use super::rows::{CANCELLING, DELETING, HELD, MOST, PROCESS_COLUMNS, bounded, process_of};
-use super::statements::{Fault, FromRow, Queries as _, Row, Statements, all, by};
+use super::rows::{
+    CANCELLED, CANCELLING, DELETING, HELD, MOST, PROCESS_COLUMNS, bounded, process_of,
+};
+use super::statements::{Fault, FromRow, Queries as _, Row, Sql, all, by};
 
-/// The changes of one transaction to the jobs of a process.
-#[derive(Default)]
-pub(super) struct Change {
-    /// By status; held jobs count as pending.
-    counts: [i64; 7],
-    total: i64,
-    consumed: i64,
-    input_tokens: i64,
-    output_tokens: i64,
-    /// In picodollars.
-    cost: i64,
-    unpriced: i64,
-    /// What calls of unknown outcome may have cost, in picodollars.
-    lost: i64,
+/// What one transaction adds to the counters of a process, in the order of [`ADD`]. Held jobs count as pending, and a job of
+/// another status at the place of that number. Amounts are in picodollars.
+type Change = [i64; 13];
+const TOTAL: usize = 0;
+const CONSUMED: usize = 7;
+const INPUT_TOKENS: usize = 8;
+const OUTPUT_TOKENS: usize = 9;
+const COST: usize = 10;
+const UNPRICED: usize = 11;
+/// What it takes of a budget: its cost, and what calls of unknown outcome may have cost.
+const USED: usize = 12;
+
+const ADD: &str = formatcp!(
+    "UPDATE #processes SET total = total + ?, pending = pending + ?, in_progress = in_progress + ?,
+       at_provider = at_provider + ?, completed = completed + ?, failed = failed + ?,
+       cancelled_jobs = cancelled_jobs + ?, consumed = consumed + ?,
+       input_tokens = LEAST(input_tokens + ?, {MOST_COUNTED}),
+       output_tokens = LEAST(output_tokens + ?, {MOST_COUNTED}),
+       cost_picos = LEAST(cost_picos + ?, {MOST_COUNTED}), unpriced = unpriced + ?,
+       budget_used = LEAST(budget_used + ?, {MOST}), changed_at = GREATEST(changed_at, ?)
+     WHERE no = ?"
+);
+
+/// Its part that also counts for the oldest ancestor of the process.
+fn usage(change: &Change) -> Option<Change> {
+    let mut usage = *change;
+    usage[..INPUT_TOKENS].fill(0);
+    (usage != Change::default()).then_some(usage)
 }
 
-impl Change {
-    /// What it takes of a budget, in picodollars.
-    fn used(&self) -> i64 {
-        self.cost.saturating_add(self.lost)
-    }
-
-    /// Its part that also counts for the oldest ancestor of the process.
-    fn usage(&self) -> Option<Self> {
-        let usage = (self.input_tokens, self.output_tokens, self.unpriced);
-        let has_any = usage != (0, 0, 0) || self.used() > 0;
-        has_any.then_some(Self {
-            counts: [0; 7],
-            total: 0,
-            consumed: 0,
-            ..*self
-        })
-    }
-
-    /// Adds it to the counters of a process.
-    fn add(&self, tx: &mut dyn Statements, no: i64, now: Timestamp) -> Result<(), Fault> {
-        const ADD: &str = formatcp!(
-            "UPDATE #processes SET total = total + ?, pending = pending + ?,
-               in_progress = in_progress + ?, at_provider = at_provider + ?,
-               completed = completed + ?, failed = failed + ?,
-               cancelled_jobs = cancelled_jobs + ?, consumed = consumed + ?,
-               input_tokens = LEAST(input_tokens + ?, {MOST_COUNTED}),
-               output_tokens = LEAST(output_tokens + ?, {MOST_COUNTED}),
-               cost_picos = LEAST(cost_picos + ?, {MOST_COUNTED}), unpriced = unpriced + ?,
-               budget_used = LEAST(budget_used + ?, {MOST}), changed_at = GREATEST(changed_at, ?)
-             WHERE no = ?"
-        );
-        let [
-            pending,
-            _,
-            in_progress,
-            at_provider,
-            completed,
-            failed,
-            cancelled,
-        ] = self.counts;
-        let values = [
-            [self.total, pending, in_progress, at_provider, completed],
-            [
-                failed,
-                cancelled,
-                self.consumed,
-                self.input_tokens,
-                self.output_tokens,
-            ],
-            [self.cost, self.unpriced, self.used(), now.0, no],
-        ];
-        let values = values.as_flattened().iter().copied().map(Value::from);
-        tx.defer(ADD, values.collect())
-    }
+/// Adds it to the counters of a process.
+fn add(tx: &mut dyn Sql, no: i64, change: &Change, now: Timestamp) -> Result<(), Fault> {
+    let values = change.iter().copied().chain([now.0, no]);
+    tx.defer(ADD, values.map(Value::from).collect())
 }
 
 /// What one transaction adds to what was spent on a model.
@@ -113,8 +79,8 @@ impl CounterChanges {
     /// New jobs of a process.
     pub(super) fn added(&mut self, process: i64, jobs: i64) {
         let change = self.processes.entry(process).or_default();
-        change.total += jobs;
-        change.counts[0] += jobs;
+        change[TOTAL] += jobs;
+        change[HELD as usize] += jobs;
     }
 
     /// A job has changed its status.
@@ -123,21 +89,29 @@ impl CounterChanges {
     }
 
     pub(super) fn moved_many(&mut self, process: i64, from: i64, to: i64, jobs: i64) {
-        let change = self.processes.entry(process).or_default();
-        let place = |status| if status == HELD { 0 } else { status as usize };
-        change.counts[place(from)] -= jobs;
-        change.counts[place(to)] += jobs;
+        if jobs > 0 {
+            // A damaged file may have any number.
+            let place = |status: i64| status.clamp(HELD, CANCELLED) as usize;
+            let change = self.processes.entry(process).or_default();
+            change[place(from)] -= jobs;
+            change[place(to)] += jobs;
+        }
     }
 
     /// A job's call was billed.
     pub(super) fn spent(&mut self, job: i64, spent: &Spent, charge: Option<&Charge>) {
         self.spent_on_model(spent, charge);
+        let cost = spent.cost_usd.unwrap_or_default().picos();
         let change = self.processes.entry(process_of(job)).or_default();
-        change.input_tokens = bounded_sum(change.input_tokens, spent.input_tokens);
-        change.output_tokens = bounded_sum(change.output_tokens, spent.output_tokens);
-        let cost = spent.cost_usd.unwrap_or_default();
-        change.cost = bounded_sum(change.cost, cost.picos());
-        change.unpriced = bounded_sum(change.unpriced, spent.unpriced);
+        for (at, more) in [
+            (INPUT_TOKENS, spent.input_tokens),
+            (OUTPUT_TOKENS, spent.output_tokens),
+            (COST, cost),
+            (UNPRICED, spent.unpriced),
+            (USED, cost),
+        ] {
+            change[at] = bounded_sum(change[at], more);
+        }
     }
 
     fn spent_on_model(&mut self, spent: &Spent, charge: Option<&Charge>) {
@@ -158,20 +132,20 @@ impl CounterChanges {
     pub(super) fn lost(&mut self, job: i64, picos: u64) {
         if picos > 0 {
             let change = self.processes.entry(process_of(job)).or_default();
-            change.lost = bounded_sum(change.lost, picos);
+            change[USED] = bounded_sum(change[USED], picos);
         }
     }
 
     /// The outcome of a job was consumed.
     pub(super) fn consumed(&mut self, job: i64) {
-        self.processes.entry(process_of(job)).or_default().consumed += 1;
+        self.processes.entry(process_of(job)).or_default()[CONSUMED] += 1;
     }
 
     /// Writes the changes to the rows of the processes, and locks them. Returns the changed processes as they are now,
     /// without those that are being deleted, and whether one of them starts nothing, because it is cancelled or deleted.
     pub(super) fn write(
         &self,
-        tx: &mut dyn Statements,
+        tx: &mut dyn Sql,
         now: Timestamp,
     ) -> Result<(Vec<ProcessState>, bool), Fault> {
         const CHANGED: &str = formatcp!(
@@ -183,7 +157,7 @@ impl CounterChanges {
             return Ok((states, is_stopped));
         }
         for (no, change) in &self.processes {
-            change.add(tx, *no, now)?;
+            add(tx, *no, change, now)?;
         }
         let day = i64::from(Day::of(now).number());
         for (model, more) in &self.spent {
@@ -196,9 +170,9 @@ impl CounterChanges {
         for (no, chore, root, state) in changed {
             is_stopped |= chore >= CANCELLING;
             let change = self.processes.get(&no);
-            if let (Some(root), Some(usage)) = (root, change.and_then(Change::usage)) {
+            if let (Some(root), Some(usage)) = (root, change.and_then(usage)) {
                 // It has a lower number, and was not locked before: a deadlock makes the server repeat one of the two.
-                usage.add(tx, root, now)?;
+                add(tx, root, &usage, now)?;
                 roots.push(root);
             }
             states.extend((chore != DELETING).then_some(state));

@@ -1,7 +1,7 @@
 //! Health checks: findings, and those of the tables that both databases have.
 
 use super::rows::{AT_PROVIDER, COMPLETED, DELETING, HELD, IN_PROGRESS};
-use super::statements::{Fault, Queries as _, Statements};
+use super::statements::{Fault, Queries as _, Sql, by};
 use crate::base::ProcessId;
 
 /// One finding of a health check.
@@ -57,7 +57,7 @@ pub(super) fn schema(found: i64, known: i64, what: &str) -> HealthFinding {
 
 /// Counts all jobs by state, and compares that with the counters of their processes. Held jobs count as pending. The
 /// counters of jobs that are being deleted do not decrease.
-pub(super) fn counters(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
+pub(super) fn counters(tx: &mut dyn Sql) -> Result<Vec<HealthFinding>, Fault> {
     let counted = format!(
         "SELECT id DIV 4294967296 AS no, COUNT(*) AS stored, CAST(SUM(status <= {HELD}) AS SIGNED) AS pending,
            CAST(SUM(status = {IN_PROGRESS}) AS SIGNED) AS in_progress,
@@ -76,7 +76,7 @@ pub(super) fn counters(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fa
          UNION ALL SELECT NULL FROM counted WHERE no NOT IN (SELECT no FROM #processes)"
     );
     let mut found = Vec::new();
-    for id in tx.many::<Option<ProcessId>>(&recount, Vec::new())? {
+    for id in tx.many::<Option<ProcessId>>(&recount, by![])? {
         let seen = match id {
             Some(id) => format!("those of process {id} differ from its jobs"),
             None => "jobs without a process".to_owned(),

@@ -13,7 +13,7 @@ use super::rows::{
     DELETING, HELD, MOST, MOST_JOBS, MOST_PROCESSES, PENDING, RELEASING, bounded, key, process_of,
 };
 use super::settle::too_large;
-use super::statements::{Fault, Queries as _, Statements, by, stored};
+use super::statements::{Fault, Queries as _, Sql, by, stored};
 use super::{JobLane, Mode, Store};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
 use crate::queue::info::ProcessInfo;
@@ -81,7 +81,7 @@ impl Store {
 
 /// One of several inserts in a transaction. It is rejected before it has written anything, so the others are not
 /// affected; a failure of the database fails all.
-fn add(store: &Store, tx: &mut dyn Statements, insert: &Insert) -> Result<Inserted, Fault> {
+fn add(store: &Store, tx: &mut dyn Sql, insert: &Insert) -> Result<Inserted, Fault> {
     let (there, (no, target)) = match place(store, tx, insert) {
         Ok(Some(place)) => place,
         Ok(None) => return Ok(Ok(Vec::new())),
@@ -100,22 +100,17 @@ fn add(store: &Store, tx: &mut dyn Statements, insert: &Insert) -> Result<Insert
     let mut changes = CounterChanges::default();
     changes.added(no, count);
     changes.write(tx, insert.now)?;
-    if all_sealed {
-        tx.run("UPDATE #processes SET sealed = total WHERE no = ?", by![no])?;
-    }
-    if let Some(info) = &insert.info {
-        tx.run(
-            "UPDATE #processes SET info = ? WHERE no = ?",
-            by![written(info), no],
-        )?;
-    }
+    let sealed = if all_sealed { "total" } else { "sealed" };
+    let set =
+        format!("UPDATE #processes SET sealed = {sealed}, info = IFNULL(?, info) WHERE no = ?");
+    tx.defer(&set, by![insert.info.as_ref().map(written), no])?;
     Ok(Ok(ids))
 }
 
 /// How many of the jobs exist, and the process of the others, if any.
 fn place(
     store: &Store,
-    tx: &mut dyn Statements,
+    tx: &mut dyn Sql,
     insert: &Insert,
 ) -> Result<Option<(usize, Target)>, Fault> {
     let there = match &insert.part {
@@ -132,7 +127,7 @@ fn place(
 
 fn add_rows(
     store: &Store,
-    tx: &mut dyn Statements,
+    tx: &mut dyn Sql,
     (no, target): &Target,
     added: &[Job],
     now: Timestamp,
@@ -170,7 +165,7 @@ fn add_rows(
 }
 
 /// How many of the first jobs of a part its process has. Notes the request if it is new.
-fn there(tx: &mut dyn Statements, insert: &Insert, part: &Part) -> Result<usize, Fault> {
+fn there(tx: &mut dyn Sql, insert: &Insert, part: &Part) -> Result<usize, Fault> {
     let (id, now) = (insert.process, insert.now);
     let find = "SELECT request FROM #requests WHERE process = ? FOR UPDATE";
     let known: Option<String> = tx.one(find, by![stored(id)])?;
@@ -224,7 +219,7 @@ pub(super) fn written(info: &ProcessInfo) -> String {
 }
 
 /// The process, which is created if it does not exist.
-fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Result<Target, Fault> {
+fn target(tx: &mut dyn Sql, insert: &Insert, parent: Option<i64>) -> Result<Target, Fault> {
     let id = insert.process;
     let refuse = |why| {
         let why = format!("process {id} {why}");
@@ -244,7 +239,7 @@ fn target(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Resu
 }
 
 /// Creates the process. Returns its number.
-fn make(tx: &mut dyn Statements, insert: &Insert, parent: Option<i64>) -> Result<i64, Fault> {
+fn make(tx: &mut dyn Sql, insert: &Insert, parent: Option<i64>) -> Result<i64, Fault> {
     // Its cost counts in the budget of its oldest ancestor, so that a child has none of its own.
     let root: Option<i64> = match parent {
         Some(parent) => tx.one(ROOT, by![process_of(parent)])?,

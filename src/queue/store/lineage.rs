@@ -10,14 +10,10 @@ use super::rows::{COMPLETED, DELETING, key_of, process_no, process_of};
 use super::{BatchNo, Store, WorkerId};
 use crate::base::{Error, ErrorKind, JobId, Mark, ProcessId, Timestamp};
 
-use super::statements::{Fault, FromRow, Queries as _, Row, Statements, all, by, list, stored};
+use super::statements::{Fault, FromRow, Queries as _, Row, Sql, all, by, list, stored};
 
 /// The condition that a column is the number of one of these processes or their descendants; none for all processes.
-pub(crate) fn scope(
-    tx: &mut dyn Statements,
-    column: &str,
-    of: &[ProcessId],
-) -> Result<String, Fault> {
+pub(crate) fn scope(tx: &mut dyn Sql, column: &str, of: &[ProcessId]) -> Result<String, Fault> {
     if of.is_empty() {
         return Ok(String::new());
     }
@@ -39,7 +35,7 @@ pub(crate) const BELOW: &str = "SELECT no FROM #processes WHERE root IN :list";
 pub(crate) const PROCESS: &str = "id DIV 4294967296";
 
 /// The key of a new process's parent, which is locked as open until the transaction ends.
-pub(crate) fn parent(store: &Store, tx: &mut dyn Statements, parent: JobId) -> Result<i64, Fault> {
+pub(crate) fn parent(store: &Store, tx: &mut dyn Sql, parent: JobId) -> Result<i64, Fault> {
     let id = key_of(parent);
     let job = formatcp!(
         "SELECT created_at FROM #jobs WHERE id = ? AND status < {COMPLETED} LOCK IN SHARE MODE"
@@ -60,7 +56,7 @@ pub(crate) fn parent(store: &Store, tx: &mut dyn Statements, parent: JobId) -> R
 }
 
 /// Marks the children of jobs for deletion that are completed or deleted.
-pub(crate) fn delete_below(tx: &mut dyn Statements, jobs: &[i64]) -> Result<(), Fault> {
+pub(crate) fn delete_below(tx: &mut dyn Sql, jobs: &[i64]) -> Result<(), Fault> {
     let delete = formatcp!(
         "UPDATE #processes FORCE INDEX (by_parent) SET chore = {DELETING}
          WHERE parent IN :list AND chore <> {DELETING}"
@@ -93,7 +89,7 @@ impl Standing {
 
 /// Locks processes, lowest number first, and reads their current states.
 pub(crate) fn lock(
-    tx: &mut dyn Statements,
+    tx: &mut dyn Sql,
     numbers: impl IntoIterator<Item = i64>,
 ) -> Result<BTreeMap<i64, Standing>, Fault> {
     let numbers: BTreeSet<i64> = numbers.into_iter().collect();
@@ -108,10 +104,7 @@ pub(crate) fn lock(
 }
 
 /// Locks a process, and reads its number and its current state.
-pub(crate) fn lock_one(
-    tx: &mut dyn Statements,
-    id: ProcessId,
-) -> Result<Option<(i64, Standing)>, Fault> {
+pub(crate) fn lock_one(tx: &mut dyn Sql, id: ProcessId) -> Result<Option<(i64, Standing)>, Fault> {
     tx.one(
         formatcp!("{STANDING} WHERE id = ? FOR UPDATE"),
         by![stored(id)],
@@ -136,7 +129,7 @@ impl FromRow for Standing {
 
 /// Locks a batch of this worker until the transaction ends. Returns the numbers of its process and lane.
 pub(super) fn owned(
-    tx: &mut dyn Statements,
+    tx: &mut dyn Sql,
     worker: WorkerId,
     batch: BatchNo,
 ) -> Result<(i64, i64), Fault> {

@@ -20,7 +20,6 @@ mod insert;
 mod lineage;
 #[cfg(feature = "mysql")]
 pub(crate) mod mysql;
-mod processes;
 mod results;
 mod rows;
 mod settle;
@@ -28,7 +27,6 @@ pub(crate) mod sqlite;
 mod statements;
 #[cfg(test)]
 mod tests;
-mod waiting;
 mod workers;
 
 use std::collections::HashMap;
@@ -55,7 +53,7 @@ pub use results::DeliveredResult;
 use rows::job_id;
 pub(crate) use sqlite::ConsumerLock;
 use sqlite::{Sqlite, SqliteOptions};
-use statements::{Fault, Queries as _, Statements, by, list};
+use statements::{Fault, Queries as _, Sql, by, list};
 use workers::Registry;
 
 /// A job fails after this number of worker crashes.
@@ -358,14 +356,14 @@ impl Store {
                 "SELECT 1 FROM #workers w WHERE (w.no IN {own}) IS NOT TRUE
                    AND EXISTS (SELECT 1 FROM #jobs j WHERE j.worker = w.no {of}) LIMIT 1"
             );
-            tx.exists(&has_jobs, Vec::new())
+            tx.exists(&has_jobs, by![])
         })
     }
 
     fn run<T>(
         &self,
         mode: Mode,
-        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+        work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         match &self.db {
             Db::Sqlite(db) => db.run(mode, work),
@@ -374,25 +372,19 @@ impl Store {
         }
     }
 
-    fn read<T>(
-        &self,
-        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
+    fn read<T>(&self, work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>) -> Result<T, Error> {
         self.run(Mode::Read, work)
     }
 
     /// Runs one transaction, and repeats it as often as the database requires.
-    fn write<T>(
-        &self,
-        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
+    fn write<T>(&self, work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>) -> Result<T, Error> {
         self.write_as(Mode::Write, work)
     }
 
     fn write_as<T>(
         &self,
         mode: Mode,
-        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+        work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         #[cfg(test)]
         self.check_writable()?;
@@ -410,15 +402,15 @@ impl Store {
 
     /// Fails if a worker is not registered, because its jobs would never return to the queue. Its row stays locked until the
     /// transaction ends.
-    fn check_worker(&self, tx: &mut dyn Statements, worker: WorkerId) -> Result<(), Fault> {
-        if tx.rows(&worker.keeping(), Vec::new())?.is_empty() {
+    fn check_worker(&self, tx: &mut dyn Sql, worker: WorkerId) -> Result<(), Fault> {
+        if tx.rows(&worker.keeping(), by![])?.is_empty() {
             self.enlist_again(tx, worker)?;
         }
         Ok(())
     }
 
     /// The number of a lane, which is created if it does not exist.
-    fn lane_no(&self, tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault> {
+    fn lane_no(&self, tx: &mut dyn Sql, lane: &JobLane) -> Result<i64, Fault> {
         match &self.db {
             Db::Sqlite(_) => sqlite::lane_no(tx, lane),
             #[cfg(feature = "mysql")]
@@ -436,7 +428,7 @@ impl Store {
     }
 
     /// A lane by its number.
-    fn lane(&self, tx: &mut dyn Statements, no: i64) -> Result<Arc<JobLane>, Fault> {
+    fn lane(&self, tx: &mut dyn Sql, no: i64) -> Result<Arc<JobLane>, Fault> {
         if let Some(lane) = self.lanes.lock().get(&no) {
             return Ok(lane.clone());
         }
@@ -452,7 +444,7 @@ impl Store {
     }
 
     /// The number of the same lane at another step.
-    fn at_step(&self, tx: &mut dyn Statements, no: i64, step: u8) -> Result<i64, Fault> {
+    fn at_step(&self, tx: &mut dyn Sql, no: i64, step: u8) -> Result<i64, Fault> {
         let lane = self.lane(tx, no)?;
         if lane.step == step {
             return Ok(no);

@@ -8,7 +8,7 @@ use super::chores::delete_rows;
 use super::counters::CounterChanges;
 use super::lineage::{delete_below, lock};
 use super::rows::{self, COMPLETED, MOST_JOBS, key, key_of, process_no, process_of, shown};
-use super::statements::{Dialect, Fault, Queries as _, Row, Statements, all, by, limit, read_all};
+use super::statements::{Dialect, Fault, Queries as _, Row, Sql, all, by, limit, read_all};
 use super::{ConsumerLock, Db, JobReceipt, Mode, Store};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::job::JobResult;
@@ -132,7 +132,7 @@ fn ended_in_mysql(start: i64, end: i64, few: usize) -> String {
 
 /// Reads keys and sizes first, because unwanted results would be read completely.
 fn outcomes(
-    tx: &mut dyn Statements,
+    tx: &mut dyn Sql,
     (start, end): (i64, i64),
     most: usize,
     bytes: usize,
@@ -140,7 +140,7 @@ fn outcomes(
     let ended = match tx.dialect() {
         Dialect::Sqlite => tx.rows(ENDED, by![start, end, limit(most)])?,
         #[cfg(feature = "mysql")]
-        Dialect::Mysql => tx.rows(&ended_in_mysql(start, end, most), Vec::new())?,
+        Dialect::Mysql => tx.rows(&ended_in_mysql(start, end, most), by![])?,
     };
     let ids = within(read_all(ended)?, bytes);
     if ids.is_empty() {
@@ -165,7 +165,7 @@ pub(super) fn within(found: Vec<(i64, usize)>, bytes: usize) -> Vec<i64> {
 
 fn delivery(
     store: &Store,
-    tx: &mut dyn Statements,
+    tx: &mut dyn Sql,
     mut row: Row,
     process_id: ProcessId,
 ) -> Result<DeliveredResult, Fault> {

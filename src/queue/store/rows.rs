@@ -6,7 +6,7 @@ use crate::base::{Error, JobId, ProcessId, Timestamp, Usd};
 use crate::queue::info::ProcessBudget;
 use crate::queue::job::{JobCounts, JobReceipt, JobStatus, ProcessState, Spent};
 
-use super::statements::{Fault, FromRow, Queries as _, Row, Statements, by, stored};
+use super::statements::{Fault, FromRow, Queries as _, Row, Sql, by, stored};
 
 pub(super) const PENDING: i64 = 0;
 /// Cannot be claimed until its process is sealed; shown as pending.
@@ -160,7 +160,7 @@ pub(super) fn error(status: i64, written: Option<String>) -> Option<Error> {
 }
 
 /// The number of a process that is not being deleted.
-pub(super) fn process_no(tx: &mut dyn Statements, id: ProcessId) -> Result<Option<i64>, Fault> {
+pub(super) fn process_no(tx: &mut dyn Sql, id: ProcessId) -> Result<Option<i64>, Fault> {
     tx.one(
         &format!("SELECT no FROM #processes WHERE id = ? AND chore <> {DELETING}"),
         by![stored(id)],

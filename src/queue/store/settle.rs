@@ -16,7 +16,7 @@ use crate::queue::job::ProcessState;
 
 use super::lineage::{Standing, delete_below, lock};
 use super::statements::{
-    Fault, FromRow, InsertOf, Queries as _, RESULTS, Row, Statements, all, by, error_text,
+    Fault, FromRow, InsertOf, Queries as _, RESULTS, Row, Sql, all, by, error_text,
 };
 
 /// A job, with everything that an end of its claim can change; the end takes it from its worker or batch.
@@ -45,7 +45,7 @@ impl Job {
     const WRITE: &str = "UPDATE #jobs SET lane = ?, status = ?, visible_at = ?, claim = ?, attempt = ?, calls = ?, lost = ?,
          in_doubt = ?, worker = NULL, batch = NULL WHERE id = ?";
 
-    fn write(&self, tx: &mut dyn Statements) -> Result<(), Fault> {
+    fn write(&self, tx: &mut dyn Sql) -> Result<(), Fault> {
         let mut values = by![self.lane, self.status, self.visible_at.0, self.claim];
         values.extend(by![self.attempt, self.calls, self.lost]);
         values.extend(by![self.in_doubt, self.id]);
@@ -81,8 +81,6 @@ struct Settling<'a> {
     /// Results and errors to be written.
     outcomes: BTreeMap<i64, Vec<Value>>,
     histories: BTreeMap<i64, String>,
-    /// Jobs that are completed now.
-    completed: Vec<i64>,
 }
 
 impl Store {
@@ -107,7 +105,7 @@ impl<'a> Settling<'a> {
     /// Locks and reads everything that these ends affect.
     fn begin(
         store: &'a Store,
-        tx: &mut dyn Statements,
+        tx: &mut dyn Sql,
         ends: &[Settlement],
         now: Timestamp,
     ) -> Result<Self, Fault> {
@@ -128,12 +126,11 @@ impl<'a> Settling<'a> {
             changes: CounterChanges::default(),
             outcomes: BTreeMap::new(),
             histories: BTreeMap::new(),
-            completed: Vec::new(),
         })
     }
 
     /// Changes the job, if this end counts.
-    fn end(&mut self, tx: &mut dyn Statements, end: &Settlement) -> Result<(), Fault> {
+    fn end(&mut self, tx: &mut dyn Sql, end: &Settlement) -> Result<(), Fault> {
         let id = end.receipt.job;
         let Some(job) = self.jobs.get_mut(&id) else {
             return Ok(());
@@ -163,7 +160,6 @@ impl<'a> Settling<'a> {
         match &end.outcome {
             ClaimOutcome::Completed { result, .. } if is_success => {
                 job.status = COMPLETED;
-                self.completed.push(id);
                 let result = result.get().to_owned();
                 self.outcomes.insert(id, by![id, None::<String>, result]);
             }
@@ -206,14 +202,16 @@ impl<'a> Settling<'a> {
     }
 
     /// Writes all changes. Returns the changed processes.
-    fn finish(self, tx: &mut dyn Statements) -> Result<Vec<ProcessState>, Fault> {
+    fn finish(self, tx: &mut dyn Sql) -> Result<Vec<ProcessState>, Fault> {
         tx.insert_rows(RESULTS, &mut self.outcomes.into_values())?;
         let histories = self.histories.into_iter();
         tx.insert_rows(HISTORIES, &mut histories.map(|(job, body)| by![job, body]))?;
+        let mut completed = Vec::new();
         for job in self.jobs.values().filter(|job| job.is_changed) {
             job.write(tx)?;
+            completed.extend((job.status == COMPLETED).then_some(job.id));
         }
-        delete_below(tx, &self.completed)?;
+        delete_below(tx, &completed)?;
         Ok(self.changes.write(tx, self.now)?.0)
     }
 }

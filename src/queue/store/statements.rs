@@ -1,4 +1,4 @@
-//! Statements of a transaction, their values, the rows that they find, and reasons why a transaction fails.
+//! Sql of a transaction, their values, the rows that they find, and reasons why a transaction fails.
 
 use rusqlite::types::Value;
 use serde_json::value::RawValue;
@@ -55,7 +55,7 @@ pub(crate) fn error_text(error: &Error) -> Result<String, Fault> {
 pub(crate) type Query<'a> = (&'a str, Vec<Value>);
 
 /// Executes statements, within a transaction or separately.
-pub(crate) trait Statements {
+pub(crate) trait Sql {
     fn dialect(&self) -> Dialect;
 
     /// All rows of a query, which is prepared once.
@@ -84,7 +84,7 @@ pub(crate) trait Statements {
 }
 
 /// Queries whose rows are read as values.
-pub(crate) trait Queries: Statements {
+pub(crate) trait Queries: Sql {
     /// The rows of several queries.
     fn rows_of<const N: usize>(&mut self, queries: [Query<'_>; N]) -> Result<[Vec<Row>; N], Fault> {
         let all = self.rows_of_all(queries.into())?;
@@ -108,7 +108,7 @@ pub(crate) trait Queries: Statements {
     }
 }
 
-impl<S: Statements + ?Sized> Queries for S {}
+impl<S: Sql + ?Sized> Queries for S {}
 
 /// A number that is never negative, as databases store it.
 pub(crate) fn count(number: i64) -> u64 {

@@ -16,7 +16,7 @@ use super::mysql;
 use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of};
 #[cfg(feature = "mysql")]
 use super::statements::Dialect;
-use super::statements::{Fault, Queries as _, RESULTS, Statements, by, error_text};
+use super::statements::{Fault, Queries as _, RESULTS, Sql, by, error_text};
 use super::{ClaimReply, Db, MAX_CRASHES, Mode, Store, WorkerId, Workers};
 
 /// The workers of a store.
@@ -54,18 +54,6 @@ impl Registry {
     ) -> Option<T> {
         self.workers.lock().get_mut(&worker).map(look)
     }
-}
-
-/// A worker as its row describes it.
-pub(super) struct ListedWorker {
-    pub no: i64,
-    pub pid: i64,
-    pub host: String,
-    pub is_dead: bool,
-    /// The quotas that it uses.
-    pub quotas: Vec<u64>,
-    /// The locked file of a dead worker: meanwhile no other OS process finds it dead.
-    pub sign: Option<(LockedFile, PathBuf)>,
 }
 
 impl Store {
@@ -106,11 +94,7 @@ impl Store {
     ///
     /// # Errors
     /// When its jobs would never return to the queue.
-    pub(super) fn enlist_again(
-        &self,
-        _tx: &mut dyn Statements,
-        _worker: WorkerId,
-    ) -> Result<(), Fault> {
+    pub(super) fn enlist_again(&self, _tx: &mut dyn Sql, _worker: WorkerId) -> Result<(), Fault> {
         match &self.db {
             #[cfg(feature = "mysql")]
             Db::Mysql(db) if self.workers.has(_worker.0) => {
@@ -143,27 +127,10 @@ impl Store {
         Ok(())
     }
 
-    /// The registered workers.
+    /// The registered workers, and what else a worker looks at every second.
     pub(crate) fn workers(&self) -> Result<Workers, Error> {
-        let (listed, mut found) = self.look()?;
-        found.any_dead = listed.iter().any(|worker| worker.is_dead);
-        let live = listed.into_iter().filter(|worker| !worker.is_dead);
-        found.live = live
-            .map(|worker| (WorkerId(worker.no), worker.quotas))
-            .collect();
-        Ok(found)
-    }
-
-    /// All workers, and what else a worker looks at every second.
-    fn look(&self) -> Result<(Vec<ListedWorker>, Workers), Error> {
         match &self.db {
-            Db::Sqlite(db) => {
-                let workers = Workers {
-                    version: db.version()?,
-                    ..Workers::default()
-                };
-                Ok((db.listed(&self.workers)?, workers))
-            }
+            Db::Sqlite(db) => db.look(&self.workers),
             #[cfg(feature = "mysql")]
             Db::Mysql(db) => db.look(&self.workers),
         }
@@ -191,16 +158,8 @@ impl Store {
     /// What limits each worker at the moment.
     pub(crate) fn limits(&self) -> Result<BTreeMap<i64, String>, Error> {
         let read = "SELECT no, limited_by FROM #workers WHERE limited_by IS NOT NULL";
-        let limits: Vec<(i64, String)> = self.read(|tx| tx.many(read, Vec::new()))?;
+        let limits: Vec<(i64, String)> = self.read(|tx| tx.many(read, by![]))?;
         Ok(limits.into_iter().collect())
-    }
-
-    /// The registered workers whose OS process has ended. They keep their jobs and batches until
-    /// [`reclaim`](Self::reclaim).
-    pub(crate) fn dead_workers(&self) -> Result<Vec<WorkerId>, Error> {
-        let listed = self.look()?.0.into_iter();
-        let dead = listed.filter(|worker| worker.is_dead);
-        Ok(dead.map(|worker| WorkerId(worker.no)).collect())
     }
 
     /// Returns the jobs of workers whose OS process has ended to the queue; their batches keep their jobs and have no
@@ -208,11 +167,8 @@ impl Store {
     /// [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead. Returns the number of affected jobs.
     pub fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
         let mut affected = 0;
-        for worker in self.look()?.0 {
-            if !worker.is_dead {
-                continue;
-            }
-            let back = self.write(|tx| give_back(tx, worker.no, true, now))?;
+        for worker in self.workers()?.dead {
+            let back = self.write(|tx| give_back(tx, worker.no.0, true, now))?;
             if let Some((_locked, path)) = &worker.sign {
                 let _ = fs::remove_file(path);
             }
@@ -235,7 +191,7 @@ impl Store {
 /// Returns a worker's jobs to the queue and unregisters it. If it `died`, its jobs may be the cause; otherwise they were
 /// not started. Returns `None` if it was not registered.
 fn give_back(
-    tx: &mut dyn Statements,
+    tx: &mut dyn Sql,
     worker: i64,
     died: bool,
     now: Timestamp,

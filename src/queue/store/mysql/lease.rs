@@ -12,9 +12,10 @@ use parking_lot::Mutex;
 
 use crate::base::host::host;
 use crate::base::{Error, ErrorKind};
+use crate::queue::store::claims::DeadWorker;
 use crate::queue::store::rows::NO_CHORE;
-use crate::queue::store::statements::{Fault, Row, Statements, by, list};
-use crate::queue::store::workers::{ListedWorker, Registry};
+use crate::queue::store::statements::{Fault, Queries as _, Sql, by, list};
+use crate::queue::store::workers::Registry;
 use crate::queue::store::{Mode, WorkerId, Workers};
 
 use super::writer::CLOCK;
@@ -106,7 +107,7 @@ impl Drop for Heartbeat {
         if !workers.is_empty() {
             let end = "UPDATE #workers SET lease_until = 0 WHERE no IN ";
             let end = format!("{end}{}", list(&workers));
-            let _ = self.shared.database.aside(|tx| tx.run(&end, Vec::new()));
+            let _ = self.shared.database.aside(|tx| tx.run(&end, by![]));
         }
     }
 }
@@ -149,7 +150,7 @@ impl Shared {
         );
         self.database.aside(|tx| {
             self.database.read_clock(tx)?;
-            tx.run(&renew, Vec::new()).map(drop)
+            tx.run(&renew, by![]).map(drop)
         })?;
         let (now, mut state) = (self.now(), self.state.lock());
         if !self.is_recent(&state, now) {
@@ -178,7 +179,7 @@ impl Mysql {
     /// Adds the row of a worker, with its former number if it had one.
     pub(in crate::queue::store) fn enlist(
         &self,
-        tx: &mut dyn Statements,
+        tx: &mut dyn Sql,
         no: Option<i64>,
     ) -> Result<u64, Fault> {
         let enlist = format!(
@@ -207,50 +208,44 @@ impl Mysql {
 
     /// All workers, and what a worker looks at every second, with one statement. A worker of this store never counts as
     /// dead: its lease is renewed as soon as the database can be reached.
-    pub(in crate::queue::store) fn look(
-        &self,
-        workers: &Registry,
-    ) -> Result<(Vec<ListedWorker>, Workers), Error> {
+    pub(in crate::queue::store) fn look(&self, workers: &Registry) -> Result<Workers, Error> {
+        type Listed = (
+            (WorkerId, i64, String),
+            (bool, bool, Option<String>),
+            (u64, bool),
+        );
         let look = format!(
             "SELECT no, pid, host, lease_until = 0, lease_until <= {CLOCK}, quotas, ({VERSION}),
                EXISTS(SELECT 1 FROM #processes WHERE chore > {NO_CHORE})
              FROM #workers ORDER BY no"
         );
-        let (mut found, mut is_late) = (Workers::default(), false);
-        let rows = self
-            .database
-            .run(Mode::Read, |tx| tx.rows(&look, Vec::new()))?;
-        let read = |mut row: Row| -> Result<(ListedWorker, bool), Fault> {
-            let (no, pid, host): (_, _, String) = row.read()?;
-            let (has_ended, is_over, quotas): (bool, bool, Option<String>) = row.read()?;
-            (found.version, found.has_chores) = row.read()?;
-            let is_own = workers.has(no);
-            is_late |= is_own && is_over && !has_ended;
-            let quotas = quotas.unwrap_or_default();
-            let quotas = quotas.split(' ').filter_map(|number| number.parse().ok());
-            let worker = ListedWorker {
-                no,
-                pid,
-                host,
-                is_dead: is_over && !is_own,
-                quotas: quotas.collect(),
-                sign: None,
-            };
-            Ok((worker, has_ended))
-        };
-        let listed: Result<Vec<_>, _> = rows.into_iter().map(read).collect();
-        let listed = listed.map_err(|fault| fault.at_server(&self.database.location))?;
+        let listed: Vec<Listed> = self.database.run(Mode::Read, |tx| tx.many(&look, by![]))?;
         let shared = &self.heartbeat.shared;
-        if is_late {
+        if listed.iter().any(|((no, ..), (has_ended, is_over, _), _)| {
+            *is_over && !has_ended && workers.has(no.0)
+        }) {
             // The lease of another living owner can have expired too: the machines were suspended, or the clock of the
             // database was set forward.
             shared.state.lock().steady_since = shared.now();
         }
         let can_tell = shared.can_tell();
-        let all = listed.into_iter().map(|(mut worker, has_ended)| {
-            worker.is_dead &= has_ended || can_tell;
-            worker
-        });
-        Ok((all.collect(), found))
+        let mut found = Workers::default();
+        for ((no, pid, host), (has_ended, is_over, quotas), general) in listed {
+            (found.version, found.has_chores) = general;
+            if is_over && !workers.has(no.0) && (has_ended || can_tell) {
+                let sign = None;
+                found.dead.push(DeadWorker {
+                    no,
+                    pid,
+                    host,
+                    sign,
+                });
+            } else {
+                let quotas = quotas.unwrap_or_default();
+                let quotas = quotas.split(' ').filter_map(|number| number.parse().ok());
+                found.live.push((no, quotas.collect()));
+            }
+        }
+        Ok(found)
     }
 }

@@ -26,7 +26,7 @@ use sha2::{Digest, Sha256};
 use crate::base::{Clock, Error, SystemClock, Time, Timestamp};
 
 use super::health::{self, HealthFinding, Severity};
-use super::statements::{Fault, Queries as _, Statements, by};
+use super::statements::{Fault, Queries as _, Sql, by};
 use super::{JobLane, MOST_LANES, Mode};
 use lease::Heartbeat;
 use lease::VERSION;
@@ -92,9 +92,7 @@ impl Mysql {
 
     /// A number that changes with each transaction that has written.
     pub(super) fn version(&self) -> Result<u64, Error> {
-        let version = self
-            .database
-            .run(Mode::Read, |tx| tx.one(VERSION, Vec::new()))?;
+        let version = self.database.run(Mode::Read, |tx| tx.one(VERSION, by![]))?;
         Ok(version.unwrap_or(0))
     }
 
@@ -115,9 +113,9 @@ fn hash(lane: &JobLane) -> Vec<u8> {
 
 impl Database {
     /// Reads the clock of the server.
-    fn read_clock(&self, tx: &mut dyn Statements) -> Result<(), Fault> {
+    fn read_clock(&self, tx: &mut dyn Sql) -> Result<(), Fault> {
         let began = SystemClock.now();
-        let server: i64 = tx.one(&format!("SELECT {CLOCK}"), Vec::new())?.unwrap_or(0);
+        let server: i64 = tx.one(&format!("SELECT {CLOCK}"), by![])?.unwrap_or(0);
         let way = SystemClock.now().since(began) / 2;
         let offset = server - millis(began.after(way));
         self.offset.store(offset, Ordering::Relaxed);
@@ -150,17 +148,17 @@ const CLOCK_TOLERANCE: Duration = Duration::from_secs(2);
 const LEAST_PACKET: u64 = 16 << 20;
 
 /// Checks the server and the version of the tables.
-pub(super) fn look_at_health(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
+pub(super) fn look_at_health(tx: &mut dyn Sql) -> Result<Vec<HealthFinding>, Fault> {
     let mut found = server(tx)?;
     let version = "SELECT value FROM #schema WHERE name = 'version'";
-    let version = tx.one(version, Vec::new())?.unwrap_or(0);
+    let version = tx.one(version, by![])?.unwrap_or(0);
     found.push(health::schema(version, SCHEMA_VERSION, "tables"));
     Ok(found)
 }
 
-fn server(tx: &mut dyn Statements) -> Result<Vec<HealthFinding>, Fault> {
+fn server(tx: &mut dyn Sql) -> Result<Vec<HealthFinding>, Fault> {
     let sql = format!("SELECT VERSION(), @@max_allowed_packet, @@sql_mode, {CLOCK}");
-    let found: Option<(String, u64, String, Timestamp)> = tx.one(&sql, Vec::new())?;
+    let found: Option<(String, u64, String, Timestamp)> = tx.one(&sql, by![])?;
     let (version, packet, mode, clock) = found.ok_or(Fault::Odd("no variables"))?;
     // Tests may replace the clock of a queue.
     let now = Timestamp::from(SystemTime::now());

@@ -13,7 +13,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::base::{Error, ErrorKind, Secret, secret_file};
 use crate::queue::store::Mode;
-use crate::queue::store::statements::{Fault, Queries as _, Statements, by};
+use crate::queue::store::statements::{Fault, Queries as _, Sql, by};
 use crate::queue::store::workers::Registry;
 
 use super::lease::Heartbeat;
@@ -174,7 +174,7 @@ fn session(server: Opts, password: Option<String>, tls: Option<SslOpts>) -> Opts
         // A row can be larger than the limit of the server, which may have been lowered since. The server sends it, so it
         // is accepted.
         .max_allowed_packet(Some(LARGEST_PACKET))
-        // Statements count the rows that they find, changed or not.
+        // Sql count the rows that they find, changed or not.
         .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
         .init(vec![
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),
@@ -227,7 +227,7 @@ pub(in crate::queue::store) fn open(
         "SELECT i.value, CAST(s.value AS SIGNED) FROM #meta i JOIN #meta s ON s.name = 'salt'
          WHERE i.name = 'id'";
     let (id, salt): (String, i64) = database.run(Mode::Read, |tx| {
-        tx.one(find, Vec::new())?.ok_or(Fault::Odd("no identity"))
+        tx.one(find, by![])?.ok_or(Fault::Odd("no identity"))
     })?;
     let folder = options.folder.unwrap_or_else(env::temp_dir);
     let folder = folder.join(format!("batchwright-{id}.batches"));
@@ -240,8 +240,8 @@ pub(in crate::queue::store) fn open(
 }
 
 /// Rejects servers that cannot skip locked rows.
-fn refuse_the_old(tx: &mut dyn Statements) -> Result<(), Fault> {
-    let version: String = tx.one("SELECT VERSION()", Vec::new())?.unwrap_or_default();
+fn refuse_the_old(tx: &mut dyn Sql) -> Result<(), Fault> {
+    let version: String = tx.one("SELECT VERSION()", by![])?.unwrap_or_default();
     let mut numbers = version
         .split(['.', '-'])
         .map_while(|part| part.parse::<u32>().ok());
@@ -285,9 +285,9 @@ impl Database {
 
 /// Creates the tables, unless they exist. Their version is written last.
 fn create_tables(database: &Database) -> Result<(), Error> {
-    let version = |tx: &mut dyn Statements| -> Result<Option<i64>, Fault> {
+    let version = |tx: &mut dyn Sql| -> Result<Option<i64>, Fault> {
         let find = "SELECT value FROM #schema WHERE name = 'version'";
-        tx.one(find, Vec::new())
+        tx.one(find, by![])
     };
     let found = database.run(Mode::Read, |tx| {
         let there = tx.exists(
@@ -298,7 +298,7 @@ fn create_tables(database: &Database) -> Result<(), Error> {
             return Ok(found);
         }
         for statement in SCHEMA.split(";\n").filter(|one| !one.trim().is_empty()) {
-            tx.run(statement, Vec::new())?;
+            tx.run(statement, by![])?;
         }
         let done = "INSERT IGNORE INTO #schema (name, value) VALUES ('version', ?)";
         tx.run(done, by![SCHEMA_VERSION])?;

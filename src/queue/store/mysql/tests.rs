@@ -59,7 +59,7 @@ impl Drop for Tables {
                  WHERE table_schema = DATABASE() AND (table_name = ? OR table_name LIKE ?)";
             let like = format!("{}\\_%", self.name);
             for table in tx.many::<String>(find, by![self.name.clone(), like])? {
-                tx.run(&format!("DROP TABLE `{table}`"), Vec::new())?;
+                tx.run(&format!("DROP TABLE `{table}`"), by![])?;
             }
             Ok(())
         });
@@ -211,7 +211,7 @@ fn jobs_come_due_by_the_clock_of_the_server() {
     let store = tables.open();
     let clock = store.clock().unwrap();
     let server = |store: &Store| -> i64 {
-        let read = store.read(|tx| tx.one(&format!("SELECT {CLOCK}"), Vec::new()));
+        let read = store.read(|tx| tx.one(&format!("SELECT {CLOCK}"), by![]));
         read.unwrap().unwrap()
     };
     let apart = || clock.wall().0.abs_diff(server(&store));

@@ -64,11 +64,11 @@ impl Scene {
 
 fn kill(by: &Store, connection: i64) -> Result<(), Error> {
     let kill = format!("KILL CONNECTION {connection}");
-    by.read(|tx| tx.run(&kill, Vec::new()).map(drop))
+    by.read(|tx| tx.run(&kill, by![]).map(drop))
 }
 
-fn own_connection(tx: &mut dyn Statements) -> Result<i64, Fault> {
-    Ok(tx.one("SELECT CONNECTION_ID()", Vec::new())?.unwrap_or(0))
+fn own_connection(tx: &mut dyn Sql) -> Result<i64, Fault> {
+    Ok(tx.one("SELECT CONNECTION_ID()", by![])?.unwrap_or(0))
 }
 
 /// A worker that is cut off until its lease has ended: its jobs pass on, its failures do not count, its successes do.
@@ -78,7 +78,7 @@ fn a_worker_that_is_cut_off_is_fenced_and_goes_on() {
     let (cut_off, other, held) = (&scene.store, &scene.other, &scene.held);
     // Others see it live, for as long as it renews its lease.
     let heir = other.register_worker().unwrap();
-    assert!(other.dead_workers().unwrap().is_empty());
+    assert!(other.workers().unwrap().dead.is_empty());
     scene.falls_silent();
     let passed_on = claim(other, heir, 2);
     assert_eq!((passed_on.len(), passed_on[0].crashes), (2, 1));
@@ -133,11 +133,11 @@ fn workers_whose_renewals_are_blocked_keep_their_jobs() {
     while began.elapsed() < lease * 4 {
         if began.elapsed() > lease * 2 && !expired {
             let living = format!("SELECT 1 FROM #workers WHERE lease_until > {CLOCK}");
-            expired = !other.read(|tx| tx.exists(&living, Vec::new())).unwrap();
+            expired = !other.read(|tx| tx.exists(&living, by![])).unwrap();
             assert!(expired, "nobody could renew a lease");
             backup.query_drop("UNLOCK TABLES").unwrap();
         }
-        assert_eq!(other.dead_workers().unwrap(), []);
+        assert!(other.workers().unwrap().dead.is_empty());
         std::thread::sleep(Duration::from_millis(5));
     }
     // The lease of one that dies afterwards counts.
@@ -209,7 +209,7 @@ fn a_short_interruption_loses_no_claim() {
     let ends: Vec<_> = held.iter().map(completed).collect();
     store.settle(&ends, T).unwrap();
     assert_eq!(scene.counts().completed, 2);
-    assert!(other.dead_workers().unwrap().is_empty());
+    assert!(other.workers().unwrap().dead.is_empty());
 }
 
 /// A connection that ends within a transaction: nothing of it happened, and it is carried out once on the next one.
@@ -221,17 +221,17 @@ fn a_transaction_that_loses_its_connection_is_carried_out_once() {
     let set = "INSERT INTO #meta (name, value) VALUES ('tries', '1') ON DUPLICATE KEY UPDATE value = value + 1";
     let done = store.write_as(Mode::WriteOnce, |tx| {
         tries += 1;
-        tx.run(set, Vec::new())?;
+        tx.run(set, by![])?;
         if tries == 1 {
             kill(other, own_connection(tx)?)?;
             // Whatever is sent now fails.
-            tx.run(set, Vec::new())?;
+            tx.run(set, by![])?;
         }
         Ok(())
     });
     done.unwrap();
     let value = "SELECT value FROM #meta WHERE name = 'tries'";
-    let value: Option<String> = store.read(|tx| tx.one(value, Vec::new())).unwrap();
+    let value: Option<String> = store.read(|tx| tx.one(value, by![])).unwrap();
     assert_eq!((tries, value.as_deref()), (2, Some("1")));
 }
 
@@ -361,28 +361,28 @@ fn a_transaction_that_stands_still_is_ended_by_the_server() {
     let touch = "UPDATE #schema SET value = value + 1 WHERE name = 'touched'";
     let number = || -> i64 {
         let read = "SELECT value FROM #schema WHERE name = 'touched'";
-        let found = goes_on.read(|tx| tx.one(read, Vec::new())).unwrap();
+        let found = goes_on.read(|tx| tx.one(read, by![])).unwrap();
         found.unwrap()
     };
     let add = "INSERT INTO #schema (name, value) VALUES ('touched', 0)";
-    goes_on.read(|tx| tx.run(add, Vec::new())).unwrap();
+    goes_on.read(|tx| tx.run(add, by![])).unwrap();
     let (holds, held) = std::sync::mpsc::channel();
     let (done, is_done) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(move || {
             let written = stands.write(|tx| {
-                tx.run(touch, Vec::new())?;
+                tx.run(touch, by![])?;
                 // The second time nobody listens any more, and it goes on at once.
                 if holds.send(()).is_ok() {
                     let _ = is_done.recv();
                 }
-                tx.run(touch, Vec::new())
+                tx.run(touch, by![])
             });
             written.unwrap();
         });
         held.recv().unwrap();
         drop(held);
-        let one = goes_on.write(|tx| tx.run(touch, Vec::new()));
+        let one = goes_on.write(|tx| tx.run(touch, by![]));
         one.unwrap();
         assert_eq!(number(), 1, "what stood still was rolled back");
         done.send(()).unwrap();

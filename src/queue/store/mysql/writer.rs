@@ -12,7 +12,7 @@ mod tx;
 
 use crate::queue::store::Mode;
 use crate::queue::store::settle::too_large;
-use crate::queue::store::statements::{Fault, Statements};
+use crate::queue::store::statements::{Fault, Sql};
 use tx::Tx;
 
 /// How to handle a failure.
@@ -165,7 +165,7 @@ impl Database {
     pub(in crate::queue::store) fn run<T>(
         &self,
         mode: Mode,
-        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+        work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         self.repeat(mode, false, work)
     }
@@ -174,7 +174,7 @@ impl Database {
     /// always available for them.
     pub(super) fn aside<T>(
         &self,
-        work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+        work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         self.repeat(Mode::Read, true, work)
     }
@@ -183,7 +183,7 @@ impl Database {
         &self,
         mode: Mode,
         has_one: bool,
-        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+        mut work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         let (mut retries, mut lost_since) = (0, None::<Instant>);
         loop {
@@ -224,7 +224,7 @@ impl Database {
         mode: Mode,
         has_one: bool,
         committing: &mut bool,
-        work: &mut impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+        work: &mut impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         let mut lent = self.pool.lend(has_one)?;
         let conn = lent.conn()?;

@@ -23,7 +23,7 @@ use rusqlite::Connection;
 use crate::base::Error;
 
 use super::health::{self, HealthFinding, Severity};
-use super::statements::{Fault, Queries as _, Statements, by};
+use super::statements::{Fault, Queries as _, Sql, by};
 use super::{JobLane, Mode};
 use open::{Identity, SCHEMA_VERSION};
 pub(super) use open::{open, open_in_memory};
@@ -110,7 +110,7 @@ impl Sqlite {
     /// The id of the database, and the part of it that each job id contains.
     pub(super) fn identity(&self) -> Result<(String, i64), Error> {
         let ask = "SELECT max(value) FILTER (WHERE key = 'id'), max(value) FILTER (WHERE key = 'salt') FROM meta";
-        let identity = self.run(Mode::Read, |tx| tx.one(ask, Vec::new()))?;
+        let identity = self.run(Mode::Read, |tx| tx.one(ask, by![]))?;
         identity.ok_or_else(|| Fault::Odd("no identity").in_file(&self.path))
     }
 
@@ -132,7 +132,7 @@ impl Sqlite {
     /// A number that changes when another program has written since the last call.
     pub(super) fn version(&self) -> Result<u64, Error> {
         let conn = self.watcher.lock();
-        let version = (&*conn).one("PRAGMA data_version", Vec::new());
+        let version = (&*conn).one("PRAGMA data_version", by![]);
         let version = version.map_err(|fault| fault.in_file(&self.path))?;
         Ok(version.unwrap_or(0))
     }
@@ -180,12 +180,9 @@ impl Sqlite {
         })
     }
 
-    pub(super) fn look_at_health(
-        &self,
-        tx: &mut dyn Statements,
-    ) -> Result<Vec<HealthFinding>, Fault> {
+    pub(super) fn look_at_health(&self, tx: &mut dyn Sql) -> Result<Vec<HealthFinding>, Fault> {
         self.still_there()?;
-        let version = tx.one("PRAGMA user_version", Vec::new())?.unwrap_or(0);
+        let version = tx.one("PRAGMA user_version", by![])?.unwrap_or(0);
         Ok(vec![
             integrity(tx)?,
             health::schema(version, SCHEMA_VERSION, "file"),
@@ -194,15 +191,14 @@ impl Sqlite {
 }
 
 /// Whether a quarter of the file, and more than a few pages, are free.
-fn has_spare(tx: &mut dyn Statements) -> Result<bool, Fault> {
-    let mut pages =
-        |ask| -> Result<i64, Fault> { Ok(tx.one(ask, Vec::new())?.unwrap_or_default()) };
+fn has_spare(tx: &mut dyn Sql) -> Result<bool, Fault> {
+    let mut pages = |ask| -> Result<i64, Fault> { Ok(tx.one(ask, by![])?.unwrap_or_default()) };
     let free = pages("PRAGMA freelist_count")?;
     Ok(free > FEW_PAGES && free > pages("PRAGMA page_count")? / 4)
 }
 
-fn integrity(tx: &mut dyn Statements) -> Result<HealthFinding, Fault> {
-    let said: Vec<String> = tx.many("PRAGMA quick_check(5)", Vec::new())?;
+fn integrity(tx: &mut dyn Sql) -> Result<HealthFinding, Fault> {
+    let said: Vec<String> = tx.many("PRAGMA quick_check(5)", by![])?;
     let said = said.join("; ");
     if said == "ok" {
         return Ok(HealthFinding::new("integrity", Severity::Good, said, None));
@@ -218,7 +214,7 @@ fn integrity(tx: &mut dyn Statements) -> Result<HealthFinding, Fault> {
 }
 
 /// The number of a lane, which is created if it does not exist.
-pub(super) fn lane_no(tx: &mut dyn Statements, lane: &JobLane) -> Result<i64, Fault> {
+pub(super) fn lane_no(tx: &mut dyn Sql, lane: &JobLane) -> Result<i64, Fault> {
     let lane = by![lane.kind.clone(), lane.name.clone(), lane.step];
     let find =
         "SELECT no FROM #lanes WHERE kind = ? AND IFNULL(name, x'') = IFNULL(?, x'') AND step = ?";

@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use crate::base::host::host;
 use crate::base::{Error, ErrorKind, LockedFile, ProcessId, private};
-use crate::queue::store::Mode;
-use crate::queue::store::statements::Queries as _;
-use crate::queue::store::workers::{ListedWorker, Registry};
+use crate::queue::store::claims::DeadWorker;
+use crate::queue::store::statements::{Queries as _, by};
+use crate::queue::store::workers::Registry;
+use crate::queue::store::{Mode, WorkerId, Workers};
 
 use super::Sqlite;
 
@@ -48,31 +49,33 @@ impl Sqlite {
     }
 
     /// All workers. `own`: those of this OS process.
-    pub(in crate::queue::store) fn listed(
-        &self,
-        own: &Registry,
-    ) -> Result<Vec<ListedWorker>, Error> {
+    pub(in crate::queue::store) fn look(&self, own: &Registry) -> Result<Workers, Error> {
         let find = "SELECT no, name, pid, host FROM #workers ORDER BY no";
-        let rows: Vec<(i64, String, i64, String)> =
-            self.run(Mode::Read, |tx| tx.many(find, Vec::new()))?;
-        let all = rows.into_iter().map(|(no, name, pid, host)| {
-            let (is_dead, sign) = match own.has(no) {
+        let listed: Vec<(WorkerId, String, i64, String)> =
+            self.run(Mode::Read, |tx| tx.many(find, by![]))?;
+        let mut found = Workers {
+            version: self.version()?,
+            ..Workers::default()
+        };
+        for (no, name, pid, host) in listed {
+            let (is_dead, sign) = match own.has(no.0) {
                 true => (false, None),
                 // In memory there are no others.
                 false if self.file.is_none() => (true, None),
                 false => self.pulse(&name, pid, &host),
             };
-            let quotas = Vec::new();
-            ListedWorker {
-                no,
-                pid,
-                host,
-                is_dead,
-                quotas,
-                sign,
+            if is_dead {
+                found.dead.push(DeadWorker {
+                    no,
+                    pid,
+                    host,
+                    sign,
+                });
+            } else {
+                found.live.push((no, Vec::new()));
             }
-        });
-        Ok(all.collect())
+        }
+        Ok(found)
     }
 
     /// Whether a worker is dead. While its file is locked, no other process detects that.

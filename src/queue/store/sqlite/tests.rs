@@ -213,9 +213,9 @@ fn a_lock_file_that_somebody_removed_kills_no_worker() {
     let worker = one.register_worker().unwrap();
     fs::remove_dir_all(dir.path().join("llm_jobs.db.workers")).unwrap();
     assert_eq!(two.reclaim(T).unwrap(), 0);
-    assert_eq!(two.sqlite().listed(&two.workers).unwrap().len(), 1);
+    assert_eq!(two.workers().unwrap().live.len(), 1);
     one.unregister_worker(worker, T).unwrap();
-    assert!(two.sqlite().listed(&two.workers).unwrap().is_empty());
+    assert!(two.workers().unwrap().live.is_empty());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use crate::queue::store::statements::{Dialect, Fault, InsertOf, LIST, Query, Row, Statements};
+use crate::queue::store::statements::{Dialect, Fault, InsertOf, LIST, Query, Row, Sql};
 
 /// MySQL's words, and SQLite's. A transaction locks the whole database, so row locks are dropped.
 const WORDS: [(&str, &str); 17] = [
@@ -59,7 +59,7 @@ pub(super) fn kept(sql: &str) -> Rc<str> {
     })
 }
 
-impl Statements for &Connection {
+impl Sql for &Connection {
     fn dialect(&self) -> Dialect {
         Dialect::Sqlite
     }

@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
 use crate::base::{Error, ErrorKind};
 use crate::queue::store::Mode;
-use crate::queue::store::statements::{Fault, Statements};
+use crate::queue::store::statements::{Fault, Sql};
 
 use super::{Durability, Sqlite};
 
@@ -38,7 +38,7 @@ impl Writer {
     fn write<T>(
         &mut self,
         full: bool,
-        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+        mut work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
         self.set_full(full)?;
         // Rolled back unless it is committed, also when the callback panics.
@@ -148,7 +148,7 @@ impl Sqlite {
     pub(in crate::queue::store) fn run<T>(
         &self,
         mode: Mode,
-        mut work: impl FnMut(&mut dyn Statements) -> Result<T, Fault>,
+        mut work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         let done = match mode {
             Mode::Read => self.readers.read(|mut conn| work(&mut conn)),

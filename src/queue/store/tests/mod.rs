@@ -71,14 +71,6 @@ impl Store {
         }
     }
 
-    pub(crate) fn sqlite(&self) -> &Sqlite {
-        match &self.db {
-            Db::Sqlite(db) => db,
-            #[cfg(feature = "mysql")]
-            Db::Mysql(_) => panic!("the store is on a server"),
-        }
-    }
-
     #[cfg(feature = "mysql")]
     pub(crate) fn mysql(&self) -> &Mysql {
         match &self.db {

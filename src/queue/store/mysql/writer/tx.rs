@@ -1,4 +1,4 @@
-//! Statements of a transaction. Statements without bound values are sent together, which saves round trips to the
+//! Sql of a transaction. Sql without bound values are sent together, which saves round trips to the
 //! server.
 
 use mysql::Conn;
@@ -6,7 +6,7 @@ use mysql::prelude::Queryable;
 use rusqlite::types::Value;
 
 use crate::base::json_text::hex;
-use crate::queue::store::statements::{Dialect, InsertOf, LIST, Query, Row, Statements};
+use crate::queue::store::statements::{Dialect, InsertOf, LIST, Query, Row, Sql};
 
 use super::{Database, Fault};
 
@@ -16,7 +16,7 @@ pub(super) struct Tx<'a> {
     database: &'a Database,
     /// Whether it has changed rows.
     pub(super) wrote: bool,
-    /// Statements that are sent together with the next one, because each round trip takes about a millisecond.
+    /// Sql that are sent together with the next one, because each round trip takes about a millisecond.
     pub(super) deferred: Vec<String>,
 }
 
@@ -171,7 +171,7 @@ fn is_text(sql: &str, by: &[Value]) -> bool {
     by.is_empty() || sql.contains(LIST)
 }
 
-impl Statements for Tx<'_> {
+impl Sql for Tx<'_> {
     fn dialect(&self) -> Dialect {
         Dialect::Mysql
     }
