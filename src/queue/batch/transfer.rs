@@ -46,8 +46,10 @@ impl Transfer<'_> {
 /// The work for a batch, which ends with an event.
 pub(crate) struct Order {
     pub no: BatchNo,
-    pub work: Box<dyn FnOnce(&BatchContext, &Context) -> Event + Send>,
+    pub work: Work,
 }
+
+type Work = Box<dyn FnOnce(&BatchContext, &Context) -> Event + Send>;
 
 /// The outcome of a transfer.
 type Answer = (BatchNo, Event);

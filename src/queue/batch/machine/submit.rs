@@ -99,11 +99,7 @@ impl Change<'_> {
             }
             input => input,
         };
-        self.record.state = State::Sending(Sending {
-            input,
-            sent: false,
-            ..sending
-        });
+        self.record.state = State::Sending(Sending { input, sent: false });
         self.record.clear_failures();
         self.wait(Duration::ZERO);
         self.save();

@@ -118,7 +118,6 @@ pub(in crate::queue::batch) fn states() -> Vec<State> {
                     listings,
                     fence,
                     held,
-                    ..Unknown::default()
                 })
             };
             states.extend(
