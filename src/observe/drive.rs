@@ -82,21 +82,16 @@ where
     R: Runner<W::Task, W::Done>,
     O: Send,
 {
-    let RunOptions {
-        calls,
-        ctx,
-        notifier,
-        ..
-    } = options;
+    let notifier = &options.notifier;
     let notify = |progress: &Progress| {
         if let Some(notifier) = notifier {
             notifier.on_progress(progress);
         }
     };
     let setup = RunSetup {
-        ctx,
+        ctx: &options.ctx,
         clock,
-        most_threads: *calls,
+        most_threads: options.calls,
         permits: None,
         waker,
         woken,

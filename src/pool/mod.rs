@@ -241,17 +241,12 @@ impl<'a> Pool<'a> {
     }
 
     fn dispatch_options(&self, now: Time) -> Options {
-        let RunOptions {
-            calls,
-            on_error,
-            ctx,
-            ..
-        } = &self.options;
+        let options = &self.options;
         Options {
-            concurrency: *calls,
+            concurrency: options.calls,
             retry: self.retry,
-            on_error: *on_error,
-            deadline: ctx.remaining().map(|left| now.after(left)),
+            on_error: options.on_error,
+            deadline: options.ctx.remaining().map(|left| now.after(left)),
             jitter: Random(now.as_nanos() ^ u64::from(std::process::id()).rotate_left(32)),
             durable: false,
             multi_tenant: false,
@@ -263,15 +258,12 @@ impl<'a> Pool<'a> {
 /// Items that were read but never run, in the order of the source.
 fn left_over<T, D>(
     work: &mut PoolWork<T, D>,
-    (mut next, unread): (usize, Vec<T>),
+    (next, unread): (usize, Vec<T>),
     stop: Option<&StopReason>,
 ) -> Vec<TaskEnd<T, D>> {
     let waiting = work.rest();
-    let unread = unread.into_iter().map(|item| {
-        let index = next as u64;
-        next += 1;
-        (Task { index, item }, 0)
-    });
+    let unread = (next as u64..).zip(unread);
+    let unread = unread.map(|(index, item)| (Task { index, item }, 0));
     let why = match stop {
         Some(StopReason::DeadlineExceeded) => Error::new(
             ErrorKind::DeadlineExceeded,

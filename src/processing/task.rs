@@ -193,25 +193,18 @@ const TEMPORARY: &[i32] = if cfg!(unix) {
 
 /// The kind of a failure: temporary, or if not, its cause.
 pub(super) fn kind_of(error: &io::Error) -> ErrorKind {
-    use io::ErrorKind as Io;
+    use io::ErrorKind::*;
     let number = error.raw_os_error();
     match error.kind() {
         _ if number.is_some_and(|number| TEMPORARY.contains(&number)) => ErrorKind::Transient,
-        Io::Interrupted | Io::WouldBlock | Io::TimedOut | Io::ResourceBusy | Io::Deadlock => {
-            ErrorKind::Transient
-        }
-        // Errors of files on other machines, and a lack of memory.
-        Io::StaleNetworkFileHandle
-        | Io::NetworkDown
-        | Io::NetworkUnreachable
-        | Io::HostUnreachable
-        | Io::ConnectionReset
-        | Io::ConnectionAborted
-        | Io::NotConnected
-        | Io::OutOfMemory => ErrorKind::Transient,
+        Interrupted | WouldBlock | TimedOut | ResourceBusy | Deadlock => ErrorKind::Transient,
+        // Errors of files on other machines.
+        StaleNetworkFileHandle | NetworkDown | NetworkUnreachable => ErrorKind::Transient,
+        HostUnreachable | ConnectionReset | ConnectionAborted => ErrorKind::Transient,
+        NotConnected | OutOfMemory => ErrorKind::Transient,
         // A folder in its path was replaced by a file.
-        Io::NotFound | Io::NotADirectory => ErrorKind::NotFound,
-        Io::PermissionDenied => ErrorKind::PermissionDenied,
+        NotFound | NotADirectory => ErrorKind::NotFound,
+        PermissionDenied => ErrorKind::PermissionDenied,
         _ => ErrorKind::Invalid,
     }
 }

@@ -7,6 +7,7 @@ use crate::base::{Error, ErrorKind, Mark, Sent, Time};
 use super::super::availability::{Detour, EndFacts, may_be_shared};
 use super::super::limiter::{CallEnd, LOADING_AGAIN, QuotaId};
 use super::super::work::{Settled, Ticket, Work};
+use super::failure::long;
 use super::{Call, Dispatcher, EndedCall, ErrorPolicy, StopReason};
 
 /// Longer pauses of a quota are logged.
@@ -175,10 +176,7 @@ impl<W: Work> Dispatcher<W> {
             && !was_paused
             && wait > LONG_PAUSE
         {
-            log::warn!(
-                "{error}; no calls to the provider for {}",
-                super::failure::long(wait)
-            );
+            log::warn!("{error}; no calls to the provider for {}", long(wait));
         }
         if !result.as_ref().is_err_and(Error::is_unreachable) {
             self.unreached = 0;

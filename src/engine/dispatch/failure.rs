@@ -150,11 +150,8 @@ impl<W: Work> Dispatcher<W> {
     /// Stops a run before it pays for more unusable replies, or sends more requests that are always rejected.
     /// Rejected items fail over if another provider can be called; items with unusable replies do not.
     fn note_first_reply(&mut self, ticket: &Ticket<W::Task>, error: &Error, elsewhere: bool) {
-        let Some(why) = self
-            .availability
-            .step_mut(ticket.step())
-            .failed_at_first(error)
-        else {
+        let step = self.availability.step_mut(ticket.step());
+        let Some(why) = step.failed_at_first(error) else {
             return;
         };
         let goes_on = elsewhere && error.is_unclassified();
