@@ -123,14 +123,11 @@ impl ProgressNotifier for Display {
 /// The first parts of a line that fit `room` columns. A cut within a part could leave a part of a number, which looks
 /// like a complete one.
 fn fitted(parts: Vec<String>, room: usize) -> String {
-    let mut line = String::new();
+    let mut parts = parts.into_iter();
+    let mut line = parts.next().unwrap_or_default();
     for part in parts {
-        let next = if line.is_empty() {
-            part
-        } else {
-            format!("{line} · {part}")
-        };
-        if !line.is_empty() && next.chars().count() > room {
+        let next = format!("{line} · {part}");
+        if next.chars().count() > room {
             break;
         }
         line = next;

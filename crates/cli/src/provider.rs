@@ -62,12 +62,6 @@ pub fn check(plan: &ProviderPlan, unnamed: u64) -> Result<(), Refusal> {
     checked.map_err(|error| Refusal::could_not_run(error.message()).about(About::Provider))
 }
 
-/// The provider of each step.
-pub fn steps(plan: &ProviderPlan) -> Vec<&'static str> {
-    let all = [&plan.first].into_iter().chain(&plan.fallbacks);
-    all.map(|status| status.provider).collect()
-}
-
 /// Which providers are called, at which address, for which model, how many calls or jobs run at once, and the limits
 /// per minute.
 pub fn line(plan: &ProviderPlan, at_once: &str) -> String {

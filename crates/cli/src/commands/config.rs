@@ -17,23 +17,16 @@ pub fn execute(action: &ConfigAction) -> Result<Exit, Refusal> {
     let text = match action {
         ConfigAction::List => list(&settings()?),
         ConfigAction::Get { key } => get(&settings()?, key),
-        ConfigAction::Set { key, value } => set(&stored_at()?, key, value),
-        ConfigAction::Unset { key } => unset(&stored_at()?, key),
+        ConfigAction::Set { key, value } => set(&in_folder(&folder()?), key, value),
+        ConfigAction::Unset { key } => unset(&in_folder(&folder()?), key),
     };
     Ok(stdout::print(&text?, Exit::Success))
 }
 
-fn known(key: &str) -> Result<&'static SettingKey, Refusal> {
-    SettingKey::named(key).map_err(refused)
-}
-
-fn stored_at() -> Result<FileConfig, Refusal> {
-    folder().map(|folder| in_folder(&folder))
-}
-
 /// Stores a value, unless a command would refuse it later, for example a file of prices that does not exist.
 fn set(store: &FileConfig, key: &str, value: &str) -> Result<String, Refusal> {
-    let value = known(key)?.check_stored(value).map_err(refused)?;
+    let known = SettingKey::named(key).map_err(refused)?;
+    let value = known.check_stored(value).map_err(refused)?;
     let with_it = settings()?.flag(key, "config set", Some(value.clone()));
     if key == "llm.prices" {
         let prices = with_it.and_then(|settings| settings.model_prices());
@@ -48,10 +41,13 @@ fn set(store: &FileConfig, key: &str, value: &str) -> Result<String, Refusal> {
 fn unset(store: &FileConfig, key: &str) -> Result<String, Refusal> {
     let was = match store.get(key).map_err(could_not_run)? {
         Some(_) => "is deleted",
-        None => known(key).map(|_| "was not stored")?,
+        None => {
+            SettingKey::named(key).map_err(refused)?;
+            "was not stored"
+        }
     };
     store.write(key, None).map_err(could_not_run)?;
-    let Ok(known) = known(key) else {
+    let Ok(known) = SettingKey::named(key) else {
         display::say(&format!("{key} {was}"));
         return Ok(String::new());
     };

@@ -90,8 +90,7 @@ fn confirm(args: &RunArgs, plan: &RunPlan, session: &Session) -> Result<(), Refu
     Err(Refusal::usage(format!(
         "nothing was sent: {again} answers would be bought again. To buy them, answer y; to keep the earlier answers, \
          run with the earlier settings, or name another output with -o"
-    ))
-    .into())
+    )))
 }
 
 /// The settings of this data folder and environment beneath the flags.
@@ -338,7 +337,8 @@ impl Plan {
             // The slots of a worker.
             Self::ViaQueue(_) => Concurrency::Fixed(calls.start()),
         };
-        setup.steps = provider::steps(providers);
+        let steps = [&providers.first].into_iter().chain(&providers.fallbacks);
+        setup.steps = steps.map(|status| status.provider).collect();
         let names: Vec<String> = setup.steps.iter().map(|name| (*name).to_owned()).collect();
         let checked = self.compared().check_providers(&names);
         checked.map_err(|error| refused(error).about(About::Input))?;
