@@ -7,6 +7,7 @@ use crate::base::disk::store_path;
 use crate::base::{Context, Error, ErrorKind};
 use crate::engine::class::Class;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::llm::native::NativeFormat;
 use crate::llm::params::RequestTask;
 use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::route::Route;
@@ -17,7 +18,7 @@ use crate::observe::tally::Tally;
 use super::backlog::{FileBacklog, KindPlan};
 use super::copies::{self, Copies, OutputAnswers};
 use super::file_turn::{FileRunner, turn};
-use super::input::{FileIndex, InputFile};
+use super::input::{FileIndex, InputFile, refused};
 use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use super::prompts::{Prompts, RequestKind};
@@ -124,7 +125,8 @@ impl<'a> FileRun<'a> {
     /// [`ErrorKind::Invalid`] with file, line and reason.
     pub fn check_providers(&self, providers: &[String]) -> Result<(), Error> {
         let Prepared { input, index, .. } = &self.prompts;
-        if input.skips_bad_rows() || index.native.refused(providers).is_none() {
+        let is_refused = |format: &NativeFormat| refused(*format, providers).is_some();
+        if input.skips_bad_rows() || !index.native.iter().any(is_refused) {
             return Ok(());
         }
         // Finished items are not sent.

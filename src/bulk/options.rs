@@ -67,7 +67,7 @@ impl RunPlan {
         let unusable = left(State::Unusable, self.unusable_before);
         // An item that makes no prompt always fails.
         let failed = if options.want(State::Failed) {
-            self.bad_rows - index.tally().bad_untold
+            self.bad_rows - index.untold()
         } else {
             self.failed_before
         } + unusable;

@@ -151,12 +151,11 @@ impl ResultsFile {
 
     /// The line at a position.
     pub(super) fn line_at(&self, at: u64) -> Result<String, Error> {
-        let mut line = String::new();
-        let mut file = BufReader::new(&*self.file);
-        let read = file.seek(SeekFrom::Start(at));
-        let read = read.and_then(|_| file.take(LONGEST_LINE).read_line(&mut line));
-        read.map_err(|e| trouble(&self.path, "cannot read", &e))?;
-        Ok(line.trim_start_matches('\0').to_owned())
+        let read = LinesAt::new(&self.file).and_then(|mut lines| {
+            let line = lines.read(at)?;
+            Ok(String::from_utf8_lossy(line).into_owned())
+        });
+        read.map_err(|e| trouble(&self.path, "cannot read", &e))
     }
 
     /// Passes the text of every line to `visit`.
@@ -304,16 +303,9 @@ impl ResultsFile {
         // Locked before it gets the name, so that the file is locked at every moment.
         let new = AtomicFile::create(&self.path, OpenOptions::new().append(true).read(true))?;
         let mut out = BufWriter::with_capacity(1 << 20, new.file());
-        let mut source = BufReader::with_capacity(1 << 16, &*self.file);
-        source.rewind()?;
-        let (mut line, mut at) = (Vec::new(), 0);
+        let mut lines = LinesAt::new(&self.file)?;
         for place in places {
-            line.clear();
-            // Neighbours are frequent, so the buffer is kept if the next line is within it.
-            source.seek_relative(*place as i64 - at as i64)?;
-            let mut bounded = (&mut source).take(LONGEST_LINE);
-            at = place + bounded.read_until(b'\n', &mut line)? as u64;
-            out.write_all(without_zeros(&line))?;
+            out.write_all(lines.read(*place)?)?;
         }
         out.flush()?;
         drop(out);
@@ -323,6 +315,32 @@ impl ResultsFile {
         self.file = LockedFile::held(new.replace()?);
         self.len = self.file.metadata()?.len();
         Ok(())
+    }
+}
+
+/// Reads the lines at some positions.
+pub(crate) struct LinesAt<'f> {
+    file: BufReader<&'f File>,
+    at: u64,
+    line: Vec<u8>,
+}
+
+impl<'f> LinesAt<'f> {
+    pub(crate) fn new(file: &'f File) -> io::Result<Self> {
+        let mut file = BufReader::with_capacity(1 << 16, file);
+        file.rewind()?;
+        let (at, line) = (0, Vec::new());
+        Ok(Self { file, at, line })
+    }
+
+    /// The line at that position, with its line end.
+    pub(crate) fn read(&mut self, place: u64) -> io::Result<&[u8]> {
+        self.line.clear();
+        // Neighbours are frequent, so the buffer is kept if the next line is within it.
+        self.file.seek_relative(place as i64 - self.at as i64)?;
+        let mut bounded = (&mut self.file).take(LONGEST_LINE);
+        self.at = place + bounded.read_until(b'\n', &mut self.line)? as u64;
+        Ok(without_zeros(&self.line))
     }
 }
 
@@ -361,7 +379,7 @@ pub(crate) fn could_be_torn(line: &[u8], at: u64) -> bool {
 }
 
 /// The line without zeros before it.
-pub(crate) fn without_zeros(line: &[u8]) -> &[u8] {
+fn without_zeros(line: &[u8]) -> &[u8] {
     let zeros = line.iter().take_while(|byte| **byte == 0).count();
     &line[zeros..]
 }

@@ -2,7 +2,7 @@
 //! lines.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Seek};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::base::{Context, Error, ErrorKind};
-use crate::bulk::results::{could_be_torn, each_line, without_zeros};
+use crate::bulk::results::{LinesAt, could_be_torn, each_line};
 
 /// Result files, one after the other.
 pub(super) struct ResultFiles(Vec<(PathBuf, File)>);
@@ -126,25 +126,16 @@ impl ResultFiles {
         ctx: &Context,
         visit: &mut dyn FnMut(&str) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let mut line = Vec::new();
         for places in places.chunk_by(|a, b| a.0 == b.0) {
             let (path, file) = &self.0[places[0].0 as usize];
             let failed = |error: io::Error| unreadable(path, &error);
-            let mut reader = BufReader::with_capacity(1 << 16, file);
-            let mut at = 0;
-            reader.rewind().map_err(failed)?;
+            let mut lines = LinesAt::new(file).map_err(failed)?;
             for (n, (_, place)) in places.iter().enumerate() {
                 if n.is_multiple_of(LINES_BETWEEN_LOOKS) {
                     ctx.check()?;
                 }
-                line.clear();
-                // The next line is usually near, so buffered bytes are reused.
-                let read = reader
-                    .seek_relative(*place as i64 - at as i64)
-                    .and_then(|()| reader.read_until(b'\n', &mut line));
-                at = place + read.map_err(failed)? as u64;
-                let text = std::str::from_utf8(without_zeros(&line).trim_ascii());
-                visit(text.map_err(|_| refused(path, CHANGED))?)?;
+                let line = lines.read(*place).map_err(failed)?.trim_ascii();
+                visit(std::str::from_utf8(line).map_err(|_| refused(path, CHANGED))?)?;
             }
         }
         Ok(())

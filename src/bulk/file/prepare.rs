@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::base::{Error, ErrorKind};
 use crate::bulk::copies;
-use crate::bulk::input::{FileIndex, InputFile, Match, State, Totals, is_automatic};
+use crate::bulk::input::{FileIndex, InputFile, State, Totals, is_automatic};
 use crate::bulk::open_output::{OpenOutput, open, refuse_same_file};
 use crate::bulk::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput, RunPlan};
 use crate::bulk::prompts::Prompts;
@@ -52,18 +52,17 @@ pub(super) fn prepare_file(
     compare(&mut checked.items).map_err(FileRunError::Output)?;
     checked.items.in_order();
     let mut index = checked.items;
-    let tally = index.tally();
     let answers = copies::find(&checked.input, &mut index, &output, options, embeds, plan);
     let answers = answers.map_err(FileRunError::Output)?;
     plan.count(&index, totals);
     // An item may have several earlier answers, and an item without an id gets another id if its request changes.
-    let unnamed = tally.new.min(tally.automatic);
-    plan.differing = plan.differing.min(tally.changed + unnamed);
+    let unnamed = index.count(State::New).min(plan.without_id);
+    plan.differing = plan.differing.min(plan.changed + unnamed);
     if totals.bad > 0 {
         let causes = bad_row_causes(&checked.input, &index);
         plan.bad_row_causes = causes.map_err(FileRunError::Output)?;
     }
-    let known_items = tally.done + tally.failed + tally.unusable + tally.changed;
+    let known_items = plan.total - index.count(State::New);
     // Each of these gets a second line.
     let replaces = (0..index.len()).any(|item| {
         let untold = index.is_bad(item) && index.state(item) != State::Failed;
@@ -86,15 +85,14 @@ pub(super) fn prepare_file(
 impl RunPlan {
     /// Counts the items by their state after the comparison with the output.
     fn count(&mut self, index: &FileIndex, totals: Totals) {
-        let tally = index.tally();
         self.under_way = (0..index.len()).filter(|i| index.is_taken(*i)).count() as u64;
         self.total = index.len() as u64;
-        self.done = tally.done;
-        self.failed_before = tally.failed;
-        self.unusable_before = tally.unusable;
-        self.changed = tally.changed;
-        self.foreign = tally.unknown_lines;
-        self.without_id = tally.automatic;
+        self.done = index.count(State::Done);
+        self.failed_before = index.count(State::Failed);
+        self.unusable_before = index.count(State::Unusable);
+        self.changed = index.count(State::Changed);
+        self.foreign = index.unknown_lines();
+        self.without_id = index.automatic();
         self.bad_rows = totals.bad;
     }
 }
@@ -125,13 +123,13 @@ impl EarlierLines<'_> {
     fn add(&mut self, line: PreviousLine) {
         let prefix = line.prefix(self.redo_extracts);
         let found = self.items.match_line(&line.id, prefix, line.ended());
-        let (unknown, outdated) = (found == Match::Unknown, found == Match::Changed);
+        let (unknown, outdated) = (found.is_none(), found == Some(State::Changed));
         self.matched += u64::from(!unknown);
         self.has_old_bad_rows |= unknown && line.is_unnamed_bad_row();
         let unnamed = unknown && is_automatic(&line.id);
         let differs = (outdated || unnamed) && line.is_paid_reply();
         self.plan.differing += u64::from(differs);
-        if found == Match::Done {
+        if found == Some(State::Done) {
             self.remember_maker(line);
         }
     }

@@ -11,7 +11,7 @@ use super::entry::Entry;
 use super::fault::{Fault, InputError, InputErrors, Place, SHOWN};
 use super::file::{InputFile, Numbers, Part};
 use super::id::{RecordId, id_hash, prefix};
-use super::index::{FileIndex, NativeLines, Totals};
+use super::index::{FileIndex, Totals};
 use super::records::{Record, Splitter};
 use super::source::Source;
 use super::{PromptSettings, keep};
@@ -68,15 +68,18 @@ impl InputFile {
 struct Entries {
     all: Vec<Entry>,
     totals: Totals,
-    native: NativeLines,
+    native: Vec<NativeFormat>,
     faults: InputErrors,
 }
 
 impl Entries {
     /// Adds the item of a record.
     fn add(&mut self, checked: Checked) {
-        if let Some(format) = checked.native {
-            self.native.add(format);
+        if let Some(format) = checked
+            .native
+            .filter(|format| !self.native.contains(format))
+        {
+            self.native.push(format);
         }
         self.totals.items += 1;
         self.totals.unnamed += u64::from(checked.unnamed);

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use super::entry::LARGEST_FILE;
 use super::fault::{Fault, InputError, Place, utf8};
 use super::id::prefix;
-use super::index::{FileIndex, NativeLines};
+use super::index::{FileIndex, refused};
 use super::parse::{bad_row, parse_record};
 use super::records::{Next, next_record};
 use super::source::Source;
@@ -489,10 +489,8 @@ impl InputFile {
         providers: &[String],
     ) -> Result<Option<InputError>, Unread> {
         for i in items {
-            let mut lines = NativeLines::default();
             let native = self.read(i, index)?.request.native;
-            native.iter().for_each(|native| lines.add(native.format()));
-            if let Some(why) = lines.refused(providers) {
+            if let Some(why) = native.and_then(|native| refused(native.format(), providers)) {
                 let (part, place) = self.places_of(&[index.offset(i)])?[0];
                 return Ok(Some(InputError::at(&part.name, place, why)));
             }

@@ -24,37 +24,6 @@ pub(crate) struct Totals {
     pub(crate) bytes: u64,
 }
 
-/// How a result line matches the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Match {
-    /// A success of the same request.
-    Done,
-    /// A result of another request.
-    Changed,
-    /// A failure of the same request.
-    Failed,
-    /// The same with a billed but unusable reply.
-    Unusable,
-    /// The input has no such id.
-    Unknown,
-}
-
-/// Number of items by state after matching.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct MatchCounts {
-    pub(crate) new: u64,
-    pub(crate) done: u64,
-    pub(crate) failed: u64,
-    pub(crate) unusable: u64,
-    pub(crate) changed: u64,
-    /// Result lines (not ids) for which the input has no item.
-    pub(crate) unknown_lines: u64,
-    /// Items with a generated id.
-    pub(crate) automatic: u64,
-    /// Items that make no prompt and have no result line about it.
-    pub(crate) bad_untold: u64,
-}
-
 /// The order of the items.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Order {
@@ -70,9 +39,8 @@ pub(crate) struct FileIndex {
     order: Order,
     totals: Totals,
     /// The formats of lines that only one provider gets.
-    pub(crate) native: NativeLines,
+    pub(crate) native: Vec<NativeFormat>,
     unknown_lines: u64,
-    tally: MatchCounts,
 }
 
 impl FileIndex {
@@ -82,9 +50,8 @@ impl FileIndex {
             entries,
             order: Order::OfInput,
             totals,
-            native: NativeLines::default(),
+            native: Vec::new(),
             unknown_lines: 0,
-            tally: MatchCounts::default(),
         };
         index.number();
         index
@@ -123,27 +90,34 @@ impl FileIndex {
         self
     }
 
-    /// Sorts the items in the order of the input, and counts them by their state.
+    /// Sorts the items in the order of the input.
     pub(crate) fn in_order(&mut self) -> &mut Self {
         self.sort(Order::OfInput);
-        let mut tally = MatchCounts {
-            unknown_lines: self.unknown_lines,
-            ..MatchCounts::default()
-        };
-        for entry in &self.entries {
-            match entry.state() {
-                State::New => tally.new += 1,
-                State::Done => tally.done += 1,
-                State::Failed => tally.failed += 1,
-                State::Unusable => tally.unusable += 1,
-                State::Changed => tally.changed += 1,
-            }
-            let untold = entry.is_bad() && entry.state() != State::Failed;
-            tally.bad_untold += u64::from(untold);
-            tally.automatic += u64::from(entry.is_auto());
-        }
-        self.tally = tally;
         self
+    }
+
+    /// Number of items in this state.
+    pub(crate) fn count(&self, state: State) -> u64 {
+        self.count_by(|entry| entry.state() == state)
+    }
+
+    /// Number of items with a generated id.
+    pub(crate) fn automatic(&self) -> u64 {
+        self.count_by(Entry::is_auto)
+    }
+
+    /// Number of items that make no prompt and have no result line about it.
+    pub(crate) fn untold(&self) -> u64 {
+        self.count_by(|entry| entry.is_bad() && entry.state() != State::Failed)
+    }
+
+    fn count_by(&self, counts: impl Fn(&Entry) -> bool) -> u64 {
+        self.entries.iter().filter(|entry| counts(entry)).count() as u64
+    }
+
+    /// Number of result lines (not ids) for which the input has no item.
+    pub(crate) fn unknown_lines(&self) -> u64 {
+        self.unknown_lines
     }
 
     pub(super) fn entries(&self) -> &[Entry] {
@@ -215,31 +189,30 @@ impl FileIndex {
         order
     }
 
-    /// Records an earlier result line. A later line of the same request overrides it; one of another request does not,
-    /// so that an answer counts again if the input returns to its request.
+    /// Records an earlier result line, and returns its meaning for the item of the input, if there is one. A later line of
+    /// the same request overrides it; one of another request does not, so that an answer counts again if the input returns
+    /// to its request.
     pub(crate) fn match_line(
         &mut self,
         id: &str,
         request_hash_prefix: u64,
         ended: EarlierResult,
-    ) -> Match {
+    ) -> Option<State> {
         let Some(at) = self.find(id) else {
             self.unknown_lines += 1;
-            return Match::Unknown;
+            return None;
         };
         let entry = &mut self.entries[at];
-        let is_same = entry.request == request_hash_prefix;
-        let (state, found) = match ended {
-            _ if !is_same => match entry.state() {
-                State::New => (State::Changed, Match::Changed),
-                state => (state, Match::Changed),
-            },
-            EarlierResult::Success => (State::Done, Match::Done),
-            EarlierResult::Failure => (State::Failed, Match::Failed),
-            EarlierResult::Unusable => (State::Unusable, Match::Unusable),
+        let found = match ended {
+            _ if entry.request != request_hash_prefix => State::Changed,
+            EarlierResult::Success => State::Done,
+            EarlierResult::Failure => State::Failed,
+            EarlierResult::Unusable => State::Unusable,
         };
-        entry.set_state(state);
-        found
+        if found != State::Changed || entry.state() == State::New {
+            entry.set_state(found);
+        }
+        Some(found)
     }
 
     /// True if the output has no answer to some item.
@@ -254,11 +227,6 @@ impl FileIndex {
         entry.is_some_and(|entry| {
             entry.request == request_hash_prefix && !entry.is_bad() && entry.state() != State::Done
         })
-    }
-
-    /// The counts of the matching.
-    pub(crate) fn tally(&self) -> MatchCounts {
-        self.tally
     }
 
     /// The offset of item `i`.
@@ -419,28 +387,15 @@ impl FileIndex {
     }
 }
 
-/// The formats of the lines of an input that are in the format of one provider, which no other provider gets.
-#[derive(Debug, Default, Clone)]
-pub(crate) struct NativeLines(Vec<NativeFormat>);
-
-impl NativeLines {
-    pub(super) fn add(&mut self, format: NativeFormat) {
-        if !self.0.contains(&format) {
-            self.0.push(format);
-        }
-    }
-
-    /// Why none of these providers gets one of the lines; `None` if each line has a provider, or no provider is known.
-    pub(crate) fn refused(&self, providers: &[String]) -> Option<String> {
-        let mut formats = self.0.iter().filter(|_| !providers.is_empty());
-        formats.find_map(|format| {
-            let whys = providers
-                .iter()
-                .map(|provider| native::refused(*format, provider));
-            let whys: Vec<String> = whys.collect::<Option<_>>()?;
-            Some(format!("found that {}; nothing was sent", whys.join("; ")))
-        })
-    }
+/// Why none of these providers gets a line in that format, which only one provider gets; `None` if one does, or if no
+/// provider is known.
+pub(crate) fn refused(format: NativeFormat, providers: &[String]) -> Option<String> {
+    let whys = providers
+        .iter()
+        .map(|provider| native::refused(format, provider));
+    let whys: Vec<String> = whys.collect::<Option<_>>()?;
+    let why = format!("found that {}; nothing was sent", whys.join("; "));
+    (!whys.is_empty()).then_some(why)
 }
 
 #[cfg(test)]

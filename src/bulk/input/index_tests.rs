@@ -35,15 +35,15 @@ fn the_last_line_of_a_request_wins() {
     use EarlierResult::{Failure, Success};
     let mut index = index((0..4).map(|i| own(&i.to_string(), i, 10 * i)).collect());
     for (id, request, ended, found) in [
-        ("0", 0, Success, Match::Done),
-        ("0", 0, Failure, Match::Failed),
-        ("1", 1, Failure, Match::Failed),
-        ("1", 1, Success, Match::Done),
-        ("2", 2, Success, Match::Done),
-        ("2", 9, Success, Match::Changed),
-        ("3", 9, Success, Match::Changed),
-        ("x", 0, Success, Match::Unknown),
-        ("x", 0, Success, Match::Unknown),
+        ("0", 0, Success, Some(State::Done)),
+        ("0", 0, Failure, Some(State::Failed)),
+        ("1", 1, Failure, Some(State::Failed)),
+        ("1", 1, Success, Some(State::Done)),
+        ("2", 2, Success, Some(State::Done)),
+        ("2", 9, Success, Some(State::Changed)),
+        ("3", 9, Success, Some(State::Changed)),
+        ("x", 0, Success, None),
+        ("x", 0, Success, None),
     ] {
         assert_eq!(
             index.match_line(id, request, ended),
@@ -57,14 +57,9 @@ fn the_last_line_of_a_request_wins() {
         states,
         [State::Failed, State::Done, State::Done, State::Changed]
     );
-    let tally = MatchCounts {
-        done: 2,
-        failed: 1,
-        changed: 1,
-        unknown_lines: 2,
-        ..MatchCounts::default()
-    };
-    assert_eq!(index.tally(), tally);
+    let counts = [State::New, State::Done, State::Failed, State::Changed];
+    assert_eq!(counts.map(|state| index.count(state)), [0, 2, 1, 1]);
+    assert_eq!(index.unknown_lines(), 2);
 }
 
 #[test]
@@ -73,7 +68,7 @@ fn automatic_ids_are_found_by_their_ordinal_in_every_order() {
     let entries = requests.iter().zip(0..).map(|(&r, i)| auto(r, 100 * i));
     let mut index = index(entries.collect());
     for (request, ordinal, found) in [(5, 3, true), (5, 4, false), (6, 2, true), (8, 1, false)] {
-        let found = if found { Match::Done } else { Match::Unknown };
+        let found = if found { Some(State::Done) } else { None };
         assert_eq!(
             index.match_line(&auto_id(request, ordinal), request, EarlierResult::Success),
             found
@@ -109,8 +104,8 @@ fn ten_thousand_items_take_24_bytes_each_in_every_order() {
         index.match_line(&format!("item-{i}"), i, EarlierResult::Success);
     }
     let index = index.finish();
-    assert_eq!(index.tally().done, ITEMS * 3 / 4);
-    assert_eq!(index.tally().unknown_lines, ITEMS / 4);
+    assert_eq!(index.count(State::Done), ITEMS * 3 / 4);
+    assert_eq!(index.unknown_lines(), ITEMS / 4);
     assert!((0..ITEMS as usize).all(|i| index.offset(i) == i as u64 * 50));
     let mut matching = index;
     matching.by_id();

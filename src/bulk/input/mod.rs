@@ -45,7 +45,7 @@ pub(crate) use entry::{EarlierResult, State};
 pub(crate) use fault::{Fault, InputError};
 pub(crate) use file::{BadRow, Columns, InputFile, Item, NamedFile, Numbers, Unread};
 pub(crate) use id::{hash_prefix, is_automatic};
-pub(crate) use index::{FileIndex, Fit, Match, Totals};
+pub(crate) use index::{FileIndex, Fit, Totals, refused};
 pub(crate) use parse::parse_alone;
 pub(crate) use records::{Bounded, MAX_RECORD_BYTES, too_long};
 pub(crate) use source::Source;
@@ -125,9 +125,6 @@ pub struct PromptSettings {
     /// Makes the prompt from the fields of a record.
     #[setters(skip)]
     pub(crate) template: Option<Template>,
-    /// The text of the template.
-    #[setters(skip)]
-    pub(crate) template_text: Option<String>,
     /// Maximum number of output tokens. Default: the provider's, see [`Params::max_tokens`](crate::Params::max_tokens).
     pub(crate) max_tokens: Option<u32>,
     /// Whether results contain the provider's whole reply, see [`Request::keep_reply`](crate::Request::keep_reply).

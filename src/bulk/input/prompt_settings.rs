@@ -58,7 +58,6 @@ impl PromptSettings {
         let template = Template::parse(text)
             .map_err(|why| Error::new(ErrorKind::Invalid, format!("template: {why}")))?;
         self.template = Some(template);
-        self.template_text = Some(text.to_owned());
         Ok(self)
     }
 

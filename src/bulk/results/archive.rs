@@ -1,17 +1,18 @@
 //! Billed replies that a compaction removes from an output: they are stored in a file next to it,
 //! `OUTPUT.superseded.jsonl`, and restored if their requests are needed again.
 
+use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::{LONGEST_LINE, PreviousLine, ResultsFile, each_line, trouble};
+use super::{LinesAt, PreviousLine, ResultsFile, each_line, trouble};
 use crate::base::disk::sync_folder;
 use crate::base::json_read::JsonObject;
 use crate::base::{Error, ErrorKind, private};
-use crate::bulk::appender::{Key, key};
+use crate::bulk::appender::{Key, key, key_of};
 
 /// Members with which earlier versions marked a line.
 const SUPERSEDED: [&str; 3] = ["superseded", "superseded_at", "superseded_reason"];
@@ -27,9 +28,9 @@ pub(crate) struct Archived {
 }
 
 impl ResultsFile {
-    /// Appends the lines at these positions to the archive and syncs it to the disk. If a run is killed between this and
-    /// the compaction, the archive gets the same lines again, and they count once.
-    pub(crate) fn archive(&self, mut replaced: Vec<u64>) -> Result<(), Error> {
+    /// Appends the lines at these positions to the archive and syncs it to the disk. If a run was killed between this
+    /// and the compaction, lines that are in the archive already are not appended again.
+    pub(crate) fn archive(&self, replaced: Vec<u64>) -> Result<(), Error> {
         if replaced.is_empty() {
             return Ok(());
         }
@@ -39,13 +40,23 @@ impl ResultsFile {
         let mut archive = Self::open(&path, true, &mut |_, _| {})
             .map_err(|error| self.not_archived(&error.to_string()))?;
         archive.mend()?;
-        replaced.sort_unstable();
+        let mut new = HashMap::new();
+        for at in replaced {
+            let line = result_of(self.line_at(at)?.trim());
+            new.entry(key_of(line.as_bytes())).or_insert(at);
+        }
+        archive.lines(&mut |line| {
+            let line = result_of(&String::from_utf8_lossy(line));
+            new.remove(&key_of(line.as_bytes()));
+        })?;
+        let mut new: Vec<u64> = new.into_values().collect();
+        new.sort_unstable();
         let mut write = |lines: &str| {
             let written = archive.append_io(lines.as_bytes());
             written.map_err(|error| self.not_archived(&error.to_string()))
         };
         let mut lines = String::new();
-        for at in replaced {
+        for at in new {
             lines.push_str(&result_of(self.line_at(at)?.trim()));
             lines.push('\n');
             if lines.len() >= CHUNK_BYTES {
@@ -99,13 +110,11 @@ impl ResultsFile {
             let what = "cannot take earlier answers back from it";
             trouble(&path, what, &error)
         };
-        let mut archive = BufReader::new(File::open(&path).map_err(failed)?);
-        let (mut line, mut lines) = (String::new(), String::new());
+        let archive = File::open(&path).map_err(failed)?;
+        let mut archive = LinesAt::new(&archive).map_err(failed)?;
+        let mut lines = String::new();
         for (i, place) in places.iter().enumerate() {
-            line.clear();
-            let found = archive.seek(SeekFrom::Start(place.at));
-            let read = found.and_then(|_| archive.by_ref().take(LONGEST_LINE).read_line(&mut line));
-            read.map_err(failed)?;
+            let line = String::from_utf8_lossy(archive.read(place.at).map_err(failed)?);
             let parsed = serde_json::from_str::<PreviousLine>(&line).ok();
             let parsed = parsed.filter(|found| found.success);
             if parsed.is_none_or(|found| key(&found.id) != place.id) {
@@ -191,16 +200,18 @@ mod tests {
     }
 
     #[test]
-    fn replaced_lines_are_archived_in_their_order() {
+    fn replaced_lines_are_archived_once_and_in_their_order() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
         let texts = ["a", "b", "c"].map(|id| line(&id.repeat(CHUNK_BYTES * 2 / 3), true));
         fs::write(&path, texts.concat()).unwrap();
         let output = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
         let replaced = [1, 0].map(|n| n * texts[0].len() as u64);
-        output.archive(replaced.to_vec()).unwrap();
-        let kept = fs::read_to_string(output.archive_path()).unwrap();
-        let ids: Vec<_> = kept.lines().map(|line| &line[7..8]).collect();
-        assert_eq!(ids, ["a", "b"]);
+        for _ in 0..2 {
+            output.archive(replaced.to_vec()).unwrap();
+            let kept = fs::read_to_string(output.archive_path()).unwrap();
+            let ids: Vec<_> = kept.lines().map(|line| &line[7..8]).collect();
+            assert_eq!(ids, ["a", "b"]);
+        }
     }
 }
