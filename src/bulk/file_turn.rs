@@ -144,7 +144,7 @@ impl FileRunner<'_> {
                 ..Error::from(changed).into()
             }),
             Err(Unread::Files { row, error }) => {
-                task.named.get_or_init(|| Named::of_bad_row(*row));
+                task.named.get_or_init(|| row.named);
                 Err(error.into())
             }
         }

@@ -5,20 +5,10 @@ use std::time::Duration;
 use crate::base::memory::UnwrittenResult;
 use crate::base::{Error, Paid, Usd};
 use crate::llm::outcome::Outcome;
-use crate::llm::reply_details::RawJson;
 use crate::observe::tally::Measure;
 
-use super::input::{BadRow, Item};
-
-/// The fields of a result line that describe its item.
-#[derive(Debug, Clone)]
-pub(crate) struct Named {
-    pub id: String,
-    pub request_hash: String,
-    pub model: Option<String>,
-    /// The kept fields of its row.
-    pub input: Option<RawJson>,
-}
+use super::input::Item;
+pub(crate) use super::input::Named;
 
 impl Named {
     pub(super) fn of(item: Item) -> Self {
@@ -31,15 +21,6 @@ impl Named {
             request_hash,
             model: request.model,
             input: request.input,
-        }
-    }
-
-    pub(super) fn of_bad_row(row: BadRow) -> Self {
-        Self {
-            id: row.id,
-            request_hash: row.request_hash,
-            model: None,
-            input: row.input,
         }
     }
 

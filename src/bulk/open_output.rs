@@ -8,7 +8,7 @@ use crate::base::{Error, ErrorKind};
 use crate::observe::tally::Tally;
 
 use super::input::{FileIndex, InputFile, State};
-use super::lines::{Named, REUSED_BUFFER_BYTES, unsent_line};
+use super::lines::{REUSED_BUFFER_BYTES, unsent_line};
 use super::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput};
 use super::replies::Replies;
 use super::results::ResultsFile;
@@ -77,7 +77,7 @@ impl OpenOutput {
                 // The summary counts rows with the same fault together.
                 tally.failed(&not_sent(&row.why), 1);
                 let error = not_sent(&format!("{place}: {}", row.why));
-                unsent_line(&mut lines, &Named::of_bad_row(row), error)?;
+                unsent_line(&mut lines, &row.named, error)?;
                 if lines.len() > REUSED_BUFFER_BYTES {
                     self.write_before(&lines)?;
                     lines.clear();

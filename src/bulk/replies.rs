@@ -2,16 +2,16 @@
 //! output.
 
 use std::borrow::Cow;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 
-use crate::base::Error;
 use crate::base::disk::sync_folder;
 use crate::base::error::RAW_LIMIT;
 use crate::base::json_text::hex;
+use crate::base::{AtomicFile, Error};
 use crate::llm::outcome::Outcome;
 
 /// The folder of an output.
@@ -74,10 +74,9 @@ impl Replies {
         if !fs::metadata(&file).is_ok_and(|found| found.len() == reply.len() as u64) {
             fs::create_dir_all(&self.folder)?;
             // An incomplete file of a killed run must not have this name.
-            let mut part = tempfile(&self.folder, &name)?;
-            part.1.write_all(reply)?;
-            part.1.sync_data()?;
-            fs::rename(&part.0, &file)?;
+            let part = AtomicFile::create(&file, OpenOptions::new().write(true))?;
+            part.file().write_all(reply)?;
+            part.replace()?;
         }
         // A queue deletes the reply after its line is saved, so it must survive a power failure too.
         let _ = sync_folder(&file);
@@ -85,14 +84,6 @@ impl Replies {
         let folder = self.folder.file_name().unwrap_or_default();
         Ok(format!("{}/{name}.{extension}", folder.to_string_lossy()))
     }
-}
-
-/// A new temporary file for this name; threads with the same reply have one each.
-fn tempfile(folder: &Path, name: &str) -> io::Result<(PathBuf, fs::File)> {
-    let thread = std::thread::current().id();
-    let path = folder.join(format!(".{name}.{}.{thread:?}.part", std::process::id()));
-    let file = fs::File::create(&path)?;
-    Ok((path, file))
 }
 
 #[cfg(test)]

@@ -107,12 +107,13 @@ pub(super) fn of_text(
     let mut rows = Rows::new(text, by, quotes, 1 + u64::from(skipped > 0));
     let mut next = || -> Result<Option<Row>, Error> {
         let row = rows.next().map_err(unreadable)?;
-        let fault = row
-            .as_ref()
-            .and_then(|row| Some((row.line, row.last_fault()?)));
-        match fault {
-            Some((line, fault)) => Err(InputError::at(name, line, fault).into()),
-            None => Ok(row),
+        match row {
+            Some(Row {
+                line,
+                last_fault: Some(fault),
+                ..
+            }) => Err(InputError::at(name, line, fault).into()),
+            row => Ok(row),
         }
     };
     let Some(header) = next()? else {

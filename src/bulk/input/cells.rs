@@ -22,20 +22,10 @@ pub(crate) struct Row {
     cells: Vec<Vec<u8>>,
     /// The number of the first cell with text after its closing quote.
     misquoted: Option<usize>,
-    pub(super) end: RowEnd,
-}
-
-/// What ends a row.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(super) enum RowEnd {
-    #[default]
-    Line,
-    /// The end of the text.
-    Text,
-    /// The same within quotes.
-    Unclosed,
-    /// The maximum length of a record.
-    TooLong,
+    /// Whether a line end ends it, not the end of the text.
+    pub(super) is_ended: bool,
+    /// A fault after which nothing more can be read.
+    pub(crate) last_fault: Option<Fault>,
 }
 
 /// The position within a cell.
@@ -78,18 +68,6 @@ impl Row {
     /// Its cells, whatever they contain.
     pub(super) fn texts(&self) -> impl Iterator<Item = Cow<'_, str>> {
         self.cells.iter().map(|cell| String::from_utf8_lossy(cell))
-    }
-
-    /// The fault after which nothing more can be read.
-    pub(crate) fn last_fault(&self) -> Option<Fault> {
-        match self.end {
-            RowEnd::Line | RowEnd::Text => None,
-            RowEnd::TooLong => Some(too_long()),
-            RowEnd::Unclosed => Some(Fault::new(
-                "a quoted field that is still open at the end of the file",
-                "a closing quote, or --quotes off if quotation marks are text in this file",
-            )),
-        }
     }
 
     /// Its cells.
@@ -146,9 +124,11 @@ impl<R: Read> Rows<R> {
     pub(crate) fn next(&mut self) -> io::Result<Option<Row>> {
         loop {
             let row = self.any()?;
-            if row.end != RowEnd::Line || !row.is_blank() {
-                let is_end = row.end == RowEnd::Text && row.is_blank();
-                return Ok((!is_end).then_some(row));
+            if !row.is_blank() || row.last_fault.is_some() {
+                return Ok(Some(row));
+            }
+            if !row.is_ended {
+                return Ok(None);
             }
         }
     }
@@ -158,10 +138,7 @@ impl<R: Read> Rows<R> {
         let mut within = Within::Start;
         while row.bytes.len() <= MAX_RECORD_BYTES {
             let Some(byte) = self.text.next().transpose()? else {
-                row.end = match within {
-                    Within::Quotes => RowEnd::Unclosed,
-                    _ => RowEnd::Text,
-                };
+                row.last_fault = (within == Within::Quotes).then(unclosed);
                 return Ok(row);
             };
             self.line += u64::from(byte == b'\n');
@@ -176,7 +153,10 @@ impl<R: Read> Rows<R> {
                     Within::Quotes
                 }
                 (Within::Start, b'"') if self.quotes => Within::Quotes,
-                (_, b'\n' | b'\r') => return Ok(row),
+                (_, b'\n' | b'\r') => {
+                    row.is_ended = true;
+                    return Ok(row);
+                }
                 (_, byte) if byte == self.delimiter => {
                     row.cells.push(Vec::new());
                     Within::Start
@@ -195,9 +175,16 @@ impl<R: Read> Rows<R> {
                 within = Within::Start;
             }
         }
-        row.end = RowEnd::TooLong;
+        row.last_fault = Some(too_long());
         Ok(row)
     }
+}
+
+fn unclosed() -> Fault {
+    Fault::new(
+        "a quoted field that is still open at the end of the file",
+        "a closing quote, or --quotes off if quotation marks are text in this file",
+    )
 }
 
 /// The values of a row that is a JSON list, or the fault that stands in its place.

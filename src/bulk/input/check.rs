@@ -162,7 +162,6 @@ impl FileCheck<'_> {
                     records.map(check).collect_into_vec(&mut outcomes)
                 },
             );
-            self.look_for_kept(&chunk, &records);
             seen += records.len();
             for outcome in outcomes.drain(..) {
                 match outcome {
@@ -204,25 +203,15 @@ impl FileCheck<'_> {
         Err(InputError::of_file(&part.name, fault.to_string()).into())
     }
 
-    /// Searches the fields to keep, until all have been found.
-    fn look_for_kept(&self, chunk: &Chunk, records: &[Record]) {
-        if self.part.header.is_some() || self.settings.keep.names.is_empty() {
-            return;
-        }
-        let mut missing = self.missing.lock();
-        for record in records {
-            if !missing.is_empty() {
-                keep::look_for(&mut missing, &chunk.bytes()[record.start..record.end]);
-            }
-        }
-    }
-
     fn at(&self, line: u64, fault: &Fault) -> InputError {
         InputError::at(&self.part.name, self.part.place(line), fault)
     }
 
     /// The item of a record.
     fn record(&self, bytes: &[u8], offset: u64) -> Result<Checked, Fault> {
+        if self.part.header.is_none() && !self.settings.keep.names.is_empty() {
+            keep::look_for(&mut self.missing.lock(), bytes);
+        }
         let parsed = self.part.parse(bytes, self.settings);
         let fingerprint = prefix(&parsed.digest);
         let request = match parsed.request {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use memchr::memchr;
 
-use super::cells::{RowEnd, Rows};
+use super::cells::Rows;
 use super::fault::{Fault, InputError, excerpt};
 use super::records::is_blank;
 use super::{Form, PromptSettings};
@@ -229,7 +229,7 @@ fn counts(start: &[u8], by: u8, last: bool) -> (usize, Option<usize>) {
     let mut rows = Rows::new(start, by, true, 1);
     let mut count = || {
         let row = rows.next().ok()??;
-        let is_complete = row.end == RowEnd::Line || last && row.end == RowEnd::Text;
+        let is_complete = row.is_ended || last && row.last_fault.is_none();
         is_complete.then(|| row.len())
     };
     (count().unwrap_or(0), count())

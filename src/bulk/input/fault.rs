@@ -265,11 +265,10 @@ impl fmt::Display for InputErrors {
             }
             error.fmt(f)?;
         }
-        match (self.hidden, self.unread) {
-            (0, false) => Ok(()),
-            (0, true) => f.write_str("\nchecking stopped there; there may be more"),
-            (n, false) => write!(f, "\nand {n} more"),
-            (n, true) => write!(f, "\nand at least {n} more; the rest was not checked"),
+        match self.hidden {
+            _ if self.unread => f.write_str("\nthere may be more"),
+            0 => Ok(()),
+            n => write!(f, "\nand {n} more"),
         }
     }
 }

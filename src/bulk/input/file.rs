@@ -32,16 +32,35 @@ pub(crate) struct Item {
     pub(crate) request_hash: String,
 }
 
+/// The fields of a result line that describe its item.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Named {
+    pub(crate) id: String,
+    /// In hexadecimal; of an item that makes no prompt that of its bytes.
+    pub(crate) request_hash: String,
+    pub(crate) model: Option<String>,
+    /// The kept fields of its row.
+    pub(crate) input: Option<RawJson>,
+}
+
 /// An item that makes no prompt.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct BadRow {
-    pub(crate) id: String,
-    /// The hash of its bytes, in hexadecimal.
-    pub(crate) request_hash: String,
+    pub(crate) named: Named,
     /// Its fault.
     pub(crate) why: String,
-    /// Its kept fields.
-    pub(crate) input: Option<RawJson>,
+}
+
+impl BadRow {
+    fn new(id: String, parsed: ReadRecord, why: String) -> Self {
+        let named = Named {
+            id,
+            request_hash: hex(&parsed.digest),
+            model: None,
+            input: parsed.input,
+        };
+        Self { named, why }
+    }
 }
 
 /// A parsed record: a request, or why it makes none.
@@ -68,7 +87,7 @@ impl From<Unread> for Error {
         match unread {
             Unread::Changed(error) => error.into(),
             Unread::Files { row, error } => {
-                let why = format!("item {}: {}", row.id, error.message());
+                let why = format!("item {}: {}", row.named.id, error.message());
                 error.reworded(why)
             }
         }
@@ -221,61 +240,50 @@ impl InputFile {
 
     /// Reads item `i` again.
     pub(crate) fn read(&self, i: usize, index: &FileIndex) -> Result<Item, Unread> {
-        let (part, parsed) = self.reparsed(i, index)?;
-        let request_hash = hex(&parsed.digest);
-        match (identified(i, index, &parsed), parsed.request) {
-            (Some(id), Ok(mut request)) => {
+        let (part, mut parsed) = self.reparsed(i, index)?;
+        let id = identified(i, index, &parsed);
+        // A change of a file that it names is not a change of the input itself.
+        let why = match (id, &mut parsed.request) {
+            (Some(id), Ok(request)) => {
+                let mut request = std::mem::take(request);
                 request.id = Some(id);
                 request.input = parsed.input;
-                Ok(Item {
+                return Ok(Item {
                     request,
-                    request_hash,
-                })
+                    request_hash: hex(&parsed.digest),
+                });
             }
-            (_, request) => {
-                // A change of a file that it names is not a change of the input itself.
-                let why = match request {
-                    Ok(request) => request.files().next().map(|_| {
-                        "a file that the prompt names has changed since it was checked".to_owned()
-                    }),
-                    Err(fault) => fault.of_file.then(|| fault.to_string()),
-                };
-                let why = why.filter(|_| part.source.change().is_none());
-                match why.zip(index.item_id(i, parsed.id.as_deref())) {
-                    None => Err(Unread::Changed(self.changed(i, index))),
-                    Some((why, id)) => {
-                        let why = format!("{why}; nothing was sent");
-                        Err(Unread::Files {
-                            error: Error::new(ErrorKind::Invalid, &*why).with_sent(Sent::No),
-                            row: Box::new(BadRow {
-                                id: id.to_string(),
-                                request_hash,
-                                why,
-                                input: parsed.input,
-                            }),
-                        })
-                    }
-                }
+            (_, Ok(request)) => request.files().next().map(|_| {
+                "a file that the prompt names has changed since it was checked".to_owned()
+            }),
+            (_, Err(fault)) => fault.of_file.then(|| fault.to_string()),
+        };
+        let why = why.filter(|_| part.source.change().is_none());
+        match why.zip(index.item_id(i, parsed.id.as_deref())) {
+            None => Err(Unread::Changed(self.changed(i, index))),
+            Some((why, id)) => {
+                let (why, id) = (format!("{why}; nothing was sent"), id.to_string());
+                Err(Unread::Files {
+                    error: Error::new(ErrorKind::Invalid, &*why).with_sent(Sent::No),
+                    row: Box::new(BadRow::new(id, parsed, why)),
+                })
             }
         }
     }
 
     /// Reads item `i`, which makes no prompt, again.
     pub(crate) fn read_bad(&self, i: usize, index: &FileIndex) -> Result<BadRow, InputError> {
-        let (id, parsed) = self.read_record(i, index)?;
-        let why = match (parsed.request, parsed.id) {
+        let (_, parsed) = self.reparsed(i, index)?;
+        let changed = || self.changed(i, index);
+        let id = identified(i, index, &parsed).ok_or_else(changed)?;
+        let why = match (&parsed.request, &parsed.id) {
             (Err(fault), _) => fault.to_string(),
             (Ok(_), Some(id)) if index.may_repeat(i) => {
-                Fault::repeated(&id, "an earlier record").to_string()
+                Fault::repeated(id, "an earlier record").to_string()
             }
-            (Ok(_), _) => return Err(self.changed(i, index)),
+            (Ok(_), _) => return Err(changed()),
         };
-        Ok(BadRow {
-            id,
-            request_hash: hex(&parsed.digest),
-            why,
-            input: parsed.input,
-        })
+        Ok(BadRow::new(id, parsed, why))
     }
 
     /// The places of these items, each with its file.
@@ -303,14 +311,6 @@ impl InputFile {
             }
         }
         Ok(places)
-    }
-
-    fn read_record(&self, i: usize, index: &FileIndex) -> Result<(String, ReadRecord), InputError> {
-        let (_, parsed) = self.reparsed(i, index)?;
-        match identified(i, index, &parsed) {
-            Some(id) => Ok((id, parsed)),
-            None => Err(self.changed(i, index)),
-        }
     }
 
     /// The length of the record of item `i`, including blank lines after it.

@@ -136,7 +136,9 @@ pub(super) fn check_size(bytes: usize, settings: &PromptSettings) -> Result<(), 
 
 /// Removes the fields that a line of JSON has from those that no line had so far.
 pub(super) fn look_for(missing: &mut Vec<String>, bytes: &[u8]) {
-    let text = utf8(without_bom(bytes)).ok();
+    let text = utf8(without_bom(bytes))
+        .ok()
+        .filter(|_| !missing.is_empty());
     if let Some(fields) = text.and_then(JsonObject::parse) {
         missing.retain(|name| fields.get(name, 0).is_none());
     }

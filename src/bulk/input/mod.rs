@@ -43,7 +43,7 @@ pub(crate) use check::Hooks;
 pub(crate) use detect::{check_file, check_list, delimiter};
 pub(crate) use entry::{EarlierResult, State};
 pub(crate) use fault::{Fault, InputError};
-pub(crate) use file::{BadRow, Columns, InputFile, Item, NamedFile, Numbers, Unread};
+pub(crate) use file::{Columns, InputFile, Item, Named, NamedFile, Numbers, Unread};
 pub(crate) use id::{hash_prefix, is_automatic};
 pub(crate) use index::{FileIndex, Fit, Totals, refused};
 pub(crate) use parse::parse_alone;
