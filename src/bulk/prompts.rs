@@ -8,7 +8,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::convert::{self, plain_text};
-use super::input::{FileIndex, Form, Hooks, InputFile, NamedFile};
+use super::input::{FileIndex, Form, Hooks, InputError, InputFile, NamedFile};
 use super::spool::{SpoolFile, copy};
 use crate::base::{Context, Error, ErrorKind};
 use crate::llm::params::RequestTask;
@@ -277,18 +277,13 @@ impl Prompts {
         let folder = settings.spool_folder_or_default();
         // A run may have no writable folder.
         let mut spool = SpoolFile::anywhere(&folder, name, most)?;
-        let mut start = Vec::new();
         let text = plain_text(name, reader, settings.encoding)?;
-        copy(text, &mut spool, name, ctx, &mut |piece| {
-            if start.trim_ascii_start().is_empty() {
-                start.clear();
-            }
-            if start.len() < FIRST_LINE {
-                start.extend_from_slice(piece);
-            }
-        })?;
-        let form = settings.form_of_stream(name, &start)?;
+        copy(text, &mut spool, name, ctx)?;
         let source = spool.into_source()?;
+        let mut start = vec![0; FIRST_LINE];
+        let n = source.fill(&mut start, 0);
+        start.truncate(n.map_err(|error| InputError::unreadable(name, &error))?);
+        let form = settings.form_of_stream(name, &start)?;
         let file = match form {
             Form::Jsonl | Form::Text => NamedFile::new(name.to_owned(), form, source),
             Form::Json | Form::Csv | Form::Tsv => {

@@ -18,23 +18,19 @@ const LOOK_BYTES: u64 = 16 << 20;
 /// Free space of a disk that is left for others.
 const LEFT_FREE: u64 = 256 << 20;
 
-/// Copies all of a text, and passes each piece to `seen`.
+/// Copies all of a text.
 pub(super) fn copy(
     mut text: impl Read,
     spool: &mut SpoolFile,
     name: &str,
     ctx: &Context,
-    seen: &mut dyn FnMut(&[u8]),
 ) -> Result<(), Error> {
     let mut piece = vec![0; CHUNK_BYTES];
     loop {
         ctx.check()?;
         match text.read(&mut piece) {
             Ok(0) => return Ok(()),
-            Ok(n) => {
-                spool.write(&piece[..n])?;
-                seen(&piece[..n]);
-            }
+            Ok(n) => spool.write(&piece[..n])?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(InputError::unreadable(name, &error).into()),
         }
@@ -206,13 +202,7 @@ mod tests {
         let mut spool = SpoolFile::new(folder.path(), "in.csv.gz", u64::MAX).unwrap();
         spool.room = |_| Some((LEFT_FREE - 1, 1 << 40));
         let endless = io::repeat(b'x').take(1 << 30);
-        let full = copy(
-            endless,
-            &mut spool,
-            "in.csv.gz",
-            &Context::new(),
-            &mut |_| {},
-        );
+        let full = copy(endless, &mut spool, "in.csv.gz", &Context::new());
         let full = full.unwrap_err();
         let said = "in.csv.gz: it needs more than 16 MiB in ";
         assert!(full.message().starts_with(said), "{full}");
@@ -226,15 +216,7 @@ mod tests {
         for (most, said) in [(9, "9 bytes"), (3 << 20, "3 MiB")] {
             let mut spool = SpoolFile::new(folder.path(), "in.csv.gz", most).unwrap();
             let text = |len| io::repeat(b'x').take(len);
-            let mut write = |len| {
-                copy(
-                    text(len),
-                    &mut spool,
-                    "in.csv.gz",
-                    &Context::new(),
-                    &mut |_| {},
-                )
-            };
+            let mut write = |len| copy(text(len), &mut spool, "in.csv.gz", &Context::new());
             write(most).unwrap();
             let expected = format!(
                 "in.csv.gz: its unpacked or converted size exceeds {said}, the limit for unpacked inputs; \

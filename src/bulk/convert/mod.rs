@@ -99,7 +99,7 @@ pub(super) fn converted(
             })
         }
         Form::Jsonl | Form::Text => {
-            copy(text, &mut spool, name, ctx, &mut |_| {})?;
+            copy(text, &mut spool, name, ctx)?;
             file(spool, form)
         }
     }

@@ -120,36 +120,36 @@ pub(super) fn kind(value: &RawValue) -> ColumnType {
     }
 }
 
+/// An object whose fields are columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Part {
+    /// The input row.
+    Input,
+    /// An answer that is a JSON object, or the `result` of a job or a command.
+    Answer,
+    Usage,
+    Error,
+    /// The result line itself.
+    Line,
+}
+
 /// The content of a column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum CellSource {
-    /// A field of the input row.
-    Input(String),
     Id,
     /// The answer as text.
     Text,
-    /// A property of an answer that is a JSON object.
-    Answer(String),
     Embedding,
-    /// A field of the error.
-    Error(&'static str),
-    /// A field of the usage.
-    Usage(String),
-    /// Any other field of the result line.
-    Field(String),
+    Field(Part, String),
 }
 
 /// A parsed result line.
 pub(super) struct Row<'a> {
-    pub line: JsonObject<'a>,
-    pub input: JsonObject<'a>,
-    pub usage: JsonObject<'a>,
-    error: JsonObject<'a>,
+    /// By [`Part`].
+    parts: [JsonObject<'a>; 5],
     /// The answer as text, unless it was parsed into properties.
     pub text: Option<&'a str>,
-    /// The properties of an answer, or of the `result` of a job or a command.
-    pub answer: Option<JsonObject<'a>>,
-    /// Whether the properties are those of `result`.
+    /// Whether the properties are those of the `result` of a job or a command.
     pub has_result: bool,
 }
 
@@ -168,24 +168,33 @@ pub(super) fn with_row<R>(line: &str, by_property: bool, then: impl FnOnce(&Row<
     let result = result.and_then(JsonObject::parse);
     let row = Row {
         has_result: result.is_some(),
-        input: object("input"),
-        usage: object("usage"),
-        error: object("error"),
         text: own_text.filter(|_| answer.is_none()),
-        answer: result.or(answer),
-        line,
+        parts: [
+            object("input"),
+            result.or(answer).unwrap_or_default(),
+            object("usage"),
+            object("error"),
+            line,
+        ],
     };
     then(&row)
 }
 
 impl Row<'_> {
+    pub(super) fn part(&self, part: Part) -> &JsonObject<'_> {
+        &self.parts[part as usize]
+    }
+
     /// The item's id.
     pub(super) fn id(&self) -> Cow<'_, str> {
-        self.line.get("id", 0).and_then(text).unwrap_or_default()
+        self.part(Part::Line)
+            .get("id", 0)
+            .and_then(text)
+            .unwrap_or_default()
     }
 
     pub(super) fn is_success(&self) -> bool {
-        let success = self.line.get("success", 1);
+        let success = self.part(Part::Line).get("success", 1);
         success.is_some_and(|value| value.get() == "true")
     }
 
@@ -199,15 +208,11 @@ impl Row<'_> {
             }
             CellSource::Id => return Cell::Text(self.id()),
             CellSource::Embedding => {
-                let vector = present(self.line.get("embedding", 3));
+                let vector = present(self.part(Part::Line).get("embedding", 3));
                 let vector = vector.and_then(|list| serde_json::from_str(list.get()).ok());
                 return vector.map_or(Cell::Null, Cell::Vector);
             }
-            CellSource::Input(name) => self.input.get(name, 0),
-            CellSource::Answer(name) => self.answer.as_ref().and_then(|all| all.get(name, 0)),
-            CellSource::Error(name) => self.error.get(name, 0),
-            CellSource::Usage(name) => self.usage.get(name, 0),
-            CellSource::Field(name) => self.line.get(name, 0),
+            CellSource::Field(part, name) => self.part(*part).get(name, 0),
         };
         value.map_or(Cell::Null, cell)
     }

@@ -7,7 +7,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::cell::{CellSource, ColumnType, Row, kind, present, text};
+use super::cell::{CellSource, ColumnType, Part, Row, kind, present, text};
 use crate::base::names::closest;
 use crate::base::{Error, ErrorKind};
 
@@ -22,8 +22,8 @@ pub(super) struct Column {
 impl Column {
     /// Whether it has ids or answers.
     fn is_answer(&self) -> bool {
-        use CellSource::{Answer, Embedding, Id, Text};
-        matches!(self.source, Id | Text | Answer(_) | Embedding)
+        use CellSource::{Embedding, Field, Id, Text};
+        matches!(self.source, Id | Text | Field(Part::Answer, _) | Embedding)
     }
 }
 
@@ -146,10 +146,8 @@ impl Names {
 /// The properties of the lines in the table.
 #[derive(Debug, Default)]
 pub(super) struct ColumnsSeen {
-    input: Names,
-    answer: Names,
-    usage: Names,
-    fields: Names,
+    /// By [`Part`].
+    parts: [Names; 5],
     has_text: bool,
     has_vector: bool,
     /// Whether any row has a column "id" with another value than the id of its item.
@@ -161,31 +159,33 @@ impl ColumnsSeen {
     pub(super) fn with_properties(properties: &[String]) -> Self {
         let mut seen = Self::default();
         for (i, name) in properties.iter().enumerate() {
-            seen.answer.note(i, name, ColumnType::Empty);
+            seen.parts[Part::Answer as usize].note(i, name, ColumnType::Empty);
         }
         seen
     }
 
     pub(super) fn add(&mut self, row: &Row<'_>) -> Result<(), Error> {
-        self.input.note_all(row.input.fields());
-        if let Some(answer) = &row.answer {
-            self.answer.note_all(answer.fields());
+        for part in [Part::Input, Part::Answer, Part::Usage] {
+            self.parts[part as usize].note_all(row.part(part).fields());
         }
-        self.usage.note_all(row.usage.fields());
-        for (i, (name, value)) in row.line.fields().enumerate() {
+        let line = row.part(Part::Line);
+        for (i, (name, value)) in line.fields().enumerate() {
             let is_apart = APART.contains(&name) || (name == "result" && row.has_result);
             if value.get() != "null" && !is_apart {
-                self.fields.note(i, name, kind(value));
+                self.parts[Part::Line as usize].note(i, name, kind(value));
             }
         }
         self.has_text |= row.text.is_some();
-        self.has_vector |= present(row.line.get("embedding", 3)).is_some();
-        let mut ids = row.input.fields().filter(|(name, _)| is_id(name));
+        self.has_vector |= present(line.get("embedding", 3)).is_some();
+        let mut ids = row
+            .part(Part::Input)
+            .fields()
+            .filter(|(name, _)| is_id(name));
         if let Some((_, own)) = ids.next() {
             self.other_ids |= written(own) != row.id() || ids.next().is_some();
         }
-        let columns = self.input.list.len() + self.answer.list.len();
-        if columns + self.usage.list.len() + self.fields.list.len() <= MOST_COLUMNS {
+        let columns = self.parts.iter().map(|names| names.list.len());
+        if columns.sum::<usize>() <= MOST_COLUMNS {
             return Ok(());
         }
         let why = format!(
@@ -216,24 +216,38 @@ impl ColumnsSeen {
         }
     }
 
+    fn names(&self, part: Part) -> &[(String, ColumnType)] {
+        &self.parts[part as usize].list
+    }
+
     fn rows_and_answers(&self, all: &mut Layout) {
         let mut has_id = false;
-        for (name, kind) in &self.input.list {
+        for (name, kind) in self.names(Part::Input) {
             if is_id(name) && !self.other_ids {
                 has_id = true;
                 all.push(Rank::Row, name, ColumnType::Text, CellSource::Id);
             } else {
-                all.push(Rank::Row, name, *kind, CellSource::Input(name.clone()));
+                all.push(
+                    Rank::Row,
+                    name,
+                    *kind,
+                    CellSource::Field(Part::Input, name.clone()),
+                );
             }
         }
         if !has_id {
             all.push(Rank::Always, "id", ColumnType::Text, CellSource::Id);
         }
-        for (name, kind) in &self.answer.list {
-            all.push(Rank::Answer, name, *kind, CellSource::Answer(name.clone()));
+        for (name, kind) in self.names(Part::Answer) {
+            all.push(
+                Rank::Answer,
+                name,
+                *kind,
+                CellSource::Field(Part::Answer, name.clone()),
+            );
         }
         if self.has_text || !self.has_vector {
-            let has_others = self.has_vector || !self.answer.list.is_empty();
+            let has_others = self.has_vector || !self.names(Part::Answer).is_empty();
             let rank = if has_others {
                 Rank::Seldom
             } else {
@@ -249,28 +263,47 @@ impl ColumnsSeen {
 
     fn fields_of_lines(&self, all: &mut Layout) {
         let field = |all: &mut Layout, name: &str, least: ColumnType, rank| {
-            let source = CellSource::Field(name.to_owned());
-            all.push(rank, name, least.with(self.fields.kind(name)), source);
+            let source = CellSource::Field(Part::Line, name.to_owned());
+            all.push(
+                rank,
+                name,
+                least.with(self.parts[Part::Line as usize].kind(name)),
+                source,
+            );
         };
         let seen = |all: &mut Layout, wanted: &dyn Fn(&str) -> bool| {
-            for (name, _) in self.fields.list.iter().filter(|(name, _)| wanted(name)) {
+            for (name, _) in self
+                .names(Part::Line)
+                .iter()
+                .filter(|(name, _)| wanted(name))
+            {
                 field(all, name, ColumnType::Empty, Rank::Seldom);
             }
         };
         seen(all, &|name| BESIDE_ANSWER.contains(&name));
         field(all, "success", ColumnType::Bool, Rank::Always);
         for (name, kind) in ERROR {
-            let source = CellSource::Error(name);
+            let source = CellSource::Field(Part::Error, name.to_owned());
             all.push(Rank::Always, &format!("error_{name}"), kind, source);
         }
         field(all, "refusal", ColumnType::Text, Rank::Seldom);
         for name in TOKENS {
-            let kind = ColumnType::Int.with(self.usage.kind(name));
-            all.push(Rank::Always, name, kind, CellSource::Usage(name.to_owned()));
+            let kind = ColumnType::Int.with(self.parts[Part::Usage as usize].kind(name));
+            all.push(
+                Rank::Always,
+                name,
+                kind,
+                CellSource::Field(Part::Usage, name.to_owned()),
+            );
         }
-        let more = self.usage.list.iter();
+        let more = self.names(Part::Usage).iter();
         for (name, kind) in more.filter(|(name, _)| !TOKENS.contains(&name.as_str())) {
-            all.push(Rank::Seldom, name, *kind, CellSource::Usage(name.clone()));
+            all.push(
+                Rank::Seldom,
+                name,
+                *kind,
+                CellSource::Field(Part::Usage, name.clone()),
+            );
         }
         for (name, least, rank) in FACTS {
             field(all, name, least, rank);
@@ -288,8 +321,9 @@ impl ColumnsSeen {
 /// Leaves the columns of the rows, the ids, the answers and the messages of errors, and returns how many were omitted
 /// because there are too many.
 fn keep_usual(columns: &mut Vec<Column>) -> u64 {
-    let is_row = |column: &Column| matches!(column.source, CellSource::Input(_));
-    let is_error = |column: &Column| column.source == CellSource::Error("message");
+    let is_row = |column: &Column| matches!(column.source, CellSource::Field(Part::Input, _));
+    let message = CellSource::Field(Part::Error, "message".to_owned());
+    let is_error = |column: &Column| column.source == message;
     columns.retain(|column| is_row(column) || column.is_answer() || is_error(column));
     let mut left_out = 0;
     // Columns of the rows give way to answers, and the last ones to the first ones.

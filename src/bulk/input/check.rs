@@ -332,7 +332,10 @@ fn find(index: &FileIndex, most: usize) -> Vec<Pair> {
                 request: entry.request,
                 ordinal: entry.ordinal(),
             };
-            let (a, b) = (own[index.own(&id.to_string())?].offset(), entry.offset());
+            let (a, b) = (
+                own[index.at(RecordId::Own(&id.to_string()))?].offset(),
+                entry.offset(),
+            );
             Some((a.min(b), a.max(b)))
         });
         found.extend(imitated.collect::<Vec<_>>());

@@ -3,11 +3,14 @@
 
 const CLASS_SHIFT: u32 = 8;
 const OFFSET_SHIFT: u32 = CLASS_SHIFT + 16;
-/// State and progress in one number.
-const PROGRESS: u64 = 0b1111;
+const STATE: u64 = 0b111;
+/// Another worker processes it; its result will arrive.
+const HELD: u64 = 1 << 3;
 const AUTO: u64 = 1 << 4;
 const BAD: u64 = 1 << 5;
 const FOLLOWS: u64 = 1 << 6;
+/// Its result arrived in this run.
+const SETTLED: u64 = 1 << 7;
 
 /// Larger inputs cannot be indexed: 1 TiB.
 pub(super) const LARGEST_FILE: u64 = 1 << (u64::BITS - OFFSET_SHIFT);
@@ -43,16 +46,6 @@ const STATES: [State; 5] = [
     State::Changed,
     State::Unusable,
 ];
-
-/// Who processes an item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Hand {
-    Nobody,
-    /// Another worker; its result will arrive.
-    Held,
-    /// Its result arrived in this run.
-    Settled,
-}
 
 /// An item of a file.
 #[derive(Debug, Clone, Copy)]
@@ -130,59 +123,44 @@ impl Entry {
         (self.packed >> CLASS_SHIFT) as u16
     }
 
-    fn progress(&self) -> (State, Hand) {
-        let progress = (self.packed & PROGRESS) as usize;
-        let hand = match progress / STATES.len() {
-            0 => Hand::Nobody,
-            1 => Hand::Held,
-            _ => Hand::Settled,
-        };
-        (STATES[progress % STATES.len()], hand)
-    }
-
-    fn set_progress(&mut self, state: State, hand: Hand) {
-        let progress = state as u64 + STATES.len() as u64 * hand as u64;
-        self.packed = self.packed & !PROGRESS | progress;
-    }
-
     pub(super) fn state(&self) -> State {
-        self.progress().0
+        STATES[(self.packed & STATE) as usize]
     }
 
     pub(super) fn set_state(&mut self, state: State) {
-        self.set_progress(state, self.progress().1);
+        self.packed = self.packed & !STATE | state as u64;
     }
 
     /// Whether another worker processes it and its result will arrive.
     pub(super) fn is_held(&self) -> bool {
-        self.progress().1 == Hand::Held
+        self.packed & HELD != 0
     }
 
     pub(super) fn hold(&mut self) {
         if !self.is_settled() {
-            self.set_progress(self.state(), Hand::Held);
+            self.packed |= HELD;
         }
     }
 
     /// Marks it as processed by no one.
     pub(super) fn release(&mut self) {
-        if self.is_held() {
-            self.set_progress(self.state(), Hand::Nobody);
-        }
+        self.packed &= !HELD;
     }
 
     /// Whether its result arrived in this run.
     pub(super) fn is_settled(&self) -> bool {
-        self.progress().1 == Hand::Settled
+        self.packed & SETTLED != 0
     }
 
     pub(super) fn settle(&mut self, state: State) {
-        self.set_progress(state, Hand::Settled);
+        self.release();
+        self.set_state(state);
+        self.packed |= SETTLED;
     }
 
     /// The sort key by id. Items without an own id come after the others, grouped by request and in input order, so
     /// that their ordinals rise.
-    pub(super) fn id_key(&self) -> IdKey {
+    pub(super) fn id_key(&self) -> (bool, u64, u64) {
         let key = if self.is_auto() {
             self.request
         } else {
@@ -191,9 +169,6 @@ impl Entry {
         (self.is_auto(), key, self.offset())
     }
 }
-
-/// The order of items by id.
-pub(super) type IdKey = (bool, u64, u64);
 
 #[cfg(test)]
 mod tests {

@@ -3,13 +3,12 @@
 
 use crate::llm::native::NativeFormat;
 use crate::llm::providers::native;
-use std::cmp::Ordering;
 use std::collections::HashSet;
 
 use rayon::prelude::*;
 
 use super::EarlierResult;
-use super::entry::{Entry, IdKey, State};
+use super::entry::{Entry, State};
 use super::id::{RecordId, id_hash};
 
 /// The counts of a file's check.
@@ -147,29 +146,16 @@ impl FileIndex {
         RecordId::readings(id).find_map(|record| self.at(record))
     }
 
-    fn at(&self, record: RecordId<'_>) -> Option<usize> {
-        match record {
-            RecordId::Auto { request, ordinal } => {
-                let wanted = (true, request, u64::from(ordinal));
-                let key = |entry: &Entry| (entry.is_auto(), entry.request, entry.id);
-                self.entries
-                    .binary_search_by(|entry| match key(entry) {
-                        (false, ..) => Ordering::Less,
-                        key => key.cmp(&wanted),
-                    })
-                    .ok()
-            }
-            RecordId::Own(id) => self.own(id),
-        }
-    }
-
-    /// The position of the first item with this own id.
-    pub(super) fn own(&self, id: &str) -> Option<usize> {
-        let hash = id_hash(id);
-        let key: IdKey = (false, hash, 0);
-        let at = self.entries.partition_point(|entry| entry.id_key() < key);
-        self.entries.get(at).filter(|entry| entry.is_of(hash))?;
-        Some(at)
+    /// The position of the record with this id, of those with an equal own id the first one.
+    pub(super) fn at(&self, record: RecordId<'_>) -> Option<usize> {
+        let (key, before) = match record {
+            RecordId::Own(id) => ((false, id_hash(id), 0), 0),
+            // Equal requests are next to each other, in the order of their ordinals.
+            RecordId::Auto { request, ordinal } => ((true, request, 0), ordinal.checked_sub(1)?),
+        };
+        let at = self.entries.partition_point(|entry| entry.id_key() < key) + before as usize;
+        let (is_auto, id, _) = self.entries.get(at)?.id_key();
+        ((is_auto, id) == (key.0, key.1)).then_some(at)
     }
 
     /// Number of items.

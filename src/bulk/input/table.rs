@@ -66,12 +66,11 @@ impl Header {
             names: names.clone(),
         };
         let columns = names.iter().map(String::as_str);
+        let mut used: Vec<&str> = Vec::new();
         match template {
             Some(template) => {
                 template.check("one of the columns", columns)?;
-                for name in template.variables() {
-                    header.once(name)?;
-                }
+                used.extend(template.variables());
             }
             None if header.prompt.is_none() => {
                 let row = String::from_utf8_lossy(row);
@@ -90,28 +89,18 @@ impl Header {
                     ),
                 ));
             }
-            None => {
-                let prompt = header.prompt.map(|column| names[column].as_str());
-                prompt.map_or(Ok(()), |name| header.once(name))?;
+            None => used.extend(header.prompt.map(|column| names[column].as_str())),
+        }
+        used.extend(settings.keep.names.iter().map(String::as_str));
+        used.extend(header.id.map(|id| names[id].as_str()));
+        for name in used {
+            let n = names.iter().filter(|other| *other == name).count();
+            if n > 1 {
+                let found = format!("{n} columns named \"{name}\"");
+                return Err(Fault::new(found, "one column of that name"));
             }
         }
-        for name in &settings.keep.names {
-            header.once(name)?;
-        }
-        if let Some(id) = header.id {
-            header.once(&names[id])?;
-        }
         Ok(header)
-    }
-
-    fn once(&self, name: &str) -> Result<(), Fault> {
-        match self.names.iter().filter(|other| *other == name).count() {
-            0 | 1 => Ok(()),
-            n => Err(Fault::new(
-                format!("{n} columns named \"{name}\""),
-                "one column of that name",
-            )),
-        }
     }
 
     /// The request of a row.

@@ -38,7 +38,12 @@ impl Template {
                 expression: Some(Expression::parse(text)?),
             });
         }
-        let column = |at: usize| text[..at].chars().count() + 1;
+        let fault = |at: usize, open: &str, why: &str| {
+            let column = text[..at].chars().count() + 1;
+            Err(format!(
+                "the template's \"{open}\" at column {column} {why}"
+            ))
+        };
         let mut parts = Vec::new();
         let mut at = 0;
         while let Some(open) = text[at..].find("{{").map(|i| at + i) {
@@ -48,26 +53,15 @@ impl Template {
             let inside = &text[open + 2..];
             let end = inside.find(['{', '}']).unwrap_or(inside.len());
             if !inside[end..].starts_with("}}") {
-                return Err(format!(
-                    "the template's \"{{{{\" at column {} is not closed by \"}}}}\"",
-                    column(open)
-                ));
+                return fault(open, "{{", "is not closed by \"}}\"");
             }
             let name = inside[..end].trim();
             if name.is_empty() {
-                return Err(format!(
-                    "the template's \"{{{{\" at column {} names no field",
-                    column(open)
-                ));
+                return fault(open, "{{", "names no field");
             }
             parts.push(match name.strip_prefix(FILE).map(str::trim) {
                 None => Part::Variable(name.to_owned()),
-                Some("") => {
-                    return Err(format!(
-                        "the template's \"{{{{file:\" at column {} names no field",
-                        column(open)
-                    ));
-                }
+                Some("") => return fault(open, "{{file:", "names no field"),
                 Some(name) => Part::File(name.to_owned()),
             });
             at = open + 2 + end + 2;
