@@ -22,8 +22,7 @@ pub use crate::base::disk::store_path;
 pub use crate::bulk::appender::ResultsAppender;
 pub use crate::bulk::export::{Export, ExportFormat, ExportReport};
 pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};
-pub use crate::bulk::prompts::{InputFormat, PromptSettings};
-pub use crate::bulk::prompts::PromptRequests;
+pub use crate::bulk::prompts::{InputFormat, PromptRequests, PromptSettings};
 pub use crate::config::choices::CachePrompt;
 #[cfg(feature = "queue")]
 pub use crate::queue::run::{QueueRun, QueueRunReport};

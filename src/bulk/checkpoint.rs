@@ -10,6 +10,7 @@ use crate::llm::request::Request;
 use crate::observe::progress::{Phase, Progress};
 use crate::observe::tally::{Measure, Tally};
 
+use super::copies::Copies;
 use super::file::FileRun;
 use super::input::{FileIndex, Fit, InputFile, State, hash_prefix};
 use super::open_output::{OpenOutput, Unsaved};
@@ -52,8 +53,7 @@ impl Checkpoint {
             options,
             ..
         } = run;
-        let index = prompts.index;
-        let input = prompts.input;
+        let Copies { input, index, .. } = prompts.copies;
         if let Some(file) = output.file() {
             file.mend()?;
         }

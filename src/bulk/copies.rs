@@ -99,6 +99,78 @@ impl Copies {
     }
 }
 
+impl Copies {
+    /// Finds the lines of the output that answer items without a call, and marks the items that follow others. Counts in the
+    /// plan which items are sent, and which get copies. All embeddings of an output have one provider and model: those of
+    /// the plan, or the first ones found.
+    pub(super) fn find(
+        &mut self,
+        output: &OpenOutput,
+        embeds: bool,
+        plan: &mut RunPlan,
+    ) -> Result<(), Error> {
+        let (input, index, options) = (&self.input, &mut self.index, &self.options);
+        index.follow_none();
+        let wanted = (0..index.len()).filter(|item| options.wants(index, *item));
+        let mut order: Vec<u32> = wanted.filter_map(|item| u32::try_from(item).ok()).collect();
+        index.sort_by_request(&mut order);
+        let request = |item: &u32| index.request_prefix(*item as usize);
+        let mut answers = OutputAnswers::new();
+        if options.dedupe
+            && let OpenOutput::File(file) = output
+        {
+            let is_wanted = |prefix: u64| order.binary_search_by_key(&prefix, request).is_ok();
+            let redo_extracts = options.redo_extracts;
+            answers = best_lines(
+                file,
+                redo_extracts,
+                &is_wanted,
+                &mut |line, _| match line.ended() {
+                    EarlierResult::Failure => false,
+                    EarlierResult::Unusable => !options.ask_again,
+                    EarlierResult::Success => !embeds || is_of_one(&mut plan.vectors_before, line),
+                },
+            )?;
+        }
+        let (mut followers, mut leaders) = (Vec::new(), Vec::new());
+        (plan.answered, plan.unusable_equal) = (0, 0);
+        for group in order.chunk_by(|a, b| request(a) == request(b)) {
+            let (leader, others) = (group[0], &group[1..]);
+            let mut answer = answers.get(&request(&leader)).copied();
+            if let (Some((_, at)), OpenOutput::File(file)) = (answer, output) {
+                let outcome = outcome_at(file, at)?;
+                let is_equal = |outcome| equal(input, leader as usize, index, outcome).is_some();
+                if !outcome.as_ref().is_some_and(is_equal) {
+                    answers.remove(&request(&leader));
+                    answer = None;
+                }
+            }
+            match answer {
+                Some((EarlierResult::Unusable, _)) => plan.unusable_equal += group.len() as u64,
+                Some(_) => plan.answered += group.len() as u64,
+                None => leaders.push((leader as usize, others.len() as u64)),
+            }
+            followers.extend_from_slice(if answer.is_some() { group } else { others });
+        }
+        if !options.dedupe {
+            plan.repeated = followers.len() as u64;
+            (followers, leaders) = Default::default();
+        }
+        for item in followers {
+            index.follow(item as usize);
+        }
+        let (mut to_send, mut last) = (0, None);
+        for item in options.to_send(index) {
+            (to_send, last) = (to_send + 1, Some(item));
+        }
+        let sent = leaders.iter().filter(|(leader, _)| Some(*leader) <= last);
+        plan.equal = sent.map(|(_, others)| others).sum();
+        plan.to_send = to_send;
+        self.answers = answers;
+        Ok(())
+    }
+}
+
 /// Writes the lines of these outcomes, and counts them.
 fn write(
     file: &mut ResultsFile,
@@ -148,76 +220,6 @@ fn best_lines(
         }
     })?;
     Ok(found)
-}
-
-/// Marks the items that follow others, and returns the lines of the output that answer items without a call. Counts in the
-/// plan which items are sent, and which get copies. All embeddings of an output have one provider and model: those of the
-/// plan, or the first ones found.
-pub(super) fn find(
-    input: &InputFile,
-    index: &mut FileIndex,
-    output: &OpenOutput,
-    options: &FileRunOptions,
-    embeds: bool,
-    plan: &mut RunPlan,
-) -> Result<OutputAnswers, Error> {
-    index.follow_none();
-    let wanted = (0..index.len()).filter(|item| options.wants(index, *item));
-    let mut order: Vec<u32> = wanted.filter_map(|item| u32::try_from(item).ok()).collect();
-    index.sort_by_request(&mut order);
-    let request = |item: &u32| index.request_prefix(*item as usize);
-    let mut answers = OutputAnswers::new();
-    if options.dedupe
-        && let OpenOutput::File(file) = output
-    {
-        let is_wanted = |prefix: u64| order.binary_search_by_key(&prefix, request).is_ok();
-        let redo_extracts = options.redo_extracts;
-        answers = best_lines(
-            file,
-            redo_extracts,
-            &is_wanted,
-            &mut |line, _| match line.ended() {
-                EarlierResult::Failure => false,
-                EarlierResult::Unusable => !options.ask_again,
-                EarlierResult::Success => !embeds || is_of_one(&mut plan.vectors_before, line),
-            },
-        )?;
-    }
-    let (mut followers, mut leaders) = (Vec::new(), Vec::new());
-    (plan.answered, plan.unusable_equal) = (0, 0);
-    for group in order.chunk_by(|a, b| request(a) == request(b)) {
-        let (leader, others) = (group[0], &group[1..]);
-        let mut answer = answers.get(&request(&leader)).copied();
-        if let (Some((_, at)), OpenOutput::File(file)) = (answer, output) {
-            let outcome = outcome_at(file, at)?;
-            let is_equal = |outcome| equal(input, leader as usize, index, outcome).is_some();
-            if !outcome.as_ref().is_some_and(is_equal) {
-                answers.remove(&request(&leader));
-                answer = None;
-            }
-        }
-        match answer {
-            Some((EarlierResult::Unusable, _)) => plan.unusable_equal += group.len() as u64,
-            Some(_) => plan.answered += group.len() as u64,
-            None => leaders.push((leader as usize, others.len() as u64)),
-        }
-        followers.extend_from_slice(if answer.is_some() { group } else { others });
-    }
-    if !options.dedupe {
-        plan.repeated = followers.len() as u64;
-        (followers, leaders) = Default::default();
-    }
-    for item in followers {
-        index.follow(item as usize);
-    }
-    let (mut to_send, mut last) = (0, None);
-    for item in options.to_send(index) {
-        (to_send, last) = (to_send + 1, Some(item));
-    }
-    let sent = leaders.iter().filter(|(leader, _)| Some(*leader) <= last);
-    plan.equal = sent.map(|(_, others)| others).sum();
-    plan.to_send = to_send;
-    Ok(answers)
 }
 
 /// Whether the embedding of this line can be combined with those of these makers.

@@ -1,12 +1,16 @@
 //! A run from prompts to result lines, resumable by its output file.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::SystemTime;
+
+use rayon::prelude::*;
 
 use crate::base::disk::store_path;
 use crate::base::{Context, Error, ErrorKind};
 use crate::engine::class::Class;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::llm::estimate::Estimate;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::RequestTask;
 use crate::llm::prompt_cache::PromptPrefix;
@@ -16,16 +20,15 @@ use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
 use super::backlog::{FileBacklog, KindPlan};
-use super::copies::{self, Copies, OutputAnswers};
+use super::copies::Copies;
 use super::file_turn::{FileRunner, turn};
-use super::input::{FileIndex, InputFile, refused};
+use super::input::{FileIndex, refused};
 use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use super::prompts::{Prompts, RequestKind};
 use super::results::archive::Archived;
 use super::tidy::tidy;
 
-mod estimate;
 mod prepare;
 
 use prepare::prepare_file;
@@ -44,12 +47,9 @@ pub struct FileRun<'a> {
 
 /// An input, and the result of its comparison with the output.
 pub(super) struct Prepared {
-    pub input: Arc<InputFile>,
-    pub index: FileIndex,
+    pub copies: Copies,
     pub kinds: Vec<RequestKind>,
     prefix: Option<PromptPrefix>,
-    /// The lines of the output that answer items without a call.
-    answers: OutputAnswers,
     output_cap: Option<u32>,
     task: RequestTask,
     /// Whether the output has several lines of one item, or gets some.
@@ -124,7 +124,7 @@ impl<'a> FileRun<'a> {
     /// # Errors
     /// [`ErrorKind::Invalid`] with file, line and reason.
     pub fn check_providers(&self, providers: &[String]) -> Result<(), Error> {
-        let Prepared { input, index, .. } = &self.prompts;
+        let Copies { input, index, .. } = &self.prompts.copies;
         let is_refused = |format: &NativeFormat| refused(*format, providers).is_some();
         if input.skips_bad_rows() || !index.native.iter().any(is_refused) {
             return Ok(());
@@ -200,15 +200,16 @@ impl<'a> FileRun<'a> {
         let mut tally = Tally::new(Some(self.plan.total), route.clock_ref().now())
             .by(route.providers())
             .embedding(self.prompts.task == RequestTask::Embed);
-        let mut copies = self.settle_known(&mut tally)?;
+        self.settle_known(&mut tally)?;
+        let copies = &self.prompts.copies;
         let runner = FileRunner {
             route: &route,
             input: &copies.input,
             index: &copies.index,
             replies,
         };
-        let backlog = self.backlog(&route, &copies);
-        let ended = turn(&runner, backlog, &copies, self.output, tally, &self.sending)?;
+        let backlog = self.backlog(&route);
+        let ended = turn(&runner, backlog, copies, self.output, tally, &self.sending)?;
         let (mut report, mut output) = ended;
         let clean = report.stop.is_none() && report.unsaved.is_empty();
         let Some(file) = output.file() else {
@@ -226,7 +227,7 @@ impl<'a> FileRun<'a> {
                 }
             }
             Ok(()) if clean && (self.prompts.repeated || ordered) => {
-                report.compaction = tidy(file, copies.index.by_id(), ordered);
+                report.compaction = tidy(file, self.prompts.copies.index.by_id(), ordered);
             }
             Ok(()) => {}
         }
@@ -248,43 +249,29 @@ impl<'a> FileRun<'a> {
     fn restore(&mut self) -> Result<(), Error> {
         let prompts = &mut self.prompts;
         self.output.restore(&prompts.restored)?;
-        if !prompts.restored.is_empty() {
-            let embeds = prompts.task == RequestTask::Embed;
-            prompts.answers = copies::find(
-                &prompts.input,
-                &mut prompts.index,
-                &self.output,
-                &self.options,
-                embeds,
-                &mut self.plan,
-            )?;
+        if prompts.restored.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let embeds = prompts.task == RequestTask::Embed;
+        prompts.copies.find(&self.output, embeds, &mut self.plan)
     }
 
     /// Writes the lines of items that need no call.
-    fn settle_known(&mut self, tally: &mut Tally) -> Result<Copies, Error> {
-        let (prompts, options, output) = (&mut self.prompts, &self.options, &mut self.output);
-        self.plan.count_before(options, &prompts.index, tally);
-        output.tell_bad_rows(&prompts.input, &prompts.index, tally)?;
-        let mut copies = Copies {
-            input: prompts.input.clone(),
-            index: std::mem::take(&mut prompts.index),
-            answers: std::mem::take(&mut prompts.answers),
-            options: *options,
-            ctx: self.sending.ctx.clone(),
-            begins: 0,
-        };
+    fn settle_known(&mut self, tally: &mut Tally) -> Result<(), Error> {
+        let (copies, output) = (&mut self.prompts.copies, &mut self.output);
+        self.plan.count_before(&self.options, &copies.index, tally);
+        output.tell_bad_rows(&copies.input, &copies.index, tally)?;
+        copies.ctx = self.sending.ctx.clone();
         if let Some(file) = output.file() {
             copies.of_earlier_runs(file, tally)?;
             copies.begins = file.len();
         }
         tally.will_send(self.plan.to_send + self.plan.equal);
-        Ok(copies)
+        Ok(())
     }
 
     /// The items to send.
-    fn backlog<'r>(&self, route: &'r Route<'r>, copies: &'r Copies) -> FileBacklog<'r> {
+    fn backlog<'r>(&'r self, route: &'r Route<'r>) -> FileBacklog<'r> {
         let prompts = &self.prompts;
         let mut last = None;
         let mut class_of = move |kind: &RequestKind| route.class(&kind.request(), &mut last);
@@ -296,11 +283,40 @@ impl<'a> FileRun<'a> {
         let packs = prompts.kinds.iter().map(|kind| kind.packs);
         let kinds: Vec<KindPlan> = classes.into_iter().zip(packs).collect();
         FileBacklog::new(
-            &copies.index,
+            &prompts.copies.index,
             kinds,
             self.options,
             prompts.output_cap,
             move || route.pack_limits(task),
         )
+    }
+}
+
+impl FileRun<'_> {
+    /// The requests that the run would send, by the model that they name; those without one are under `None`. They are read
+    /// again for this. Items that need no call, such as finished ones and duplicates, are not included.
+    ///
+    /// # Errors
+    /// If the input, or a file that a prompt names, has changed since it was checked.
+    pub fn estimates(&self) -> Result<BTreeMap<Option<String>, Estimate>, Error> {
+        let Copies { input, index, .. } = &self.prompts.copies;
+        let completes = self.prompts.task == RequestTask::Complete;
+        let add = |mut all: BTreeMap<Option<String>, Estimate>, item: &usize| {
+            let request = input.read(*item, index)?.request;
+            let tokens = request.estimated_tokens();
+            let most = request.params.max_tokens;
+            let most = if completes { most } else { Some(0) };
+            all.entry(request.model).or_default().add(tokens, most);
+            Ok::<_, Error>(all)
+        };
+        let merge = |mut all: BTreeMap<Option<String>, Estimate>, part| {
+            for (model, estimate) in part {
+                all.entry(model).or_default().add_all(&estimate);
+            }
+            Ok(all)
+        };
+        let items: Vec<usize> = self.options.to_send(index).collect();
+        let parts = items.par_iter().try_fold(BTreeMap::new, add);
+        parts.try_reduce(BTreeMap::new, merge)
     }
 }

@@ -18,7 +18,6 @@ pub mod options;
 mod pack_simulation;
 pub mod prompts;
 mod replies;
-pub mod requests;
 pub(crate) mod results;
 pub mod run;
 mod spool;

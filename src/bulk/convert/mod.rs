@@ -52,16 +52,10 @@ pub(super) fn open(
     let named = Packing::named(path);
     let form = match (settings.form, &named) {
         (Some(form), _) => form,
-        (None, Some((_, inner))) => Form::of(inner)?,
+        (None, Some(inner)) => Form::of(inner)?,
         (None, None) => Form::of(path)?,
     };
     let found = Packing::of(start);
-    if let (Some((packing, _)), None) = (&named, found) {
-        let why = format!(
-            "found no {packing} data, although the name says so; expected a name that fits the content"
-        );
-        return Err(InputError::of_file(&name, why).into());
-    }
     if found.is_none() && settings.encoding.is_none() && matches!(form, Form::Jsonl | Form::Text) {
         check_flags(&name, false, settings)?;
         return Ok(NamedFile::new(name, form, source));

@@ -28,15 +28,11 @@ impl fmt::Display for Packing {
 }
 
 impl Packing {
-    /// The format according to the file's name, and the name of the file inside.
-    pub(super) fn named(path: &Path) -> Option<(Self, PathBuf)> {
+    /// The name of the file inside of a file with this name.
+    pub(super) fn named(path: &Path) -> Option<PathBuf> {
         let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-        let packing = match extension.as_str() {
-            "gz" => Self::Gzip,
-            "zst" => Self::Zstd,
-            _ => return None,
-        };
-        Some((packing, path.with_extension("")))
+        let is_packed = ["gz", "zst"].contains(&extension.as_str());
+        is_packed.then(|| path.with_extension(""))
     }
 
     /// The format of data with these first bytes.

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use crate::base::{Error, ErrorKind};
-use crate::bulk::copies;
+use crate::base::{Context, Error, ErrorKind};
+use crate::bulk::copies::{Copies, OutputAnswers};
 use crate::bulk::input::{FileIndex, InputFile, State, Totals, is_automatic};
 use crate::bulk::open_output::{OpenOutput, open, refuse_same_file};
 use crate::bulk::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput, RunPlan};
@@ -51,33 +51,39 @@ pub(super) fn prepare_file(
     let totals = checked.items.totals();
     compare(&mut checked.items).map_err(FileRunError::Output)?;
     checked.items.in_order();
-    let mut index = checked.items;
-    let answers = copies::find(&checked.input, &mut index, &output, options, embeds, plan);
-    let answers = answers.map_err(FileRunError::Output)?;
-    plan.count(&index, totals);
+    let mut copies = Copies {
+        input: checked.input,
+        index: checked.items,
+        answers: OutputAnswers::new(),
+        options: *options,
+        ctx: Context::new(),
+        begins: 0,
+    };
+    let found = copies.find(&output, embeds, plan);
+    found.map_err(FileRunError::Output)?;
+    let index = &copies.index;
+    plan.count(index, totals);
     // An item may have several earlier answers, and an item without an id gets another id if its request changes.
     let unnamed = index.count(State::New).min(plan.without_id);
     plan.differing = plan.differing.min(plan.changed + unnamed);
     if totals.bad > 0 {
-        let causes = bad_row_causes(&checked.input, &index);
+        let causes = bad_row_causes(&copies.input, index);
         plan.bad_row_causes = causes.map_err(FileRunError::Output)?;
     }
     let known_items = plan.total - index.count(State::New);
     // Each of these gets a second line.
     let replaces = (0..index.len()).any(|item| {
         let untold = index.is_bad(item) && index.state(item) != State::Failed;
-        index.state(item) != State::New && (untold || options.wants(&index, item))
+        index.state(item) != State::New && (untold || options.wants(index, item))
     });
     let prepared = Prepared {
-        input: checked.input,
-        index,
         kinds: checked.kinds,
         prefix: checked.prefix,
-        answers,
         output_cap: prompts.settings.output_cap(),
         task: prompts.settings.task,
         repeated: replaces || has_old_bad_rows || !restored.is_empty() || matched > known_items,
         restored,
+        copies,
     };
     Ok((prepared, output))
 }

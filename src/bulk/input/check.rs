@@ -54,7 +54,7 @@ impl InputFile {
         if settings.skip_bad_rows && faults.is_empty() {
             index.set_aside(&repeats(&index));
         }
-        let faults = faults.with(duplicates(self, &index)?, self.names());
+        let faults = faults.with(duplicates(self, &index)?);
         if faults.is_empty() {
             Ok(index)
         } else {

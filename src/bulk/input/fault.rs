@@ -118,7 +118,7 @@ pub(super) fn check_nul(text: &str) -> Result<(), Fault> {
 }
 
 /// The place of a record in its file, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, derive_more::From)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, derive_more::From)]
 pub(crate) enum Place {
     /// The line at which it begins.
     #[from]
@@ -241,15 +241,9 @@ impl InputErrors {
         }
     }
 
-    /// Both lists of errors, in the order of the input's files.
-    pub(super) fn with<'n>(mut self, other: Self, names: impl Iterator<Item = &'n str>) -> Self {
-        let names: Vec<&str> = names.collect();
-        let place = |error: &InputError| {
-            let file = names.iter().position(|name| *name == error.file);
-            (file, error.place)
-        };
+    /// Both lists of errors.
+    pub(super) fn with(mut self, other: Self) -> Self {
         self.errors.extend(other.errors);
-        self.errors.sort_by_key(place);
         self.hidden += other.hidden + self.errors.len().saturating_sub(SHOWN);
         self.errors.truncate(SHOWN);
         self.unread |= other.unread;

@@ -376,12 +376,6 @@ impl InputFile {
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.parts().iter().map(|part| part.name.as_str())
     }
-
-    /// How a file differs from what was opened, according to its size and time.
-    #[cfg(test)]
-    pub(crate) fn change(&self) -> Option<String> {
-        self.parts().iter().find_map(Part::change)
-    }
 }
 
 /// The id of item `i`, if the record is the one that was checked.
