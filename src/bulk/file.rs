@@ -58,6 +58,28 @@ pub(super) struct Prepared {
     pub restored: Vec<Archived>,
 }
 
+impl Prepared {
+    /// The items to send.
+    fn backlog<'r>(&'r self, route: &'r Route<'r>) -> FileBacklog<'r> {
+        let mut last = None;
+        let mut class_of = move |kind: &RequestKind| route.class(&kind.request(), &mut last);
+        let task = self.task;
+        let classes: Vec<Class> = self.kinds.iter().map(&mut class_of).collect();
+        if let Some(first) = self.kinds.first() {
+            route.start_with_one(self.prefix.as_ref(), &first.request());
+        }
+        let packs = self.kinds.iter().map(|kind| kind.packs);
+        let kinds: Vec<KindPlan> = classes.into_iter().zip(packs).collect();
+        FileBacklog::new(
+            &self.copies.index,
+            kinds,
+            self.copies.options,
+            self.output_cap,
+            move || route.pack_limits(task),
+        )
+    }
+}
+
 impl<'a> FileRun<'a> {
     /// Opens the output and compares it with the prompts.
     ///
@@ -208,7 +230,7 @@ impl<'a> FileRun<'a> {
             index: &copies.index,
             replies,
         };
-        let backlog = self.backlog(&route);
+        let backlog = self.prompts.backlog(&route);
         let ended = turn(&runner, backlog, copies, self.output, tally, &self.sending)?;
         let (mut report, mut output) = ended;
         let clean = report.stop.is_none() && report.unsaved.is_empty();
@@ -268,27 +290,6 @@ impl<'a> FileRun<'a> {
         }
         tally.will_send(self.plan.to_send + self.plan.equal);
         Ok(())
-    }
-
-    /// The items to send.
-    fn backlog<'r>(&'r self, route: &'r Route<'r>) -> FileBacklog<'r> {
-        let prompts = &self.prompts;
-        let mut last = None;
-        let mut class_of = move |kind: &RequestKind| route.class(&kind.request(), &mut last);
-        let task = prompts.task;
-        let classes: Vec<Class> = prompts.kinds.iter().map(&mut class_of).collect();
-        if let Some(first) = prompts.kinds.first() {
-            route.start_with_one(prompts.prefix.as_ref(), &first.request());
-        }
-        let packs = prompts.kinds.iter().map(|kind| kind.packs);
-        let kinds: Vec<KindPlan> = classes.into_iter().zip(packs).collect();
-        FileBacklog::new(
-            &prompts.copies.index,
-            kinds,
-            self.options,
-            prompts.output_cap,
-            move || route.pack_limits(task),
-        )
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::convert::{self, plain_text};
-use super::input::{FileIndex, Form, Hooks, InputError, InputFile, NamedFile, parse_alone};
-use super::spool::{SpoolFile, copy};
+use super::input::{FileIndex, Hooks, InputError, InputFile, NamedFile, parse_alone};
+use super::spool::SpoolFile;
 use crate::base::{Context, Error, ErrorKind};
 use crate::llm::params::RequestTask;
 use crate::llm::prompt_cache::PromptPrefix;
@@ -223,17 +223,17 @@ impl Prompts {
 
     /// Number of items.
     pub fn items(&self) -> u64 {
-        self.file.items.totals().items
+        self.file.items.len() as u64
     }
 
     /// Number of items that make no prompt, and are not sent.
     pub fn bad_rows(&self) -> u64 {
-        self.file.items.totals().bad
+        self.file.items.bad()
     }
 
     /// Number of items without a model.
     pub fn without_model(&self) -> u64 {
-        self.file.items.totals().unnamed
+        self.file.items.unnamed
     }
 
     /// The files of folders that were skipped.
@@ -247,7 +247,7 @@ impl Prompts {
 const STDIN: &str = "(standard input)";
 
 /// Maximum length of a first line that shows the format of the rest.
-const FIRST_LINE: usize = 1 << 16;
+const FIRST_LINE: u64 = 1 << 16;
 
 impl Prompts {
     /// Reads a stream such as standard input to its end, and checks all of it like [`open`](Self::open). The stream is
@@ -275,24 +275,18 @@ impl Prompts {
         settings: &PromptSettings,
         ctx: &Context,
     ) -> Result<Self, Error> {
-        let most = settings.most_unpacked(u64::MAX);
-        let folder = settings.spool_folder_or_default();
-        // A run may have no writable folder.
-        let mut spool = SpoolFile::anywhere(&folder, name, most)?;
-        let text = plain_text(name, reader, settings.encoding)?;
-        copy(text, &mut spool, name, ctx)?;
-        let source = spool.into_source()?;
-        let mut start = vec![0; FIRST_LINE];
-        let n = source.fill(&mut start, 0);
-        start.truncate(n.map_err(|error| InputError::unreadable(name, &error))?);
+        let mut text = plain_text(name, reader, settings.encoding)?;
+        let mut start = Vec::new();
+        let read = text.by_ref().take(FIRST_LINE).read_to_end(&mut start);
+        read.map_err(|error| InputError::unreadable(name, &error))?;
         let form = settings.form_of_stream(name, &start)?;
-        let file = match form {
-            Form::Jsonl | Form::Text => NamedFile::new(name.to_owned(), form, source),
-            Form::Json | Form::Csv | Form::Tsv => {
-                let lines = SpoolFile::anywhere(&folder, name, most)?;
-                convert::converted(source.reader(), form, name, lines, settings, ctx)?
-            }
-        };
+        let (folder, most) = (
+            settings.spool_folder_or_default(),
+            settings.most_unpacked(u64::MAX),
+        );
+        // A run may have no writable folder.
+        let spool = SpoolFile::anywhere(&folder, name, most)?;
+        let file = convert::converted(start.chain(text), form, name, spool, settings, ctx)?;
         Self::check(vec![file], settings, ctx, &|_, _| {})
     }
 }

@@ -20,16 +20,15 @@ use derive_setters::Setters;
 use serde_json::Value;
 
 use crate::base::brief::Many;
-use crate::base::{Context, Error, ErrorKind};
+use crate::base::{AtomicFile, Context, Error, ErrorKind};
 use crate::bulk::open_output::is_same_file;
 use crate::llm::params::ResponseFormat;
 
 use cell::{Row, with_row};
 use columns::{Column, ColumnsSeen, Selection, properties};
 pub use output::ExportFormat;
-use output::NewFile;
 use results::{Place, ResultFiles, refused};
-use sink::{Form, Sink, TextTable};
+use sink::{Form, Sink, TextTable, unwritable};
 
 /// Converts result files to a table: one row per item. If an item has several lines, the last one counts.
 ///
@@ -170,11 +169,11 @@ impl Export {
             return Err(refused(same, "it is also the input; name another output"));
         }
         let files = ResultFiles::open(&self.results)?;
-        let file = NewFile::create(path, self.overwrite)?;
+        let file = output::create(path, self.overwrite)?;
         let read = self.read(files, ctx)?;
         let sink = self.sink(format, &file, &read)?;
         let report = read.write(sink, ctx)?;
-        file.finish(ctx)?;
+        output::finish(file, path, self.overwrite, ctx)?;
         Ok(report)
     }
 
@@ -238,31 +237,32 @@ impl Export {
     fn sink(
         &self,
         format: ExportFormat,
-        file: &NewFile,
+        new: &AtomicFile,
         read: &Read,
     ) -> Result<Box<dyn Sink>, Error> {
+        let file = new.file().try_clone().map_err(unwritable)?;
         match format {
             #[cfg(feature = "tables")]
             ExportFormat::Parquet => {
                 let columns = tables::columns(&read.columns);
-                let table = batchwright_tables::ParquetTable::new(file.handle()?, &columns);
+                let table = batchwright_tables::ParquetTable::new(file, &columns);
                 let kinds = columns.iter().map(|column| column.kind).collect();
                 let table = table.map_err(tables::failed)?;
                 Ok(Box::new(tables::ParquetSink(table, kinds)))
             }
             #[cfg(feature = "tables")]
             ExportFormat::Xlsx => {
-                let folder = crate::base::disk::folder_of(file.path());
+                let folder = crate::base::disk::folder_of(new.path());
                 let names = read.files.paths().filter_map(Path::file_name);
                 let whole: Vec<_> = names.map(|name| name.to_string_lossy()).collect();
                 let columns = tables::columns(&read.columns);
-                let (file, rows) = (file.handle()?, read.report.rows);
+                let rows = read.report.rows;
                 let sheet =
                     batchwright_tables::Sheet::new(file, folder, rows, &columns, whole.join(", "));
                 Ok(Box::new(sheet.map_err(tables::failed)?))
             }
             _ => {
-                let out = BufWriter::with_capacity(1 << 18, file.handle()?);
+                let out = BufWriter::with_capacity(1 << 18, file);
                 self.text_sink(format, out, &read.columns)
             }
         }

@@ -76,64 +76,42 @@ impl ExportFormat {
 
 const TAKEN: &str = "it already exists; to replace it, add --overwrite";
 
-/// The file of a table while it is written.
-#[derive(Debug)]
-pub(super) struct NewFile<'p> {
-    path: &'p Path,
-    overwrite: bool,
-    new: AtomicFile,
+/// Creates the file of a table, which appears under its name only when it is complete.
+///
+/// # Errors
+/// If the path exists and must not be overwritten, or cannot be written.
+pub(super) fn create(path: &Path, overwrite: bool) -> Result<AtomicFile, Error> {
+    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        let why = "it is not a regular file; to write text to standard output, use -o -";
+        return Err(refused(path, why));
+    }
+    if !overwrite && fs::symlink_metadata(path).is_ok() {
+        return Err(refused(path, TAKEN));
+    }
+    let new = AtomicFile::create(path, File::options().read(true).write(true));
+    new.map_err(|error| {
+        let why = format!("{}: cannot be written: {error}", path.display());
+        Error::new(ErrorKind::Transient, why)
+    })
 }
 
-impl<'p> NewFile<'p> {
-    /// Creates the file.
-    ///
-    /// # Errors
-    /// If the path exists and must not be overwritten, or cannot be written.
-    pub(super) fn create(path: &'p Path, overwrite: bool) -> Result<Self, Error> {
-        if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-            let why = "it is not a regular file; to write text to standard output, use -o -";
-            return Err(refused(path, why));
-        }
-        if !overwrite && fs::symlink_metadata(path).is_ok() {
-            return Err(refused(path, TAKEN));
-        }
-        let new = AtomicFile::create(path, File::options().read(true).write(true));
-        let new = new.map_err(|error| {
-            let why = format!("{}: cannot be written: {error}", path.display());
-            Error::new(ErrorKind::Transient, why)
-        })?;
-        Ok(Self {
-            path,
-            overwrite,
-            new,
-        })
-    }
-
-    /// The temporary path.
-    #[cfg(feature = "tables")]
-    pub(super) fn path(&self) -> &Path {
-        self.new.path()
-    }
-
-    /// The file, for writing.
-    pub(super) fn handle(&self) -> Result<File, Error> {
-        let file = self.new.file().try_clone();
-        file.map_err(unwritable)
-    }
-
-    /// Renames the file to its final name, unless the context was cancelled.
-    pub(super) fn finish(self, ctx: &Context) -> Result<(), Error> {
-        ctx.check()?;
-        let placed = if self.overwrite {
-            self.new.replace()
-        } else {
-            self.new.place()
-        };
-        placed.map(drop).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => refused(self.path, TAKEN),
-            _ => unwritable(error),
-        })
-    }
+/// Gives the complete file its name, unless the context was cancelled.
+pub(super) fn finish(
+    new: AtomicFile,
+    path: &Path,
+    overwrite: bool,
+    ctx: &Context,
+) -> Result<(), Error> {
+    ctx.check()?;
+    let placed = if overwrite {
+        new.replace()
+    } else {
+        new.place()
+    };
+    placed.map(drop).map_err(|error| match error.kind() {
+        io::ErrorKind::AlreadyExists => refused(path, TAKEN),
+        _ => unwritable(error),
+    })
 }
 
 #[cfg(test)]
@@ -148,26 +126,29 @@ mod tests {
         let path = folder.path().join("out.csv");
         let left = || fs::read_dir(folder.path()).unwrap().count();
         let write = |text: &str, overwrite| {
-            let file = NewFile::create(&path, overwrite)?;
-            file.handle()?.write_all(text.as_bytes()).unwrap();
+            let file = create(&path, overwrite)?;
+            file.file().write_all(text.as_bytes()).unwrap();
             Ok::<_, Error>(file)
         };
         let (first, late) = (write("one", false).unwrap(), write("late", false).unwrap());
         let ctx = Context::new();
-        first.finish(&ctx).unwrap();
-        let taken = [late.finish(&ctx), write("two", false).map(drop)];
+        finish(first, &path, false, &ctx).unwrap();
+        let taken = [
+            finish(late, &path, false, &ctx),
+            write("two", false).map(drop),
+        ];
         for error in taken.map(Result::unwrap_err) {
             assert_eq!(error.kind(), ErrorKind::Invalid);
             assert!(error.message().contains("--overwrite"), "{error}");
         }
         assert_eq!(fs::read_to_string(&path).unwrap(), "one");
-        write("two", true).unwrap().finish(&ctx).unwrap();
+        finish(write("two", true).unwrap(), &path, true, &ctx).unwrap();
         ctx.cancel();
-        let cancelled = write("three", true).unwrap().finish(&ctx).unwrap_err();
+        let cancelled = finish(write("three", true).unwrap(), &path, true, &ctx).unwrap_err();
         assert_eq!(cancelled.kind(), ErrorKind::Cancelled);
         assert_eq!(fs::read_to_string(&path).unwrap(), "two");
         assert_eq!(left(), 1);
-        let none = NewFile::create(&folder.path().join("no/out.csv"), false).unwrap_err();
+        let none = create(&folder.path().join("no/out.csv"), false).unwrap_err();
         assert_eq!(none.kind(), ErrorKind::Transient);
         assert!(none.message().contains("cannot be written"), "{none}");
     }
@@ -178,7 +159,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.csv");
         std::os::unix::fs::symlink("nowhere", &path).unwrap();
-        let error = NewFile::create(&path, false).unwrap_err();
+        let error = create(&path, false).unwrap_err();
         assert!(error.message().contains("--overwrite"), "{error}");
         assert!(path.is_symlink());
     }

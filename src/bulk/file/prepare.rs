@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::base::{Context, Error, ErrorKind};
 use crate::bulk::copies::{Copies, OutputAnswers};
-use crate::bulk::input::{FileIndex, InputFile, State, Totals, is_automatic};
+use crate::bulk::input::{FileIndex, InputFile, State, is_automatic};
 use crate::bulk::open_output::{OpenOutput, open, refuse_same_file};
 use crate::bulk::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput, RunPlan};
 use crate::bulk::prompts::Prompts;
@@ -48,7 +48,6 @@ pub(super) fn prepare_file(
         ..
     } = earlier;
     plan.restored = restored.len() as u64;
-    let totals = checked.items.totals();
     compare(&mut checked.items).map_err(FileRunError::Output)?;
     checked.items.in_order();
     let mut copies = Copies {
@@ -62,11 +61,11 @@ pub(super) fn prepare_file(
     let found = copies.find(&output, embeds, plan);
     found.map_err(FileRunError::Output)?;
     let index = &copies.index;
-    plan.count(index, totals);
+    plan.count(index);
     // An item may have several earlier answers, and an item without an id gets another id if its request changes.
     let unnamed = index.count(State::New).min(plan.without_id);
     plan.differing = plan.differing.min(plan.changed + unnamed);
-    if totals.bad > 0 {
+    if plan.bad_rows > 0 {
         let causes = bad_row_causes(&copies.input, index);
         plan.bad_row_causes = causes.map_err(FileRunError::Output)?;
     }
@@ -90,7 +89,7 @@ pub(super) fn prepare_file(
 
 impl RunPlan {
     /// Counts the items by their state after the comparison with the output.
-    fn count(&mut self, index: &FileIndex, totals: Totals) {
+    fn count(&mut self, index: &FileIndex) {
         self.under_way = (0..index.len()).filter(|i| index.is_taken(*i)).count() as u64;
         self.total = index.len() as u64;
         self.done = index.count(State::Done);
@@ -99,7 +98,7 @@ impl RunPlan {
         self.changed = index.count(State::Changed);
         self.foreign = index.unknown_lines();
         self.without_id = index.automatic();
-        self.bad_rows = totals.bad;
+        self.bad_rows = index.bad();
     }
 }
 

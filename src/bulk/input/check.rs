@@ -11,7 +11,7 @@ use super::entry::Entry;
 use super::fault::{Fault, InputError, InputErrors, Place, SHOWN};
 use super::file::{InputFile, Numbers, Part};
 use super::id::{RecordId, id_hash, prefix};
-use super::index::{FileIndex, Totals};
+use super::index::FileIndex;
 use super::records::{Record, Splitter};
 use super::source::Source;
 use super::{PromptSettings, keep};
@@ -45,12 +45,13 @@ impl InputFile {
         let settings = self.settings();
         let Entries {
             all,
-            totals,
+            unnamed,
             native,
             faults,
         } = entries(self, settings, hooks)?;
-        let mut index = FileIndex::new(all, totals);
-        index.native = native;
+        let bytes = self.parts().last().map_or(0, Part::end);
+        let mut index = FileIndex::new(all, bytes);
+        (index.native, index.unnamed) = (native, unnamed);
         if settings.skip_bad_rows && faults.is_empty() {
             index.set_aside(&repeats(&index));
         }
@@ -67,7 +68,7 @@ impl InputFile {
 #[derive(Default)]
 struct Entries {
     all: Vec<Entry>,
-    totals: Totals,
+    unnamed: u64,
     native: Vec<NativeFormat>,
     faults: InputErrors,
 }
@@ -81,9 +82,7 @@ impl Entries {
         {
             self.native.push(format);
         }
-        self.totals.items += 1;
-        self.totals.unnamed += u64::from(checked.unnamed);
-        self.totals.bad += u64::from(checked.entry.is_bad());
+        self.unnamed += u64::from(checked.unnamed);
         self.all.push(checked.entry);
     }
 }
@@ -95,7 +94,6 @@ fn entries(
     hooks: Hooks<'_>,
 ) -> Result<Entries, Error> {
     let mut found = Entries::default();
-    found.totals.bytes = input.parts().last().map_or(0, Part::end);
     let missing = Mutex::new(settings.keep.names.clone());
     for part in input.parts() {
         let one = FileCheck {

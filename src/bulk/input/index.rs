@@ -11,18 +11,6 @@ use super::EarlierResult;
 use super::entry::{Entry, State};
 use super::id::{RecordId, id_hash};
 
-/// The counts of a file's check.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Totals {
-    pub(crate) items: u64,
-    /// Items without a model in the item or the settings.
-    pub(crate) unnamed: u64,
-    /// Items that make no prompt.
-    pub(crate) bad: u64,
-    /// Size of the files.
-    pub(crate) bytes: u64,
-}
-
 /// The order of the items.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Order {
@@ -36,7 +24,10 @@ enum Order {
 pub(crate) struct FileIndex {
     pub(super) entries: Vec<Entry>,
     order: Order,
-    totals: Totals,
+    /// Size of the files.
+    bytes: u64,
+    /// Items without a model in the item or the settings.
+    pub(crate) unnamed: u64,
     /// The formats of lines that only one provider gets.
     pub(crate) native: Vec<NativeFormat>,
     unknown_lines: u64,
@@ -44,11 +35,12 @@ pub(crate) struct FileIndex {
 
 impl FileIndex {
     /// Sorts entries, and numbers those without an own id.
-    pub(super) fn new(entries: Vec<Entry>, totals: Totals) -> Self {
+    pub(super) fn new(entries: Vec<Entry>, bytes: u64) -> Self {
         let mut index = Self {
             entries,
             order: Order::OfInput,
-            totals,
+            bytes,
+            unnamed: 0,
             native: Vec::new(),
             unknown_lines: 0,
         };
@@ -127,7 +119,6 @@ impl FileIndex {
     pub(super) fn set_aside(&mut self, repeats: &HashSet<u64>) {
         let entries = self.entries.iter_mut();
         for entry in entries.filter(|entry| repeats.contains(&entry.offset())) {
-            self.totals.bad += u64::from(!entry.is_bad());
             *entry = entry.repeated();
         }
         // The entries that have changed are not where they belong.
@@ -135,9 +126,9 @@ impl FileIndex {
         self.number();
     }
 
-    /// The counts of the check.
-    pub(crate) fn totals(&self) -> Totals {
-        self.totals
+    /// Number of items that make no prompt.
+    pub(crate) fn bad(&self) -> u64 {
+        self.count_by(Entry::is_bad)
     }
 
     /// The position of the item with that id in this order. An id that the input does not have is mistaken for another
@@ -223,7 +214,7 @@ impl FileIndex {
     /// Upper bound for its end: the next item or the end of the input.
     pub(crate) fn end(&self, i: usize) -> u64 {
         let next = self.entries.get(i + 1);
-        next.map_or(self.totals.bytes, Entry::offset)
+        next.map_or(self.bytes, Entry::offset)
     }
 
     pub(super) fn entry(&self, i: usize) -> Entry {

@@ -27,7 +27,7 @@ fn position(index: &FileIndex, id: &str) -> Option<usize> {
 }
 
 fn index(entries: Vec<Entry>) -> FileIndex {
-    FileIndex::new(entries, Totals::default())
+    FileIndex::new(entries, 0)
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub(crate) use entry::{EarlierResult, State};
 pub(crate) use fault::{Fault, InputError};
 pub(crate) use file::{Columns, InputFile, Item, Named, NamedFile, Numbers, Unread};
 pub(crate) use id::{hash_prefix, is_automatic};
-pub(crate) use index::{FileIndex, Fit, Totals, refused};
+pub(crate) use index::{FileIndex, Fit, refused};
 pub(crate) use parse::parse_alone;
 pub(crate) use records::{Bounded, MAX_RECORD_BYTES, too_long};
 pub(crate) use source::Source;
