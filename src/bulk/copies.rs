@@ -148,6 +148,7 @@ impl Copies {
             match answer {
                 Some((EarlierResult::Unusable, _)) => plan.unusable_equal += group.len() as u64,
                 Some(_) => plan.answered += group.len() as u64,
+                None if others.is_empty() => {}
                 None => leaders.push((leader as usize, others.len() as u64)),
             }
             followers.extend_from_slice(if answer.is_some() { group } else { others });
