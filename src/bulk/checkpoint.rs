@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::base::{Clock, Error, SystemClock, Time};
+use crate::base::{Clock, Error, ErrorKind, SystemClock, Time};
 use crate::engine::dispatch::Counters;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
@@ -13,7 +13,7 @@ use crate::observe::tally::{Measure, Tally};
 use super::copies::Copies;
 use super::file::FileRun;
 use super::input::{FileIndex, Fit, InputFile, State, hash_prefix};
-use super::open_output::{OpenOutput, Unsaved};
+use super::open_output::OpenOutput;
 use super::options::{FileRunOptions, RunPlan, RunReport};
 use super::results::{PreviousLine, ResultsFile};
 use super::tidy::tidy;
@@ -30,7 +30,7 @@ pub(crate) struct Line {
 pub(crate) struct Checkpoint {
     input: Arc<InputFile>,
     items: FileIndex,
-    output: OpenOutput,
+    output: ResultsFile,
     plan: RunPlan,
     options: FileRunOptions,
     /// Whether the output has several lines of one item.
@@ -62,6 +62,10 @@ impl Checkpoint {
         let mut tally = Tally::new(Some(plan.total), started);
         plan.count_before(&options, &index, &mut tally);
         output.tell_bad_rows(&input, &index, &mut tally)?;
+        let OpenOutput::File(output) = output else {
+            let why = "only a file can be the output of a run through a queue";
+            return Err(Error::new(ErrorKind::Invalid, why));
+        };
         Ok(Self {
             input,
             items: index,
@@ -102,25 +106,26 @@ impl Checkpoint {
     /// Saves received lines and syncs them to the disk if they answer the current request of an item, or belong to an
     /// item that the input no longer has. A billed answer to an outdated request is saved too, and leaves the output when
     /// it is tidied. Returns the ids of items whose answers are now permanent, however the output is tidied.
-    pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<Vec<String>, Unsaved> {
-        let is_file = matches!(self.output, OpenOutput::File(_));
+    ///
+    /// # Errors
+    /// [`ErrorKind::Transient`] if saving can be retried, for example because the disk is full.
+    pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<Vec<String>, Error> {
         let index = self.by_id();
         let lines: Vec<Line> = lines
             .into_iter()
-            .filter(|line| is_news(index, line) || (is_file && is_superseded(index, line)))
+            .filter(|line| is_news(index, line) || is_superseded(index, line))
             .collect();
         let replies = self.output.replies();
         let mut bytes = Vec::new();
         for line in &lines {
-            let text = replies.as_ref().map(|replies| replies.put_line(&line.text));
-            bytes.extend_from_slice(text.as_deref().unwrap_or(&line.text).as_bytes());
+            bytes.extend_from_slice(replies.put_line(&line.text).as_bytes());
             bytes.push(b'\n');
         }
-        if let Some(file) = self.output.file().filter(|_| !bytes.is_empty()) {
+        if !bytes.is_empty() {
             // Lines written to a file that was removed would be lost, and deleted from the queue.
-            file.undisturbed().map_err(Unsaved::Ever)?;
+            self.output.undisturbed()?;
+            self.output.append(&bytes)?;
         }
-        self.output.write(&bytes)?;
         lines.iter().for_each(|line| self.note(line));
         let index = self.by_id();
         let stays = |line: &&Line| {
@@ -198,7 +203,7 @@ impl Checkpoint {
         mut self,
         mut stop: Option<StopReason>,
         counters: Counters,
-    ) -> (RunReport, Option<ResultsFile>) {
+    ) -> (RunReport, ResultsFile) {
         let now = SystemClock.now();
         let counters = Counters {
             first_start: Some(self.started),
@@ -215,18 +220,12 @@ impl Checkpoint {
         let ordered = self.options.ordered;
         let compacts = (self.repeated || ordered) && stop.is_none();
         let mut compaction = Ok(());
-        let mut file = match self.output {
-            OpenOutput::File(file) => Some(file),
-            OpenOutput::Writer(_) | OpenOutput::Closed => None,
-        };
-        if let Some(file) = &mut file {
-            match file.undisturbed() {
-                Err(lost) => stop = Some(StopReason::OutputLost(lost)),
-                Ok(()) if compacts => {
-                    compaction = tidy(file, self.items.by_id(), ordered);
-                }
-                Ok(()) => {}
+        match self.output.undisturbed() {
+            Err(lost) => stop = Some(StopReason::OutputLost(lost)),
+            Ok(()) if compacts => {
+                compaction = tidy(&mut self.output, self.items.by_id(), ordered);
             }
+            Ok(()) => {}
         }
         let report = RunReport {
             summary,
@@ -234,7 +233,7 @@ impl Checkpoint {
             unsaved: Vec::new(),
             compaction,
         };
-        (report, file)
+        (report, self.output)
     }
 
     /// The plan of the run.

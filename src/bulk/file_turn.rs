@@ -39,6 +39,7 @@ pub(super) fn turn(
             output,
             buffer: Vec::new(),
             broken: None,
+            is_stopped: false,
             unsaved: Vec::new(),
             copies,
             is_cancelled: false,
@@ -76,7 +77,8 @@ pub(super) fn turn(
 fn watch(dispatcher: &mut Dispatcher<Job<FileBacklog<'_>, LineSink<'_>>>, now: Time) {
     let sink = &mut dispatcher.work.sink;
     let lost = sink.output.file().and_then(|file| file.undisturbed().err());
-    let broken = sink.broken.as_ref().map(|_| StopReason::SinkClosed);
+    sink.is_stopped = sink.broken.is_some();
+    let broken = sink.is_stopped.then_some(StopReason::SinkClosed);
     if let Some(stop) = lost.map(StopReason::OutputLost).or(broken) {
         dispatcher.handle(Event::Stop(stop), now);
     }

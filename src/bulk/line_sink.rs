@@ -22,6 +22,8 @@ pub(super) struct LineSink<'r> {
     pub buffer: Vec<u8>,
     /// Why a stream takes no more lines, and the lines that it did not take.
     pub broken: Option<Unsaved>,
+    /// Whether the run was stopped because of that.
+    pub is_stopped: bool,
     pub unsaved: Vec<Vec<u8>>,
     /// Items that get copies of these lines at the end.
     pub copies: &'r Copies,
@@ -115,6 +117,11 @@ impl Sink<FileTask> for LineSink<'_> {
             }
         }
         if self.broken.is_some() {
+            if !self.is_stopped {
+                // No call starts while ends are left.
+                let why = "the output takes no more results";
+                return Err(Error::new(ErrorKind::Invalid, why));
+            }
             self.unsaved.extend(each_line(&buffer));
         }
         buffer.clear();
@@ -123,14 +130,7 @@ impl Sink<FileTask> for LineSink<'_> {
         for end in ends.drain(..) {
             self.note(&end, tally);
         }
-        match self.broken {
-            None => Ok(()),
-            // No further call starts, and then the run is stopped.
-            Some(_) => Err(Error::new(
-                ErrorKind::Invalid,
-                "the results cannot be written",
-            )),
-        }
+        Ok(())
     }
 
     fn conclude(&mut self, tally: &mut Tally) {

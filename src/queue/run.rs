@@ -212,14 +212,6 @@ impl QueueRun {
         store: OpenStore,
         mut stop: Option<StopReason>,
     ) -> QueueRunReport {
-        // Nobody could come back to what never began.
-        if !execution.checkpoint.plan().resumable
-            && execution.submitted == 0
-            && stop.is_some()
-            && let Err(error) = execution.queue.delete(execution.process)
-        {
-            log::warn!("{error}");
-        }
         let left = execution.queue.process(execution.process);
         let is_over = matches!(left, Ok(None));
         // What stopped it came too late to stop anything.

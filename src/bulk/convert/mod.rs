@@ -2,7 +2,7 @@
 //! another encoding, or neither JSON lines nor text is converted once into a file of lines in the spool folder, and that
 //! file is checked and read. Messages use the name of the input, and the record positions of the original.
 
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::Path;
 
 use encoding_rs::Encoding;
@@ -119,10 +119,7 @@ pub(super) fn plain_text<'r>(
 ) -> Result<Box<dyn Read + 'r>, InputError> {
     let text = unpacked(reader).map_err(|error| InputError::unreadable(name, &error))?;
     Ok(match encoding {
-        Some(encoding) => Box::new(BufReader::with_capacity(
-            1 << 16,
-            Decoded::new(text, encoding),
-        )),
+        Some(encoding) => Box::new(Decoded::new(text, encoding)),
         None => text,
     })
 }

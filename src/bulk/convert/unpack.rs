@@ -154,7 +154,7 @@ fn broken(packing: Packing, error: io::Error) -> io::Error {
 /// Number of bytes that are read at once.
 const PIECE_BYTES: usize = 1 << 15;
 
-/// A reader that converts the bytes of another reader to UTF-8. It fills buffers of at least some characters.
+/// A reader that converts the bytes of another reader to UTF-8.
 pub(super) struct Decoded<R> {
     reader: R,
     encoding: &'static Encoding,
@@ -163,6 +163,9 @@ pub(super) struct Decoded<R> {
     /// The part of the piece that was not decoded yet.
     left: std::ops::Range<usize>,
     ended: bool,
+    text: Vec<u8>,
+    /// The part of the text that was returned.
+    given: usize,
     line: u64,
 }
 
@@ -175,33 +178,49 @@ impl<R: Read> Decoded<R> {
             piece: vec![0; PIECE_BYTES],
             left: 0..0,
             ended: false,
+            text: Vec::new(),
+            given: 0,
             line: 1,
         }
+    }
+
+    /// Decodes the next piece; an empty text means the end.
+    fn next(&mut self) -> io::Result<()> {
+        self.line += memchr_iter(b'\n', &self.text).count() as u64;
+        self.given = 0;
+        self.text.clear();
+        while self.text.is_empty() && !(self.ended && self.left.is_empty()) {
+            if self.left.is_empty() {
+                let n = self.reader.read(&mut self.piece)?;
+                self.left = 0..n;
+                self.ended = n == 0;
+            }
+            self.text.resize(4 * PIECE_BYTES, 0);
+            let piece = &self.piece[self.left.clone()];
+            let (result, read, written) =
+                self.decoder
+                    .decode_to_utf8_without_replacement(piece, &mut self.text, self.ended);
+            self.text.truncate(written);
+            self.left.start += read;
+            if let DecoderResult::Malformed(..) = result {
+                let line = self.line + memchr_iter(b'\n', &self.text).count() as u64;
+                let name = self.encoding.name();
+                let found = format!("found bytes on line {line} that are not {name}");
+                return Err(io::Error::new(io::ErrorKind::InvalidData, found));
+            }
+        }
+        Ok(())
     }
 }
 
 impl<R: Read> Read for Decoded<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            if self.left.is_empty() && !self.ended {
-                let n = self.reader.read(&mut self.piece)?;
-                (self.left, self.ended) = (0..n, n == 0);
-            }
-            let piece = &self.piece[self.left.clone()];
-            let (result, read, written) = self
-                .decoder
-                .decode_to_utf8_without_replacement(piece, buffer, self.ended);
-            self.left.start += read;
-            self.line += memchr_iter(b'\n', &buffer[..written]).count() as u64;
-            if let DecoderResult::Malformed(..) = result {
-                let (line, name) = (self.line, self.encoding.name());
-                let found = format!("found bytes on line {line} that are not {name}");
-                return Err(io::Error::new(io::ErrorKind::InvalidData, found));
-            }
-            if written > 0 || self.ended {
-                return Ok(written);
-            }
+        if self.given == self.text.len() {
+            self.next()?;
         }
+        let n = (&self.text[self.given..]).read(buffer)?;
+        self.given += n;
+        Ok(n)
     }
 }
 

@@ -1,6 +1,5 @@
 //! The parameter fields of a chat request, with the names of the OpenAI format.
 
-use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
@@ -135,27 +134,24 @@ fn response_format(value: Value) -> Result<Option<ResponseFormat>, Fault> {
     }
 }
 
-/// The members of `json_schema`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Declared {
-    name: String,
-    schema: Map<String, Value>,
-    strict: Option<bool>,
-    description: Option<String>,
-}
-
-fn json_schema(value: Value) -> Result<Option<ResponseFormat>, Fault> {
+fn json_schema(mut value: Value) -> Result<Option<ResponseFormat>, Fault> {
     const FIELD: &str = "response_format.json_schema";
-    let declared = Declared::deserialize(&value).map_err(|error| {
-        let expected = format!("an object with \"name\" and \"schema\" ({error})");
-        Fault::field(FIELD, &value, expected)
-    })?;
-    let (name, mut schema) = (declared.name, declared.schema);
-    if !is_name(&name) {
-        let expected = "a \"name\" of at most 64 letters, digits, _ and -";
-        return Err(Fault::field(FIELD, &name.into(), expected));
-    }
+    let wrong = |value: &Value, expected: &str| Err(Fault::field(FIELD, value, expected));
+    let Some(fields) = value.as_object_mut() else {
+        return wrong(&value, "an object with \"name\" and \"schema\"");
+    };
+    let name = match fields.remove("name") {
+        Some(Value::String(name)) if is_name(&name) => name,
+        other => {
+            let expected = "a \"name\" of at most 64 letters, digits, _ and -";
+            return wrong(&other.unwrap_or_default(), expected);
+        }
+    };
+    let mut schema = match fields.remove("schema") {
+        Some(Value::Object(schema)) => schema,
+        other => return wrong(&other.unwrap_or_default(), "an object as \"schema\""),
+    };
+    let strict = typed(fields, "strict", "true or false", Value::as_bool)?.unwrap_or(false);
     if is_example(&schema) {
         return Err(Fault::new(
             format!("a schema that does not restrict an answer in \"{FIELD}\""),
@@ -163,8 +159,14 @@ fn json_schema(value: Value) -> Result<Option<ResponseFormat>, Fault> {
         ));
     }
     // Not every API has a description next to the schema; inside the schema all have.
-    if let Some(text) = declared.description {
+    if let Some(text) = string(fields, "description")? {
         schema.entry("description").or_insert(Value::String(text));
+    }
+    if let Some(other) = fields.keys().next() {
+        return Err(Fault::new(
+            format!("an unknown field \"{other}\" in \"{FIELD}\""),
+            "only name, schema, strict and description",
+        ));
     }
     let schema = Value::Object(schema);
     if let Err(why) = Schema::compile(&schema) {
@@ -176,7 +178,7 @@ fn json_schema(value: Value) -> Result<Option<ResponseFormat>, Fault> {
     Ok(Some(ResponseFormat::JsonSchema {
         name,
         schema,
-        strict: declared.strict.unwrap_or(false),
+        strict,
     }))
 }
 

@@ -8,7 +8,6 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use crate::base::thread::spawn;
 use crate::base::{Context, Error, ErrorKind, JobId, ProcessId, WarnOnce};
 use crate::bulk::checkpoint::{Checkpoint, Line};
-use crate::bulk::open_output::Unsaved;
 use crate::engine::budget::Budget;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
@@ -309,16 +308,6 @@ impl From<Error> for Trouble {
         match error.kind() {
             ErrorKind::Transient => Self::Passing(error),
             _ => Self::Lasting(StopReason::Fatal(error)),
-        }
-    }
-}
-
-impl From<Unsaved> for Trouble {
-    fn from(unsaved: Unsaved) -> Self {
-        match unsaved {
-            Unsaved::Now(error) => Self::Passing(error),
-            Unsaved::Ever(error) => Self::Lasting(StopReason::Fatal(error)),
-            Unsaved::ReaderGone => Self::Lasting(StopReason::SinkClosed),
         }
     }
 }
