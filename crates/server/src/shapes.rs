@@ -49,18 +49,11 @@ pub(crate) fn process(process: &ProcessState, pace: Option<&Progress>) -> Value 
         total => (counts.finished() as f64 * 1000.0 / total as f64).floor() / 10.0,
     };
     let pace = pace.filter(|_| !process.is_finished());
-    let mut shown = json!({
+    let mut shown = json!(counts);
+    let facts = json!({
         "process_id": process.process_id,
         "name": process.info.name,
         "state": process_state(process),
-        "total": counts.total,
-        "pending": counts.pending,
-        "in_progress": counts.in_progress,
-        "at_provider": counts.at_provider,
-        "completed": counts.completed,
-        "failed": counts.failed,
-        "cancelled": counts.cancelled,
-        "consumed": counts.consumed,
         "percent": percent,
         "eta_seconds": pace.and_then(|pace| pace.eta).map(|eta| eta.as_secs_f64().ceil()),
         "rate": pace.map(|pace| pace.rate),
@@ -72,6 +65,9 @@ pub(crate) fn process(process: &ProcessState, pace: Option<&Progress>) -> Value 
         "changed_at": time::text(process.changed_at),
         "limited_by": pace.and_then(|pace| pace.limited_by),
     });
+    if let (Value::Object(shown), Value::Object(facts)) = (&mut shown, facts) {
+        shown.extend(facts);
+    }
     if let Some(parent) = process.info.parent {
         shown["parent"] = json!(parent);
     }

@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use batchwright::{Error, ErrorKind, ProcessId, Secret};
 use hmac::{Hmac, Mac};
 use log::{error, info, warn};
-use rusqlite::{Connection, ToSql};
+use rusqlite::{Connection, ToSql, params};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::Sha256;
@@ -20,7 +20,7 @@ use ureq::http::Uri;
 use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::problem::Problem;
-use crate::records::{BatchRecord, BatchState, Records, Stored, by, new_id, now, run};
+use crate::records::{BatchRecord, BatchState, Records, Stored, new_id, now, run};
 use crate::shapes;
 
 /// Bytes of a secret, according to Standard Webhooks.
@@ -159,7 +159,7 @@ impl Records {
             return Ok(());
         }
         let which = "record ->> 'body' IS NULL AND record ->> 'subject' = ?";
-        if !Message::all(database, which, by![subject])?.is_empty() {
+        if !Message::all(database, which, params![subject])?.is_empty() {
             return Ok(());
         }
         let message = Message {
@@ -212,7 +212,7 @@ impl Sender<'_> {
     fn round(&self, after: &mut String, stops: &Wake) -> Result<bool, Problem> {
         // With many subjects, each takes its turn.
         let which = "record ->> 'body' IS NULL AND record ->> 'subject' > ? ORDER BY record ->> 'subject' LIMIT 500";
-        let waiting = self.messages(which, by![*after])?;
+        let waiting = self.messages(which, params![*after])?;
         after.clear();
         if let Some(last) = waiting.last().filter(|_| waiting.len() == AT_ONCE) {
             after.clone_from(&last.subject);
@@ -224,7 +224,7 @@ impl Sender<'_> {
             }
         }
         let which = "record ->> 'body' IS NOT NULL AND record ->> 'next_at' <= ? ORDER BY record ->> 'next_at' LIMIT 500";
-        let due = self.messages(which, by![now() as i64])?;
+        let due = self.messages(which, params![now() as i64])?;
         for webhook in due {
             // The others would not be accepted either.
             if stops.is_stopped() || !self.deliver(webhook)? {
@@ -253,7 +253,7 @@ impl Sender<'_> {
             (Ok(()), _) => info!("the webhook was told the end of {subject}"),
         }
         let sql = "DELETE FROM webhooks WHERE id = ?";
-        run(&self.app.records.single(), sql, by![webhook.id])?;
+        run(&self.app.records.single(), sql, params![webhook.id])?;
         Ok(sent.is_ok())
     }
 

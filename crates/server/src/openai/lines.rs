@@ -1,12 +1,11 @@
 //! The input of a batch: lines of requests, each checked, one at a time in memory.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufReader, Read};
 
 use batchwright::Job;
 use batchwright::files::PromptSettings;
 use batchwright_jobs::JobLines;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
@@ -87,34 +86,36 @@ fn request(endpoint: &str, settings: &PromptSettings, line: &[u8]) -> Result<Ask
         BatchFault::new("invalid_json_line", why, None)
     };
     let text = std::str::from_utf8(line).map_err(|_| invalid())?;
-    let said: Said<'_> = serde_json::from_str(text).map_err(|_| invalid())?;
+    // The rest is the library's to judge.
+    let said: HashMap<String, &RawValue> = serde_json::from_str(text).map_err(|_| invalid())?;
+    let said = |name: &str| said.get(name).filter(|json| json.get() != "null");
     let missing = |name: &str| {
         let why = format!("Missing required parameter: '{name}'.");
         BatchFault::new("missing_required_parameter", why, Some(name))
     };
-    let string = |json: Option<&RawValue>, name: &str| match json {
+    let string = |name: &str| match said(name) {
         None => Err(missing(name)),
         Some(json) => serde_json::from_str::<String>(json.get()).map_err(|_| {
             let why = format!("Invalid type for '{name}': expected a string.");
             BatchFault::new("invalid_type", why, Some(name))
         }),
     };
-    let id = string(said.custom_id, "custom_id")?;
+    let id = string("custom_id")?;
     if id.is_empty() {
         return Err(missing("custom_id"));
     }
-    if string(said.method, "method")? != "POST" {
+    if string("method")? != "POST" {
         let why = "Invalid method: only POST is supported.".to_owned();
         return Err(BatchFault::new("invalid_method", why, Some("method")));
     }
-    if of_batches(&string(said.url, "url")?) != Some(endpoint) {
+    if of_batches(&string("url")?) != Some(endpoint) {
         let why = format!(
             "The URL provided for this request does not match the batch endpoint, {}.",
             endpoint
         );
         return Err(BatchFault::new("invalid_url", why, Some("url")));
     }
-    let body = match said.body {
+    let body = match said("body") {
         None => return Err(missing("body")),
         Some(body) if !body.get().starts_with('{') => {
             let why = "Invalid type for 'body': expected an object.".to_owned();
@@ -150,19 +151,6 @@ fn texts(endpoint: &str, body: &str) -> Option<Map<String, Value>> {
     let format = body.get("encoding_format");
     let is_packed = format.is_some_and(|format| format == "base64");
     (is_list || is_packed).then_some(body)
-}
-
-/// What is looked at here; the rest is the library's to judge.
-#[derive(Deserialize)]
-struct Said<'l> {
-    #[serde(borrow)]
-    custom_id: Option<&'l RawValue>,
-    #[serde(borrow)]
-    method: Option<&'l RawValue>,
-    #[serde(borrow)]
-    url: Option<&'l RawValue>,
-    #[serde(borrow)]
-    body: Option<&'l RawValue>,
 }
 
 /// What the check of an input has shown.

@@ -15,19 +15,13 @@ use batchwright::queue::Durability;
 use batchwright::unstable::open_private;
 use batchwright::{Error, ErrorKind, ProcessId, Usage};
 use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
-use rusqlite::{Connection, Row, ToSql, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Row, ToSql, Transaction, TransactionBehavior, params};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::background::Wake;
 use crate::webhooks;
-
-/// Values of a statement.
-macro_rules! by {
-    ($($value:expr),* $(,)?) => { &[$(&($value) as &dyn rusqlite::ToSql),*] };
-}
-pub(crate) use by;
 
 /// The rows of a query, as `read` takes them.
 pub(crate) fn rows<T>(
@@ -62,7 +56,7 @@ pub(crate) trait Stored: Serialize + DeserializeOwned {
 
     fn insert(&self, database: &Connection) -> Result<(), Error> {
         let sql = format!("REPLACE INTO {} (id, record) VALUES (?, ?)", Self::TABLE);
-        run(database, &sql, by![self.id(), self.written()]).map(drop)
+        run(database, &sql, params![self.id(), self.written()]).map(drop)
     }
 
     /// The records that this condition selects.
@@ -79,7 +73,7 @@ pub(crate) trait Stored: Serialize + DeserializeOwned {
     }
 
     fn get(database: &Connection, id: &str) -> Result<Option<Self>, Error> {
-        Ok(Self::all(database, "id = ?", by![id])?.pop())
+        Ok(Self::all(database, "id = ?", params![id])?.pop())
     }
 }
 
@@ -253,7 +247,7 @@ impl Stored for FileRecord {
 impl FileRecord {
     /// Takes it off the lists.
     pub fn delete(database: &Connection, id: &str) -> Result<(), Error> {
-        run(database, "DELETE FROM files WHERE id = ?", by![id]).map(drop)
+        run(database, "DELETE FROM files WHERE id = ?", params![id]).map(drop)
     }
 
     /// Up to `most` files of a purpose, after a file, oldest or newest first.
@@ -274,13 +268,13 @@ impl FileRecord {
              AND (?2 IS NULL OR number {than} (SELECT number FROM files WHERE id = ?2))
              ORDER BY number {order} LIMIT ?3"
         );
-        Self::all(database, &which, by![purpose, after, most as i64])
+        Self::all(database, &which, params![purpose, after, most as i64])
     }
 
     /// Expired files.
     pub fn expired(database: &Connection, now: u64) -> Result<Vec<Self>, Error> {
         let which = "record ->> 'expires_at' <= ? LIMIT 1000";
-        Self::all(database, which, by![now as i64])
+        Self::all(database, which, params![now as i64])
     }
 }
 
@@ -414,7 +408,7 @@ impl BatchRecord {
         };
         change(&mut batch)?;
         let sql = "UPDATE batches SET record = ? WHERE id = ?";
-        run(database, sql, by![batch.written(), id])?;
+        run(database, sql, params![batch.written(), id])?;
         Ok(Some(batch))
     }
 
@@ -426,7 +420,7 @@ impl BatchRecord {
     ) -> Result<Vec<Self>, Error> {
         let which = "(?1 IS NULL OR number < (SELECT number FROM batches WHERE id = ?1))
                      ORDER BY number DESC LIMIT ?2";
-        Self::all(database, which, by![after, most as i64])
+        Self::all(database, which, params![after, most as i64])
     }
 
     /// Those that something is still to be done for, oldest first.
@@ -445,21 +439,20 @@ impl DirectCalls {
     /// Records a process whose client waits, and until when its answer is kept, unless it is recorded.
     pub fn insert(records: &Records, process: ProcessId, kept_until: u64) -> Result<(), Error> {
         let sql = "INSERT OR IGNORE INTO direct_calls (process, kept_until) VALUES (?, ?)";
-        let by = by![process.to_string(), kept_until as i64];
-        run(&records.single(), sql, by).map(drop)
+        let process = process.to_string();
+        run(&records.single(), sql, params![process, kept_until as i64]).map(drop)
     }
 
     pub fn delete(records: &Records, process: ProcessId) -> Result<(), Error> {
         let sql = "DELETE FROM direct_calls WHERE process = ?";
-        let by = by![process.to_string()];
-        run(&records.single(), sql, by).map(drop)
+        run(&records.single(), sql, params![process.to_string()]).map(drop)
     }
 
     /// Those that nobody needs unless a client waits, also those of a server that has crashed.
     pub fn due(records: &Records, now: u64) -> Result<Vec<ProcessId>, Error> {
         let sql = "SELECT process FROM direct_calls WHERE kept_until <= ?";
         let read = |row: &Row<'_>| row.get::<_, String>(0);
-        let rows = rows(&records.single(), sql, by![now as i64], read)?;
+        let rows = rows(&records.single(), sql, params![now as i64], read)?;
         rows.iter().map(|process| process.parse()).collect()
     }
 }
