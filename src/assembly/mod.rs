@@ -185,8 +185,8 @@ impl LlmManager {
         self.plan.strategy()
     }
 
-    /// The first provider and its fallbacks, with the limits of the settings. A local server that is a fallback gets
-    /// one call at once.
+    /// The first provider and its fallbacks, with the limits of the settings. A local server that is a fallback gets no
+    /// more calls at once than it has slots.
     ///
     /// # Errors
     /// If one of the providers cannot be called.
@@ -202,7 +202,7 @@ impl LlmManager {
     /// Runs requests with the [strategy](Self::effective_strategy) and returns one outcome for each, in their order.
     ///
     /// `sync` uses the [route](Self::route) and keeps everything in memory. `llm.sync_concurrency` calls are in flight,
-    /// by default as many as suit the provider: 5, or 1 at a local server. `batch` puts the requests on the queue in
+    /// by default as many as suit the provider: 5, or a local server's slots. `batch` puts the requests on the queue in
     /// the [data folder](crate::plan::ProviderOptions::data_dir), submits them, and waits for the end, which may take a
     /// day. They survive this program there: another call with the same process id and the same list attaches to what is
     /// under way, also after a cancellation. To give them up instead, cancel the process in its queue. Their results are

@@ -167,13 +167,13 @@ impl ProviderPlan {
         first.provider != "extract" && first.model.is_none()
     }
 
-    /// Calls of a run in flight at the first provider: `llm.sync_concurrency`, else a number that adapts to the provider,
-    /// at a local server from 1.
+    /// Calls of a run in flight at the first provider: `llm.sync_concurrency`, else the slots of a llama.cpp server, else
+    /// a number that adapts to the provider, at a local server from 1.
     pub fn concurrency(&self) -> Concurrency {
         self.concurrency_of(Caller::Run)
     }
 
-    /// Calls of a worker in flight at the first provider: `llm.sync_concurrency`, else 1 at a local server,
+    /// Calls of a worker in flight at the first provider: `llm.sync_concurrency`, else the slots of a local server or 1,
     /// else as many as the worker runs jobs at once.
     #[cfg(feature = "queue")]
     pub fn worker_concurrency(&self) -> Concurrency {

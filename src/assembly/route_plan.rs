@@ -112,7 +112,7 @@ impl CallSettings {
     /// Calls in flight at a provider.
     pub(super) fn concurrency(&self, status: &ProviderStatus, caller: Caller) -> Concurrency {
         let start = status.default_concurrency;
-        let by_itself = caller == Caller::Run;
+        let by_itself = caller == Caller::Run && status.slots.is_none();
         match self.calls {
             Some(calls) => Concurrency::Fixed(calls),
             None if status.provider != "extract" && (self.finds_calls || by_itself) => {
@@ -152,7 +152,7 @@ impl CallSettings {
     }
 
     /// A later step of a route with `calls` in flight. It is called only for its own model, and a local server
-    /// gets one call at once.
+    /// gets one call at once, or as many as it has slots.
     pub(super) fn fallback(
         &self,
         status: &ProviderStatus,

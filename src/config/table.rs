@@ -18,7 +18,7 @@ macro_rules! with_settings {
                 Kind::Choice(&STRATEGIES), Is("sync"),
                 "Whether each prompt is a call of its own (sync), or many go together into the provider's Batch API (batch)";
             given_concurrency: Option<Value> = "llm.sync_concurrency" ["BATCHWRIGHT_SYNC_CONCURRENCY"]
-                Kind::WholeOrAuto(1, MOST_CALLS), Rule("run: auto; work and serve: 1 to 10, by the load of the machine; a local server: 1"),
+                Kind::WholeOrAuto(1, MOST_CALLS), Rule("run: auto; work and serve: 1 to 10, by the load of the machine; a local server: its slots or 1"),
                 "How many calls or jobs run at once: exactly this number, or with auto as many as the provider answers well; batches do not use it";
             given_max_concurrent_requests: Given<usize> = "llm.max_concurrent_requests" ["AI_MAX_CONCURRENT_REQUESTS"]
                 Kind::Whole(1, MOST_CALLS), Is("10"),

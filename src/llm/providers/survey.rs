@@ -29,6 +29,9 @@ const BRIEF: Duration = Duration::from_millis(900);
 /// How long a server that the user named is waited for: one that is busy may reply late.
 const PATIENT: Duration = Duration::from_secs(5);
 
+/// A higher number of slots that a server reports is ignored.
+const MOST_SLOTS: usize = 1024;
+
 /// The headers of the requests.
 type Headers = Vec<(Cow<'static, str>, String)>;
 
@@ -49,8 +52,11 @@ pub struct ProviderStatus {
     pub batch_api: bool,
     /// Whether it supports embeddings.
     pub embeddings: bool,
-    /// The number of calls in flight if none is set.
+    /// The number of calls in flight if none is set: what suits the provider, or the slots of a llama.cpp server.
     pub default_concurrency: usize,
+    /// The number of calls that a local server answers at once, if it reports that (llama.cpp).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slots: Option<usize>,
     /// The models that a local server lists.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub models: Vec<String>,
@@ -81,6 +87,14 @@ impl ProviderStatus {
     /// If it does not. The error names the providers that do.
     pub fn check_embeddings(&self) -> Result<(), Error> {
         known(self.provider)?.embedding_limits().map(drop)
+    }
+
+    fn with_slots(self, slots: Option<usize>) -> Self {
+        Self {
+            slots,
+            default_concurrency: slots.unwrap_or(self.default_concurrency),
+            ..self
+        }
     }
 
     /// The status with this model for requests without a model.
@@ -305,12 +319,15 @@ impl Look<'_> {
             let address = vendor.normalise(url);
             let config = config.at(&address);
             let refused = self.refused(vendor, &config);
+            let headers = self.sent_with(vendor).ok().filter(|_| refused.is_none());
+            let slots = headers.and_then(|headers| slots_at(&address, &headers));
             let verdict = refused.map_or_else(|| Ok("address and model named".to_owned()), Err);
             return ProviderStatus {
                 base_url: Some(redacted_url(&address)),
                 model,
                 ..status(vendor, config, verdict)
-            };
+            }
+            .with_slots(slots);
         }
         // An unknown server on a usual port must not get the key.
         let asked_with = match &given {
@@ -360,17 +377,14 @@ impl Look<'_> {
             Some(_) => config.at(address),
             None => config.found_at(address),
         };
-        let serves = match &models[..] {
-            [] => "answers, but lists no model".to_owned(),
-            [one] => format!("serves {one}"),
-            [first, others @ ..] => format!("serves {first} and {} more", others.len()),
-        };
+        let slots = slots_at(address, &asked_with);
         ProviderStatus {
             base_url: Some(redacted_url(address)),
             model: model.or_else(|| models.first().cloned()),
             models: models.clone(),
-            ..status(vendor, config, Ok(serves))
+            ..status(vendor, config, Ok(described(models, slots)))
         }
+        .with_slots(slots)
     }
 }
 
@@ -388,6 +402,7 @@ fn status(
         batch_api: vendor.batches.is_some(),
         embeddings: vendor.embeds.is_some(),
         default_concurrency: vendor.concurrency,
+        slots: None,
         models: Vec::new(),
         config,
         half_configured: false,
@@ -395,13 +410,41 @@ fn status(
     }
 }
 
+/// What a local server does.
+fn described(models: &[String], slots: Option<usize>) -> String {
+    let serves = match models {
+        [] => "answers, but lists no model".to_owned(),
+        [one] => format!("serves {one}"),
+        [first, others @ ..] => format!("serves {first} and {} more", others.len()),
+    };
+    slots.map_or(serves.clone(), |slots| format!("{serves}, {slots} slots"))
+}
+
 /// The models that the server at this address lists, in its order.
 ///
 /// # Errors
 /// If there is no server, or it lists none.
 fn models_at(address: &str, headers: &Headers, timeout: Duration) -> Result<Vec<String>, Error> {
+    listed(&get(address, "/models", headers, timeout)?)
+}
+
+/// The number of calls that a server answers at once. llama.cpp reports it; others do not know the address.
+fn slots_at(address: &str, headers: &Headers) -> Option<usize> {
+    let root = address.strip_suffix("/v1").unwrap_or(address);
+    let reply = get(root, "/props", headers, BRIEF).ok()?;
+    let props: Value = serde_json::from_slice(&reply.body).ok()?;
+    let slots = usize::try_from(props.get("total_slots")?.as_u64()?).ok()?;
+    (reply.status == 200 && (1..=MOST_SLOTS).contains(&slots)).then_some(slots)
+}
+
+fn get(
+    address: &str,
+    path: &str,
+    headers: &Headers,
+    timeout: Duration,
+) -> Result<HttpReply, Error> {
     let request = HttpRequest {
-        url: &format!("{address}/models"),
+        url: &format!("{address}{path}"),
         headers,
         body: None,
         timeout,
@@ -409,7 +452,7 @@ fn models_at(address: &str, headers: &Headers, timeout: Duration) -> Result<Vec<
         memory: &ReplyShare::of_process(MAX_REPLIES),
     };
     let transport = HttpTransport::new(address, 1, timeout);
-    listed(&transport.send(&request, &Context::new())?)
+    transport.send(&request, &Context::new())
 }
 
 /// The names in a list of models.

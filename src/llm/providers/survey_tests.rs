@@ -118,7 +118,7 @@ fn only_a_server_at_a_named_address_gets_the_key() {
         let heads = heads.lock();
         assert!(heads.contains("get /v1/models") && heads.contains("post /v1/chat"));
         let keys = heads.matches("authorization: bearer sk-mine").count();
-        assert_eq!(keys, if named { 2 } else { 0 });
+        assert_eq!(keys, if named { 3 } else { 0 });
         assert!(named || !heads.contains("sk-mine") && !heads.contains("authorization"));
     }
 }

@@ -81,8 +81,8 @@ pub struct PaceArgs {
     ///
     /// `auto`, the default of `run`, starts at 5 and increases up to 256 while throughput grows and the provider does not
     /// reject calls. A worker starts by default at JOB_QUEUE_WORKER_COUNT (5) jobs and stays between 1 and
-    /// AI_MAX_CONCURRENT_REQUESTS (10), by the load of the machine. A local server gets by default
-    /// 1 call [env: BATCHWRIGHT_SYNC_CONCURRENCY] [config: llm.sync_concurrency]
+    /// AI_MAX_CONCURRENT_REQUESTS (10), by the load of the machine. A local server gets by default as many calls as it has
+    /// slots, or 1 [env: BATCHWRIGHT_SYNC_CONCURRENCY] [config: llm.sync_concurrency]
     #[arg(help_heading = None::<&str>, short = 'j', long, value_name = "N", value_parser = words_for("llm.sync_concurrency"))]
     pub concurrency: Option<String>,
 

@@ -170,16 +170,18 @@ fn run(desk: &Desk, url: &str, words: &str) -> Ended {
 
 #[test]
 fn a_server_that_only_its_address_names_is_asked_what_it_is() {
+    // llama.cpp reports its slots, and gets as many calls at once, whether the model is named or not.
     let models = json!({"data": [{"id": "tiny", "owned_by": "llamacpp"}]});
     let url = serve(move |path| match path {
         "/v1/models" => Some(says(200, &models)),
+        "/props" => Some(says(200, json!({"total_slots": 3}))),
         "/v1/chat/completions" => Some(answer()),
         _ => None,
     });
     for (words, says) in cases(
         "
-         => model tiny, 1 in flight, up to 256
-        --model tiny => model tiny, 1 in flight
+         => model tiny, 3 in flight
+        --model tiny => model tiny, 3 in flight
         -j 2 => model tiny, 2 in flight
     ",
     ) {
@@ -188,7 +190,7 @@ fn a_server_that_only_its_address_names_is_asked_what_it_is() {
     let desk = Desk::with(15);
     let mut command = desk.command(["providers"]);
     let table = command.env("LOCAL_LLM_BASE_URL", &url).ended();
-    table.shows("serves tiny");
+    table.shows("serves tiny, 3 slots");
     // Any other server on this machine starts with one call.
     let sim = simulator(SimConfig::default().models(["tiny"]));
     let one = "model tiny, 1 in flight, up to 256 while that helps";
