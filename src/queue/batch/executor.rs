@@ -400,8 +400,9 @@ impl Poller<'_> {
                 overview.created.fetch_add(1, Ordering::SeqCst);
             }
             Effect::CountPossiblyPaidTwice(items) => {
-                let count = &overview.possibly_paid_twice;
-                count.fetch_add(items, Ordering::SeqCst);
+                overview
+                    .possibly_paid_twice
+                    .fetch_add(items, Ordering::SeqCst);
             }
             Effect::Wake => (self.options.wake)(),
         }
