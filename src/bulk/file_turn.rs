@@ -106,7 +106,7 @@ impl FileRunner<'_> {
         for task in tasks {
             match self.read(task) {
                 Ok(request) => requests.push(request),
-                Err(reply) => return reply,
+                Err(reply) => return *reply,
             }
         }
         if let Some(room) = &mut room {
@@ -126,7 +126,7 @@ impl FileRunner<'_> {
         }
     }
 
-    fn read(&self, task: &FileTask) -> Result<Request, Reply<Lines>> {
+    fn read(&self, task: &FileTask) -> Result<Request, Box<Reply<Lines>>> {
         let i = task.index as usize;
         match self.input.read(i, self.index) {
             Ok(item) => {
@@ -141,13 +141,13 @@ impl FileRunner<'_> {
                 Ok(request)
             }
             // Nothing more of the input may be sent.
-            Err(Unread::Changed(changed)) => Err(Reply {
+            Err(Unread::Changed(changed)) => Err(Box::new(Reply {
                 fatal: true,
                 ..Error::from(changed).into()
-            }),
+            })),
             Err(Unread::Files { row, error }) => {
                 task.named.get_or_init(|| row.named);
-                Err(error.into())
+                Err(Box::new(error.into()))
             }
         }
     }

@@ -206,12 +206,8 @@ impl FileRunOptions {
     }
 
     /// The items of a file that a run sends itself.
-    pub(super) fn to_send<'i>(
-        &self,
-        index: &'i FileIndex,
-    ) -> impl Iterator<Item = usize> + use<'i> {
-        let options = *self;
-        let items = (0..index.len()).filter(move |item| options.sends(index, *item));
+    pub(super) fn to_send<'i>(self, index: &'i FileIndex) -> impl Iterator<Item = usize> + use<'i> {
+        let items = (0..index.len()).filter(move |item| self.sends(index, *item));
         items.take(self.max_items.unwrap_or(usize::MAX))
     }
 

@@ -37,7 +37,7 @@ const MOST_AHEAD: usize = 128;
 
 /// Items that are read before a call needs them.
 pub(crate) fn read_ahead(concurrency: usize) -> usize {
-    (concurrency.max(1) * 2).min(MOST_AHEAD)
+    concurrency.max(1).saturating_mul(2).min(MOST_AHEAD)
 }
 
 /// Why a number of calls in flight is not possible.

@@ -152,6 +152,25 @@ pub(super) fn most<'r>(
     Ok(all)
 }
 
+/// The longest answer, in tokens, with which a call for this request costs no more than `limit`, in picodollars.
+pub(super) fn fitting_tokens(
+    pricing: &Pricing<'_>,
+    client: &dyn LlmClient,
+    request: &Request,
+    tries: &Tries,
+    limit: u64,
+) -> Option<u64> {
+    let with = |tokens: u32| {
+        let mut request = request.clone();
+        request.params.max_tokens = Some(tokens);
+        most(pricing, client, std::iter::once(&request), tries).ok()
+    };
+    let (one, more) = (with(1)?, with(1_001)?);
+    let thousand = more.checked_sub(one).filter(|thousand| *thousand > 0)?;
+    let left = u128::from(limit.checked_sub(one)?);
+    u64::try_from(1 + left * 1_000 / u128::from(thousand)).ok()
+}
+
 /// The most that a request in a batch can cost.
 ///
 /// # Errors

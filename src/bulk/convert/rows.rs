@@ -56,12 +56,13 @@ impl<'r> Spooled<'r> {
         self.ctx.check()?;
         self.line.clear();
         let written = serde_json::to_writer(Bounded(&mut self.line), row);
-        written.map_err(|error| match error.is_io() {
-            true => {
+        written.map_err(|error| {
+            if error.is_io() {
                 let place = self.numbers.place(self.written + 1);
                 InputError::at(self.name, place, too_long())
+            } else {
+                InputError::of_file(self.name, error.to_string())
             }
-            false => InputError::of_file(self.name, error.to_string()),
         })?;
         self.line.push(b'\n');
         self.written += 1;
@@ -130,9 +131,10 @@ pub(super) fn of_text(
     out.columns = Some(Columns::new(names, header.line));
     while let Some(row) = next()? {
         out.skip_to(row.line)?;
-        let single = match is_doubtful {
-            true => row.check_single(width),
-            false => Ok(()),
+        let single = if is_doubtful {
+            row.check_single(width)
+        } else {
+            Ok(())
         };
         match row.cells().and_then(|cells| single.map(|()| cells)) {
             Ok(cells) => out.row(&cells)?,

@@ -2,7 +2,7 @@
 //! quotation marks in silence, and these merge rows; tests compare it with the csv crate.
 
 use std::borrow::Cow;
-use std::io::{self, Read};
+use std::io::{self, BufRead};
 
 use serde_json::value::RawValue;
 
@@ -110,7 +110,7 @@ pub(crate) struct Rows<R> {
     line: u64,
 }
 
-impl<R: Read> Rows<R> {
+impl<R: BufRead> Rows<R> {
     /// Reads a buffered text, which begins at that line.
     pub(crate) fn new(text: R, delimiter: u8, quotes: bool, line: u64) -> Self {
         Self {

@@ -112,7 +112,7 @@ impl Entry {
     }
 
     pub(super) fn follow(&mut self, yes: bool) {
-        self.packed = self.packed & !FOLLOWS | FOLLOWS * u64::from(yes);
+        self.packed = (self.packed & !FOLLOWS) | (FOLLOWS * u64::from(yes));
     }
 
     pub(super) fn offset(&self) -> u64 {

@@ -123,9 +123,12 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
 /// Finds the first line that is not blank. In a text a lone carriage return ends a line, too. `last` means that no more
 /// bytes follow.
 pub(super) fn next_record(is_text: bool, bytes: &[u8], last: bool) -> Next {
-    let line_end = |rest: &[u8]| match is_text {
-        true => memchr2(b'\n', b'\r', rest),
-        false => memchr(b'\n', rest),
+    let line_end = |rest: &[u8]| {
+        if is_text {
+            memchr2(b'\n', b'\r', rest)
+        } else {
+            memchr(b'\n', rest)
+        }
     };
     let mut start = 0;
     loop {

@@ -132,6 +132,21 @@ impl Route<'_> {
                     reserved
                         .into_iter()
                         .for_each(|it: Reservation| it.settle(0));
+                    let limit = budget.limit().picos();
+                    let fits = match requests {
+                        [one] if error.kind() == ErrorKind::BudgetExceeded && most > limit => {
+                            let one = one.borrow();
+                            pricing::fitting_tokens(&self.pricing(), client, one, tries, limit)
+                        }
+                        _ => None,
+                    };
+                    let error = match fits {
+                        Some(tokens) => Error::new(
+                            error.kind(),
+                            format!("{} (--max-tokens {tokens} fits)", error.message()),
+                        ),
+                        None => error,
+                    };
                     // Without its record, the budget would be forgotten after a crash.
                     return Reply {
                         fatal: error.is_storage(),

@@ -85,6 +85,9 @@ fn a_budget_below_the_cost_of_a_call_is_reported_with_what_to_do() {
         .says("to go on, give the same command with a higher --budget:\n    ")
         .says("--budget 0.0000001")
         .hides("used up");
+    let longest = "in.jsonl --model gpt-4o-mini -o longest.jsonl --budget 0.001";
+    let ended = command(&desk, &sim, longest).ended();
+    ended.ends(4, "(--max-tokens 1").says(" fits)");
     assert_eq!(sim.stats().calls, 0);
     run(&desk, &sim, MORE).expect(0);
 }
