@@ -67,8 +67,6 @@ pub struct SimConfig {
     /// user message; for JSON, an instance of its schema with that text in the first suitable string.
     #[setters(into)]
     pub(super) answer: Option<String>,
-    /// How long a call with [`Trouble::Stall`] hangs before its connection is closed. Default: 20 s.
-    pub(super) stall: Option<Duration>,
     #[setters(skip)]
     pub(super) script: Script,
     /// The behaviour of batches. Default: [`BatchConfig::default`].

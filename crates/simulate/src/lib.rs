@@ -92,6 +92,7 @@ struct Readme;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -105,10 +106,14 @@ pub use trouble::Trouble;
 pub use vendor::Vendor;
 
 use batch::Store;
+use config::LONGEST;
 use gate::Gate;
 use ledger::Ledger;
 use listen::Listener;
 use serve::Shared;
+
+/// Interval of checks by a waiting thread.
+const TICK: Duration = Duration::from_millis(1);
 
 /// A running simulator; dropping it closes all connections and joins all of its threads.
 ///
@@ -185,10 +190,10 @@ impl Simulator {
         self.shared.stats()
     }
 
-    /// Waits until `ready` returns true for the counts, which it gets after every change; returns false if that does
+    /// Waits until `ready` returns true for the counts, which it gets every millisecond; returns false if that does
     /// not happen before `timeout`. To wait for batches, use [`wait_for_batches`](Simulator::wait_for_batches).
-    pub fn wait_until(&self, ready: impl FnMut(&SimStats) -> bool, timeout: Duration) -> bool {
-        self.shared.ledger.wait_until(ready, timeout)
+    pub fn wait_until(&self, mut ready: impl FnMut(&SimStats) -> bool, timeout: Duration) -> bool {
+        wait(|| ready(&self.stats()), timeout)
     }
 
     /// The counts of files and batches at this moment.
@@ -199,7 +204,7 @@ impl Simulator {
     /// Waits until `ready` is true of the counts of batches; false if that does not happen before
     /// `timeout` is over.
     pub fn wait_for_batches(&self, ready: impl Fn(&BatchStats) -> bool, timeout: Duration) -> bool {
-        self.shared.batches.wait(&self.shared, ready, timeout)
+        wait(|| ready(&self.batch_stats()), timeout)
     }
 
     /// Holds the `nth` request, counted from 1 and from now on, that reaches `point`, until the pause is released or
@@ -218,6 +223,18 @@ impl Simulator {
     pub fn release(&self) {
         self.shared.gate.release();
     }
+}
+
+/// Waits until `ready` returns true; false if it does not in time.
+fn wait(mut ready: impl FnMut() -> bool, timeout: Duration) -> bool {
+    let deadline = Instant::now() + timeout.min(LONGEST);
+    while !ready() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(TICK);
+    }
+    true
 }
 
 fn bind(port: u16) -> io::Result<TcpListener> {

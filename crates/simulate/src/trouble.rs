@@ -39,7 +39,7 @@ pub enum Trouble {
     /// `content_filter`: status 200 with finish reason `content_filter` and no text, always. Gemini
     /// blocks half of these prompts without a candidate; Anthropic knows refusals only.
     ContentFilter,
-    /// `stall`: no reply for [`SimConfig::stall`](super::SimConfig::stall), then a close, once.
+    /// `stall`: no reply for 20 s, then a close, once.
     Stall,
     /// `error_503`: status 503 with Retry-After 2 s (see
     /// [`SimConfig::retry_after`](super::SimConfig::retry_after)) once, then fine.
