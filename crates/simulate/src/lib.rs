@@ -97,9 +97,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-pub use batch::{BatchConfig, BatchPoint, BatchSeen, BatchStats, Pause};
+pub use batch::{BatchConfig, BatchSeen, BatchStats};
 pub use config::{Recorder, SimConfig, SimPrice};
 pub use embed::embedding;
+pub use gate::{BatchPoint, Pause};
 pub use ledger::SimStats;
 pub use speech::speech;
 pub use trouble::Trouble;
@@ -107,7 +108,6 @@ pub use vendor::Vendor;
 
 use batch::Store;
 use config::LONGEST;
-use gate::Gate;
 use ledger::Ledger;
 use listen::Listener;
 use serve::Shared;
@@ -136,7 +136,7 @@ impl Simulator {
         let listener = bind(port)?;
         let shared = Arc::new(Shared {
             ledger: Ledger::new(&config),
-            gate: Gate::default(),
+            gate: Arc::default(),
             batches: Store::new(&config.batches),
             started: Instant::now(),
             epoch: SystemTime::now()
@@ -210,7 +210,7 @@ impl Simulator {
     /// Holds the `nth` request, counted from 1 and from now on, that reaches `point`, until the pause is released or
     /// dropped, or the simulator stops. It has its effect even if its client has disconnected by then.
     pub fn pause_at(&self, point: BatchPoint, nth: u64) -> Pause {
-        self.shared.batches.pauses.add(point, nth)
+        self.shared.gate.pause_at(point, nth)
     }
 
     /// Holds the outcome of every call from now on, including calls in progress: they are counted and stay in flight

@@ -6,7 +6,6 @@ mod files;
 mod form;
 mod intake;
 mod life;
-mod pause;
 mod results;
 mod serve;
 mod store;
@@ -30,7 +29,6 @@ use serde_json::Value;
 
 pub use config::BatchConfig;
 pub use config::{BatchSeen, BatchStats};
-pub use pause::{BatchPoint, Pause};
 pub(super) use store::Store;
 
 use life::Batch;
@@ -38,6 +36,7 @@ use store::{Inner, Spoiled};
 use wire::{TABLE, Wire};
 
 use super::dialect::Dialect;
+use super::gate::BatchPoint;
 use super::http::Request;
 use super::prompt::Problem;
 use super::reply::Head;
@@ -190,8 +189,7 @@ impl Desk<'_> {
     }
 
     fn pass(&self, point: BatchPoint) {
-        let Shared { batches, gate, .. } = self.shared;
-        batches.pauses.pass(point, gate);
+        self.shared.gate.reach(point);
     }
 
     fn with<R>(&self, work: impl FnOnce(&mut Inner, Duration) -> R) -> R {

@@ -170,8 +170,7 @@ pub(super) fn download(
     stream.write_all(&out)?;
     let (first, second) = bytes.split_at(bytes.len() / 2);
     stream.write_all(first)?;
-    let Shared { batches, gate, .. } = shared;
-    batches.pauses.pass(BatchPoint::DownloadHalf, gate);
+    shared.gate.reach(BatchPoint::DownloadHalf);
     if spoiled == Spoiled::Cut {
         return Err(ErrorKind::ConnectionAborted.into());
     }

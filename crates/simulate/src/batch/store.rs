@@ -10,7 +10,6 @@ use parking_lot::Mutex;
 use super::config::BatchConfig;
 use super::config::{BatchSeen, BatchStats};
 use super::life::{Batch, Blob, Failure, Fate, Item, Phase, Plan};
-use super::pause::Pauses;
 use super::{Family, Refusal};
 use crate::serve::Shared;
 use crate::trouble::{mix, unit};
@@ -45,7 +44,6 @@ pub(super) struct Session {
 #[derive(Debug)]
 pub(crate) struct Store {
     inner: Mutex<Inner>,
-    pub(crate) pauses: Arc<Pauses>,
 }
 
 #[derive(Debug, Default)]
@@ -89,7 +87,6 @@ impl Store {
         };
         Store {
             inner: Mutex::new(inner),
-            pauses: Arc::default(),
         }
     }
 
