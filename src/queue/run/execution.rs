@@ -15,8 +15,8 @@ use crate::queue::host::{EnqueueError, JobQueue};
 use crate::queue::info::ProcessBudget;
 use crate::queue::job::{Job, JobStatus, ProcessState};
 use crate::queue::store::DeliveredResult;
+use crate::queue::work::WorkerReport;
 use crate::queue::worker::Worker;
-use crate::queue::worker_run::WorkerReport;
 
 use super::attach;
 use super::attach::Attached;
