@@ -84,7 +84,7 @@ pub struct CommandRunner {
     /// Number of commands, for progress. Default: the number that the iterator reports, if any.
     total: Option<u64>,
     #[setters(skip)]
-    ctx: Context,
+    pub(super) ctx: Context,
     /// Receives the progress. Default: no notifier.
     #[setters(strip_option)]
     notifier: Option<Arc<dyn ProgressNotifier>>,
@@ -149,10 +149,6 @@ impl CommandRunner {
     /// Shows the commands of this run while it is in progress.
     pub fn monitor(&self) -> Monitor {
         self.monitor.clone()
-    }
-
-    pub(super) fn ctx(&self) -> &Context {
-        &self.ctx
     }
 
     /// Checks that the settings are valid.
@@ -446,17 +442,16 @@ impl<'a> Run<'a> {
         let (result, last_error) = end.task.last.into_inner();
         let (status, error) = match end.result {
             Ok(()) => (JobStatus::Completed, None),
-            Err(error) => match error.kind() {
-                ErrorKind::Cancelled | ErrorKind::DeadlineExceeded => (
-                    JobStatus::Cancelled,
-                    Some(JobError::new(FailureKind::Cancelled, error.message())),
-                ),
-                ErrorKind::Panic => (
-                    JobStatus::Failed,
-                    Some(JobError::new(FailureKind::Panic, error.message())),
-                ),
-                _ => (JobStatus::Failed, last_error),
-            },
+            Err(error) => {
+                let of_run = |kind| Some(JobError::new(kind, error.message()));
+                match error.kind() {
+                    ErrorKind::Cancelled | ErrorKind::DeadlineExceeded => {
+                        (JobStatus::Cancelled, of_run(FailureKind::Cancelled))
+                    }
+                    ErrorKind::Panic => (JobStatus::Failed, of_run(FailureKind::Panic)),
+                    _ => (JobStatus::Failed, last_error),
+                }
+            }
         };
         JobRecord {
             job: end.task.job,
