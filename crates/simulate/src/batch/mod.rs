@@ -1,5 +1,5 @@
 //! Files and batches of all APIs that have them. One store contains them and their progress; `rules/batches.json`
-//! describes the format of each API, and the modules here reject invalid requests. This one handles those about batches.
+//! describes the format of each API, and the modules here reject invalid requests. This one handles those for batches.
 
 mod config;
 mod files;
