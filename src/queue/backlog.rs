@@ -324,25 +324,7 @@ impl StoreBacklog {
             Take::Items(out)
         })
     }
-}
 
-/// More jobs may arrive at any time.
-fn idle_until(until: Option<Time>) -> Taken {
-    Take::Idle {
-        until,
-        source_open: true,
-    }
-}
-
-fn items_or(items: Vec<JobTicket>, otherwise: Taken) -> Taken {
-    if items.is_empty() {
-        otherwise
-    } else {
-        Take::Items(items)
-    }
-}
-
-impl StoreBacklog {
     /// Takes up to about `max` calls.
     pub(crate) fn take(
         &mut self,
@@ -419,6 +401,38 @@ impl StoreBacklog {
         ticket.task[0].waiting_since.get_or_insert(now);
         self.prefetched.push_back(ticket);
     }
+
+    /// Requests a claim, unless a request is already in flight.
+    fn ask(&mut self, asked: Asked, availability: &Availability, now: Time) {
+        let plan = Box::new(self.plan(asked, now));
+        self.requests.request = Some(Request::Claim(plan, availability.clone()));
+        self.requests.is_asked = true;
+        self.requests.is_stale = false;
+        self.requests.asked = asked;
+        self.quiet_until = None;
+    }
+
+    /// Applies the outcome of a request.
+    pub(crate) fn arrive(&mut self, claimed: Result<Claimed, Error>) {
+        self.requests.is_asked = false;
+        self.requests.arrived = Some(claimed);
+    }
+}
+
+/// More jobs may arrive at any time.
+fn idle_until(until: Option<Time>) -> Taken {
+    Take::Idle {
+        until,
+        source_open: true,
+    }
+}
+
+fn items_or(items: Vec<JobTicket>, otherwise: Taken) -> Taken {
+    if items.is_empty() {
+        otherwise
+    } else {
+        Take::Items(items)
+    }
 }
 
 // Requests to the store run without the dispatcher's lock: a database may be locked or far away. The next `take` uses
@@ -451,24 +465,6 @@ struct Asked {
     pub calls: usize,
     /// Whether batches were open.
     pub batches: bool,
-}
-
-impl StoreBacklog {
-    /// Requests a claim, unless a request is already in flight.
-    fn ask(&mut self, asked: Asked, availability: &Availability, now: Time) {
-        let plan = Box::new(self.plan(asked, now));
-        self.requests.request = Some(Request::Claim(plan, availability.clone()));
-        self.requests.is_asked = true;
-        self.requests.is_stale = false;
-        self.requests.asked = asked;
-        self.quiet_until = None;
-    }
-
-    /// Applies the outcome of a request.
-    pub(crate) fn arrive(&mut self, claimed: Result<Claimed, Error>) {
-        self.requests.is_asked = false;
-        self.requests.arrived = Some(claimed);
-    }
 }
 
 // Whether jobs that wait for others wait in vain.

@@ -11,11 +11,12 @@ const CHUNK: usize = 500;
 const CHUNK_BYTES: usize = 16 << 20;
 
 /// Why [`JobQueue::consume`] ended early.
-#[derive(Debug)]
+#[derive(Debug, derive_more::From)]
 pub enum ConsumeError<E> {
     /// The caller could not save the results; they stay in the queue.
     Save(E),
     /// The queue could not be read, or saved results could not be deleted and will be returned again.
+    #[from]
     Queue(Error),
 }
 
@@ -154,11 +155,5 @@ impl JobQueue {
     /// When a job collects them, or when they could not be deleted; then they are returned again.
     pub fn ack(&self, receipts: &[JobReceipt]) -> Result<u64, Error> {
         self.store.ack(receipts, self.clock.wall())
-    }
-}
-
-impl<E> From<Error> for ConsumeError<E> {
-    fn from(error: Error) -> Self {
-        Self::Queue(error)
     }
 }

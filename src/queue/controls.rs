@@ -140,7 +140,8 @@ impl Controls {
 
     /// A route that replaces another one; learned limits and pauses stay.
     fn following(&self, setup: &WorkerSetup, route: Route<'static>) -> Arc<Route<'static>> {
-        Arc::new(match setup.newest_route() {
+        let known = setup.kinds.keys().filter_map(|kind| setup.route(kind));
+        Arc::new(match known.max_by_key(|route| route.config_version()) {
             Some(before) => route.succeeding(&before),
             None => route.limited_by(self.kinds.limiter.clone()),
         })

@@ -180,20 +180,9 @@ impl Handler {
         ctx: &Context,
         late: impl FnOnce(Box<RawValue>) + Send + 'static,
     ) -> Made {
-        match self.limit {
-            None => (self.handle)(job, children, ctx),
-            Some(limit) => self.call_within(limit, job, children, ctx, late),
-        }
-    }
-
-    fn call_within(
-        &self,
-        limit: Duration,
-        job: &RunningJob,
-        children: &Children,
-        ctx: &Context,
-        late: impl FnOnce(Box<RawValue>) + Send + 'static,
-    ) -> Made {
+        let Some(limit) = self.limit else {
+            return (self.handle)(job, children, ctx);
+        };
         let (done, end) = bounded(0);
         let own = ctx.child();
         let (handle, kind) = (self.handle.clone(), job.kind.clone());

@@ -22,7 +22,7 @@ const MAX_MESSAGE_BYTES: usize = 300;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct History {
     #[serde(default)]
-    tries: Tries,
+    pub tries: Tries,
     /// Start of the first call, as a time of day.
     #[serde(default)]
     first: Option<Timestamp>,
@@ -31,19 +31,12 @@ pub(crate) struct History {
     left: Vec<(u8, EarlierProvider)>,
     /// The known cost of the calls so far.
     #[serde(default)]
-    paid: Paid,
+    pub paid: Paid,
     /// An answer that the next call corrects.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     correction: Option<Correction>,
     #[serde(default)]
     pub errors: Vec<AttemptError>,
-}
-
-/// The same moment by the clock of this process and as a time of day.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Moment {
-    pub now: Time,
-    pub wall: Timestamp,
 }
 
 impl History {
@@ -58,22 +51,13 @@ impl History {
         serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
     }
 
-    /// The cost of its calls.
-    pub(crate) fn paid(&self) -> Paid {
-        self.paid
-    }
-
     /// What its failed calls left for the next one.
     pub(crate) fn carried(&self) -> Carried {
-        Carried::new(self.paid(), self.correction.clone())
+        Carried::new(self.paid, self.correction.clone())
     }
 
     pub(crate) fn calls(&self) -> u32 {
         self.tries.calls.into()
-    }
-
-    pub(crate) fn attempt(&self) -> u8 {
-        self.tries.attempt
     }
 
     /// The time since the start of its first call, which another worker may have made.
@@ -106,7 +90,7 @@ impl History {
         error: &Error,
         tries: &Tries,
         asked: impl Fn(u8) -> (String, Option<String>),
-        at: Moment,
+        (now, wall): (Time, Timestamp),
     ) {
         let known = self.left.len();
         let left = tries.fallbacks.steps().into_iter().skip(known);
@@ -125,7 +109,6 @@ impl History {
         };
         let step = self.left[known..].iter().find(of_call);
         let step = step.map_or(tries.step, |(step, _)| *step);
-        let Moment { now, wall } = at;
         let first = tries.first.time();
         // The row of the job or the route contains the rest again when it is claimed.
         self.tries = Tries {
@@ -163,12 +146,6 @@ impl History {
         let then = self.left.iter().map(|(_, left)| left.clone());
         then.chain(now.into_iter().skip(self.left.len())).collect()
     }
-
-    /// The next call may repeat one that was processed.
-    pub(crate) fn in_doubt(mut self) -> Self {
-        self.tries.in_doubt = true;
-        self
-    }
 }
 
 #[cfg(test)]
@@ -180,11 +157,9 @@ mod tests {
         (format!("p{step}"), None)
     }
 
-    fn at(millis: u64, wall: i64) -> Moment {
-        Moment {
-            now: Time::ZERO.after(Duration::from_millis(millis)),
-            wall: Timestamp(wall),
-        }
+    fn at(millis: u64, wall: i64) -> (Time, Timestamp) {
+        let now = Time::ZERO.after(Duration::from_millis(millis));
+        (now, Timestamp(wall))
     }
 
     #[test]
@@ -220,11 +195,11 @@ mod tests {
         let busy = Error::new(ErrorKind::Transient, "busy");
         let mut history = History::default();
         let tries = Tries {
-            first: at(3, 0).now.into(),
+            first: at(3, 0).0.into(),
             ..Tries::default()
         };
         let (millis, now) = (Duration::from_millis, at(203, 10_200));
-        assert_eq!(history.latency(&tries, now.now, now.wall), millis(200));
+        assert_eq!(history.latency(&tries, now.0, now.1), millis(200));
         for error in [misfit.marked(Mark::SchemaMismatch), busy] {
             history.failed(&error, &tries, names, now);
         }

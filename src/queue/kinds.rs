@@ -50,11 +50,6 @@ impl Kinds {
         self.setup.now().kinds_version
     }
 
-    /// Default number of retries for jobs without their own number.
-    pub(crate) fn max_retries(&self) -> u8 {
-        self.setup.now().settings.max_retries
-    }
-
     /// Whether the jobs of a lane go into batches.
     pub(crate) fn is_batched(&self, lane: &JobLane) -> bool {
         lane.step == 0 && lane.kind == COMPLETION_KIND && self.setup.now().batches.is_some()
@@ -152,13 +147,6 @@ impl WorkerSetup {
     /// The route of a kind, if it has one.
     pub(crate) fn route(&self, kind: &str) -> Option<Arc<Route<'static>>> {
         Some(self.kinds.get(kind)?.1.prompts()?.0.clone())
-    }
-
-    /// The newest route.
-    pub(crate) fn newest_route(&self) -> Option<Arc<Route<'static>>> {
-        let kinds = self.kinds.keys();
-        let routes = kinds.filter_map(|name| self.route(name));
-        routes.max_by_key(|route| route.config_version())
     }
 
     /// Adds or replaces a kind.

@@ -88,4 +88,4 @@ pub use scale::WorkerScale;
 pub use store::mysql::MysqlOptions;
 pub use store::sqlite::{Durability, SqliteOptions};
 pub use store::{DeliveredResult, HealthFinding, JobLane, JobReceipt, JobSummary, Severity, Store};
-pub use worker_run::WorkerReport;
+pub use work::WorkerReport;

@@ -160,7 +160,7 @@ pub(crate) fn of_job(claimed: &ClaimedJob, outcome: Outcome) -> Outcome {
 
 /// The part of a job's usage that the accounts of its process do not have yet: that of the last call.
 pub(crate) fn spent(paid: Paid, charge: Option<&Charge>, history: &History) -> Spent {
-    let booked = history.paid();
+    let booked = history.paid;
     let (usage, before) = (
         paid.usage.unwrap_or_default(),
         booked.usage.unwrap_or_default(),

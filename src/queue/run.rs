@@ -17,8 +17,8 @@ use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{JobCounts, ProcessState};
 use crate::queue::store::sqlite::SqliteOptions;
+use crate::queue::work::WorkerReport;
 use crate::queue::worker::Worker;
-use crate::queue::worker_run::WorkerReport;
 
 mod attach;
 mod execution;

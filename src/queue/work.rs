@@ -6,9 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use serde::{Serialize, Serializer};
 
 use crate::base::{Charge, Clock, Context, Error, Mark, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
+use crate::engine::dispatch::StopReason;
 use crate::engine::limited_by::Limit;
 use crate::engine::run::Reply;
 use crate::engine::work::{SettleIo, Settled, TakeIo, Work};
@@ -19,7 +21,6 @@ use super::account::Part;
 use super::backlog::{Request, StoreBacklog};
 use super::budgets::Budgets;
 use super::handler::{Children, RunningJob};
-use super::history::Moment;
 use super::info::ParentJob;
 use super::job::ProcessState;
 use super::kind::{Done, JobEnd, JobTask, JobTicket, Kind, Taken};
@@ -28,12 +29,43 @@ use super::store::{ClaimOutcome, Settlement, Store};
 
 type SettledPack = Settled<Pack<JobTask>, Done>;
 
-/// Counters of a worker.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct JobTally {
+/// What a worker did.
+#[derive(Debug, Clone, Default, Serialize)]
+#[non_exhaustive]
+pub struct WorkerReport {
+    /// Jobs it completed.
     pub completed: u64,
+    /// Jobs that failed permanently.
     pub failed: u64,
+    /// Started jobs that it returned to the queue.
     pub given_back: u64,
+    /// Calls it made.
+    pub calls: u64,
+    /// Batches that were created at a provider.
+    pub batches: u64,
+    /// Open batches at their provider.
+    pub batches_open: u64,
+    /// Held batches: it is unknown whether they were created, and they wait for a decision.
+    pub batches_held: u64,
+    /// Ended batches with missing billed results. The results stay at the provider, and the next worker requests them
+    /// at once.
+    pub batches_uncollected: u64,
+    /// Calls repeated at the same provider after a failure.
+    pub retries: u64,
+    /// Rate-limited calls (HTTP 429).
+    pub rate_limited: u64,
+    /// Calls that were repeated although the earlier one may have been billed.
+    pub possibly_paid_twice: u64,
+    /// Why the worker ended; `None` if no job was left.
+    #[serde(serialize_with = "stop_text")]
+    pub stop: Option<StopReason>,
+    /// Results in JSON that could not be recorded after all retries, including billed failures.
+    #[serde(skip)]
+    pub unsaved: Vec<String>,
+}
+
+fn stop_text<S: Serializer>(stop: &Option<StopReason>, serializer: S) -> Result<S::Ok, S::Error> {
+    stop.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
 /// Time until a failed return of jobs to the store is retried.
@@ -41,7 +73,7 @@ const GIVE_BACK_AGAIN: Duration = Duration::from_secs(1);
 
 pub(crate) struct StoreWork {
     pub backlog: StoreBacklog,
-    pub tally: JobTally,
+    pub tally: WorkerReport,
     /// Processes that have changed since the last check.
     pub changed: Mutex<HashMap<ProcessId, ProcessState>>,
     observer: Option<Arc<dyn JobObserver>>,
@@ -57,7 +89,7 @@ impl StoreWork {
         Self {
             budgets,
             backlog,
-            tally: JobTally::default(),
+            tally: WorkerReport::default(),
             changed: Mutex::default(),
             observer,
         }
@@ -206,7 +238,7 @@ impl StoreWork {
                     },
                     Settled::Final(_, Err(error)) => failed(task, ticket, error, now),
                     Settled::Later(_, due, Some(error)) => {
-                        self.retry(task, ticket, *due, error, Moment { now, wall })
+                        self.retry(task, ticket, *due, error, (now, wall))
                     }
                     Settled::Later(_, due, None) => {
                         let due_at = Some(wall.after(due.since(now)));
@@ -226,15 +258,15 @@ impl StoreWork {
         ticket: &JobTicket,
         due: Time,
         error: &Error,
-        at: Moment,
+        (now, wall): (Time, Timestamp),
     ) -> Settlement {
         let tries = &ticket.tries;
         let spent = prompts::spent_in_vain(error, &task.history);
         let asked = |step| prompts::asked(task, step).unwrap_or_default();
         let mut history = task.history.clone();
-        history.failed(error, tries, asked, at);
+        history.failed(error, tries, asked, (now, wall));
         let outcome = ClaimOutcome::Retry {
-            due_at: at.wall.after(due.since(at.now)),
+            due_at: wall.after(due.since(now)),
             step: task.claimed.lane.at_step(tries.step),
             attempt: tries.attempt,
             in_doubt: tries.in_doubt,
@@ -284,13 +316,15 @@ fn only_waits(done: &Done) -> bool {
 
 /// Returns a job whose call was aborted: no attempt, but the call may have been processed.
 fn doubtful(task: &JobTask) -> Settlement {
+    let mut history = task.history.clone();
+    history.tries.in_doubt = true;
     let outcome = ClaimOutcome::Retry {
         due_at: task.claimed.due_at,
         step: task.claimed.lane.step,
-        attempt: task.history.attempt(),
+        attempt: history.tries.attempt,
         in_doubt: true,
         spent: None,
-        history: task.history.clone().in_doubt().text(),
+        history: history.text(),
     };
     let end = Settlement::new(task.claimed.receipt, task.history.calls(), outcome);
     let lost = task.part.lock().as_ref().map_or(0, Part::lost);

@@ -27,7 +27,8 @@ use super::host::JobQueue;
 use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::{JobKinds, Kind, ModelCall};
 use super::kinds::{Kinds, WorkerSettings};
-use super::worker_run::{WorkerReport, WorkerRun};
+use super::work::WorkerReport;
+use super::worker_run::WorkerRun;
 
 /// Processes the jobs of a [`JobQueue`].
 ///

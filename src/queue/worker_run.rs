@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
 use parking_lot::Mutex;
-use serde::{Serialize, Serializer};
 
 use crate::base::random::Random;
 use crate::base::thread::spawn_scoped;
@@ -23,52 +22,13 @@ use super::kind::JobTicket;
 use super::maintenance;
 use super::progress_reporter::{ProgressReporter, Snapshot};
 use super::store::{Store, WorkSignal, WorkerId};
-use super::work::{self, StoreWork};
+use super::work::{self, StoreWork, WorkerReport};
 
 /// Interval of checks for changed settings.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 /// Number of attempts to record remaining ends when the worker stops.
 const LAST_TRIES: usize = 5;
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
-
-/// What a worker did.
-#[derive(Debug, Clone, Default, Serialize)]
-#[non_exhaustive]
-pub struct WorkerReport {
-    /// Jobs it completed.
-    pub completed: u64,
-    /// Jobs that failed permanently.
-    pub failed: u64,
-    /// Started jobs that it returned to the queue.
-    pub given_back: u64,
-    /// Calls it made.
-    pub calls: u64,
-    /// Batches that were created at a provider.
-    pub batches: u64,
-    /// Open batches at their provider.
-    pub batches_open: u64,
-    /// Held batches: it is unknown whether they were created, and they wait for a decision.
-    pub batches_held: u64,
-    /// Ended batches with missing billed results. The results stay at the provider, and the next worker requests them
-    /// at once.
-    pub batches_uncollected: u64,
-    /// Calls repeated at the same provider after a failure.
-    pub retries: u64,
-    /// Rate-limited calls (HTTP 429).
-    pub rate_limited: u64,
-    /// Calls that were repeated although the earlier one may have been billed.
-    pub possibly_paid_twice: u64,
-    /// Why the worker ended; `None` if no job was left.
-    #[serde(serialize_with = "stop_text")]
-    pub stop: Option<StopReason>,
-    /// Results in JSON that could not be recorded after all retries, including billed failures.
-    #[serde(skip)]
-    pub unsaved: Vec<String>,
-}
-
-fn stop_text<S: Serializer>(stop: &Option<StopReason>, serializer: S) -> Result<S::Ok, S::Error> {
-    stop.as_ref().map(ToString::to_string).serialize(serializer)
-}
 
 /// A registered worker.
 pub(crate) struct WorkerRun {
@@ -341,18 +301,15 @@ impl WorkerRun {
         }
         show(look(&mut dispatcher, clock.now()));
         let counters = dispatcher.counters;
-        let tally = dispatcher.work.tally;
+        let tally = std::mem::take(&mut dispatcher.work.tally);
         WorkerReport {
-            completed: tally.completed,
-            failed: tally.failed,
-            given_back: tally.given_back,
             calls: counters.calls,
             retries: counters.retries,
             rate_limited: counters.rate_limited,
             possibly_paid_twice: counters.possibly_paid_twice,
             stop: dispatcher.stop_reason().cloned(),
             unsaved: dispatcher.work.unsaved(&lost, clock.now()),
-            ..WorkerReport::default()
+            ..tally
         }
     }
 }

@@ -53,16 +53,12 @@ pub struct Finished {
 impl Finished {
     /// Whether the log has this command, which is then counted off; successful ones are counted off first.
     pub fn take(&mut self, job: &CommandJob) -> bool {
-        let ends = self.left.get_mut(&key(&logged(&job.text_bytes())));
-        let Some(kind) = ends
-            .as_ref()
-            .and_then(|ends| ends.iter().position(|n| *n > 0))
-        else {
+        let key = key(&logged(&job.text_bytes()));
+        let mut ends = self.left.get_mut(&key).into_iter().flatten().enumerate();
+        let Some((kind, left)) = ends.find(|(_, left)| **left > 0) else {
             return false;
         };
-        if let Some(ends) = ends {
-            ends[kind] -= 1;
-        }
+        *left -= 1;
         self.failed += kind as u64;
         self.taken += 1;
         true
@@ -170,11 +166,7 @@ fn log_line(record: &JobRecord) -> Vec<u8> {
         _ => {
             let signal = result.and_then(|result| result.signal);
             // The system does not report the end of a process that a debugger holds.
-            let unknown = if result.is_some() && signal.is_none() {
-                -1
-            } else {
-                0
-            };
+            let unknown = -i32::from(result.is_some() && signal.is_none());
             let exit = result.and_then(|result| result.exit_code);
             (exit.unwrap_or(unknown), signal.unwrap_or(0))
         }

@@ -37,7 +37,6 @@ pub struct Monitor(Arc<Mutex<State>>);
 struct State {
     /// By their position in the source.
     open: BTreeMap<u64, JobRecord>,
-    running: u64,
     recent: VecDeque<JobRecord>,
     counts: JobCounts,
 }
@@ -58,9 +57,12 @@ impl Monitor {
     /// Number of commands by state.
     pub fn counts(&self) -> JobCounts {
         let state = self.0.lock();
+        let open = state.open.values();
+        let running = open.filter(|record| record.status == JobStatus::Running);
+        let running = running.count() as u64;
         JobCounts {
-            running: state.running,
-            pending: state.open.len() as u64 - state.running,
+            running,
+            pending: state.open.len() as u64 - running,
             ..state.counts
         }
     }
@@ -69,21 +71,10 @@ impl Monitor {
         self.0.lock().open.insert(index, JobRecord::pending(job));
     }
 
-    pub(super) fn started(&self, index: u64, attempt: u32) {
-        let mut state = self.0.lock();
-        state.running += 1;
-        if let Some(record) = state.open.get_mut(&index) {
-            record.status = JobStatus::Running;
-            record.attempts = attempt;
-        }
-    }
-
-    /// An attempt ended: the command waits for the next one, or for its record.
-    pub(super) fn tried(&self, index: u64) {
-        let mut state = self.0.lock();
-        state.running -= 1;
-        if let Some(record) = state.open.get_mut(&index) {
-            record.status = JobStatus::Pending;
+    /// An attempt begins, or has ended: then the command waits for the next one, or for its record.
+    pub(super) fn set(&self, index: u64, status: JobStatus, attempts: u32) {
+        if let Some(record) = self.0.lock().open.get_mut(&index) {
+            (record.status, record.attempts) = (status, attempts);
         }
     }
 

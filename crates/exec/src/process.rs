@@ -78,7 +78,7 @@ enum Process {
     Launched {
         launched: Launched,
         /// What the keeper has reported.
-        outcome: Option<Result<End, NotStarted>>,
+        outcome: Option<Result<End, JobError>>,
     },
 }
 
@@ -94,14 +94,14 @@ impl Process {
         launcher: &Launcher,
         job: &CommandJob,
         outputs: [PipeWriter; 2],
-    ) -> Result<Self, NotStarted> {
+    ) -> Result<Self, JobError> {
         let words = launcher.words(job)?;
-        let failed = |why: io::Error| NotStarted::new(job, &why);
+        let failed = |why: io::Error| not_started(job, &why);
         #[cfg(target_os = "linux")]
         if let Some(keeper) = &launcher.keeper {
             let outputs = [outputs[0].as_fd(), outputs[1].as_fd()];
             let launched = keeper.run(words, outputs).map_err(|why| match why.kind() {
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => NotStarted::lost(),
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => lost(),
                 _ => failed(why),
             })?;
             let outcome = None;
@@ -155,14 +155,14 @@ impl Process {
                 }
                 match launched.reply() {
                     Ok(Reply::NotStarted { why, scarce }) => {
-                        *outcome = Some(Err(NotStarted::refused(job, why, scarce)));
+                        *outcome = Some(Err(refused(job, why, scarce)));
                         // Its end is reported, too.
                         return false;
                     }
                     Ok(Reply::Ended { code, signal }) => {
                         outcome.get_or_insert(Ok(End { code, signal }));
                     }
-                    Err(_) => *outcome = Some(Err(NotStarted::lost())),
+                    Err(_) => *outcome = Some(Err(lost())),
                 }
                 true
             }
@@ -179,11 +179,14 @@ impl Process {
     }
 
     /// How the command ended, after [`has_ended`](Self::has_ended). What is left of its group is killed.
-    fn end(self, launcher: &Launcher) -> Result<End, NotStarted> {
+    fn end(self, launcher: &Launcher) -> Result<End, JobError> {
         match self {
             Self::Child { mut child, .. } => {
                 signal_group(Pid::from_child(&child), Signal::KILL);
-                let status = child.wait().map_err(NotStarted::unknown_end)?;
+                let status = child.wait().map_err(|why| {
+                    let why = format!("how it ended is unknown: {why}");
+                    JobError::new(FailureKind::NotStarted, why)
+                })?;
                 Ok(End {
                     code: status.code(),
                     signal: status.signal(),
@@ -191,9 +194,9 @@ impl Process {
             }
             #[cfg(target_os = "linux")]
             Self::Launched { launched, outcome } => {
-                let outcome = outcome.unwrap_or_else(|| Err(NotStarted::lost()));
+                let outcome = outcome.unwrap_or_else(|| Err(lost()));
                 // The keeper kills the rest of the group before the next command, or after a moment.
-                let is_lost = outcome.as_ref().is_err_and(|why| why.lost);
+                let is_lost = outcome.as_ref().is_err_and(JobError::is_lost);
                 if let Some(keeper) = launcher.keeper.as_ref().filter(|_| !is_lost) {
                     keeper.keep(launched);
                 }
@@ -203,34 +206,33 @@ impl Process {
     }
 }
 
-/// Runs the command until it ends.
+/// Runs the command until it ends. The second value is why it failed, if it did.
 ///
 /// # Errors
 /// If it cannot be started.
 pub(super) fn run(
     launcher: &Launcher,
     job: &CommandJob,
-    deadlines: Deadlines,
-    output: OutputSettings,
+    limits: CommandLimits,
     stop: &StopCall,
-) -> Result<Ended, NotStarted> {
+) -> Result<(CommandResult, Option<JobError>), JobError> {
     let start = SystemClock.wall();
     let began = Instant::now();
     let pipes = || Ok((io::pipe()?, io::pipe()?));
-    let pipes = pipes().map_err(|why| NotStarted::new(job, &why))?;
+    let pipes = pipes().map_err(|why| not_started(job, &why))?;
     let ((stdout, out_writer), (stderr, err_writer)) = pipes;
     let mut watched = Watched {
         process: Process::start(launcher, job, [out_writer, err_writer])?,
         job,
         streams: [stdout, stderr].map(|pipe| Stream {
             pipe: Some(pipe),
-            capture: Capture::new(output),
+            capture: Capture::new(limits.output),
         }),
         stop: Some(stop.seen.as_fd()),
         ended: false,
     };
     let mut killing = Killing {
-        timeout_at: deadlines
+        timeout_at: limits
             .timeout
             .and_then(|timeout| began.checked_add(timeout)),
         ..Killing::default()
@@ -247,9 +249,9 @@ pub(super) fn run(
         }
         if stopped {
             killing.stopped = true;
-            killing.ask_to_end(&watched.process, now, ABORT_GRACE.min(deadlines.grace));
+            killing.ask_to_end(&watched.process, now, ABORT_GRACE.min(limits.grace));
         }
-        if killing.advance(&watched, now, deadlines.grace) {
+        if killing.advance(&watched, now, limits.grace) {
             break;
         }
     }
@@ -265,25 +267,34 @@ pub(super) fn run(
     };
     let [(stdout, out_error), (stderr, err_error)] =
         watched.streams.map(|stream| stream.capture.end());
-    Ok(Ended {
-        result: CommandResult {
-            exit_code: end.and_then(|end| end.code),
-            signal: end.and_then(|end| end.signal),
-            start,
-            duration,
-            stdout,
-            stderr,
-        },
-        timed_out: killing.timed_out,
-        stopped: killing.stopped,
-        left: end.is_none(),
-        output_error: out_error.or(err_error),
-    })
+    let result = CommandResult {
+        exit_code: end.and_then(|end| end.code),
+        signal: end.and_then(|end| end.signal),
+        start,
+        duration,
+        stdout,
+        stderr,
+    };
+    let failure = match (out_error.or(err_error), end) {
+        (Some(why), _) => Some(unkept(&why)),
+        (None, None) if !killing.timed_out => Some((FailureKind::Signal, NEVER_ENDS.to_owned())),
+        _ => killing.failure(&result, limits),
+    };
+    let error = failure.map(|(kind, why)| JobError::new(kind, why));
+    Ok((result, error))
+}
+
+/// Why an output is not kept.
+fn unkept(why: &io::Error) -> (FailureKind, String) {
+    let kind = match why.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureKind::DiskFull,
+        _ => FailureKind::NotStarted,
+    };
+    (kind, format!("its output cannot be kept: {why}"))
 }
 
 /// The message about a process whose end is no longer waited for.
-pub(super) const NEVER_ENDS: &str =
-    "it was killed, but the system does not report its end; it is left behind";
+const NEVER_ENDS: &str = "it was killed, but the system does not report its end; it is left behind";
 
 /// The times at which a group is asked to end, is killed, and is abandoned.
 #[derive(Default)]
@@ -308,6 +319,28 @@ impl Killing {
         process.signal(Signal::CONT);
         let at = now + grace;
         self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Why a command that ended so has failed; `None` if it succeeded.
+    fn failure(
+        &self,
+        result: &CommandResult,
+        limits: CommandLimits,
+    ) -> Option<(FailureKind, String)> {
+        Some(if self.timed_out {
+            let limit = humantime::format_duration(limits.timeout.unwrap_or_default());
+            (FailureKind::Timeout, format!("killed after {limit}"))
+        } else if result.exit_code == Some(0) {
+            return None;
+        } else if self.stopped {
+            let why = "killed while it ran, since the run ended early";
+            (FailureKind::Cancelled, why.to_owned())
+        } else if let Some(signal) = result.signal {
+            (FailureKind::Signal, format!("killed by signal {signal}"))
+        } else {
+            let code = result.exit_code.unwrap_or_default();
+            (FailureKind::Exit, format!("exit code {code}"))
+        })
     }
 
     /// Does what is due. Returns true if nothing more is waited for.
@@ -427,28 +460,18 @@ impl Stream {
     }
 }
 
-/// Time limits of a command: for running, and for ending.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Deadlines {
+/// Limits of a command: for running, for ending, and of its output.
+#[derive(Clone, Copy)]
+pub(super) struct CommandLimits {
     pub timeout: Option<Duration>,
     /// Time between the request to end (SIGTERM) and the kill (SIGKILL).
     pub grace: Duration,
-}
-
-/// How a command ended.
-pub(super) struct Ended {
-    pub result: CommandResult,
-    pub timed_out: bool,
-    pub stopped: bool,
-    /// The reason why some of its output is missing.
-    pub output_error: Option<io::Error>,
-    /// It was killed, but its end was not reported.
-    pub left: bool,
+    pub output: OutputSettings,
 }
 
 impl Launcher {
     /// The program of a command, and its arguments.
-    fn words(&self, job: &CommandJob) -> Result<Vec<OsString>, NotStarted> {
+    fn words(&self, job: &CommandJob) -> Result<Vec<OsString>, JobError> {
         let program = self.programs.resolve(job.program(), &self.folder);
         let program = program.map_err(|why| match why {
             Unusable::Missing(why) => JobError::new(FailureKind::NotFound, why),
@@ -462,78 +485,38 @@ impl Launcher {
     }
 }
 
-/// Why a command was not started.
-#[derive(Debug)]
-pub(super) struct NotStarted {
-    pub why: JobError,
-    /// Whether another attempt may succeed: open files, processes or memory were missing.
-    pub scarce: bool,
-    /// No further command can be started, because the keeper has ended.
-    pub lost: bool,
-}
-
-impl From<JobError> for NotStarted {
-    fn from(why: JobError) -> Self {
-        Self {
-            why,
-            scarce: false,
-            lost: false,
-        }
+/// The error of a command that the system did not start.
+fn not_started(job: &CommandJob, why: &io::Error) -> JobError {
+    let text = format!("cannot run `{}`: {why}", job.program().display());
+    match why.kind() {
+        _ if is_scarce(why) => scarce(text),
+        io::ErrorKind::NotFound => JobError::new(FailureKind::NotFound, text),
+        _ => JobError::new(FailureKind::NotStarted, text),
     }
 }
 
-impl NotStarted {
-    pub fn new(job: &CommandJob, why: &io::Error) -> Self {
-        let kind = match why.kind() {
-            io::ErrorKind::NotFound => FailureKind::NotFound,
-            _ => FailureKind::NotStarted,
-        };
-        let text = format!("cannot run `{}`: {why}", job.program().display());
-        Self::of(kind, text, is_scarce(why))
+/// The same, as the keeper reports it.
+#[cfg(target_os = "linux")]
+fn refused(job: &CommandJob, why: String, system: Option<i32>) -> JobError {
+    let system = system.map(io::Error::from_raw_os_error);
+    if system.is_some_and(|system| is_scarce(&system)) {
+        return scarce(format!("cannot run `{}`: {why}", job.program().display()));
     }
+    JobError::new(FailureKind::Sandbox, why)
+}
 
-    /// As the keeper reports it.
-    #[cfg(target_os = "linux")]
-    pub fn refused(job: &CommandJob, why: String, scarce: Option<i32>) -> Self {
-        let scarce = scarce.map(io::Error::from_raw_os_error);
-        if scarce.is_some_and(|why| is_scarce(&why)) {
-            let text = format!("cannot run `{}`: {why}", job.program().display());
-            Self::of(FailureKind::Sandbox, text, true)
-        } else {
-            Self::of(FailureKind::Sandbox, why, false)
-        }
-    }
+/// The error of the commands of a keeper that has ended: no further command can be started.
+#[cfg(target_os = "linux")]
+fn lost() -> JobError {
+    let why = "the process that keeps the commands of the run together was ended by another program or by a command, so \
+               the kernel has killed all commands";
+    JobError::new(FailureKind::Cancelled, why)
+}
 
-    /// The keeper has ended, and all commands with it.
-    #[cfg(target_os = "linux")]
-    pub fn lost() -> Self {
-        let why = "the process that keeps the commands of the run together was ended by another program or by a command, so \
-                   the kernel has killed all commands";
-        Self {
-            lost: true,
-            ..JobError::new(FailureKind::Cancelled, why).into()
-        }
-    }
-
-    /// It was started, so it is not tried again.
-    pub fn unknown_end(why: io::Error) -> Self {
-        let why = format!("how it ended is unknown: {why}");
-        JobError::new(FailureKind::NotStarted, why).into()
-    }
-
-    fn of(kind: FailureKind, text: String, scarce: bool) -> Self {
-        let advice = "; use fewer slots (-j), free memory, or raise the limits of open files and processes (`ulimit -n`, `ulimit -u`)";
-        let why = if scarce {
-            JobError::new(FailureKind::Resources, text + advice)
-        } else {
-            JobError::new(kind, text)
-        };
-        Self {
-            why,
-            scarce,
-            lost: false,
-        }
-    }
+/// Another attempt may succeed.
+fn scarce(text: String) -> JobError {
+    let advice = "; use fewer slots (-j), free memory, or raise the limits of open files and processes (`ulimit -n`, `ulimit -u`)";
+    JobError::new(FailureKind::Resources, text + advice)
 }
 
 /// Whether open files, processes or memory are missing.

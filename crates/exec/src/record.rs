@@ -214,6 +214,11 @@ impl JobError {
             message: message.into(),
         }
     }
+
+    /// As the error of a command that could not be started: whether its keeper has ended, and with it all commands.
+    pub(super) fn is_lost(&self) -> bool {
+        self.kind == FailureKind::Cancelled
+    }
 }
 
 /// How a started command ran. After several attempts, the last one.
@@ -279,18 +284,11 @@ impl JobRecord {
 
     /// The same record without the outputs.
     pub(super) fn without_output(&self) -> Self {
-        let bare = |result: &CommandResult| CommandResult {
-            stdout: Output::default(),
-            stderr: Output::default(),
-            ..*result
-        };
-        Self {
-            job: self.job.clone(),
-            status: self.status,
-            attempts: self.attempts,
-            result: self.result.as_ref().map(bare),
-            error: self.error.clone(),
+        let mut record = self.clone();
+        if let Some(result) = &mut record.result {
+            (result.stdout, result.stderr) = Default::default();
         }
+        record
     }
 }
 

@@ -1,7 +1,6 @@
 //! Runs commands on the pool, with a limited concurrency and rate and with retries, until all are done or the run
 //! stops.
 
-use std::io;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,7 +17,7 @@ use parking_lot::Mutex;
 
 use super::monitor::Monitor;
 use super::output::OutputSettings;
-use super::process::{self, Deadlines, Ended, NotStarted, StopCall};
+use super::process::{self, CommandLimits, StopCall};
 use super::record::{CommandJob, CommandResult, FailureKind, JobError, JobRecord, JobStatus};
 use super::sandbox::{Launcher, Sandbox};
 use crate::invalid;
@@ -85,7 +84,7 @@ pub struct CommandRunner {
     /// Number of commands, for progress. Default: the number that the iterator reports, if any.
     total: Option<u64>,
     #[setters(skip)]
-    ctx: Context,
+    pub(super) ctx: Context,
     /// Receives the progress. Default: no notifier.
     #[setters(strip_option)]
     notifier: Option<Arc<dyn ProgressNotifier>>,
@@ -150,10 +149,6 @@ impl CommandRunner {
     /// Shows the commands of this run while it is in progress.
     pub fn monitor(&self) -> Monitor {
         self.monitor.clone()
-    }
-
-    pub(super) fn ctx(&self) -> &Context {
-        &self.ctx
     }
 
     /// Checks that the settings are valid.
@@ -239,7 +234,7 @@ type TaskSink<'s> = &'s mut dyn FnMut(TaskEnd<Task, ()>) -> ControlFlow<()>;
 struct Run<'a> {
     runner: &'a CommandRunner,
     launcher: Launcher,
-    output: OutputSettings,
+    limits: CommandLimits,
     stop: Arc<StopCall>,
     /// No more commands are started.
     stopping: Arc<AtomicBool>,
@@ -273,9 +268,13 @@ impl<'a> Run<'a> {
         Ok(Self {
             runner,
             launcher,
-            output: OutputSettings {
-                in_memory: runner.output_limit,
-                most: runner.max_output,
+            limits: CommandLimits {
+                timeout: runner.timeout,
+                grace: runner.kill_grace,
+                output: OutputSettings {
+                    in_memory: runner.output_limit,
+                    most: runner.max_output,
+                },
             },
             stop: Arc::new(stop),
             stopping: Arc::default(),
@@ -363,14 +362,14 @@ impl<'a> Run<'a> {
 
     fn call(&self, task: &Task, attempt: u32, ctx: &Context) -> Result<(), Error> {
         let monitor = &self.runner.monitor;
-        monitor.started(task.index, attempt);
+        monitor.set(task.index, JobStatus::Running, attempt);
         let (abort, stopping) = (self.stop.clone(), self.stopping.clone());
         let _abort = ctx.on_cancel(move || {
             abort.abort();
             stopping.store(true, Ordering::SeqCst);
         });
         let (result, error) = match self.try_once(task) {
-            Ok(ended) => self.judge(ended),
+            Ok((result, error)) => (Some(result), error),
             Err(error) => (None, Some(error)),
         };
         let outcome = error.as_ref().map_or(Ok(()), |error| {
@@ -382,16 +381,11 @@ impl<'a> Run<'a> {
             Err(engine_error)
         });
         *task.last.lock() = (result, error);
-        monitor.tried(task.index);
+        monitor.set(task.index, JobStatus::Pending, attempt);
         outcome
     }
 
-    fn try_once(&self, task: &Task) -> Result<Ended, JobError> {
-        let runner = self.runner;
-        let deadlines = Deadlines {
-            timeout: runner.timeout,
-            grace: runner.kill_grace,
-        };
+    fn try_once(&self, task: &Task) -> Result<(CommandResult, Option<JobError>), JobError> {
         let (mut again, pause) = SCARCE;
         loop {
             if self.stopping.load(Ordering::SeqCst) {
@@ -399,54 +393,23 @@ impl<'a> Run<'a> {
                 return Err(JobError::new(FailureKind::Cancelled, why));
             }
             let (launcher, job) = (&self.launcher, &task.job);
-            match process::run(launcher, job, deadlines, self.output, &self.stop) {
-                Ok(ended) => return Ok(ended),
-                Err(NotStarted { scarce: true, .. }) if again > 0 => {
+            match process::run(launcher, job, self.limits, &self.stop) {
+                Err(why) if why.kind == FailureKind::Resources && again > 0 => {
                     again -= 1;
                     self.stop.wait(pause);
                 }
-                Err(NotStarted { why, lost, .. }) => {
-                    if lost {
-                        let why = invalid(why.message.clone());
-                        self.lost.get_or_init(|| why.with_critical());
-                        self.stop_starts();
-                    }
+                Err(why) if why.is_lost() => {
+                    let lost = invalid(why.message.clone());
+                    self.lost.get_or_init(|| lost.with_critical());
+                    self.stop_starts();
                     return Err(why);
                 }
+                ended => return ended,
             }
         }
     }
 
-    /// Converts the end of a command to the result of its attempt.
-    fn judge(&self, ended: Ended) -> LastTry {
-        let runner = self.runner;
-        let result = ended.result;
-        let (kind, why) = if let Some(why) = ended.output_error {
-            let kind = match why.kind() {
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureKind::DiskFull,
-                _ => FailureKind::NotStarted,
-            };
-            (kind, format!("its output cannot be kept: {why}"))
-        } else if ended.timed_out {
-            let limit = humantime::format_duration(runner.timeout.unwrap_or_default());
-            (FailureKind::Timeout, format!("killed after {limit}"))
-        } else if ended.left {
-            (FailureKind::Signal, process::NEVER_ENDS.to_owned())
-        } else if result.exit_code == Some(0) {
-            return (Some(result), None);
-        } else if ended.stopped {
-            let why = "killed while it ran, since the run ended early";
-            (FailureKind::Cancelled, why.to_owned())
-        } else if let Some(signal) = result.signal {
-            (FailureKind::Signal, format!("killed by signal {signal}"))
-        } else {
-            let code = result.exit_code.unwrap_or_default();
-            (FailureKind::Exit, format!("exit code {code}"))
-        };
-        (Some(result), Some(JobError::new(kind, why)))
-    }
-
-    /// The same as an error for the engine, which decides what follows.
+    /// A failure as an error for the engine, which decides what follows.
     fn engine_error(&self, error: &JobError, attempt: u32) -> Error {
         let kind = match error.kind {
             FailureKind::Cancelled => ErrorKind::Cancelled,
@@ -479,17 +442,16 @@ impl<'a> Run<'a> {
         let (result, last_error) = end.task.last.into_inner();
         let (status, error) = match end.result {
             Ok(()) => (JobStatus::Completed, None),
-            Err(error) => match error.kind() {
-                ErrorKind::Cancelled | ErrorKind::DeadlineExceeded => (
-                    JobStatus::Cancelled,
-                    Some(JobError::new(FailureKind::Cancelled, error.message())),
-                ),
-                ErrorKind::Panic => (
-                    JobStatus::Failed,
-                    Some(JobError::new(FailureKind::Panic, error.message())),
-                ),
-                _ => (JobStatus::Failed, last_error),
-            },
+            Err(error) => {
+                let of_run = |kind| Some(JobError::new(kind, error.message()));
+                match error.kind() {
+                    ErrorKind::Cancelled | ErrorKind::DeadlineExceeded => {
+                        (JobStatus::Cancelled, of_run(FailureKind::Cancelled))
+                    }
+                    ErrorKind::Panic => (JobStatus::Failed, of_run(FailureKind::Panic)),
+                    _ => (JobStatus::Failed, last_error),
+                }
+            }
         };
         JobRecord {
             job: end.task.job,

@@ -40,8 +40,7 @@ const LONGEST_LINE: u64 = 2 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Commands {
     inputs: Vec<Input>,
-    form: Form,
-    nul: bool,
+    reader: Reader,
 }
 
 #[derive(Debug)]
@@ -88,28 +87,31 @@ impl Commands {
     fn of(inputs: Vec<Input>) -> Self {
         Self {
             inputs,
-            form: Form::Commands,
-            nul: false,
+            reader: Reader {
+                form: Form::Commands,
+                nul: false,
+                read: 0,
+            },
         }
     }
 
     /// Uses each line as an argument for this command, instead of as a command.
     pub fn template(mut self, template: Template) -> Self {
-        self.form = Form::Arguments(Arc::new(template));
+        self.reader.form = Form::Arguments(Arc::new(template));
         self
     }
 
     /// Whether `sh -c` runs each line. Default: no. For a template, this is set when the template is created.
     pub fn shell(mut self, yes: bool) -> Self {
-        if yes && matches!(self.form, Form::Commands) {
-            self.form = Form::ShellCommands;
+        if yes && matches!(self.reader.form, Form::Commands) {
+            self.reader.form = Form::ShellCommands;
         }
         self
     }
 
     /// Whether NUL bytes separate the lines, as in the output of `find -print0`. Default: no.
     pub fn nul_separated(mut self, yes: bool) -> Self {
-        self.nul = yes;
+        self.reader.nul = yes;
         self
     }
 
@@ -120,10 +122,10 @@ impl Commands {
     /// [`ErrorKind::Invalid`](batchwright::ErrorKind::Invalid) for the first line that is not a command, with file and line; or if a file cannot be
     /// read.
     pub fn check(&self, mut each: impl FnMut(&CommandJob)) -> Result<Option<u64>, Error> {
-        let mut reader = Reader::new(self.form.clone(), self.nul);
+        let mut reader = self.reader.clone();
         let mut total = Some(0);
         for input in &self.inputs {
-            let Some(mut lines) = input.lines(false, self.nul)? else {
+            let Some(mut lines) = input.lines(false, reader.nul)? else {
                 total = None;
                 continue;
             };
@@ -143,7 +145,7 @@ impl IntoIterator for Commands {
 
     fn into_iter(self) -> Jobs {
         Jobs {
-            reader: Reader::new(self.form, self.nul),
+            reader: self.reader,
             inputs: self.inputs.into_iter(),
             lines: None,
             ended: false,
@@ -248,6 +250,7 @@ impl Iterator for Jobs {
 }
 
 /// Converts lines to commands, and numbers them.
+#[derive(Debug, Clone)]
 struct Reader {
     form: Form,
     nul: bool,
@@ -255,10 +258,6 @@ struct Reader {
 }
 
 impl Reader {
-    fn new(form: Form, nul: bool) -> Self {
-        Self { form, nul, read: 0 }
-    }
-
     fn next(&mut self, lines: &mut Lines) -> Result<Option<CommandJob>, Error> {
         loop {
             let continued = !matches!(self.form, Form::Arguments(_));

@@ -47,7 +47,7 @@ impl CommandRunner {
         I::IntoIter: Send + 'static,
     {
         self.check()?;
-        let ctx = self.ctx().child();
+        let ctx = self.ctx.child();
         let runner = self.clone().context(&ctx);
         let monitor = self.monitor();
         let jobs = jobs.into_iter();

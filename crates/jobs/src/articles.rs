@@ -60,10 +60,6 @@ fn invalid(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, why)
 }
 
-fn not_found(why: impl Into<String>) -> Error {
-    Error::new(ErrorKind::NotFound, why)
-}
-
 fn too_long() -> Error {
     invalid(format!("its text is longer than {} MiB", LONGEST >> 20))
 }
@@ -96,9 +92,8 @@ fn in_folder(folder: &Path, id: &str) -> Result<String, Error> {
         let bytes = read(&real).map_err(|error| error.context(&named))?;
         return text(&bytes, extension == "html");
     }
-    Err(not_found(format!(
-        "{shown} has no file {id}.txt, {id}.md or {id}.html"
-    )))
+    let why = format!("{shown} has no file {id}.txt, {id}.md or {id}.html");
+    Err(Error::new(ErrorKind::NotFound, why))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {

@@ -56,11 +56,7 @@ fn members(types: &[JobType], payload: &mut Value) -> Result<Vec<Job>, PayloadEr
     for (i, mut member) in members.into_iter().enumerate() {
         let path = format!("jobs[{i}]");
         let bad = |field, why: String| PayloadError::new(field, why).within(&path);
-        let Some(one) = types.iter().find(|one| one.name() == member.job_type) else {
-            let names: Vec<&str> = types.iter().map(JobType::name).collect();
-            let why = format!("unknown type; known types: {}", names.join(", "));
-            return Err(bad("type", why));
-        };
+        let one = JobType::find(types, &member.job_type).map_err(|error| error.within(&path))?;
         let job = one.accepted(&mut member.payload);
         let mut job = job.map_err(|error| error.within(&format!("{path}.payload")))?;
         payload["jobs"][i]["payload"] = member.payload;

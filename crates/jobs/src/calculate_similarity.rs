@@ -183,14 +183,10 @@ struct Line {
 /// The vector of length 1 in the same direction.
 fn unit(vector: &[f32]) -> Vec<f32> {
     let square: f64 = vector.iter().map(|x| f64::from(*x).powi(2)).sum();
-    if square > 0.0 {
-        vector
-            .iter()
-            .map(|x| (f64::from(*x) / square.sqrt()) as f32)
-            .collect()
-    } else {
-        vector.to_vec()
-    }
+    // A vector of zeros stays one.
+    let length = square.sqrt().max(f64::MIN_POSITIVE);
+    let scaled = vector.iter().map(|x| (f64::from(*x) / length) as f32);
+    scaled.collect()
 }
 
 /// The cosine of the angle between two vectors of length 1.

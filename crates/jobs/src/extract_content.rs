@@ -132,14 +132,14 @@ fn parsed(html: &str) -> Result<Document, Error> {
         let reading = &parser.tokenizer.sink;
         let open = Counted::default();
         reading.trace_handles(&open);
-        if open.0.get() > MOST_OPEN {
-            let why = format!("elements of the page are nested more than {MOST_OPEN} deep");
-            return Err(Error::new(ErrorKind::Invalid, why));
-        }
-        if reading.sink.tree.len() > MOST_NODES {
-            let why = format!("the page has more than {MOST_ELEMENTS} elements");
-            return Err(Error::new(ErrorKind::Invalid, why));
-        }
+        let why = if open.0.get() > MOST_OPEN {
+            format!("elements of the page are nested more than {MOST_OPEN} deep")
+        } else if reading.sink.tree.len() > MOST_NODES {
+            format!("the page has more than {MOST_ELEMENTS} elements")
+        } else {
+            continue;
+        };
+        return Err(Error::new(ErrorKind::Invalid, why));
     }
     Ok(parser.finish())
 }

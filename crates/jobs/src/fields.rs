@@ -26,10 +26,6 @@ impl PayloadError {
         }
     }
 
-    pub(crate) fn missing(field: &str) -> Self {
-        Self::new(field, "it is missing")
-    }
-
     /// The same error for a payload that is a part of another one.
     pub(crate) fn within(mut self, path: &str) -> Self {
         self.field = match &*self.field {
@@ -65,8 +61,8 @@ pub(crate) fn read<'v, T: Deserialize<'v>>(payload: &'v Value) -> Result<T, Payl
         let why = error.inner().to_string();
         let missing = why.strip_prefix("missing field `");
         match missing.and_then(|rest| rest.strip_suffix('`')) {
-            Some(name) if path.is_empty() => PayloadError::missing(name),
-            Some(name) => PayloadError::missing(name).within(path),
+            Some(name) if path.is_empty() => PayloadError::new(name, "it is missing"),
+            Some(name) => PayloadError::new(format!("{path}.{name}"), "it is missing"),
             None => PayloadError::new(path, why),
         }
     })

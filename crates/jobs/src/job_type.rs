@@ -136,6 +136,16 @@ impl JobType {
         self
     }
 
+    /// The one with this name.
+    pub(crate) fn find<'t>(types: &'t [Self], name: &str) -> Result<&'t Self, PayloadError> {
+        let found = types.iter().find(|one| one.name == name);
+        found.ok_or_else(|| {
+            let names: Vec<&str> = types.iter().map(Self::name).collect();
+            let why = format!("unknown type; known types: {}", names.join(", "));
+            PayloadError::new("type", why)
+        })
+    }
+
     /// Its name: the kind of its jobs.
     pub fn name(&self) -> &str {
         &self.name

@@ -109,11 +109,7 @@ impl JobTypes {
     /// # Errors
     /// If it does not exist; the message lists the existing ones.
     pub fn get(&self, name: &str) -> Result<JobType, PayloadError> {
-        let all = self.all();
-        let names: Vec<&str> = all.iter().map(JobType::name).collect();
-        let why = format!("unknown type; known types: {}", names.join(", "));
-        let found = all.iter().find(|one| one.name == name).cloned();
-        found.ok_or_else(|| PayloadError::new("type", why))
+        JobType::find(&self.all(), name).cloned()
     }
 
     /// A job of the type with this name, see [`JobType::job`].

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::dialect::Dialect;
 use super::prompt::{Answer, Finish, Problem, Prompt, Tokens};
+use super::trouble::prompt_key;
 use super::{SimConfig, Trouble};
 
 /// The origin of an answer.
@@ -13,8 +14,6 @@ pub(super) struct Place {
     pub(super) call: u64,
     /// Seconds since the epoch.
     pub(super) created: u64,
-    /// The key of the prompt.
-    pub(super) key: u64,
 }
 
 /// Appends the body with status 200 that answers `prompt`; with `odd`, a wrong one.
@@ -37,7 +36,9 @@ pub(super) fn write(
             };
             (finish, words(config, prompt, tokens))
         }
-        Some(Trouble::ContentFilter) if place.key & 1 == 0 => (Finish::Blocked, "".into()),
+        Some(Trouble::ContentFilter) if prompt_key(&prompt.text) & 1 == 0 => {
+            (Finish::Blocked, "".into())
+        }
         Some(Trouble::ContentFilter) => (Finish::Filtered, "".into()),
         Some(Trouble::Refusal) => (Finish::Refused, "I'm sorry, I can't help with that.".into()),
         Some(Trouble::Length) => {

@@ -15,7 +15,7 @@ use super::reply::Head;
 use super::serve::{Connection, Next, Shared};
 use super::trouble::{Form, unit};
 
-/// How long a call hangs unless a test says otherwise.
+/// How long a call with [`Trouble::Stall`] hangs before its connection is closed.
 const STALL: Duration = Duration::from_secs(20);
 
 /// How much of a reply is sent before the connection is closed.
@@ -187,7 +187,6 @@ impl Connection<'_> {
                 let place = Place {
                     call: call.number,
                     created: self.shared.epoch + job.now.as_secs(),
-                    key: job.work.keys[0],
                 };
                 let config = &self.shared.config;
                 answer::write(&mut self.body, job.dialect, config, prompt, odd, place);
@@ -229,10 +228,8 @@ impl Connection<'_> {
 
     /// Hangs until the client disconnects, the time is over, or the simulator stops. The socket reports all of these.
     fn stall(&self) {
-        let stall = self.shared.config.stall.unwrap_or(STALL);
-        let deadline = Instant::now() + stall;
-        let timeout = Some(stall.max(Duration::from_millis(1)));
-        let pipelined = self.stream.set_read_timeout(timeout).is_ok()
+        let deadline = Instant::now() + STALL;
+        let pipelined = self.stream.set_read_timeout(Some(STALL)).is_ok()
             && matches!(self.stream.peek(&mut [0]), Ok(1));
         if pipelined {
             self.shared.gate.wait_until(deadline);

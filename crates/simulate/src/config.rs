@@ -67,8 +67,6 @@ pub struct SimConfig {
     /// user message; for JSON, an instance of its schema with that text in the first suitable string.
     #[setters(into)]
     pub(super) answer: Option<String>,
-    /// How long a call with [`Trouble::Stall`] hangs before its connection is closed. Default: 20 s.
-    pub(super) stall: Option<Duration>,
     #[setters(skip)]
     pub(super) script: Script,
     /// The behaviour of batches. Default: [`BatchConfig::default`].
@@ -103,14 +101,14 @@ impl SimConfig {
     /// The share of prompts, from 0 to 1, that meets this kind of trouble; a later call for the same kind replaces it.
     /// The sum of all shares must not exceed 1. Default: 0.
     pub fn trouble(mut self, kind: Trouble, share: f64) -> SimConfig {
-        self.script.set_share(kind, share);
+        self.script.shares[kind as usize] = share;
         self
     }
 
     /// Number of calls of one prompt that meet this kind; `None`, or more than 255, for all of them. With a share of 1
     /// and `None` every call fails in this way. Default: [`Trouble::times`].
     pub fn trouble_times(mut self, kind: Trouble, times: Option<u32>) -> SimConfig {
-        self.script.set_times(kind, times);
+        self.script.times[kind as usize] = times;
         self
     }
 

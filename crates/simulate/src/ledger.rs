@@ -2,12 +2,11 @@
 //! everything, so the counts are consistent at any time; it is held briefly, twice per call, and never during I/O.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::Mutex;
 use serde::Serialize;
 
-use super::config::LONGEST;
 use super::dialect::Work;
 use super::limits::{Denial, Limits, Told};
 use super::trouble::Form;
@@ -16,7 +15,6 @@ use super::{SimConfig, Trouble};
 #[derive(Debug)]
 pub(super) struct Ledger {
     inner: Mutex<Inner>,
-    changed: Condvar,
 }
 
 /// What is remembered of a prompt.
@@ -100,7 +98,6 @@ struct Inner {
     prompts: HashMap<u64, Memory>,
     /// Calls that are being answered.
     admitted: u64,
-    version: u64,
 }
 
 impl Ledger {
@@ -112,55 +109,50 @@ impl Ledger {
                 limits: Limits::new(config.rpm, config.burst, config.tpm),
                 prompts: HashMap::new(),
                 admitted: 0,
-                version: 0,
             }),
-            changed: Condvar::new(),
         }
     }
 
     /// Counts a call that arrived at `now` (since the start) and decides its outcome.
     pub(super) fn arrive(&self, now: Duration, ask: Ask<'_>, config: &SimConfig) -> Call {
-        self.change(|inner| inner.arrive(now, ask, config))
+        self.inner.lock().arrive(now, ask, config)
     }
 
     /// Counts the call's end. This happens before its reply is written, so a client that has received its answer finds
     /// it in the statistics, and its next call never overlaps this one.
     pub(super) fn settle(&self, call: &Call, delivery: Delivery) {
-        self.change(|inner| {
-            inner.stats.in_flight -= 1;
-            inner.admitted -= u64::from(call.admitted);
-            *inner.bill(call, delivery) += call.cost;
-            if delivery == Delivery::Answered {
-                inner.stats.answered += 1;
-                inner.stats.embedded += call.inputs;
-            }
-        });
+        let mut inner = self.inner.lock();
+        inner.stats.in_flight -= 1;
+        inner.admitted -= u64::from(call.admitted);
+        *inner.bill(call, delivery) += call.cost;
+        if delivery == Delivery::Answered {
+            inner.stats.answered += 1;
+            inner.stats.embedded += call.inputs;
+        }
     }
 
     /// Takes back a settled `delivery`: writing it failed.
     pub(super) fn undelivered(&self, call: &Call, delivery: Delivery) {
-        self.change(|inner| {
-            if delivery == Delivery::Answered {
-                inner.stats.answered -= 1;
-                inner.stats.embedded -= call.inputs;
-            }
-            if delivery != Delivery::Gone {
-                *inner.bill(call, delivery) -= call.cost;
-                *inner.bill(call, Delivery::Gone) += call.cost;
-            }
-        });
+        let mut inner = self.inner.lock();
+        if delivery == Delivery::Answered {
+            inner.stats.answered -= 1;
+            inner.stats.embedded -= call.inputs;
+        }
+        if delivery != Delivery::Gone {
+            *inner.bill(call, delivery) -= call.cost;
+            *inner.bill(call, Delivery::Gone) += call.cost;
+        }
     }
 
     /// Records processed requests of a batch, by their prompts. Returns the trouble of each.
     pub(super) fn buy(&self, asked: &[(u64, Form)], config: &SimConfig) -> Bought {
-        self.change(|inner| {
-            let before = inner.stats.paid_twice;
-            let bought = asked
-                .iter()
-                .map(|(key, form)| inner.buy(*key, *form, config));
-            let met = bought.collect();
-            (met, inner.stats.paid_twice - before)
-        })
+        let mut inner = self.inner.lock();
+        let before = inner.stats.paid_twice;
+        let bought = asked
+            .iter()
+            .map(|(key, form)| inner.buy(*key, *form, config));
+        let met = bought.collect();
+        (met, inner.stats.paid_twice - before)
     }
 
     /// Bills requests of a batch, in picodollars.
@@ -170,53 +162,15 @@ impl Ledger {
 
     /// Counts a request that is malformed and no call.
     pub(super) fn malformed(&self) {
-        self.change(|inner| inner.stats.malformed += 1);
+        self.inner.lock().stats.malformed += 1;
     }
 
     pub(super) fn connected(&self) {
-        self.change(|inner| inner.stats.connections += 1);
+        self.inner.lock().stats.connections += 1;
     }
 
     pub(super) fn stats(&self) -> SimStats {
         self.inner.lock().snapshot()
-    }
-
-    /// Waits until the statistics satisfy `ready`; false if they do not in time. `ready` runs outside
-    /// the lock, on a copy.
-    pub(super) fn wait_until(
-        &self,
-        mut ready: impl FnMut(&SimStats) -> bool,
-        timeout: Duration,
-    ) -> bool {
-        let deadline = Instant::now() + timeout.min(LONGEST);
-        loop {
-            let (stats, version) = {
-                let inner = self.inner.lock();
-                (inner.snapshot(), inner.version)
-            };
-            if ready(&stats) {
-                return true;
-            }
-            // Without this, constant changes would extend the wait beyond its time.
-            if Instant::now() >= deadline {
-                return false;
-            }
-            let mut inner = self.inner.lock();
-            while inner.version == version {
-                let wait = self.changed.wait_until(&mut inner, deadline);
-                if wait.timed_out() && inner.version == version {
-                    return false;
-                }
-            }
-        }
-    }
-
-    fn change<R>(&self, change: impl FnOnce(&mut Inner) -> R) -> R {
-        let mut inner = self.inner.lock();
-        let made = change(&mut inner);
-        inner.version += 1;
-        self.changed.notify_all();
-        made
     }
 }
 

@@ -92,23 +92,28 @@ struct Readme;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-pub use batch::{BatchConfig, BatchPoint, BatchSeen, BatchStats, Pause};
+pub use batch::{BatchConfig, BatchSeen, BatchStats};
 pub use config::{Recorder, SimConfig, SimPrice};
 pub use embed::embedding;
+pub use gate::{BatchPoint, Pause};
 pub use ledger::SimStats;
 pub use speech::speech;
 pub use trouble::Trouble;
 pub use vendor::Vendor;
 
 use batch::Store;
-use gate::Gate;
+use config::LONGEST;
 use ledger::Ledger;
 use listen::Listener;
 use serve::Shared;
+
+/// Interval of checks by a waiting thread.
+const TICK: Duration = Duration::from_millis(1);
 
 /// A running simulator; dropping it closes all connections and joins all of its threads.
 ///
@@ -131,7 +136,7 @@ impl Simulator {
         let listener = bind(port)?;
         let shared = Arc::new(Shared {
             ledger: Ledger::new(&config),
-            gate: Gate::default(),
+            gate: Arc::default(),
             batches: Store::new(&config.batches),
             started: Instant::now(),
             epoch: SystemTime::now()
@@ -185,10 +190,10 @@ impl Simulator {
         self.shared.stats()
     }
 
-    /// Waits until `ready` returns true for the counts, which it gets after every change; returns false if that does
+    /// Waits until `ready` returns true for the counts, which it gets every millisecond; returns false if that does
     /// not happen before `timeout`. To wait for batches, use [`wait_for_batches`](Simulator::wait_for_batches).
-    pub fn wait_until(&self, ready: impl FnMut(&SimStats) -> bool, timeout: Duration) -> bool {
-        self.shared.ledger.wait_until(ready, timeout)
+    pub fn wait_until(&self, mut ready: impl FnMut(&SimStats) -> bool, timeout: Duration) -> bool {
+        wait(|| ready(&self.stats()), timeout)
     }
 
     /// The counts of files and batches at this moment.
@@ -199,13 +204,13 @@ impl Simulator {
     /// Waits until `ready` is true of the counts of batches; false if that does not happen before
     /// `timeout` is over.
     pub fn wait_for_batches(&self, ready: impl Fn(&BatchStats) -> bool, timeout: Duration) -> bool {
-        self.shared.batches.wait(&self.shared, ready, timeout)
+        wait(|| ready(&self.batch_stats()), timeout)
     }
 
     /// Holds the `nth` request, counted from 1 and from now on, that reaches `point`, until the pause is released or
     /// dropped, or the simulator stops. It has its effect even if its client has disconnected by then.
     pub fn pause_at(&self, point: BatchPoint, nth: u64) -> Pause {
-        self.shared.batches.pauses.add(point, nth)
+        self.shared.gate.pause_at(point, nth)
     }
 
     /// Holds the outcome of every call from now on, including calls in progress: they are counted and stay in flight
@@ -218,6 +223,18 @@ impl Simulator {
     pub fn release(&self) {
         self.shared.gate.release();
     }
+}
+
+/// Waits until `ready` returns true; false if it does not in time.
+fn wait(mut ready: impl FnMut() -> bool, timeout: Duration) -> bool {
+    let deadline = Instant::now() + timeout.min(LONGEST);
+    while !ready() {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        thread::sleep(TICK);
+    }
+    true
 }
 
 fn bind(port: u16) -> io::Result<TcpListener> {

@@ -68,7 +68,6 @@ impl Drop for Listener {
         // In this order, or calls that are held would be answered at the last moment.
         self.shut_down();
         self.shared.gate.stop();
-        self.shared.batches.pauses.wake();
         // The standard library cannot interrupt an accept, but a connection ends one. It must be fast: with a full
         // queue it would be retried for minutes.
         while !self.accepting.iter().all(JoinHandle::is_finished) {

@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ const IDLE: Duration = Duration::from_secs(60);
 pub(super) struct Shared {
     pub(super) config: SimConfig,
     pub(super) ledger: Ledger,
-    pub(super) gate: Gate,
+    pub(super) gate: Arc<Gate>,
     pub(super) batches: Store,
     pub(super) started: Instant,
     /// The start in seconds since the epoch.

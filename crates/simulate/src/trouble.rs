@@ -39,7 +39,7 @@ pub enum Trouble {
     /// `content_filter`: status 200 with finish reason `content_filter` and no text, always. Gemini
     /// blocks half of these prompts without a candidate; Anthropic knows refusals only.
     ContentFilter,
-    /// `stall`: no reply for [`SimConfig::stall`](super::SimConfig::stall), then a close, once.
+    /// `stall`: no reply for 20 s, then a close, once.
     Stall,
     /// `error_503`: status 503 with Retry-After 2 s (see
     /// [`SimConfig::retry_after`](super::SimConfig::retry_after)) once, then fine.
@@ -179,8 +179,8 @@ const KINDS: usize = Trouble::ALL.len();
 /// The shares of prompts that meet each kind, and how many calls of a prompt do.
 #[derive(Debug, Clone)]
 pub(super) struct Script {
-    shares: [f64; KINDS],
-    times: [Option<u32>; KINDS],
+    pub(super) shares: [f64; KINDS],
+    pub(super) times: [Option<u32>; KINDS],
 }
 
 impl Default for Script {
@@ -193,14 +193,6 @@ impl Default for Script {
 }
 
 impl Script {
-    pub(super) fn set_share(&mut self, kind: Trouble, share: f64) {
-        self.shares[kind as usize] = share;
-    }
-
-    pub(super) fn set_times(&mut self, kind: Trouble, times: Option<u32>) {
-        self.times[kind as usize] = times;
-    }
-
     /// The kind that the prompt with this key meets.
     pub(super) fn plan(&self, seed: u64, key: u64) -> Option<Trouble> {
         let place = unit(key ^ mix(seed));
@@ -273,8 +265,8 @@ mod tests {
 
     fn half_and_tenth() -> Script {
         let mut script = Script::default();
-        script.set_share(Trouble::Error500, 0.5);
-        script.set_share(Trouble::Quota, 0.1);
+        script.shares[Trouble::Error500 as usize] = 0.5;
+        script.shares[Trouble::Quota as usize] = 0.1;
         script
     }
 
@@ -312,9 +304,9 @@ mod tests {
     fn shares_outside_their_range_are_refused() {
         let mut script = half_and_tenth();
         assert_eq!(script.check(), Ok(()));
-        script.set_share(Trouble::Drop, 0.5);
+        script.shares[Trouble::Drop as usize] = 0.5;
         assert!(script.check().unwrap_err().contains("add up"));
-        script.set_share(Trouble::Drop, f64::NAN);
+        script.shares[Trouble::Drop as usize] = f64::NAN;
         assert!(script.check().unwrap_err().contains("drop"));
     }
 }

@@ -37,7 +37,7 @@ impl StoreBacklog {
         // The route may have become shorter since.
         let step = at_step(claimed.lane.route_step(), open.class.steps());
         let mut tries = history.tries(step);
-        let default = self.kinds.max_retries();
+        let default = self.kinds.setup.now().settings.max_retries;
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
         let prompts = open.kind.prompts();
         tries.in_doubt |= claimed.lost && prompts.is_some();

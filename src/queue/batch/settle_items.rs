@@ -12,7 +12,7 @@ use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::{pricing, structured_output};
-use crate::queue::history::{History, Moment};
+use crate::queue::history::History;
 use crate::queue::store::{ClaimOutcome, ClaimedJob, JobLane, Settlement};
 use crate::queue::{prompt_job, prompts};
 
@@ -39,7 +39,7 @@ impl BatchContext {
             pricing.price_batched(provider, model, result.as_mut());
         }
         let mut tries = history.tries(claimed.lane.step);
-        let default = self.kinds.max_retries();
+        let default = self.kinds.setup.now().settings.max_retries;
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
         let charge = match &mut result {
             Ok(response) => response.charge.take(),
@@ -52,8 +52,8 @@ impl BatchContext {
         let outcome = match result {
             Ok(mut response) => {
                 tries.calls = tries.calls.saturating_add(1);
-                if history.paid().is_known() {
-                    response.set_paid(history.paid() + response.paid());
+                if history.paid.is_known() {
+                    response.set_paid(history.paid + response.paid());
                 }
                 let spent = prompts::spent(response.paid(), charge.as_deref(), &history);
                 let spent = Some(spent);
@@ -67,8 +67,8 @@ impl BatchContext {
                 }
             }
             Err(mut error) => {
-                if history.paid().is_known() && error.paid().is_known() {
-                    let paid = history.paid() + error.paid();
+                if history.paid.is_known() && error.paid().is_known() {
+                    let paid = history.paid + error.paid();
                     error = error.with_paid(paid);
                 }
                 self.failed(claimed, history, batch, &mut tries, error)
@@ -149,7 +149,7 @@ impl BatchContext {
             }
         };
         let names = |step| self.asked(claimed, batch, step);
-        let at = Moment { now, wall };
+        let at = (now, wall);
         history.failed(&error, tries, names, at);
         ClaimOutcome::Retry {
             due_at: due,

@@ -190,19 +190,11 @@ fn explain(error: &RedisError) -> String {
     why.to_owned()
 }
 
-/// Exponential backoff while the server is unavailable.
-struct Backoff(Duration);
-
-impl Backoff {
-    fn new() -> Self {
-        Self(AGAIN.0)
-    }
-
-    fn next(&mut self) -> Duration {
-        let wait = self.0;
-        self.0 = (2 * wait).min(AGAIN.1);
-        wait
-    }
+/// The wait before the next attempt; each is longer than the one before.
+fn next_wait(backoff: &mut Duration) -> Duration {
+    let wait = *backoff;
+    *backoff = (2 * wait).min(AGAIN.1);
+    wait
 }
 
 // The thread that sends messages.
@@ -210,7 +202,7 @@ impl Backoff {
 /// Sends a message for each topic until the hub ends. Those that cannot be sent are dropped: other processes look at the
 /// database every second.
 fn talk(shared: &Shared, topics: &Receiver<String>) {
-    let (mut connection, mut backoff) = (None, Backoff::new());
+    let (mut connection, mut backoff) = (None, AGAIN.0);
     let mut again = Instant::now();
     while let Ok(topic) = topics.recv() {
         // Messages that queued up meanwhile are one.
@@ -221,12 +213,12 @@ fn talk(shared: &Shared, topics: &Receiver<String>) {
         match publish(shared, &mut connection, &topics) {
             Ok(()) => {
                 shared.note_back();
-                backoff = Backoff::new();
+                backoff = AGAIN.0;
             }
             Err(error) => {
                 shared.note_away(&error);
                 connection = None;
-                again = Instant::now() + backoff.next();
+                again = Instant::now() + next_wait(&mut backoff);
             }
         }
     }
@@ -266,24 +258,24 @@ const SILENCE: Duration = Duration::from_secs(5);
 
 /// Delivers messages of other processes until the sender of `stopped` is dropped.
 fn receive(shared: &Shared, stopped: &Receiver<()>) {
-    let mut backoff = Backoff::new();
+    let mut backoff = AGAIN.0;
     loop {
         match listen(shared, stopped, &mut backoff) {
             Ok(()) => return,
             Err(error) => shared.note_away(&error),
         }
-        if stopped.recv_timeout(backoff.next()) != Err(RecvTimeoutError::Timeout) {
+        if stopped.recv_timeout(next_wait(&mut backoff)) != Err(RecvTimeoutError::Timeout) {
             return;
         }
     }
 }
 
-fn listen(shared: &Shared, stopped: &Receiver<()>, backoff: &mut Backoff) -> RedisResult<()> {
+fn listen(shared: &Shared, stopped: &Receiver<()>, backoff: &mut Duration) -> RedisResult<()> {
     let mut connection = connect(shared)?;
     let mut channel = connection.as_pubsub();
     channel.subscribe(CHANNEL)?;
     shared.note_back();
-    *backoff = Backoff::new();
+    *backoff = AGAIN.0;
     // Messages from before the connection are unknown, so there may be work.
     shared.deliver(None);
     channel.set_read_timeout(Some(TURN))?;

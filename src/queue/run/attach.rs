@@ -6,7 +6,6 @@ use crate::base::{Error, JobId, ProcessId};
 use crate::bulk::input::{FileIndex, Fit, State, hash_prefix, is_automatic};
 use crate::queue::host::JobQueue;
 use crate::queue::job::JobStatus;
-use crate::queue::store::JobSummary;
 
 /// Jobs that are read at a time.
 const CHUNK: usize = 1000;
@@ -51,17 +50,24 @@ pub(super) fn compare(
         last = Some(end.job_id);
         let mut waiting = Vec::new();
         for item in items {
-            if brings_answer(item.status) && !(item.at_provider && all_unsent) {
-                match outdated(index, &item) {
-                    Some(Outdated::Request(at)) => {
-                        replaced.insert(at);
-                    }
-                    Some(Outdated::Item) => attached.differing += 1,
-                    None => {}
+            let hash = item.request_hash.as_deref().and_then(hash_prefix);
+            let known = item.item_id.as_deref().zip(hash);
+            // It has an answer, or may get one that is paid for.
+            let is_answered = matches!(item.status, JobStatus::InProgress | JobStatus::Completed);
+            if is_answered
+                && !(item.at_provider && all_unsent)
+                && let Some((id, hash)) = known
+            {
+                match index.fit(id, hash) {
+                    // Another request of the item at this place.
+                    Fit::Other => replaced.extend(index.find(id)),
+                    // An item whose id was made of its request.
+                    Fit::Unknown => attached.differing += u64::from(is_automatic(id)),
+                    Fit::Same { .. } => {}
                 }
             }
-            match item.item_id.as_deref().filter(|_| attaches(index, &item)) {
-                Some(id) => {
+            match known.filter(|(id, hash)| attaches(index.fit(id, *hash), item.status)) {
+                Some((id, _)) => {
                     index.hold_id(id);
                     attached.items += 1;
                     attached.ended += u64::from(item.status.is_final());
@@ -77,44 +83,17 @@ pub(super) fn compare(
     }
 }
 
-/// Whether the job has an answer, or may get one that is paid for.
-fn brings_answer(status: JobStatus) -> bool {
-    matches!(status, JobStatus::InProgress | JobStatus::Completed)
-}
-
-/// What a job asks that the input does not ask any more.
-enum Outdated {
-    /// Another request of the item at this place.
-    Request(usize),
-    /// An item whose id was made of its request.
-    Item,
-}
-
-fn outdated(index: &FileIndex, item: &JobSummary) -> Option<Outdated> {
-    let id = item.item_id.as_deref()?;
-    let hash = item.request_hash.as_deref().and_then(hash_prefix)?;
-    match index.fit(id, hash) {
-        Fit::Other => index.find(id).map(Outdated::Request),
-        Fit::Unknown => is_automatic(id).then_some(Outdated::Item),
-        Fit::Same { .. } => None,
-    }
-}
-
 /// Whether the result of the job is one that the output waits for.
-fn attaches(index: &FileIndex, item: &JobSummary) -> bool {
-    let hash = item.request_hash.as_deref().and_then(hash_prefix);
-    let Some((id, hash)) = item.item_id.as_deref().zip(hash) else {
-        return false;
-    };
+fn attaches(fit: Fit, status: JobStatus) -> bool {
     let Fit::Same {
         state,
         held: false,
         settled: false,
-    } = index.fit(id, hash)
+    } = fit
     else {
         return false;
     };
-    match (state, item.status) {
+    match (state, status) {
         (State::Done, _) | (_, JobStatus::Cancelled) => false,
         // Its line is there: a run was killed before it could delete the job.
         (State::Failed | State::Unusable, JobStatus::Failed) => false,

@@ -15,8 +15,8 @@ use crate::queue::host::{EnqueueError, JobQueue};
 use crate::queue::info::ProcessBudget;
 use crate::queue::job::{Job, JobStatus, ProcessState};
 use crate::queue::store::DeliveredResult;
+use crate::queue::work::WorkerReport;
 use crate::queue::worker::Worker;
-use crate::queue::worker_run::WorkerReport;
 
 use super::attach;
 use super::attach::Attached;
@@ -238,12 +238,11 @@ impl Execution {
                 trouble.clear();
             }
             for failed in steps.into_iter().filter_map(Result::err) {
-                match failed {
-                    Trouble::Passing(error) => trouble.warn(waiting(&error)),
-                    Trouble::Lasting(reason) => {
-                        stop = stop.or(Some(reason));
-                        ctx.cancel();
-                    }
+                if failed.kind() == ErrorKind::Transient {
+                    trouble.warn(waiting(&failed));
+                } else {
+                    stop = stop.or(Some(StopReason::Fatal(failed)));
+                    ctx.cancel();
                 }
             }
         }
@@ -293,25 +292,6 @@ fn add(sum: &mut WorkerReport, report: &WorkerReport) {
     sum.unsaved.extend_from_slice(&report.unsaved);
 }
 
-// Errors of a run under way: those that pass, and those that end it.
-
-/// Why a step of a run failed.
-pub(super) enum Trouble {
-    /// The step is repeated.
-    Passing(Error),
-    /// The run ends.
-    Lasting(StopReason),
-}
-
-impl From<Error> for Trouble {
-    fn from(error: Error) -> Self {
-        match error.kind() {
-            ErrorKind::Transient => Self::Passing(error),
-            _ => Self::Lasting(StopReason::Fatal(error)),
-        }
-    }
-}
-
 pub(super) fn waiting(error: &Error) -> String {
     format!("results wait in the queue: {error}")
 }
@@ -323,7 +303,7 @@ const CHUNK: usize = 500;
 
 impl Execution {
     /// Cancels what has come back to the queue, from an expired batch say, and is not asked for.
-    pub(super) fn release(&self) -> Result<(), Trouble> {
+    pub(super) fn release(&self) -> Result<(), Error> {
         if self.unwanted.is_empty() {
             return Ok(());
         }
@@ -340,8 +320,10 @@ impl Execution {
         loop {
             match self.collect(false) {
                 Ok(()) => return Ok(()),
-                Err(Trouble::Lasting(reason)) => return Err(reason),
-                Err(Trouble::Passing(error)) => trouble.warn(waiting(&error)),
+                Err(error) if error.kind() == ErrorKind::Transient => {
+                    trouble.warn(waiting(&error));
+                }
+                Err(error) => return Err(StopReason::Fatal(error)),
             }
             self.pause()?;
         }
@@ -349,7 +331,7 @@ impl Execution {
 
     /// Saves what has come back and then deletes it from the queue. The last result stays while a worker runs or a batch
     /// is open: without it the process would be gone, and its batches would belong to no process.
-    pub(super) fn collect(&mut self, keep_last: bool) -> Result<(), Trouble> {
+    pub(super) fn collect(&mut self, keep_last: bool) -> Result<(), Error> {
         if self.queue.peek(self.process, 1)?.is_empty() {
             return Ok(());
         }

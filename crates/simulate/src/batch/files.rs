@@ -1,15 +1,17 @@
 //! Files: those that OpenAI and its like take in a form, and the result files of all.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+use memchr::memmem;
 use serde_json::json;
 
-use super::form::{self, Query};
 use super::life::{Batch, Blob, Phase};
 use super::results::{Results, Which};
 use super::store::{File, Inner, Session, Spoiled};
-use super::{BatchPoint, Desk, Family, Outcome, Refusal, Reply, wire};
+use super::wire::{self, Query};
+use super::{BatchPoint, Desk, Family, Outcome, Refusal, Reply};
 use crate::gemini;
 use crate::rules::Fault;
 
@@ -26,7 +28,7 @@ pub(super) fn file(desk: &Desk<'_>, id: &str) -> Outcome {
 }
 
 pub(super) fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
-    let form = form::multipart(desk.header("content-type"), &body)?;
+    let form = multipart(desk.header("content-type"), &body)?;
     let purpose = match form.purpose {
         Some(purpose) => purpose,
         // xAI's files have no purpose of need.
@@ -221,4 +223,52 @@ fn receive(desk: &Desk<'_>, id: &str, body: Vec<u8>) -> Outcome {
     desk.pass(BatchPoint::UploadDone);
     let header = ("x-goog-upload-status", "final".to_owned());
     Ok(Reply::Headed(header, Some(json!({"file": shown}))))
+}
+
+/// The parts of an upload.
+#[derive(Debug, Default)]
+pub(super) struct Form {
+    pub(super) purpose: Option<String>,
+    /// The name of the file, and where it is in the body.
+    pub(super) file: Option<(String, Range<usize>)>,
+}
+
+/// Parses a `multipart/form-data` body with this content type.
+pub(super) fn multipart(kind: &str, body: &[u8]) -> Result<Form, Refusal> {
+    let broken = || Refusal::bad(400, "The body must be multipart/form-data with a boundary.");
+    let kind = kind
+        .strip_prefix("multipart/form-data")
+        .ok_or_else(broken)?;
+    let (_, boundary) = kind.split_once("boundary=").ok_or_else(broken)?;
+    let boundary = boundary.split(';').next().unwrap_or_default();
+    let limit = format!("\r\n--{}", boundary.trim_matches('"'));
+    let mut at = limit.len() - 2;
+    if !body.starts_with(&limit.as_bytes()[2..]) {
+        return Err(broken());
+    }
+    let mut form = Form::default();
+    while !body[at..].starts_with(b"--") {
+        let head_end = memmem::find(&body[at..], b"\r\n\r\n").ok_or_else(broken)? + at;
+        let start = head_end + 4;
+        let end = memmem::find(&body[start..], limit.as_bytes()).ok_or_else(broken)? + start;
+        let head = String::from_utf8_lossy(&body[at..head_end]);
+        match (parameter(&head, "name"), parameter(&head, "filename")) {
+            (Some("file"), Some(name)) => form.file = Some((name.to_owned(), start..end)),
+            (Some("purpose"), None) => {
+                form.purpose = Some(String::from_utf8_lossy(&body[start..end]).into_owned());
+            }
+            (name, _) => return Err(Fault::unknown(name.unwrap_or_default()).into()),
+        }
+        at = end + limit.len();
+    }
+    Ok(form)
+}
+
+/// `x` of `; name="x"`, in the head of a part.
+fn parameter<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let mut parts = head.split([';', '\r', '\n']).map(str::trim);
+    parts.find_map(|part| {
+        let value = part.strip_prefix(name)?.strip_prefix('=')?;
+        Some(value.trim_matches('"'))
+    })
 }

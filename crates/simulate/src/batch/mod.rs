@@ -1,14 +1,11 @@
 //! Files and batches of all APIs that have them. One store contains them and their progress; `rules/batches.json`
-//! describes the format of each API, and the modules here reject invalid requests.
+//! describes the format of each API, and the modules here reject invalid requests. This one handles those for batches.
 
 mod config;
 mod files;
-mod form;
 mod intake;
 mod life;
-mod pause;
 mod results;
-mod serve;
 mod store;
 mod wire;
 
@@ -23,21 +20,24 @@ mod test_kit;
 #[cfg(test)]
 mod xai_tests;
 
+use std::io::{self, ErrorKind, Write};
 use std::mem;
+use std::net::TcpStream;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use config::BatchConfig;
 pub use config::{BatchSeen, BatchStats};
-pub use pause::{BatchPoint, Pause};
 pub(super) use store::Store;
 
 use life::Batch;
+use results::{Results, Which};
 use store::{Inner, Spoiled};
-use wire::{TABLE, Wire};
+use wire::{Action, Query, TABLE, Wire};
 
 use super::dialect::Dialect;
+use super::gate::BatchPoint;
 use super::http::Request;
 use super::prompt::Problem;
 use super::reply::Head;
@@ -190,8 +190,7 @@ impl Desk<'_> {
     }
 
     fn pass(&self, point: BatchPoint) {
-        let Shared { batches, gate, .. } = self.shared;
-        batches.pauses.pass(point, gate);
+        self.shared.gate.reach(point);
     }
 
     fn with<R>(&self, work: impl FnOnce(&mut Inner, Duration) -> R) -> R {
@@ -248,7 +247,7 @@ impl Connection<'_> {
             ..Head::status(200)
         };
         let outcome = admitted.map_err(Refusal::Problem);
-        let (bytes, spoiled) = match outcome.and_then(|()| serve::serve(&desk, body)) {
+        let (bytes, spoiled) = match outcome.and_then(|()| serve(&desk, body)) {
             Ok(Reply::Nothing) => return Next::Close,
             Err(Refusal::Nowhere) => return self.nowhere(&request),
             Ok(Reply::Download(media, bytes, spoiled)) => {
@@ -268,9 +267,172 @@ impl Connection<'_> {
             }
             Err(Refusal::Problem(problem)) => return self.error(&request, head, &problem),
         };
-        match serve::download(shared, self.stream, &head, &bytes, spoiled) {
+        match download(shared, self.stream, &head, &bytes, spoiled) {
             Ok(()) if !request.close => Next::Keep,
             _ => Next::Close,
         }
     }
+}
+
+/// Handles a request.
+fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
+    let (method, path) = (&desk.request.method, &desk.request.path);
+    let routes = desk.wire().routes.iter();
+    let mut routes = routes.filter(|route| route.method == *method);
+    let found = routes.find_map(|route| Some((route, route.id(path)?)));
+    let (route, id) = found.ok_or(Refusal::Nowhere)?;
+    let query = Query::read(&desk.request.query, &route.query)?;
+    match route.action {
+        Action::Upload => files::upload(desk, body),
+        Action::UploadParts => files::upload_parts(desk, &query, body),
+        Action::File => files::file(desk, id),
+        Action::Content => files::content(desk, id),
+        Action::DeleteFile => files::delete(desk, id),
+        Action::Create if desk.family == Family::Anthropic => intake::inline(desk, body),
+        Action::Create => intake::from_file(desk, id, &body),
+        Action::List => list(desk, &query),
+        Action::Status => status(desk, id),
+        Action::Cancel => cancel(desk, id),
+        Action::Delete => delete(desk, id),
+        Action::Results => results(desk, id),
+        Action::ResultPage => result_page(desk, id, &query),
+    }
+}
+
+fn status(desk: &Desk<'_>, id: &str) -> Outcome {
+    desk.pass(BatchPoint::StatusArrived);
+    desk.with(|inner, now| {
+        inner.counts.statuses += 1;
+        let batch = inner.batch(desk.family, id)?;
+        Ok(Reply::Json(desk.show(batch, now)))
+    })
+}
+
+/// Cancels a batch that is not over.
+fn cancel(desk: &Desk<'_>, id: &str) -> Outcome {
+    desk.pass(BatchPoint::CancelArrived);
+    let told = desk.with(|inner, now| {
+        inner.counts.cancels += 1;
+        let batch = inner.batch(desk.family, id)?;
+        let phase = batch.phase(now, desk.batches());
+        if phase.is_over() {
+            let message = format!("Cannot cancel a batch with status '{}'.", phase.name());
+            return Err(Refusal::told(400, message));
+        }
+        batch.cancelled.get_or_insert(now);
+        Ok(match desk.family {
+            Family::Gemini => json!({}),
+            _ => desk.show(batch, now),
+        })
+    })?;
+    desk.pass(BatchPoint::CancelDone);
+    Ok(Reply::Json(told))
+}
+
+fn list(desk: &Desk<'_>, query: &Query) -> Outcome {
+    desk.pass(BatchPoint::ListArrived);
+    desk.with(|inner, now| {
+        inner.counts.lists += 1;
+        let batches = inner.listed(desk.family, now, desk.batches());
+        let paging = &desk.wire().batches;
+        let ids: Vec<_> = batches.iter().map(|batch| batch.id.clone()).collect();
+        let (range, mut facts) = paging.find(query, &ids)?;
+        let full = desk.family != Family::Gemini;
+        let shown = batches[range].iter();
+        let shown: Vec<_> = shown
+            .map(|batch| wire::batch(desk, batch, now, full))
+            .collect();
+        facts.set("data", shown);
+        Ok(Reply::Json(facts.fill(&paging.reply)))
+    })
+}
+
+fn delete(desk: &Desk<'_>, id: &str) -> Outcome {
+    desk.pass(BatchPoint::DeleteArrived);
+    desk.with(|inner, now: Duration| {
+        let batch = inner.batch(desk.family, id)?;
+        let has_ended = batch.ended(now, desk.batches()).is_some();
+        if desk.family == Family::Anthropic && !has_ended {
+            let message = format!("Batch {id} has not ended; cancel it first.");
+            return Err(Refusal::bad(400, message));
+        }
+        batch.deleted = true;
+        Ok(())
+    })?;
+    desk.pass(BatchPoint::DeleteDone);
+    Desk::deleted(&desk.wire().deleted_batch, id)
+}
+
+/// The results of a batch that has a download of its own.
+fn results(desk: &Desk<'_>, id: &str) -> Outcome {
+    desk.with(
+        |inner, now| match inner.batch(desk.family, id)?.ended(now, desk.batches()) {
+            None => {
+                let message = format!("Batch {id} has no available results.");
+                Err(Refusal::bad(404, message))
+            }
+            Some(ended) if !desk.is_kept(ended, now) => {
+                let message = format!("The results of batch {id} are gone.");
+                Err(Refusal::told(404, message))
+            }
+            Some(_) => {
+                let spoiled = inner.next_download();
+                let batch = inner.batch(desk.family, id)?;
+                Ok(files::download(desk, batch, Which::All, spoiled))
+            }
+        },
+    )
+}
+
+/// A page of a batch's results.
+fn result_page(desk: &Desk<'_>, id: &str, query: &Query) -> Outcome {
+    desk.with(|inner, now| {
+        let spoiled = inner.next_download();
+        let batch = inner.batch(desk.family, id)?;
+        let ended = batch.ended(now, desk.batches());
+        if ended.is_some_and(|ended| !desk.is_kept(ended, now)) {
+            return Err(Refusal::missing("batch result", id));
+        }
+        let results = Results::new(batch, desk, Which::All);
+        let paging = desk.wire().parts.as_ref().ok_or(Refusal::Nowhere)?;
+        let places: Vec<_> = (0..results.len()).map(|place| place.to_string()).collect();
+        let (mut range, mut facts) = paging.find(query, &places)?;
+        if spoiled == Spoiled::Short {
+            range.end = range.start + range.len() * 2 / 3;
+        }
+        // Each result is JSON already, and is put in the place of its number.
+        facts.set("data", range.clone().collect::<Vec<_>>());
+        let page = facts.fill(&paging.reply).to_string();
+        let (before, rest) = page.split_once('[').unwrap_or_default();
+        let (_, behind) = rest.split_once(']').unwrap_or_default();
+        let lines: Vec<_> = range.map(|line| results.line(line)).collect();
+        let page = [
+            before.as_bytes(),
+            b"[",
+            &lines.join(&b','),
+            b"]",
+            behind.as_bytes(),
+        ];
+        Ok(Reply::Download("application/json", page.concat(), spoiled))
+    })
+}
+
+/// Sends a download, head and all. An error means that the connection is over.
+fn download(
+    shared: &Shared,
+    mut stream: &TcpStream,
+    head: &Head,
+    bytes: &[u8],
+    spoiled: Spoiled,
+) -> io::Result<()> {
+    let mut out = Vec::new();
+    head.write_for(&mut out, bytes.len());
+    stream.write_all(&out)?;
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    stream.write_all(first)?;
+    shared.gate.reach(BatchPoint::DownloadHalf);
+    if spoiled == Spoiled::Cut {
+        return Err(ErrorKind::ConnectionAborted.into());
+    }
+    stream.write_all(second)
 }

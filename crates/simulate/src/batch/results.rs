@@ -10,7 +10,6 @@ use crate::answer::{self, Place};
 use crate::prompt::Problem;
 use crate::rules::Fault;
 use crate::template::Facts;
-use crate::trouble::prompt_key;
 use crate::{SimConfig, Trouble};
 
 /// Which results to show.
@@ -140,7 +139,6 @@ impl<'a> Results<'a> {
         let place = Place {
             call,
             created: self.created,
-            key: prompt_key(&prompt.text),
         };
         answer::write(out, reading.dialect, config, &prompt, odd, place);
         Ok(())

@@ -3,23 +3,18 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
 use super::config::BatchConfig;
 use super::config::{BatchSeen, BatchStats};
 use super::life::{Batch, Blob, Failure, Fate, Item, Phase, Plan};
-use super::pause::Pauses;
 use super::{Family, Refusal};
-use crate::config::LONGEST;
 use crate::serve::Shared;
 use crate::trouble::{mix, unit};
 use crate::{SimConfig, Trouble};
 
-/// Interval of checks by a waiting thread.
-const TICK: Duration = Duration::from_millis(5);
 /// Makes these random draws independent of each other and of those of troubles.
 const FAILS: u64 = 0x6661_696c;
 const LACKS: u64 = 0x6c61_636b;
@@ -49,7 +44,6 @@ pub(super) struct Session {
 #[derive(Debug)]
 pub(crate) struct Store {
     inner: Mutex<Inner>,
-    pub(crate) pauses: Arc<Pauses>,
 }
 
 #[derive(Debug, Default)]
@@ -93,7 +87,6 @@ impl Store {
         };
         Store {
             inner: Mutex::new(inner),
-            pauses: Arc::default(),
         }
     }
 
@@ -118,25 +111,6 @@ impl Store {
         self.with(shared, |inner, now| {
             inner.stats(now, &shared.config.batches)
         })
-    }
-
-    /// Waits until the counts satisfy `ready`; false if they do not in time.
-    pub(crate) fn wait(
-        &self,
-        shared: &Shared,
-        ready: impl Fn(&BatchStats) -> bool,
-        timeout: Duration,
-    ) -> bool {
-        let deadline = Instant::now() + timeout.min(LONGEST);
-        loop {
-            if ready(&self.stats(shared)) {
-                return true;
-            }
-            if Instant::now() >= deadline {
-                return false;
-            }
-            thread::sleep(TICK);
-        }
     }
 }
 

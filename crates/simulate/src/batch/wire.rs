@@ -1,18 +1,17 @@
 //! The wire formats of files and batches, as `rules/batches.json` has them for each API.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::form::Query;
 use super::life::{Batch, Phase};
 use super::store::File;
 use super::{Desk, Family, Refusal};
-use crate::rules;
+use crate::rules::{self, Fault};
 use crate::template::Facts;
 
 /// The APIs by name.
@@ -139,6 +138,54 @@ impl Route {
         let name = id.strip_prefix(folder)?;
         (!name.is_empty() && !name.contains('/')).then_some(id)
     }
+}
+
+/// The pairs of an address's query.
+#[derive(Debug, Default)]
+pub(super) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Parses a query that may only have these names.
+    pub(super) fn read(query: &str, known: &[String]) -> Result<Query, Fault> {
+        let pairs = query.split('&').filter(|pair| !pair.is_empty());
+        let pairs: Vec<_> = pairs
+            .map(|pair| {
+                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                (decode(name), decode(value))
+            })
+            .collect();
+        match pairs.iter().find(|(name, _)| !known.contains(name)) {
+            Some((name, _)) => Err(Fault::unknown(name)),
+            None => Ok(Query(pairs)),
+        }
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn whole(
+        &self,
+        name: &str,
+        range: RangeInclusive<usize>,
+        default: usize,
+    ) -> Result<usize, Fault> {
+        let Some(text) = self.get(name) else {
+            return Ok(default);
+        };
+        let number = text.parse().ok().filter(|number| range.contains(number));
+        number.ok_or_else(|| {
+            let message = format!("Invalid '{name}': expected a number of {range:?}.");
+            Fault::invalid(name, message)
+        })
+    }
+}
+
+/// Resolves `%41`.
+fn decode(text: &str) -> String {
+    let decoded = percent_encoding::percent_decode_str(text);
+    decoded.decode_utf8_lossy().into_owned()
 }
 
 /// How an API cuts lists into pages.
