@@ -260,6 +260,8 @@ pub(crate) struct EndFacts {
     pub took: Duration,
     /// The item's first call at this step.
     pub first: bool,
+    /// The call was shared, and one of its items may have caused the failure of all.
+    pub of_one: bool,
     /// It showed whether an outage is over.
     pub probed: bool,
     pub detour: Detour,
@@ -289,6 +291,7 @@ impl StepHealth {
                 return self.close(true);
             }
             (Sign::Reached, _) => return self.close(false),
+            (Sign::Failed, _) if call.of_one => return self.close(false),
             (Sign::Failed, Some(error)) if waits && !call.first && may_be_of_item(error) => {
                 return call.probed && self.close(false);
             }

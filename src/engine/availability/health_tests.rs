@@ -35,6 +35,7 @@ fn call() -> EndFacts {
         step: StepId::default(),
         took: Duration::ZERO,
         first: true,
+        of_one: false,
         probed: false,
         detour: Detour::NextStep,
         out: 0,
@@ -109,6 +110,19 @@ fn a_missing_fallback_or_a_single_item_begins_no_outage() {
         [false, false, false, true],
         "the failures come from five items"
     );
+}
+
+#[test]
+fn failures_that_one_of_several_items_may_have_caused_begin_no_outage() {
+    let mut health = StepHealth::default();
+    let shared = EndFacts {
+        of_one: true,
+        ..call()
+    };
+    for failure in [busy(), broken()] {
+        (0..9).for_each(|_| assert!(!note(&mut health, shared, &failure, at(0))));
+    }
+    assert!(health.reached);
 }
 
 #[test]

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::base::{Error, ErrorKind, Mark, Sent, Time};
 
-use super::super::availability::{Detour, EndFacts, may_be_shared};
+use super::super::availability::{Detour, EndFacts, is_overload, may_be_shared};
 use super::super::limiter::{CallEnd, LOADING_AGAIN, QuotaId};
+use super::super::route;
 use super::super::work::{Settled, Ticket, Work};
 use super::failure::long;
 use super::{Call, Dispatcher, EndedCall, ErrorPolicy, StopReason};
@@ -108,6 +109,7 @@ impl<W: Work> Dispatcher<W> {
             step,
             took: now.since(call.began),
             first: tries.attempt == 0 && !tries.alone,
+            of_one: error.is_some_and(|error| self.may_be_of_one(&call.ticket, error)),
             probed,
             detour: self.detour(class, tries.step),
             out: error.map_or(0, |_| self.availability.in_flight(step)),
@@ -230,5 +232,11 @@ impl<W: Work> Dispatcher<W> {
                 );
             }
         }
+    }
+
+    /// Whether one of the items that share the call may have caused the failure.
+    fn may_be_of_one(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
+        let several = self.work.members(&ticket.task) > 1;
+        several && route::may_divide(error) && !is_overload(error)
     }
 }
