@@ -29,6 +29,9 @@ pub(super) fn write(
     url: &str,
 ) -> Result<Vec<u8>, Error> {
     let call = encode(vendor, request, Some(model))?;
+    if vendor.dialect == Dialect::Anthropic {
+        check_params(&call.body)?;
+    }
     let body = String::from_utf8(call.body);
     let body = body.map_err(|error| invalid(format!("cannot encode the request: {error}")))?;
     let line = match vendor.dialect {
@@ -39,6 +42,24 @@ pub(super) fn write(
         ),
     };
     Ok(line.into_bytes())
+}
+
+/// Fields that Anthropic allows in a call but not in a batch: one of them would fail the whole batch.
+const REFUSED: [&str; 4] = ["speed", "store", "previous_thread_event_id", "cache_hint"];
+
+fn check_params(body: &[u8]) -> Result<(), Error> {
+    let params: Value = serde_json::from_slice(body)
+        .map_err(|error| invalid(format!("cannot encode the request: {error}")))?;
+    let refused = REFUSED.iter().find(|field| params.get(**field).is_some());
+    if let Some(field) = refused {
+        let why = format!("anthropic does not support `{field}` in a batch");
+        return Err(invalid(why));
+    }
+    if params["max_tokens"] == 0 {
+        let why = "anthropic does not support a `max_tokens` of 0 in a batch";
+        return Err(invalid(why.to_owned()));
+    }
+    Ok(())
 }
 
 /// A line of results. Its fields have other names at each provider.

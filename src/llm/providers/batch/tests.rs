@@ -90,6 +90,16 @@ fn a_line_that_would_fail_the_batch_is_rejected() {
     let api = config.batch_client_with(&|_| None, None).unwrap();
     rejects(&api, "k", &plain, "no model");
     let (api, _) = scripted("anthropic", []);
+    for field in ["speed", "store", "previous_thread_event_id", "cache_hint"] {
+        rejects(
+            &api,
+            "k",
+            &plain.clone().with_extra(field, "x".into()),
+            field,
+        );
+    }
+    let none = plain.clone().with_max_tokens(0);
+    rejects(&api, "k", &none, "max_tokens");
     let streamed = api.line("k", &plain.with_extra("stream", true.into()));
     assert!(
         !String::from_utf8(streamed.unwrap())
