@@ -70,22 +70,63 @@ const OPEN: u32 = 4096;
 /// the window, nothing was gained.
 #[derive(Debug, Default, Clone, Copy)]
 struct SlotCost {
+    by_tokens: Sum,
+    by_calls: Sum,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Sum {
     calls: u32,
     seconds: f64,
-    work: f64,
+    tokens: f64,
+}
+
+/// Seconds per token, or per call if no reply reported tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Cost {
+    seconds: f64,
+    by_tokens: bool,
 }
 
 impl SlotCost {
     fn add(&mut self, took: Duration, output_tokens: Option<u64>) {
-        self.calls += 1;
-        self.seconds += took.as_secs_f64();
+        let sum = match output_tokens {
+            Some(_) => &mut self.by_tokens,
+            None => &mut self.by_calls,
+        };
+        sum.calls += 1;
+        sum.seconds += took.as_secs_f64();
         // An answer without tokens, such as a vector, is work too.
-        self.work += output_tokens.unwrap_or(1).max(1) as f64;
+        sum.tokens += output_tokens.unwrap_or(1).max(1) as f64;
     }
 
-    /// Seconds per unit of work. A clock that does not advance must not make work free.
-    fn cost(&self) -> f64 {
-        (self.seconds / self.work.max(1.0)).max(1e-9)
+    fn calls(&self) -> u32 {
+        self.by_tokens.calls + self.by_calls.calls
+    }
+
+    fn cost(&self) -> Cost {
+        let by_tokens = self.by_tokens.calls >= self.by_calls.calls;
+        let sum = if by_tokens {
+            self.by_tokens
+        } else {
+            self.by_calls
+        };
+        Cost {
+            // A clock that does not advance must not make work free.
+            seconds: (sum.seconds / sum.tokens.max(1.0)).max(1e-9),
+            by_tokens,
+        }
+    }
+}
+
+impl Cost {
+    /// The ratio of two costs; 1 if they cannot be compared.
+    fn times(self, other: Cost) -> f64 {
+        if self.by_tokens == other.by_tokens {
+            self.seconds / other.seconds
+        } else {
+            1.0
+        }
     }
 }
 
@@ -93,13 +134,13 @@ impl SlotCost {
 #[derive(Debug, Clone, Copy)]
 struct Level {
     size: u32,
-    cost: f64,
+    cost: Cost,
 }
 
 impl Level {
     /// The ratio of work per time to another level.
     fn gain(self, over: Level) -> f64 {
-        f64::from(self.size) / f64::from(over.size) * over.cost / self.cost
+        f64::from(self.size) / f64::from(over.size) / self.cost.times(over.cost)
     }
 }
 
@@ -110,7 +151,7 @@ enum Phase {
     /// A trial of this size; `from` is the last useful size.
     Climb { from: Option<Level>, factor: f64 },
     /// The size stays for `left` more answers.
-    Rest { settled: Option<f64>, left: u32 },
+    Rest { settled: Option<Cost>, left: u32 },
     /// A trial whether this size is as good as the larger one.
     Shrink { from: Level },
 }
@@ -350,7 +391,7 @@ impl Window {
             return;
         }
         self.measured.add(answer.took, answer.tokens);
-        if self.measured.calls < self.enough(size) {
+        if self.measured.calls() < self.enough(size) {
             return;
         }
         let measured = std::mem::take(&mut self.measured);
@@ -358,7 +399,7 @@ impl Window {
         // A window that is not used shows nothing about a larger one.
         if peak >= size - size / 4 {
             let cost = measured.cost();
-            self.judge(Level { size, cost }, measured.calls);
+            self.judge(Level { size, cost }, measured.calls());
         }
     }
 
@@ -412,7 +453,7 @@ impl Window {
                 }
             }
             Phase::Rest { settled, left } => {
-                let change = settled.map_or(1.0, |settled| now.cost / settled);
+                let change = settled.map_or(1.0, |settled| now.cost.times(settled));
                 if self.tuned && change > ROSE {
                     let size = (f64::from(now.size) / change * TELLING) as u32;
                     self.shrink(now, size);
@@ -475,12 +516,12 @@ impl Window {
         self.resize(less, Phase::Shrink { from });
     }
 
-    fn settle_at(&mut self, size: u32, cost: Option<f64>) {
+    fn settle_at(&mut self, size: u32, cost: Option<Cost>) {
         self.size = Some(size.clamp(1, self.most));
         self.begin_rest(cost);
     }
 
-    fn begin_rest(&mut self, settled: Option<f64>) {
+    fn begin_rest(&mut self, settled: Option<Cost>) {
         let size = self.size.unwrap_or(1);
         let most = RESTED.max(FIRST_REST.saturating_mul(size));
         let left = self.rest.saturating_mul(size).min(most);

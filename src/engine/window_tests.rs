@@ -163,7 +163,7 @@ fn rests_grow_while_more_calls_bring_no_more() {
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn cost(calls: &[(Duration, Option<u64>)]) -> f64 {
+fn cost(calls: &[(Duration, Option<u64>)]) -> Cost {
     let mut measured = SlotCost::default();
     for (took, tokens) in calls {
         measured.add(*took, *tokens);
@@ -175,16 +175,17 @@ fn cost(calls: &[(Duration, Option<u64>)]) -> f64 {
 fn answers_twice_as_long_in_twice_the_time_cost_the_same() {
     let short = cost(&[(SECOND, Some(100)), (SECOND, Some(100))]);
     let mixed = cost(&[(SECOND, Some(100)), (3 * SECOND, Some(300))]);
-    assert!((mixed / short - 1.0).abs() < 1e-9);
+    assert!((mixed.times(short) - 1.0).abs() < 1e-9);
     let slower = cost(&[(3 * SECOND, Some(100))]);
-    assert!((slower / short - 3.0).abs() < 1e-9);
+    assert!((slower.times(short) - 3.0).abs() < 1e-9);
 }
 
 #[test]
 fn replies_without_tokens_are_counted_in_calls() {
     let calls = cost(&[(SECOND, None), (3 * SECOND, None)]);
-    assert!((calls / cost(&[(SECOND, None)]) - 2.0).abs() < 1e-9);
+    assert!((calls.times(cost(&[(SECOND, None)])) - 2.0).abs() < 1e-9);
+    assert_eq!(calls.times(cost(&[(SECOND, Some(50))])), 1.0);
     let vectors = cost(&[(SECOND, Some(0)), (SECOND, Some(0))]);
-    assert!((vectors - 1.0).abs() < 1e-9);
-    assert!((vectors / cost(&[(Duration::ZERO, None)])).is_finite());
+    assert!(vectors.times(vectors) == 1.0);
+    assert!(cost(&[(Duration::ZERO, None)]).times(vectors).is_finite());
 }
