@@ -210,7 +210,7 @@ impl Backlog for FileBacklog<'_> {
         let (quota, tries) = (ticket.quota(), ticket.tries);
         let items = ticket.task.into_iter();
         let items = items.map(|task| (task.index, task.carried)).collect();
-        for pack in next_calls(items, &tries) {
+        for pack in next_calls(items, (self.limits)(), &tries) {
             let order = pack[0].0.into();
             let item = (pack, tries.clone());
             self.waiting.push(quota, due, order, item);

@@ -211,7 +211,9 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
     fn wait(&mut self, ticket: Ticket<Pack<Item<R>>>, due: Time) {
         self.waiting_bytes += self.weight(&ticket.task);
         let (quota, tries) = (ticket.quota(), ticket.tries);
-        for pack in next_calls(ticket.task, &tries) {
+        let first: &Request = ticket.task[0].borrow();
+        let limits = self.route.pack_limits(first.task);
+        for pack in next_calls(ticket.task, limits, &tries) {
             let order = pack[0].index as u64;
             let held = (pack, tries.clone(), ticket.class.clone());
             self.waiting.push(quota, due, order, held);

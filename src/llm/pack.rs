@@ -39,11 +39,31 @@ impl PackLimits {
 /// The items of one call: at least one.
 pub(crate) type Pack<T> = Vec<T>;
 
-/// The next calls for the items of a pack: the same one, or one for each item.
-pub(crate) fn next_calls<T>(pack: Pack<T>, tries: &Tries) -> Vec<Pack<T>> {
-    if tries.alone {
+/// The next calls for the items of a pack: the same one, or one for each item if that was decided meanwhile.
+pub(crate) fn next_calls<T>(pack: Pack<T>, limits: PackLimits, tries: &Tries) -> Vec<Pack<T>> {
+    if limits.inputs <= 1 || tries.alone {
         pack.into_iter().map(|item| vec![item]).collect()
     } else {
         vec![pack]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pack_waits_as_it_is_until_it_is_divided_or_limits_are_lower() {
+        let mut tries = Tries::default();
+        let limits = PackLimits {
+            inputs: 8,
+            tokens: 100,
+        };
+        let next = |limits, tries: &Tries| next_calls(vec![1, 2, 3], limits, tries);
+        assert_eq!(next(limits, &tries), [[1, 2, 3]]);
+        // A client may have found meanwhile that its server takes single texts.
+        assert_eq!(next(PackLimits::ONE, &tries), [[1], [2], [3]]);
+        tries.alone = true;
+        assert_eq!(next(limits, &tries), [[1], [2], [3]]);
     }
 }
