@@ -31,6 +31,20 @@ const MOST_NAMES: usize = 100;
 /// The name that replaces all further ones.
 const OTHER_NAME: &str = "_OTHER";
 
+/// What can limit a worker, by the same words as in its progress.
+const LIMITS: [&str; 10] = [
+    "concurrency",
+    "quota",
+    "cooldown",
+    "backoff",
+    "provider",
+    "disk",
+    "source",
+    "load",
+    "memory",
+    "budget",
+];
+
 /// Counts events and writes the counts in the text format of Prometheus (version 0.0.4). Clones share their
 /// numbers; nothing is global.
 ///
@@ -42,7 +56,7 @@ const OTHER_NAME: &str = "_OTHER";
 /// | `batchwright_rate_limited_total` | calls refused for their pace (429), by provider |
 /// | `batchwright_job_duration_seconds` | jobs of a queue and how long they took from their first call to their outcome, by `kind`, provider and `error_type` |
 /// | `batchwright_worker_slots`, `batchwright_worker_slots_used` | jobs that the worker may have at once, and has |
-/// | `batchwright_worker_limited_by` | 1 for what limits the worker at the moment, as [`Progress::limited_by`](crate::Progress::limited_by) names it |
+/// | `batchwright_worker_limited_by` | 1 for what limits the worker at the moment, as [`Progress::limited_by`](crate::Progress::limited_by) names it, 0 for all others |
 /// | `batchwright_items` | items of a run by state, or jobs of a queue once it was observed |
 /// | `batchwright_cost_usd`, `batchwright_unpriced_items` | their known cost so far, and items of unknown cost |
 ///
@@ -357,9 +371,10 @@ impl JobObserver for Metrics {
     }
 
     fn on_limit(&self, limited_by: &'static str) {
-        let series = &self.0.limited_by;
-        series.reset();
-        series.with_label_values(&[limited_by]).set(1);
+        for limit in LIMITS {
+            let gauge = self.0.limited_by.with_label_values(&[limit]);
+            gauge.set(i64::from(limit == limited_by));
+        }
     }
 }
 
