@@ -417,7 +417,11 @@ fn described(models: &[String], slots: Option<usize>) -> String {
         [one] => format!("serves {one}"),
         [first, others @ ..] => format!("serves {first} and {} more", others.len()),
     };
-    slots.map_or(serves.clone(), |slots| format!("{serves}, {slots} slots"))
+    match slots {
+        None => serves,
+        Some(1) => format!("{serves}, 1 slot"),
+        Some(slots) => format!("{serves}, {slots} slots"),
+    }
 }
 
 /// The models that the server at this address lists, in its order.
