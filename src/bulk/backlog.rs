@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
+use crate::engine::limiter::QuotaId;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take, Ticket};
@@ -220,6 +221,18 @@ impl Backlog for FileBacklog<'_> {
     fn has_more(&mut self) -> bool {
         !self.exhausted() || !self.waiting.is_empty()
     }
+
+    fn waits_for(&mut self, quota: QuotaId, availability: &Availability) -> bool {
+        let has_untaken = |backlog: &mut Self, cursor: usize| {
+            let class = &backlog.cursors[cursor].class;
+            let step = availability.callable_step(class, 0);
+            step.is_some_and(|step| class.quota(step) == quota)
+                && backlog.advance(cursor) < backlog.index.len()
+        };
+        let may_take = self.allowance > 0;
+        self.waiting.waits_for(quota)
+            || may_take && (0..self.cursors.len()).any(|cursor| has_untaken(self, cursor))
+    }
 }
 
 /// A task of a file: its position, and its id once a worker has read it.
@@ -235,7 +248,6 @@ mod tests {
     use crate::base::error::ErrorKind;
     use crate::bulk::copies::equals_tests::{checked, checked_file};
     use crate::bulk::prompts::{CheckedFile, MOST_PACKED, PromptSettings};
-    use crate::engine::limiter::QuotaId;
     use crate::llm::params::RequestTask;
 
     const NOW: Time = Time::from_nanos(1_000);

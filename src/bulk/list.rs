@@ -6,7 +6,7 @@ use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
 use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Feeder, Next, Tail};
-use crate::engine::limiter::QuotaKey;
+use crate::engine::limiter::{QuotaId, QuotaKey};
 use crate::engine::route::Tries;
 use crate::engine::run::Waker;
 use crate::engine::waiting::Waiting;
@@ -226,6 +226,10 @@ impl<R: Borrow<Request> + Send> Backlog for ListBacklog<'_, R> {
             Source::Fed(fed) => !fed.is_empty(),
         };
         at_hand || self.next.is_some() || !self.waiting.is_empty()
+    }
+
+    fn waits_for(&mut self, quota: QuotaId, _: &Availability) -> bool {
+        self.waiting.waits_for(quota)
     }
 }
 

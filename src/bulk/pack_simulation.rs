@@ -18,7 +18,7 @@ use crate::engine::availability::Availability;
 use crate::engine::dispatch::{
     Call, Dispatcher, EndedCall, ErrorPolicy, Event, Options, StopReason, Turn,
 };
-use crate::engine::limiter::{Gate, Limits, QuotaKey};
+use crate::engine::limiter::{Gate, Limits, QuotaId, QuotaKey};
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::Waker;
 use crate::engine::work::{Settled, Take, Ticket};
@@ -106,6 +106,10 @@ impl Backlog for Watched<'_> {
 
     fn has_more(&mut self) -> bool {
         self.list.has_more()
+    }
+
+    fn waits_for(&mut self, quota: QuotaId, availability: &Availability) -> bool {
+        self.list.waits_for(quota, availability)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::{Context, Error, ErrorKind, Time, Usage, Usd};
 use crate::engine::availability::Availability;
 use crate::engine::dispatch::Dispatcher;
+use crate::engine::limiter::QuotaId;
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::engine::work::{Settled, Take, Ticket, Work};
@@ -35,6 +36,11 @@ pub(crate) trait Backlog {
 
     /// False if no item is available, now or later.
     fn has_more(&mut self) -> bool {
+        true
+    }
+
+    /// Whether an available item waits for this quota; true if that is unknown.
+    fn waits_for(&mut self, _quota: QuotaId, _availability: &Availability) -> bool {
         true
     }
 }
@@ -134,6 +140,10 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
 
     fn has_more(&mut self) -> bool {
         self.backlog.has_more()
+    }
+
+    fn waits_for(&mut self, quota: QuotaId, availability: &Availability) -> bool {
+        self.backlog.waits_for(quota, availability)
     }
 
     fn defers_release(&self) -> bool {

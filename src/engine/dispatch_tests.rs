@@ -9,7 +9,7 @@ use crate::base::random::Random;
 use crate::base::{ErrorKind, RateWindow, Sent};
 use crate::engine::availability::MAX_LOADING;
 use crate::engine::class::Class;
-use crate::engine::limiter::{Limits, QuotaKey};
+use crate::engine::limiter::{Limits, QuotaId, QuotaKey};
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take};
@@ -89,6 +89,10 @@ impl Work for Costs {
 
     fn has_more(&mut self) -> bool {
         !self.waiting.is_empty() || self.next < self.tokens.len()
+    }
+
+    fn waits_for(&mut self, quota: QuotaId, _: &Availability) -> bool {
+        self.waiting.waits_for(quota)
     }
 
     fn is_answer(&self, _: &()) -> bool {
@@ -229,6 +233,34 @@ fn a_quota_takes_no_more_calls_at_once_than_it_may() {
     assert_eq!(run.counters.most_in_flight, 2);
     // No item waits after a call has ended.
     assert!(ended.took < Duration::from_millis(40 * 70 / 2));
+}
+
+/// The first provider has as many calls in flight as it accepts; the second has used up its requests per minute. The third
+/// item waits for one of them.
+#[test]
+fn a_full_provider_counts_only_if_items_wait_for_it() {
+    for (durable, last) in [(false, 0), (false, 1), (true, 0), (true, 1)] {
+        let full = Limits::default().in_flight(1);
+        let mut run = dispatcher(vec![1; 3], full, 16, ErrorPolicy::default());
+        run.options.durable = durable;
+        let slow = Limits::default().requests_per_minute(1.0).burst(1);
+        let slow = run
+            .limiter
+            .quota(QuotaKey::new(&["r"]), slow, 0, Time::ZERO);
+        let both = [run.work.classes[0].clone(), Class::new([slow])];
+        run.work.classes = [0, 1, last].map(|of| both[of].clone()).into();
+        let mut in_flight = Vec::new();
+        run.turn(Time::ZERO, &mut in_flight);
+        assert_eq!(in_flight.len(), 2);
+        // Its first reply lets the second provider have more than one call in flight.
+        end(&mut run, in_flight.remove(1), Time::ZERO);
+        let settled = Time::ZERO.after(GROUP_DELAY);
+        run.turn(settled, &mut in_flight);
+        assert_eq!(in_flight.len(), 1);
+        let end = settled.after(Duration::from_secs(2));
+        let limit = run.lately.limited_by(end);
+        assert_eq!(limit, Some(["concurrency", "quota"][last]), "{durable}");
+    }
 }
 
 #[test]

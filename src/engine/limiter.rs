@@ -117,9 +117,11 @@ impl Limiter {
         quotas.map(|quota| u64::from(quota.in_flight)).sum()
     }
 
-    /// Whether a quota has as many calls in flight as it accepts.
-    pub(crate) fn is_full(&self) -> bool {
-        self.state.lock().quotas.iter().any(Quota::is_busy)
+    /// Whether one of the quotas that `is_wanted` has as many calls in flight as it accepts.
+    pub(crate) fn is_full(&self, mut is_wanted: impl FnMut(QuotaId) -> bool) -> bool {
+        let state = self.state.lock();
+        let mut quotas = state.quotas.iter().zip(1..);
+        quotas.any(|(quota, id)| quota.is_busy() && is_wanted(QuotaId(id)))
     }
 
     /// Time until which no call of the quota can start, if it is closed now. Only for a run that does not share its

@@ -74,6 +74,12 @@ impl<T> Waiting<T> {
         due.filter(|due| *due < FRESH).min()
     }
 
+    /// Whether an item waits for this quota.
+    pub(crate) fn waits_for(&self, quota: QuotaId) -> bool {
+        let mut lanes = self.lanes.iter();
+        lanes.any(|(own, lane)| *own == quota && !lane.is_empty())
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.lanes.iter().map(|(_, lane)| lane.len()).sum()
     }

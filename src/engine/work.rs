@@ -171,6 +171,12 @@ pub(crate) trait Work: Sized {
         None
     }
 
+    /// Whether an available item waits for this quota; asked while none can be taken. A store does not know all of its
+    /// items: true.
+    fn waits_for(&mut self, _quota: QuotaId, _availability: &Availability) -> bool {
+        true
+    }
+
     /// Whether the provider has answered prompts of this work in another way than by calls.
     fn is_answered_elsewhere(&self) -> bool {
         false

@@ -102,7 +102,7 @@ impl<W: Work> Dispatcher<W> {
         let limit = if opening.is_some() {
             Some(self.pauses_hold(now))
         } else if let Some(held) = self.work.held_by() {
-            let is_full = held == Limit::Quota && self.limiter.is_full();
+            let is_full = held == Limit::Quota && self.is_full();
             Some(if is_full { Limit::Slots } else { held })
         } else if source_open {
             Some(Limit::Source)
@@ -134,7 +134,7 @@ impl<W: Work> Dispatcher<W> {
         if self.availability.all_away() {
             return Limit::Cooldown;
         }
-        if self.limiter.is_full() {
+        if self.is_full() {
             return Limit::Slots;
         }
         let mut paused = self.availability.pauses.paused(now);
@@ -143,6 +143,13 @@ impl<W: Work> Dispatcher<W> {
         } else {
             Limit::Cooldown
         }
+    }
+
+    /// Whether items wait because their provider has as many calls in flight as it accepts.
+    fn is_full(&mut self) -> bool {
+        let (work, availability) = (&mut self.work, &self.availability);
+        self.limiter
+            .is_full(|quota| work.waits_for(quota, availability))
     }
 
     fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Call<W::Task>>) {
