@@ -24,6 +24,8 @@ struct Costs {
     ended: Vec<(usize, bool)>,
     /// Successes were produced without a call.
     asks_nobody: bool,
+    /// Texts in each call.
+    members: usize,
 }
 
 impl Costs {
@@ -95,6 +97,10 @@ impl Work for Costs {
         self.waiting.waits_for(quota)
     }
 
+    fn members(&self, _: &usize) -> usize {
+        self.members
+    }
+
     fn is_answer(&self, _: &()) -> bool {
         !self.asks_nobody
     }
@@ -133,6 +139,7 @@ fn dispatcher(
         waiting: Waiting::default(),
         ended: Vec::new(),
         asks_nobody: false,
+        members: 1,
     };
     let options = Options {
         concurrency,

@@ -92,6 +92,21 @@ fn answers(took: Duration) -> Takes {
     (took, Ok(()))
 }
 
+/// Vectors of another model would not fit to those of the others.
+#[test]
+fn packs_that_one_text_may_have_failed_stay_with_their_provider() {
+    let calls = Cell::new(0);
+    let mut run = start(10, 10);
+    run.work.members = 8;
+    add_step(&mut run);
+    let ended = turn_to_end(&mut run, |_, _| {
+        calls.set(calls.get() + 1);
+        let cut_off = Error::new(ErrorKind::Malformed, "cut off").with_sent(Sent::Answered);
+        if_so(calls.get() <= 10, (ms(80), Err(cut_off)), answers(ms(80)))
+    });
+    assert_eq!((ended.calls, ended.answers), (20, [10, 0]));
+}
+
 #[test]
 fn one_failure_among_answers_is_waited_for() {
     for concurrency in [1, 4] {

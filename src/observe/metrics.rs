@@ -451,6 +451,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_limit_of_a_worker_has_a_series() {
+        let metrics = Metrics::new();
+        for now in ["quota", "concurrency"] {
+            metrics.on_limit(now);
+            let text = metrics.text().unwrap();
+            for limit in LIMITS {
+                let is_it = u8::from(limit == now);
+                let line = format!("batchwright_worker_limited_by{{limit=\"{limit}\"}} {is_it}\n");
+                assert!(text.contains(&line), "{line}{text}");
+            }
+        }
+    }
+
+    #[test]
     fn the_number_of_series_for_model_names_is_limited() {
         let metrics = Metrics::new();
         for n in 0..2 * MOST_NAMES {
