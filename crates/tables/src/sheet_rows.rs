@@ -48,7 +48,10 @@ fn read(path: &Path, sheet: Option<&str>, rows: &mut dyn Rows) -> Result<(), Err
             _ => {}
         }
         let value = Value::Json(json(&cell));
-        if value.is_nothing() {
+        // A blank text is a value, but makes no header and no column.
+        let is_named =
+            header.is_some_and(|header| row != header) && (column as usize) < names.len();
+        if value.is_nothing() && !is_named {
             continue;
         }
         if row == *header.get_or_insert(row) {
