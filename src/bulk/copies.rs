@@ -72,7 +72,11 @@ impl Copies {
     ) -> Result<(), Error> {
         let (mut lines, mut copied) = (Vec::new(), Vec::new());
         let mut last: Option<(u64, Outcome)> = None;
-        for item in self.followers() {
+        // Those of one line together, which is read once.
+        let items = self.followers();
+        let mut items: Vec<u32> = items.filter_map(|item| u32::try_from(item).ok()).collect();
+        self.index.sort_by_request(&mut items);
+        for item in items.into_iter().map(|item| item as usize) {
             if self.ctx.is_cancelled() {
                 break;
             }

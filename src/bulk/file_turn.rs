@@ -57,9 +57,10 @@ pub(super) fn turn(
     let summary = end.summary();
     let sink = end.work.sink;
     let lost = sink.lines_of(&end.lost, end.now);
-    let broken = sink.broken.map(|why| match why {
-        Unsaved::Now(error) | Unsaved::Ever(error) => StopReason::Fatal(error),
-        Unsaved::ReaderGone => StopReason::SinkClosed,
+    let broken = sink.broken.and_then(|why| match why {
+        Unsaved::Now(error) | Unsaved::Ever(error) => Some(StopReason::Fatal(error)),
+        // `watch` has stopped the run, unless something else did before: then the results that were lost are shown.
+        Unsaved::ReaderGone => None,
     });
     let cancelled = sink.is_cancelled.then_some(StopReason::Cancelled);
     let mut unsaved = sink.unsaved;

@@ -139,8 +139,10 @@ pub(super) fn of_text(
         match row.cells().and_then(|cells| single.map(|()| cells)) {
             Ok(cells) => out.row(&cells)?,
             Err(fault) => {
-                let row = String::from_utf8_lossy(&row.bytes);
-                out.row(&json!({"found": fault.found, "expected": fault.expected, "row": row}))?;
+                let cells: Vec<_> = row.texts().collect();
+                out.row(
+                    &json!({"found": fault.found, "expected": fault.expected, "cells": cells}),
+                )?;
             }
         }
     }

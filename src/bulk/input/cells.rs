@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::io::{self, BufRead};
 
+use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::fault::{Fault, check_nul, utf8};
@@ -66,7 +67,7 @@ impl Row {
     }
 
     /// Its cells, whatever they contain.
-    pub(super) fn texts(&self) -> impl Iterator<Item = Cow<'_, str>> {
+    pub(crate) fn texts(&self) -> impl Iterator<Item = Cow<'_, str>> {
         self.cells.iter().map(|cell| String::from_utf8_lossy(cell))
     }
 
@@ -185,6 +186,21 @@ fn unclosed() -> Fault {
         "a quoted field that is still open at the end of the file",
         "a closing quote, or --quotes off if quotation marks are text in this file",
     )
+}
+
+/// The cells of a row that cannot be read, beside its fault. Bytes that are not UTF-8 are replaced.
+#[derive(Deserialize)]
+struct FaultyRow<'r> {
+    #[serde(borrow)]
+    cells: Vec<&'r RawValue>,
+}
+
+/// The values of a row, also of one that cannot be read.
+pub(super) fn any_values(row: &str) -> Result<Vec<Field<'_>>, Fault> {
+    match serde_json::from_str::<FaultyRow<'_>>(row) {
+        Ok(faulty) => Ok(faulty.cells.into_iter().map(Field::of).collect()),
+        Err(_) => values(row),
+    }
 }
 
 /// The values of a row that is a JSON list, or the fault that stands in its place.

@@ -105,7 +105,9 @@ fn entries(
         one.check(&mut found)?;
     }
     let lines = input.parts().iter().find(|part| part.header.is_none());
-    if let (Some(lines), Some(name)) = (lines, missing.lock().first()) {
+    // The faults of lines come first: their fields may not have been read.
+    let is_read = found.faults.is_empty() && found.all.iter().any(|entry| !entry.is_bad());
+    if let (true, Some(lines), Some(name)) = (is_read, lines, missing.lock().first()) {
         let fault = Fault::new(
             "no line with it",
             format!("a field named \"{name}\" for --keep in one of the lines"),

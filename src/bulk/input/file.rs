@@ -299,7 +299,10 @@ impl InputFile {
 
     /// The files and the places of the records at these offsets, found in one pass over each file.
     pub(super) fn places_of(&self, offsets: &[u64]) -> Result<Vec<(&Part, Place)>, InputError> {
-        let mut places = vec![(&self.parts[0], Place::Line(0)); offsets.len()];
+        let Some(first) = self.parts.first() else {
+            return Ok(Vec::new());
+        };
+        let mut places = vec![(first, Place::Line(0)); offsets.len()];
         for part in &self.parts {
             let is_inside = |i: &usize| (part.base..part.end()).contains(&offsets[*i]);
             let own: Vec<usize> = (0..offsets.len()).filter(is_inside).collect();

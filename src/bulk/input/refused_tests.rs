@@ -65,6 +65,25 @@ fn faults_are_collected_by_line_up_to_twenty() {
 }
 
 #[test]
+fn faults_of_lines_come_before_a_field_that_no_line_has() {
+    let file = Scratch::new("jsonl", "no JSON\n");
+    let settings = || PromptSettings::new().keep_fields(["team"]);
+    let check = |settings| file.open(settings).unwrap().check(hooks());
+    let error = check(settings()).unwrap_err();
+    assert!(error.message().contains(":1: found "), "{error}");
+    assert!(check(settings().skip_bad_rows(true)).is_ok());
+    fs::write(&file.0, "{\"prompt\":\"a\"}\n").unwrap();
+    let error = check(settings()).unwrap_err();
+    assert!(error.message().contains("no line with it"), "{error}");
+}
+
+#[test]
+fn no_files_have_no_items() {
+    let input = InputFile::open_all([], PromptSettings::default()).unwrap();
+    assert_eq!(input.check(hooks()).unwrap().len(), 0);
+}
+
+#[test]
 fn a_list_and_lines_of_the_same_objects_are_the_same_items() {
     let objects = [
         r#"{"id":"a","prompt":"]},{\"\n\\"}"#,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::cells::{Field, values};
+use super::cells::{Field, any_values, values};
 use super::fault::{Fault, hint, listed};
 use super::json::{filled, from_template, prompt};
 use super::keep::{Keep, Object};
@@ -181,8 +181,9 @@ impl Header {
 
     /// The id of a row that makes no prompt.
     pub(super) fn id(&self, row: &str) -> Option<String> {
-        let row = values(row).ok()?;
+        let row = any_values(row).ok()?;
         let (name, id) = (&self.names[self.id?], row.get(self.id?)?);
-        id::checked(name, id.as_text()).ok()
+        let id = id::checked(name, id.as_text()).ok()?;
+        (!id.contains(char::REPLACEMENT_CHARACTER)).then_some(id)
     }
 }

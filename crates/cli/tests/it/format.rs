@@ -150,6 +150,19 @@ fn bad_rows_are_named_or_fail_unsent() {
 }
 
 #[test]
+fn a_row_that_cannot_be_read_keeps_its_id() {
+    let (desk, sim) = (Desk::new(), good());
+    desk.write("in.csv", "id,prompt\na,o\0ne\nb,\"two\"x\nc,three\n");
+    desk.write("in.tsv", "id\tprompt\nd\t\"one\ne\ttwo\"\nf\tthree\n");
+    desk.run(&sim, "in.csv in.tsv -o out.jsonl --bad-rows skip")
+        .ends(3, "3 bad rows that are not sent");
+    let lines = desk.results("out.jsonl");
+    let failed = lines.iter().filter(|line| line["success"] == false);
+    let ids: Vec<_> = failed.map(|line| line["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["a", "b", "d"]);
+}
+
+#[test]
 fn submit_reads_inputs_like_run() {
     let desk = Desk::new();
     desk.write("a.csv", "key,text\nk1,a\nk2,b\nk3\n");

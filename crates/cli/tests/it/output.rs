@@ -68,6 +68,22 @@ fn a_closed_reader_stops_the_run() {
         .hides("could not be saved");
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn results_that_a_reader_does_not_take_after_a_signal_are_shown() {
+    let (desk, sim) = (Desk::with(20), good());
+    let mut running = desk.held(&sim, "in.jsonl -j 3", 3);
+    let stdout = BufReader::new(running.child.stdout.take().unwrap());
+    running.signal("INT");
+    running.hears("stopping:");
+    close_for_all(stdout, running.child.id());
+    sim.release();
+    let ended = running.wait();
+    let ended = ended.ends(1, "results could not be saved; here they are:");
+    let shown = ended.stderr.lines().filter(|line| line.starts_with('{'));
+    assert_eq!((shown.count(), sim.stats().calls), (3, 3));
+}
+
 #[test]
 fn a_blocked_reader_stops_dispatch_and_two_signals_end_the_run() {
     let desk = Desk::with(500);
