@@ -65,7 +65,12 @@ fn execute(cli: Cli) -> Exit {
 
 fn carry_out(mut command: Command) -> Result<Exit, Refusal> {
     parse::check_words()?;
-    command.store().map_or(Ok(()), queue::find_store)?;
+    // It reports what is wrong, so it also works if the settings cannot be read.
+    let is_doctor = matches!(command, Command::Doctor(_));
+    let found = command.store().map_or(Ok(()), queue::find_store);
+    if !is_doctor {
+        found?;
+    }
     match command {
         Command::Run(args) => run::execute(&args),
         Command::Submit(args) => submit::execute(&args),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright::batch::{BatchInfo, clients_by_account};
 use batchwright::queue::{Durability, ProcessInfo, ProcessState, SqliteOptions};
 use batchwright::unstable::{Clock, SystemClock};
-use batchwright::{Error, JobQueue, ProcessId, Settings};
+use batchwright::{Error, JobQueue, LlmConfig, ProcessId, Settings};
 use serde_json::Value;
 
 use super::args::shared::{DataArgs, QueueFileArg, StoreArgs};
@@ -398,9 +398,16 @@ pub fn missing_results(batch: &BatchInfo) -> Option<String> {
     ))
 }
 
+/// The provider of batches, if its address is in the variable of `--base-url`.
+pub fn own_of_batches(provider: &str) -> Option<LlmConfig> {
+    let url = std::env::var("BATCHWRIGHT_BASE_URL").ok();
+    let url = url.filter(|url| !url.is_empty())?;
+    Some(LlmConfig::new(provider).base_url(url))
+}
+
 /// True if no worker owns it and no API key for its address is set here.
 pub fn lacks_its_key(batch: &BatchInfo) -> bool {
-    let clients = clients_by_account(None);
+    let clients = clients_by_account(own_of_batches(&batch.provider));
     !batch.attended && !batch.provider.is_empty() && clients(&batch.account()).is_none()
 }
 

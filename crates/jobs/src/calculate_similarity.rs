@@ -115,6 +115,7 @@ impl Payload {
 
 fn calculate(job: &RunningJob, children: &Children, _: &Context) -> Result<Option<Value>, Error> {
     let payload: Payload = job.parse()?;
+    payload.check()?;
     let Some(vectors) = vectors(&payload, children)? else {
         return Ok(None);
     };

@@ -127,6 +127,7 @@ impl TryFrom<String> for Language {
     fn try_from(tag: String) -> Result<Self, Self::Error> {
         let first = tag.split('-').next().unwrap_or_default();
         let good = (2..=3).contains(&first.len())
+            && tag.split('-').all(|part| !part.is_empty())
             && first.chars().all(|c| c.is_ascii_alphabetic())
             && tag.len() <= 35
             && tag.chars().all(|c| c == '-' || c.is_ascii_alphanumeric());

@@ -209,7 +209,7 @@ impl Script {
         let mut turns = Vec::with_capacity(self.turns.len());
         for turn in self.turns {
             let name = spoken(&turn.speaker);
-            let name = name.trim_end_matches(':');
+            let name = name.trim_end_matches(':').trim_end();
             let known = speakers.iter().find(|one| one.eq_ignore_ascii_case(name));
             let Some(speaker) = known else {
                 let all = speakers.join(", ");

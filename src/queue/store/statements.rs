@@ -1,4 +1,4 @@
-//! Sql of a transaction, their values, the rows that they find, and reasons why a transaction fails.
+//! Statements of a transaction, their values, the rows that they find, and reasons why a transaction fails.
 
 use rusqlite::types::Value;
 use serde_json::value::RawValue;

@@ -15,7 +15,7 @@ use crate::command_line::quoted;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::format::{self, count, span};
-use crate::queue::{self, collected_by_server, failed, report, run_command};
+use crate::queue::{self, collected_by_server, failed, own_of_batches, report, run_command};
 use crate::settings::{self, data_dir, refused};
 
 pub fn execute(args: &CancelArgs) -> Result<Exit, Refusal> {
@@ -151,7 +151,7 @@ fn cancel_batches(
         let options = ProviderOptions::new().set(data_dir(), ProviderOptions::data_dir);
         let worker = Worker::new(queue)
             .processes([id])
-            .batch_clients(clients_by_account(None))
+            .batch_clients(clients_by_account(own_of_batches(&before[0].provider)))
             .collecting(options.collecting_route(&settings).map_err(refused)?)
             .settings(WorkerSettings::default().batches(batches))
             .context(&Context::new().with_timeout(args.wait))

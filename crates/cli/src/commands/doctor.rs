@@ -7,6 +7,7 @@ use batchwright::queue::Severity::{self, Bad, Good, Note, Warning};
 use batchwright::queue::{HealthFinding, SqliteOptions};
 use batchwright_exec::{Sandbox, SandboxMode};
 use rustix::fs::{Access, access, statvfs};
+use rustix::io::Errno;
 use serde_json::json;
 
 use crate::args::queue::DoctorArgs;
@@ -95,7 +96,12 @@ fn of_folder(folder: &Path) -> Vec<HealthFinding> {
     let whole = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
     let there = whole.ancestors().find(|path| path.exists());
     let there = there.unwrap_or(Path::new("/"));
-    let writable = match access(there, Access::WRITE_OK) {
+    let usable = if there.is_dir() {
+        access(there, Access::WRITE_OK | Access::EXEC_OK)
+    } else {
+        Err(Errno::NOTDIR)
+    };
+    let writable = match usable {
         Ok(()) => finding("data folder", Good, format!("{shown}, writable"), None),
         Err(error) => {
             let seen = format!("{shown} cannot be used: {}: {error}", there.display());

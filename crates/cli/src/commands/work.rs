@@ -245,8 +245,10 @@ impl ProgressNotifier for QueueProgress {
             sum.cancelled += one.cancelled;
             sum.in_flight += one.in_flight;
             sum.at_provider += one.at_provider;
-            let done = sum.at_provider_done.zip(one.at_provider_done);
-            sum.at_provider_done = done.map(|(a, b)| a + b);
+            sum.at_provider_done = match (sum.at_provider_done, one.at_provider_done) {
+                (Some(a), Some(b)) => Some(a + b),
+                (a, b) => a.or(b),
+            };
             sum.rate += one.rate;
             sum.input_tokens += one.input_tokens;
             sum.output_tokens += one.output_tokens;

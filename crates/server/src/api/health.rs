@@ -49,7 +49,8 @@ const ROOM: u64 = 64 << 10;
 /// Whether files can be added to this folder. Quotas of users are not seen.
 fn can_write(folder: &Path) -> bool {
     let has_room = |disk: StatVfs| disk.f_bavail.saturating_mul(disk.f_frsize) >= ROOM;
-    statvfs(folder).is_ok_and(has_room) && access(folder, Access::WRITE_OK).is_ok()
+    statvfs(folder).is_ok_and(has_room)
+        && access(folder, Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
 fn check_queue(app: &App) -> Result<(), Problem> {

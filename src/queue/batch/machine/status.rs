@@ -177,7 +177,7 @@ impl Change<'_> {
     }
 }
 
-/// Why a request without a result is retried.
+/// Why a request that its provider did not process is sent again.
 fn not_reached(why: &str) -> Error {
     Error::new(ErrorKind::Transient, why)
 }

@@ -174,7 +174,7 @@ fn session(server: Opts, password: Option<String>, tls: Option<SslOpts>) -> Opts
         // A row can be larger than the limit of the server, which may have been lowered since. The server sends it, so it
         // is accepted.
         .max_allowed_packet(Some(LARGEST_PACKET))
-        // Sql count the rows that they find, changed or not.
+        // Statements count the rows that they find, changed or not.
         .additional_capabilities(CapabilityFlags::CLIENT_FOUND_ROWS)
         .init(vec![
             "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED".to_owned(),

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use crate::args::exec::ExecArgs;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
+use crate::settings::data_dir;
 use crate::signals::{GRACE, Session};
 use crate::stderr::is_json;
 use emit::Emitter;
@@ -283,11 +284,18 @@ fn wide(args: &ExecArgs) -> Option<String> {
     }
     let folder = args.workdir.clone().unwrap_or_else(|| PathBuf::from("."));
     let mut writable = args.write.iter().chain([&folder]);
-    let home = PathBuf::from(env::var_os("HOME")?).canonicalize().ok()?;
+    let home = env::var_os("HOME").map(|home| (PathBuf::from(home), "your home folder"));
+    let data = data_dir().map(|data| (data, "the data of batchwright itself"));
+    let places: Vec<_> = [home, data]
+        .into_iter()
+        .flatten()
+        .filter_map(|(path, what)| Some((path.canonicalize().ok()?, what)))
+        .collect();
     writable.find_map(|path| {
         let path = path.canonicalize().ok()?;
-        home.starts_with(&path).then(|| format!(
-            "commands may write to all of {}, including your home folder; use --workdir DIR for a separate folder",
+        let (_, what) = places.iter().find(|(place, _)| place.starts_with(&path))?;
+        Some(format!(
+            "commands may write to all of {}, including {what}; use --workdir DIR for a separate folder",
             path.display()
         ))
     })

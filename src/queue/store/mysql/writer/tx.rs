@@ -1,4 +1,4 @@
-//! Sql of a transaction. Sql without bound values are sent together, which saves round trips to the
+//! Statements of a transaction. Statements without bound values are sent together, which saves round trips to the
 //! server.
 
 use mysql::Conn;
@@ -16,7 +16,7 @@ pub(super) struct Tx<'a> {
     database: &'a Database,
     /// Whether it has changed rows.
     pub(super) wrote: bool,
-    /// Sql that are sent together with the next one, because each round trip takes about a millisecond.
+    /// Statements that are sent together with the next one, because each round trip takes about a millisecond.
     pub(super) deferred: Vec<String>,
 }
 
