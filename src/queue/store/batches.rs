@@ -4,8 +4,7 @@ use std::collections::HashSet;
 
 use const_format::formatcp;
 
-use super::budgets::{self, BUDGET, CLOSED, not_closed};
-use super::chores::IS_PAUSED;
+use super::budgets::{self, BUDGET, CLOSED, QUEUE, not_closed};
 use super::claim::{WHOLE, read_claimed};
 use super::counters::CounterChanges;
 use super::lineage::{PROCESS, Standing, lock, owned, scope};
@@ -361,10 +360,10 @@ impl Store {
     ) -> Result<Vec<WaitingJobs>, Error> {
         self.run(Mode::Moment, |tx| {
             let mut which = scope(tx, PROCESS, processes)?;
-            if tx.exists(IS_PAUSED, by![])? {
+            let closed: Vec<i64> = tx.many(CLOSED, by![])?;
+            if closed.contains(&QUEUE) {
                 return Ok(Vec::new());
             }
-            let closed = tx.many(CLOSED, by![])?;
             which += &not_closed(tx, closed)?;
             let of_kind = "SELECT no FROM #lanes WHERE kind = ? AND step = 0";
             let lanes: Vec<i64> = tx.many(of_kind, by![kind.to_owned()])?;

@@ -32,11 +32,14 @@ impl FromRow for Option<JobBudget> {
     }
 }
 
-/// The processes whose jobs must not start: their budgets are used up, or they are being cancelled or deleted.
+/// The processes whose jobs must not start: their budgets are used up, or they are being cancelled or deleted. And [`QUEUE`].
 pub(crate) const CLOSED: &str = formatcp!(
     "SELECT no FROM #processes WHERE closed = 1 UNION ALL
-     SELECT no FROM #processes FORCE INDEX (by_chore) WHERE chore <> {NO_CHORE} AND chore >= {CANCELLING}"
+     SELECT no FROM #processes FORCE INDEX (by_chore) WHERE chore <> {NO_CHORE} AND chore >= {CANCELLING} UNION ALL
+     SELECT {QUEUE} FROM #pauses"
 );
+/// Stands among the closed processes for the queue, while that is paused.
+pub(crate) const QUEUE: i64 = -1;
 
 /// The condition that a job belongs neither to these closed processes nor to their descendants.
 pub(crate) fn not_closed(tx: &mut dyn Sql, mut closed: Vec<i64>) -> Result<String, Fault> {

@@ -401,9 +401,6 @@ impl Store {
 
 // The pause of the queue: no worker starts anything.
 
-/// Finds a row while the queue is paused.
-pub(crate) const IS_PAUSED: &str = "SELECT 1 FROM #pauses";
-
 impl Store {
     /// Pauses or resumes the queue: while it is paused, claims and
     /// [`waiting_jobs`](super::Store::waiting_jobs) return nothing.
@@ -423,6 +420,6 @@ impl Store {
 
     /// Whether the queue is paused.
     pub(crate) fn is_paused(&self) -> Result<bool, Error> {
-        self.read(|tx| tx.exists(IS_PAUSED, by![]))
+        self.read(|tx| tx.exists("SELECT 1 FROM #pauses", by![]))
     }
 }

@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use const_format::formatcp;
 
-use super::budgets::{BUDGET, CLOSED, not_closed};
-use super::chores::IS_PAUSED;
+use super::budgets::{BUDGET, CLOSED, QUEUE, not_closed};
 use super::counters::CounterChanges;
 use super::lineage::{PROCESS, scope};
 use super::rows::{IN_PROGRESS, PENDING, process_of};
@@ -106,8 +105,8 @@ struct Picking<'a> {
     processes: BTreeMap<i64, (ProcessId, Option<JobBudget>)>,
     /// The number of calls for the picked jobs.
     calls: usize,
-    /// The jobs that are locked.
-    jobs: Vec<ClaimedJob>,
+    /// The jobs that are locked, with the indices of their lanes.
+    locked: Vec<(i64, usize)>,
     /// Nothing may be claimed with or after the last one.
     alone: bool,
     /// Another transaction had locked some of the picked jobs.
@@ -152,7 +151,7 @@ impl Store {
                 lanes: Vec::new(),
                 processes: BTreeMap::new(),
                 calls: 0,
-                jobs: Vec::new(),
+                locked: Vec::new(),
                 alone: false,
                 is_disturbed: false,
             };
@@ -186,15 +185,16 @@ impl Store {
     ) -> Result<(String, Vec<(i64, i64)>), Fault> {
         let mut which = scope(tx, PROCESS, processes)?;
         let (keeping, of_all) = (worker.keeping(), groups(&which));
-        let ask = [&*keeping, IS_PAUSED, CLOSED, &*of_all].map(|sql| (sql, by![]));
-        let [listed, paused, closed, mut found] = tx.rows_of(ask)?;
+        let ask = [&*keeping, CLOSED, &*of_all].map(|sql| (sql, by![]));
+        let [listed, closed, mut found] = tx.rows_of(ask)?;
+        let closed = read_all(closed)?;
         if listed.is_empty() {
             self.enlist_again(tx, worker)?;
         }
-        if !paused.is_empty() {
+        if closed.contains(&QUEUE) {
             return Ok((which, Vec::new()));
         }
-        let open = not_closed(tx, read_all(closed)?)?;
+        let open = not_closed(tx, closed)?;
         which += &open;
         if !open.is_empty() {
             // Nobody waits for a lane that has only jobs of closed processes.
@@ -304,7 +304,7 @@ impl Picking<'_> {
         let mut picks = Vec::new();
         while !self.alone && (self.calls < self.most || self.lanes.iter().any(OpenLane::has_room)) {
             self.read_heads(tx)?;
-            let has = self.jobs.len() + picks.len();
+            let has = self.locked.len() + picks.len();
             let best = self.best(self.given + has as u64);
             let Some((lane, head)) = best.and_then(|at| {
                 let group = &mut self.groups[at];
@@ -405,24 +405,11 @@ impl Picking<'_> {
             "SELECT id FROM #jobs FORCE INDEX (PRIMARY)
              WHERE id IN :list AND status = {PENDING} AND visible_at <= ? ORDER BY id FOR UPDATE SKIP LOCKED"
         );
-        let ask = [
-            (lock, by![all(&wanted), self.now.0]),
-            (WHOLE, by![all(&wanted)]),
-        ];
-        let [locked, jobs] = tx.rows_of(ask)?;
-        let got: HashSet<i64> = read_all(locked)?.into_iter().collect();
-        let lanes: HashMap<i64, usize> = picks.iter().copied().collect();
-        let of = |id: i64| {
-            let lane = lanes.get(&id).filter(|_| got.contains(&id))?;
-            let (process, budget) = *self.processes.get(&process_of(id))?;
-            Some((process, budget, self.lanes[*lane].lane.clone()))
-        };
-        let mut jobs = read_claimed(self.store, jobs, of)?;
+        let got: Vec<i64> = tx.many(lock, by![all(&wanted), self.now.0])?;
+        let got: HashSet<i64> = got.into_iter().collect();
         for (id, lane) in picks {
             if got.contains(&id) {
-                let job = jobs.remove(&id);
-                self.jobs
-                    .push(job.ok_or(Fault::Odd("a job without a payload"))?);
+                self.locked.push((id, lane));
             } else {
                 // Another worker has it: a different job of its lane may be claimed.
                 let lane = &mut self.lanes[lane];
@@ -437,18 +424,26 @@ impl Picking<'_> {
 
     /// Assigns the locked jobs to the worker.
     fn give(&mut self, tx: &mut dyn Sql, worker: WorkerId) -> Result<ClaimReply, Fault> {
-        let mut jobs = std::mem::take(&mut self.jobs);
+        let mut jobs = Vec::with_capacity(self.locked.len());
         let mut changes = CounterChanges::default();
-        if !jobs.is_empty() {
-            let given: Vec<i64> = jobs.iter().map(|job| job.receipt.job).collect();
+        if !self.locked.is_empty() {
+            let given: Vec<i64> = self.locked.iter().map(|(id, _)| *id).collect();
             let take = formatcp!(
                 "UPDATE #jobs SET status = {IN_PROGRESS}, worker = ?, claim = claim + 1 WHERE id IN :list"
             );
             tx.defer(take, by![worker.0, all(&given)])?;
-        }
-        for job in &mut jobs {
-            job.receipt.claim += 1;
-            changes.moved(job.receipt.job, PENDING, IN_PROGRESS);
+            let lanes: HashMap<i64, usize> = self.locked.iter().copied().collect();
+            let of = |id: i64| {
+                let (process, budget) = *self.processes.get(&process_of(id))?;
+                Some((process, budget, self.lanes[*lanes.get(&id)?].lane.clone()))
+            };
+            let rows = tx.rows(WHOLE, by![all(&given)])?;
+            let mut found = read_claimed(self.store, rows, of)?;
+            for id in given {
+                let job = found.remove(&id);
+                jobs.push(job.ok_or(Fault::Odd("a job without a payload"))?);
+                changes.moved(id, PENDING, IN_PROGRESS);
+            }
         }
         let (_, is_stopped) = changes.write(tx, self.now)?;
         if is_stopped {
