@@ -336,11 +336,7 @@ impl Poller<'_> {
             Effect::Save => return self.save(no),
             Effect::GiveBack => return self.give_back(no),
             Effect::Close => return self.close(no),
-            Effect::Divide => {
-                let half = usize::try_from(intent.items.div_ceil(2)).unwrap_or(usize::MAX);
-                let halves = self.halves.entry(about.group.clone()).or_default();
-                halves.extend([half, half]);
-            }
+            Effect::Divide => self.divide(about),
             Effect::Take(step) => {
                 if let Some(client) = client {
                     self.act(no, step, &client);
@@ -407,6 +403,14 @@ impl Poller<'_> {
             Effect::Wake => (self.options.wake)(),
         }
         true
+    }
+
+    /// Has both halves of a refused batch sent.
+    fn divide(&mut self, about: &About) {
+        let items = about.record.intent.items;
+        let half = usize::try_from(items.div_ceil(2)).unwrap_or(usize::MAX);
+        let halves = self.halves.entry(about.group.clone()).or_default();
+        halves.extend([half, half]);
     }
 
     /// Says once that calls are made, which cost more than a batch.
