@@ -283,7 +283,9 @@ fn hot_statements_use_their_indexes() {
     for (sql, part) in cases {
         let explain = format!("EXPLAIN QUERY PLAN {sql}");
         let plan = store.read(|tx| tx.many::<(i64, i64, i64, String)>(&explain, Vec::new()));
-        let plan: Vec<String> = plan.unwrap().into_iter().map(|line| line.3).collect();
+        let mut plan: Vec<String> = plan.unwrap().into_iter().map(|line| line.3).collect();
+        // It has one row at most.
+        plan.retain(|line| line != "SCAN pauses");
         let has = |part: &str| plan.iter().any(|line| line.contains(part));
         assert!(
             has(part) && !has("SCAN p") && !has("TEMP B-TREE"),
