@@ -80,7 +80,7 @@ pub(crate) type Unwritable = dyn FnMut() -> Option<Error> + Send;
 /// [`ErrorKind::Transient`](crate::ErrorKind::Transient) for temporary problems such as a full disk or a lock: workers
 /// retry. [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for problems that a person must solve, and for invalid
 /// requests: a worker that is not registered, a process that accepts no more jobs. If a batch does not belong to the
-/// worker (any more), the error is marked by [`Mark::ClaimLost`](crate::base::Mark::ClaimLost), and the worker
+/// worker (any more), the error is marked by `Mark::ClaimLost`, and the worker
 /// forgets the batch. A failed call has changed nothing, or has stored a decision that
 /// `maintain` completes; it can be repeated.
 ///
@@ -100,7 +100,7 @@ pub(crate) type Unwritable = dyn FnMut() -> Option<Error> + Send;
 ///
 /// **A process may have a parent**, a job of another process that waits for its jobs: the job that
 /// `ProcessInfo::parent` names when the first jobs are added. Jobs can be added only while the parent is open and its
-/// process is not cancelled; otherwise this fails with an error [that says so](crate::base::Mark::ClaimLost). A filter
+/// process is not cancelled; otherwise this fails with an error marked by `Mark::ClaimLost`. A filter
 /// by a process that has no parent includes the descendants. Cancelling or deleting a process does the same to its
 /// descendants, except that unsealed descendants are deleted. Requeueing a process also requeues the descendants whose
 /// parent had failed or was cancelled. When the parent is completed, or its outcome is deleted, its child processes are
