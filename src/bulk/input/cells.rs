@@ -96,7 +96,7 @@ impl Row {
             return Ok(());
         }
         Err(Fault::new(
-            "a quoted field of several lines, each of which could be a row",
+            "a quoted field of several lines that could each be a row",
             "--quotes off if quotation marks are text in this file, or --quotes on if they enclose fields",
         ))
     }

@@ -364,7 +364,7 @@ impl FileIndex {
     }
 }
 
-/// Why none of these providers gets a line in that format, which only one provider gets; `None` if one does, or if no
+/// Why these providers do not get a line in that format, which only one provider gets; `None` if one does, or if no
 /// provider is known.
 pub(crate) fn refused(format: NativeFormat, providers: &[String]) -> Option<String> {
     let whys = providers

@@ -240,7 +240,7 @@ fn target(tx: &mut dyn Sql, insert: &Insert, parent: Option<i64>) -> Result<Targ
 
 /// Creates the process. Returns its number.
 fn make(tx: &mut dyn Sql, insert: &Insert, parent: Option<i64>) -> Result<i64, Fault> {
-    // Its cost counts in the budget of its oldest ancestor, so that a child has none of its own.
+    // Its cost counts in the budget of its oldest ancestor, so that a child has no budget of its own.
     let root: Option<i64> = match parent {
         Some(parent) => tx.one(ROOT, by![process_of(parent)])?,
         None => None,
