@@ -92,7 +92,8 @@ fn a_blocked_reader_stops_dispatch_and_two_signals_end_the_run() {
     let mut unread = running.child.stdout.take().unwrap();
     // A pipe holds 64 KiB: three lines and the beginning of the fourth; then there are the four permits.
     let most = 3 + 1 + 4;
-    assert!(sim.wait_until(|s| s.calls >= most - 1, PATIENCE));
+    // The first four may end together, and are then one write, which blocks.
+    assert!(sim.wait_until(|s| s.calls >= 4, PATIENCE));
     assert!(!sim.wait_until(|s| s.calls > most, Duration::from_millis(300)));
     running.signal("INT");
     running.hears("stopping:");
