@@ -7,64 +7,38 @@ mod tickets;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use crate::base::brief::beginning;
-use crate::base::{Clock, Error, ErrorKind, ProcessId, Time, Timestamp};
+use crate::base::{Error, ErrorKind, Time, WarnOnce};
 use crate::engine::availability::Availability;
 use crate::engine::limited_by::Limit;
 use crate::engine::work::{Take, Ticket};
 
-use super::batch::BatchOverview;
 use super::claim_plan::{ClaimPlan, Claimed, MOST_CLAIMED};
+use super::controls::{Controls, Scope};
 use super::kind::{JobTicket, Taken};
-use super::kinds::{Kinds, Lanes};
-use super::store::{Store, WorkerId};
 
 /// How long a failed access to the store is retried while batches are open.
 const STORE_RETRY_TIME: Duration = Duration::from_secs(60);
 
-/// Which jobs a worker takes, and when it ends.
-#[derive(Clone, Default)]
-pub(crate) struct Scope {
-    /// Only jobs of these processes; of all processes if empty.
-    pub processes: Vec<ProcessId>,
-    /// The worker ends when no job is left to claim.
-    pub until_empty: bool,
-    /// The worker ends when no job is left to claim or submit; batches may still be open.
-    pub until_submitted: bool,
-    /// The worker claims no job after it.
-    pub deadline: Option<Timestamp>,
-}
-
-/// Why a claim may find more than the last one.
-#[derive(Default)]
-pub(crate) struct Heard {
-    /// Jobs have become claimable.
-    pub jobs: AtomicBool,
-    /// Another program has written to the store.
-    pub writes: AtomicBool,
-}
-
 /// More than 15 fields: what a claim needs, what the last claim returned, and what waits between two claims.
 pub(crate) struct StoreBacklog {
-    pub store: Arc<Store>,
-    pub worker: WorkerId,
-    pub kinds: Arc<Kinds>,
-    pub clock: Arc<dyn Clock>,
+    pub controls: Arc<Controls>,
     pub scope: Scope,
-    /// State of the batches that jobs go into.
-    pub batch_overview: Arc<BatchOverview>,
-    /// What other threads have announced.
-    pub heard: Arc<Heard>,
-    lanes: Arc<Mutex<Lanes>>,
     looks: Looks,
     /// A kind that this worker does not support. The last claim found jobs of it.
     unknown: Option<String>,
-    pub requests: Requests,
+    warned: WarnOnce,
+    /// The next request to the store. It is made without the dispatcher's lock, because a database may be locked or far away.
+    pub request: Option<Box<ClaimPlan>>,
+    /// Whether one is in flight.
+    is_asked: bool,
+    /// Its outcome, which the next `take` uses.
+    arrived: Option<(Box<ClaimPlan>, Result<Claimed, Error>)>,
+    /// Whether jobs have ended or were released since the request.
+    is_stale: bool,
     prefetched: VecDeque<JobTicket>,
     /// The last claim found all that it could. Without an event, no more can be claimed before this time.
     quiet_until: Option<Time>,
@@ -97,25 +71,17 @@ const CHORES_AGAIN: Duration = Duration::from_millis(20);
 const OTHERS_AGAIN: Duration = Duration::from_millis(500);
 
 impl StoreBacklog {
-    pub(crate) fn new(
-        store: Arc<Store>,
-        worker: WorkerId,
-        kinds: Arc<Kinds>,
-        clock: Arc<dyn Clock>,
-        scope: Scope,
-    ) -> Self {
+    pub(crate) fn new(controls: Arc<Controls>, scope: Scope) -> Self {
         Self {
-            batch_overview: Arc::default(),
-            heard: Arc::default(),
-            store,
-            worker,
-            kinds,
-            clock,
+            controls,
             scope,
-            lanes: Arc::default(),
             looks: Looks::default(),
             unknown: None,
-            requests: Requests::default(),
+            warned: WarnOnce::default(),
+            request: None,
+            is_asked: false,
+            arrived: None,
+            is_stale: false,
             prefetched: VecDeque::new(),
             quiet_until: None,
             only_waits: false,
@@ -153,7 +119,7 @@ impl StoreBacklog {
     pub(crate) fn settled(&mut self, jobs: usize, is_back: bool) {
         if is_back || !self.only_waits {
             self.quiet_until = None;
-            self.requests.is_stale = true;
+            self.is_stale = true;
         }
         self.running = self.running.saturating_sub(jobs);
         self.alone &= self.running > 0;
@@ -165,15 +131,15 @@ impl StoreBacklog {
     }
 
     fn closed_batches(&self) -> u64 {
-        self.batch_overview.closed.load(Ordering::SeqCst)
+        self.controls.batch_overview.closed.load(Ordering::SeqCst)
     }
 
     /// Takes the prefetched jobs to give back: those that were prefetched too long ago or for a replaced route.
-    pub(crate) fn release_claims(&mut self, now: Time) -> Vec<JobTicket> {
-        if self.prefetched.is_empty() {
+    fn release_claims(&mut self, now: Time) -> Vec<JobTicket> {
+        if self.prefetched.is_empty() || self.is_asked || self.arrived.is_some() {
             return Vec::new();
         }
-        let version = self.kinds.kinds_version();
+        let version = self.controls.kinds.kinds_version();
         let goes = |ticket: &JobTicket| {
             let first = &ticket.task[0];
             let since = first.waiting_since.unwrap_or(now);
@@ -185,27 +151,37 @@ impl StoreBacklog {
         out.into()
     }
 
-    fn plan(&self, asked: Asked, now: Time) -> ClaimPlan {
-        ClaimPlan {
-            store: self.store.clone(),
-            worker: self.worker,
-            kinds: self.kinds.clone(),
-            batch_overview: self.batch_overview.clone(),
-            lanes: self.lanes.clone(),
+    /// Requests that these jobs are given back, and that jobs for `most` calls are claimed.
+    fn ask(
+        &mut self,
+        back: Vec<JobTicket>,
+        most: usize,
+        may_end: bool,
+        availability: &Availability,
+        now: Time,
+    ) {
+        let mut plan = ClaimPlan {
+            controls: self.controls.clone(),
             processes: self.scope.processes.clone(),
-            most: asked.calls,
-            idle: self.running == 0,
+            availability: availability.clone(),
+            back,
+            most,
+            idle: false,
             looks: self.looks.since(self.closed_batches()),
-            may_end: (self.scope.until_empty || self.scope.until_submitted) && !asked.batches,
+            may_end,
             prefetched: self.prefetched.iter().map(Ticket::quota).collect(),
             now,
-            wall: self.clock.wall(),
-        }
+            wall: self.controls.clock.wall(),
+        };
+        plan.idle = self.running == plan.given_back();
+        self.request = Some(Box::new(plan));
+        (self.is_asked, self.is_stale) = (true, false);
+        self.quiet_until = None;
     }
 
     /// Number of jobs to claim: the configured number, doubled after each full claim.
     fn batch(&mut self, free: usize) -> usize {
-        let least = self.kinds.setup.now().settings.batch_size.max(1);
+        let least = self.controls.kinds.setup.now().settings.batch_size.max(1);
         self.batch = self.batch.clamp(least, MOST_CLAIMED.max(least));
         free.min(self.batch)
     }
@@ -220,10 +196,10 @@ impl StoreBacklog {
 
     /// The result if no job can be claimed now.
     fn idle(&mut self, found: Option<&Claimed>, availability: &Availability, now: Time) -> Taken {
-        let poll = self.kinds.setup.now().settings.poll_interval;
+        let poll = self.controls.kinds.setup.now().settings.poll_interval;
         let poll = poll.max(Duration::from_millis(1));
         // Whatever changes a database server is noticed without a claim.
-        let poll = if self.store.is_shared() && !self.only_waits {
+        let poll = if self.controls.store.is_shared() && !self.only_waits {
             poll * POLLS_OF_A_SERVER
         } else {
             poll
@@ -261,11 +237,12 @@ impl StoreBacklog {
 
     /// Whether a claim is unnecessary now.
     fn stays_quiet(&mut self, now: Time) -> Option<Taken> {
-        if self.requests.is_asked {
+        if self.is_asked {
             return Some(idle_until(None));
         }
-        let has_jobs = self.heard.jobs.swap(false, Ordering::SeqCst);
-        let has_writes = self.heard.writes.swap(false, Ordering::SeqCst);
+        let heard = &self.controls.heard;
+        let has_jobs = heard.jobs.swap(false, Ordering::SeqCst);
+        let has_writes = heard.writes.swap(false, Ordering::SeqCst);
         let quiet_until = self.quiet_until.filter(|until| *until > now);
         let until = quiet_until.filter(|_| !has_jobs && (!has_writes || self.only_waits))?;
         let hold = (!self.prefetched.is_empty()).then(|| now.after(HOLD));
@@ -276,32 +253,20 @@ impl StoreBacklog {
     fn found_nothing(
         &mut self,
         found: &Claimed,
-        batches: bool,
+        may_end: bool,
         availability: &Availability,
         now: Time,
     ) -> Taken {
-        let until_submitted = self.scope.until_submitted;
-        if self.scope.until_empty || until_submitted {
-            if batches || self.batch_overview.open(until_submitted) {
-                return self.idle(Some(found), availability, now);
+        let overview = &self.controls.batch_overview;
+        let may_end = may_end && self.running == 0 && !overview.open(self.scope.until_submitted);
+        match found.has_chores.filter(|_| may_end && !found.known_wait) {
+            None => self.idle(Some(found), availability, now),
+            Some(false) => Take::Done,
+            Some(true) if self.controls.store.is_shared() => {
+                idle_until(Some(now.after(OTHERS_AGAIN)))
             }
-            let chores = found
-                .has_chores
-                .filter(|_| self.running == 0 && !found.known_wait);
-            if chores == Some(false) {
-                return Take::Done;
-            }
-            if chores == Some(true) {
-                let is_shared = self.store.is_shared();
-                let wait = if is_shared {
-                    OTHERS_AGAIN
-                } else {
-                    CHORES_AGAIN
-                };
-                return idle_until(Some(now.after(wait)));
-            }
+            Some(true) => idle_until(Some(now.after(CHORES_AGAIN))),
         }
-        self.idle(Some(found), availability, now)
     }
 
     /// Handles a failed access to the store: a full disk or a foreign lock passes, and nothing is lost until then.
@@ -313,7 +278,8 @@ impl StoreBacklog {
     ) -> Result<Taken, Error> {
         let since = *self.troubled_since.get_or_insert(now);
         // A short failure of the database must not end a worker whose batches are at a provider.
-        let borne = self.batch_overview.has_batches() && now.since(since) < STORE_RETRY_TIME;
+        let borne =
+            self.controls.batch_overview.has_batches() && now.since(since) < STORE_RETRY_TIME;
         if error.kind() != ErrorKind::Transient && !borne {
             return Err(error);
         }
@@ -332,41 +298,49 @@ impl StoreBacklog {
         availability: &Availability,
         now: Time,
     ) -> Result<Taken, Error> {
-        if self.batch_overview.critical.lock().is_some() {
+        let overview = self.controls.batch_overview.clone();
+        if overview.critical.lock().is_some() {
             return Ok(Take::Done);
         }
         let closed = availability.reasons().count();
         if closed < std::mem::replace(&mut self.closed, closed) {
             // Jobs that were skipped can start.
-            self.heard.jobs.store(true, Ordering::SeqCst);
+            self.controls.heard.jobs.store(true, Ordering::SeqCst);
         }
         // Read before the claim, because results of a batch are stored before the batch disappears.
-        let batches = self.batch_overview.open(self.scope.until_submitted);
+        let batches = overview.open(self.scope.until_submitted);
+        let back = self.release_claims(now);
         let mut out = self.prefetched_first(max, availability, now);
         // A job that must run by itself is claimed by itself.
-        if out.len() == max || self.alone && self.requests.arrived.is_none() {
+        let is_full = out.len() == max || self.alone && self.arrived.is_none();
+        if is_full && back.is_empty() {
             return Ok(if out.is_empty() {
                 self.idle(None, availability, now)
             } else {
                 Take::Items(out)
             });
         }
-        let Some(found) = self.requests.arrived.take() else {
-            if let Some(quiet) = self.stays_quiet(now) {
-                return Ok(items_or(out, quiet));
+        let Some((plan, found)) = self.arrived.take() else {
+            let quiet = self.stays_quiet(now).filter(|_| back.is_empty());
+            if quiet.is_none() {
+                let most = if is_full {
+                    0
+                } else {
+                    self.batch(max - out.len())
+                };
+                let may_end = (self.scope.until_empty || self.scope.until_submitted) && !batches;
+                self.ask(back, most, may_end, availability, now);
             }
-            let asked = Asked {
-                calls: self.batch(max - out.len()),
-                batches,
-            };
-            self.ask(asked, availability, now);
-            return Ok(items_or(out, idle_until(None)));
+            return Ok(items_or(out, quiet.unwrap_or(idle_until(None))));
         };
-        let asked = self.requests.asked;
         let mut found = match found {
             Ok(found) => found,
             Err(error) => return self.store_failed(error, out, now),
         };
+        self.unknown = found.unknown.take();
+        if let Some(why) = self.unknown() {
+            self.warned.warn(why);
+        }
         let jobs = std::mem::take(&mut found.jobs);
         let jobs = self.tickets(jobs);
         (self.trouble, self.troubled_since) = (None, None);
@@ -375,13 +349,13 @@ impl StoreBacklog {
             (None, Some(_)) => Some(Limit::Backoff),
             (None, None) => None,
         };
-        let is_partial = jobs.len() < asked.calls;
+        let is_partial = jobs.len() < plan.most;
         self.only_waits = is_partial && found.opens.is_some() && !found.waits_for_call;
-        self.adapt(asked.calls, jobs.len());
+        self.adapt(plan.most, jobs.len());
         // Events since the request to the store may have made other jobs claimable.
-        let has_writes = self.heard.writes.load(Ordering::SeqCst) && !self.only_waits;
-        let is_stale =
-            self.requests.is_stale || self.heard.jobs.load(Ordering::SeqCst) || has_writes;
+        let heard = &self.controls.heard;
+        let has_writes = heard.writes.load(Ordering::SeqCst) && !self.only_waits;
+        let is_stale = self.is_stale || heard.jobs.load(Ordering::SeqCst) || has_writes;
         if !jobs.is_empty() || !out.is_empty() {
             if is_partial && !is_stale {
                 self.idle(Some(&found), availability, now);
@@ -392,30 +366,27 @@ impl StoreBacklog {
         if is_stale {
             return self.take(max, availability, now);
         }
-        Ok(self.found_nothing(&found, asked.batches, availability, now))
+        Ok(self.found_nothing(&found, plan.may_end, availability, now))
     }
 
     /// Keeps jobs prefetched, which is only for jobs that are due.
     pub(crate) fn keep(&mut self, mut ticket: JobTicket) {
-        let now = self.clock.now();
+        let now = self.controls.clock.now();
         ticket.task[0].waiting_since.get_or_insert(now);
         self.prefetched.push_back(ticket);
     }
 
-    /// Requests a claim, unless a request is already in flight.
-    fn ask(&mut self, asked: Asked, availability: &Availability, now: Time) {
-        let plan = Box::new(self.plan(asked, now));
-        self.requests.request = Some(Request::Claim(plan, availability.clone()));
-        self.requests.is_asked = true;
-        self.requests.is_stale = false;
-        self.requests.asked = asked;
-        self.quiet_until = None;
-    }
-
     /// Applies the outcome of a request.
-    pub(crate) fn arrive(&mut self, claimed: Result<Claimed, Error>) {
-        self.requests.is_asked = false;
-        self.requests.arrived = Some(claimed);
+    pub(crate) fn arrive(&mut self, mut plan: Box<ClaimPlan>, found: Result<Claimed, Error>) {
+        self.is_asked = false;
+        if found.is_ok() {
+            self.running = self.running.saturating_sub(plan.given_back());
+            self.alone &= self.running > 0;
+        } else {
+            self.prefetched.extend(std::mem::take(&mut plan.back));
+        }
+        self.is_stale |= plan.most == 0;
+        self.arrived = Some((plan, found));
     }
 }
 
@@ -433,38 +404,6 @@ fn items_or(items: Vec<JobTicket>, otherwise: Taken) -> Taken {
     } else {
         Take::Items(items)
     }
-}
-
-// Requests to the store run without the dispatcher's lock: a database may be locked or far away. The next `take` uses
-// their outcome.
-
-/// A request to the store, made without the dispatcher's lock. One is in flight at a time.
-pub(crate) enum Request {
-    Claim(Box<ClaimPlan>, Availability),
-    GiveBack(Vec<JobTicket>),
-}
-
-/// Requests to the store and their outcomes.
-#[derive(Default)]
-pub(crate) struct Requests {
-    pub request: Option<Request>,
-    /// Whether a request is in flight.
-    pub is_asked: bool,
-    /// A give-back that failed is tried again then.
-    pub give_back_at: Time,
-    asked: Asked,
-    arrived: Option<Result<Claimed, Error>>,
-    /// Whether jobs have ended or were released since the request.
-    is_stale: bool,
-}
-
-/// State before the claim, for comparison with the state after it.
-#[derive(Default, Clone, Copy)]
-struct Asked {
-    /// Number of calls that jobs were claimed for.
-    pub calls: usize,
-    /// Whether batches were open.
-    pub batches: bool,
 }
 
 // Whether jobs that wait for others wait in vain.

@@ -4,16 +4,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use parking_lot::Mutex;
-
 use crate::base::{Error, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
 use crate::engine::limiter::{AHEAD, NEAR, QuotaId};
 
-use super::batch::BatchOverview;
+use super::controls::Controls;
 use super::job::COMPLETION_KIND;
-use super::kinds::{Kinds, Lanes, Open};
-use super::store::{ClaimRequest, ClaimedJob, JobLane, Store, WorkerId};
+use super::kind::JobTicket;
+use super::kinds::Open;
+use super::store::{ClaimRequest, ClaimedJob, JobLane};
+use super::work;
 
 /// Maximum number of jobs in one claim.
 pub(super) const MOST_CLAIMED: usize = 1000;
@@ -21,17 +21,16 @@ pub(super) const MOST_CLAIMED: usize = 1000;
 /// Looks of a waiting job after which it waits in vain, unless something else ends here meanwhile.
 const LOOKS_IN_VAIN: u64 = 2;
 
-pub(super) struct ClaimPlan {
-    pub store: Arc<Store>,
-    pub worker: WorkerId,
-    pub kinds: Arc<Kinds>,
-    pub batch_overview: Arc<BatchOverview>,
-    pub lanes: Arc<Mutex<Lanes>>,
+pub(crate) struct ClaimPlan {
+    pub controls: Arc<Controls>,
+    pub availability: Availability,
+    /// Jobs to give back before.
+    pub back: Vec<JobTicket>,
     /// Only jobs of these processes; of all processes if empty.
     pub processes: Vec<ProcessId>,
-    /// Maximum number of calls for the jobs.
+    /// Maximum number of calls for the jobs; if it is 0, none are claimed.
     pub most: usize,
-    /// Whether the worker runs no job.
+    /// Whether the worker runs no job then.
     pub idle: bool,
     /// How often jobs have looked for others that they wait for, since something else ended here.
     pub looks: u64,
@@ -45,8 +44,10 @@ pub(super) struct ClaimPlan {
 
 /// The outcome of a claim.
 #[derive(Default)]
-pub(super) struct Claimed {
+pub(crate) struct Claimed {
     pub jobs: Vec<ClaimedJob>,
+    /// A kind that this worker does not support, and that has jobs.
+    pub unknown: Option<String>,
     pub due: Option<Time>,
     /// When the limiter has capacity again for a lane of which not all jobs could be claimed.
     pub opens: Option<Time>,
@@ -65,11 +66,23 @@ impl Claimed {
 }
 
 impl ClaimPlan {
-    /// Claims jobs that this availability allows to start.
-    pub(super) fn run(&self, availability: &Availability) -> Result<Claimed, Error> {
-        self.lanes.lock().refresh(&self.kinds);
+    /// Number of jobs to give back.
+    pub(super) fn given_back(&self) -> usize {
+        self.back.iter().map(|ticket| ticket.task.len()).sum()
+    }
+
+    /// Claims jobs that the availability allows to start.
+    pub(super) fn run(&self) -> Result<Claimed, Error> {
+        if !self.back.is_empty() {
+            let back = self.back.iter().flat_map(|ticket| &ticket.task);
+            let ends: Vec<_> = back.map(|task| work::back(task, 0, None)).collect();
+            self.controls.store.settle(&ends, self.wall)?;
+        }
+        if self.most == 0 {
+            return Ok(Claimed::default());
+        }
         let mut queued = Vec::new();
-        let mut claimed = self.claim(availability, &mut queued)?;
+        let mut claimed = self.claim(&mut queued)?;
         let may_end = self.may_end && self.idle && claimed.jobs.is_empty();
         let waits_in_vain = queued.is_empty() || may_end && self.only_sleep(&queued)?;
         claimed.known_wait |= !waits_in_vain;
@@ -77,8 +90,9 @@ impl ClaimPlan {
             claimed.known_wait = self.awaits_batch()?;
         }
         if may_end && !claimed.known_wait {
+            let store = &self.controls.store;
             claimed.has_chores =
-                Some(self.store.maintain(self.wall)? || self.store.others_work(&self.processes)?);
+                Some(store.maintain(self.wall)? || store.others_work(&self.processes)?);
         }
         Ok(claimed)
     }
@@ -92,7 +106,8 @@ impl ClaimPlan {
         let kinds: BTreeSet<&str> = queued.iter().map(|lane| &*lane.kind).collect();
         let mut waiting = 0;
         for kind in kinds {
-            let jobs = self.store.waiting_jobs(kind, &self.processes, self.wall)?;
+            let store = &self.controls.store;
+            let jobs = store.waiting_jobs(kind, &self.processes, self.wall)?;
             waiting += jobs.iter().map(|group| group.all).sum::<u64>();
         }
         Ok(waiting * LOOKS_IN_VAIN <= self.looks)
@@ -100,31 +115,36 @@ impl ClaimPlan {
 
     /// Whether jobs wait that go into batches. The last scan for batches may be older than some jobs.
     fn awaits_batch(&self) -> Result<bool, Error> {
-        if !self.batch_overview.none_waiting.load(Ordering::SeqCst) {
+        let overview = &self.controls.batch_overview;
+        if !overview.none_waiting.load(Ordering::SeqCst) {
             return Ok(false);
         }
-        let (store, processes) = (&self.store, &self.processes);
+        let (store, processes) = (&self.controls.store, &self.processes);
         let waiting = store.waiting_jobs(COMPLETION_KIND, processes, self.wall)?;
         Ok(!waiting.is_empty())
     }
 
-    fn claim(
-        &self,
-        availability: &Availability,
-        queued: &mut Vec<Arc<JobLane>>,
-    ) -> Result<Claimed, Error> {
+    fn claim(&self, queued: &mut Vec<Arc<JobLane>>) -> Result<Claimed, Error> {
+        let Controls {
+            store,
+            worker,
+            kinds,
+            batch_overview,
+            ..
+        } = &*self.controls;
         let mut claimed = Claimed::default();
         let mut open = |lane: &Arc<JobLane>| {
-            let Some(open) = self.lanes.lock().open(lane, &self.kinds).cloned() else {
+            let Some(open) = kinds.open(lane) else {
+                claimed.unknown = Some(lane.kind.clone());
                 return (0, 1);
             };
-            if self.kinds.is_batched(lane) {
+            if kinds.is_batched(lane) {
                 // The thread of the batches tries these jobs.
-                claimed.known_wait |= !self.batch_overview.none_waiting.load(Ordering::SeqCst);
+                claimed.known_wait |= !batch_overview.none_waiting.load(Ordering::SeqCst);
                 return (0, 1);
             }
             queued.push(lane.clone());
-            let room = self.room(lane, &open, availability, &mut claimed);
+            let room = self.room(lane, &open, &mut claimed);
             (room, open.pack.inputs.into())
         };
         let wanted = ClaimRequest {
@@ -133,27 +153,21 @@ impl ClaimPlan {
             processes: &self.processes,
             open: &mut open,
         };
-        let reply = self.store.claim(self.worker, wanted, self.wall)?;
+        let reply = store.claim(*worker, wanted, self.wall)?;
         claimed.jobs = reply.jobs;
         claimed.due = reply.next.map(|due| self.now.after(due.since(self.wall)));
         Ok(claimed)
     }
 
     /// Number of jobs of a lane that can start.
-    fn room(
-        &self,
-        lane: &Arc<JobLane>,
-        open: &Open,
-        availability: &Availability,
-        claimed: &mut Claimed,
-    ) -> usize {
-        let (kinds, now) = (&self.kinds, self.now);
+    fn room(&self, lane: &JobLane, open: &Open, claimed: &mut Claimed) -> usize {
+        let (availability, now) = (&self.availability, self.now);
         let step = at_step(lane.route_step(), open.class.steps());
         let Some(live) = availability.callable_step(&open.class, step) else {
             return 0;
         };
         let quota = open.class.quota(live);
-        let room = kinds.limiter.room(quota, now);
+        let room = self.controls.kinds.limiter.room(quota, now);
         claimed.waits_for_call |= room.is_full;
         // A pause, or tokens that the limiter could not foresee. Prefetched jobs come first.
         let pause = availability.pauses.until(quota, now);

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
 
-use crate::base::{Clock, Context, Error, ErrorKind};
+use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Timestamp};
 use crate::engine::availability::Availability;
 use crate::engine::dispatch::ErrorPolicy;
 use crate::engine::run::Waker;
@@ -15,18 +16,39 @@ use crate::llm::route::Route;
 use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
-use super::backlog::{Heard, Scope};
 use super::batch::{BatchControl, BatchOverview};
 use super::budgets::Budgets;
 use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::{Kind, ModelCall};
-use super::kinds::Kinds;
-use super::kinds::WorkerSetup;
+use super::kinds::{Kinds, WorkerSetup};
 use super::prompt_job;
-use super::store::JobLane;
+use super::scale::WorkerScale;
+use super::store::{JobLane, Store, WorkerId};
 
 /// Maximum number of jobs that a worker runs at once.
 pub(crate) const MOST_SLOTS: usize = 10_000;
+
+/// Which jobs a worker takes, and when it ends.
+#[derive(Clone, Default)]
+pub(crate) struct Scope {
+    /// Only jobs of these processes; of all processes if empty.
+    pub processes: Vec<ProcessId>,
+    /// The worker ends when no job is left to claim.
+    pub until_empty: bool,
+    /// The worker ends when no job is left to claim or submit; batches may still be open.
+    pub until_submitted: bool,
+    /// The worker claims no job after it.
+    pub deadline: Option<Timestamp>,
+}
+
+/// Why a claim may find more than the last one.
+#[derive(Default)]
+pub(crate) struct Heard {
+    /// Jobs have become claimable.
+    pub jobs: AtomicBool,
+    /// Another program has written to the store.
+    pub writes: AtomicBool,
+}
 
 /// Options that do not change while a worker runs.
 pub(crate) struct FixedOptions {
@@ -40,8 +62,10 @@ pub(crate) struct FixedOptions {
     pub follower: Option<Follower>,
 }
 
-/// State that the threads of a worker share with callers that change its setup.
+/// State that the threads of a worker share, also with callers that change its setup.
 pub(crate) struct Controls {
+    pub store: Arc<Store>,
+    pub worker: WorkerId,
     pub permits: AtomicUsize,
     /// Every slot had a job at the last check.
     pub all_busy: AtomicBool,
@@ -52,10 +76,10 @@ pub(crate) struct Controls {
     pub kinds: Arc<Kinds>,
     pub clock: Arc<dyn Clock>,
     /// The budgets of the processes whose jobs the worker has.
-    pub budgets: Arc<Budgets>,
+    pub budgets: Budgets,
     pub waker: Waker,
     /// What was heard since the last claim.
-    pub heard: Arc<Heard>,
+    pub heard: Heard,
     /// Control channel of the poller.
     pub batch_control: BatchControl,
     pub batch_overview: Arc<BatchOverview>,
@@ -66,6 +90,34 @@ pub(crate) struct Controls {
 }
 
 impl Controls {
+    /// The state of a registered worker, and what its waker wakes.
+    pub(crate) fn new(
+        store: Arc<Store>,
+        worker: WorkerId,
+        kinds: Kinds,
+        clock: Arc<dyn Clock>,
+    ) -> (Self, Receiver<()>) {
+        let (waker, woken) = Waker::new();
+        let controls = Self {
+            budgets: Budgets::new(store.clone()),
+            store,
+            worker,
+            permits: AtomicUsize::new(WorkerScale::default().start()),
+            all_busy: AtomicBool::new(false),
+            held_by: Mutex::default(),
+            limited_by: Mutex::default(),
+            kinds: Arc::new(kinds),
+            clock,
+            waker,
+            heard: Heard::default(),
+            batch_control: BatchControl::new(),
+            batch_overview: Arc::default(),
+            availability: Mutex::default(),
+            written: AtomicBool::new(false),
+        };
+        (controls, woken)
+    }
+
     /// Makes the worker check for jobs now.
     pub(crate) fn wake(&self) {
         self.written.store(true, Ordering::SeqCst);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use derive_setters::Setters;
 use parking_lot::RwLock;
 
-use crate::base::brief::beginning;
 use crate::engine::class::Class;
 use crate::engine::limiter::{Limiter, QuotaId};
 use crate::engine::route::RetryPolicy;
@@ -61,7 +60,8 @@ impl Kinds {
     }
 
     pub(super) fn open(&self, lane: &JobLane) -> Option<Open> {
-        let (number, kind) = self.setup.now().kinds.get(&lane.kind)?.clone();
+        let setup = self.setup.now();
+        let (number, kind) = setup.kinds.get(&lane.kind)?.clone();
         let class = match kind.prompts() {
             None => Class::new([QuotaId::NONE]),
             Some((route, task)) => route.class(&naming(task, &lane.name), &mut None),
@@ -70,6 +70,7 @@ impl Kinds {
             pack: kind.pack_limits(),
             class: class.on(number),
             kind,
+            kinds_version: setup.kinds_version,
         })
     }
 }
@@ -80,48 +81,8 @@ pub(crate) struct Open {
     pub kind: Arc<Kind>,
     pub class: Class,
     pub pack: PackLimits,
-}
-
-/// The lanes with the current kinds.
-#[derive(Default)]
-pub(crate) struct Lanes {
-    known: HashMap<Arc<JobLane>, Option<Open>>,
-    /// The version of the kinds at the last refresh.
-    pub version: u64,
-    /// An unsupported kind that has jobs.
-    pub unknown: Option<String>,
-}
-
-/// Number of lanes that are stored; prompts can name any number of models over time.
-const MOST_LANES: usize = 1000;
-
-impl Lanes {
-    /// Drops all lanes if the kinds have changed.
-    pub(crate) fn refresh(&mut self, kinds: &Kinds) {
-        self.unknown = None;
-        let version = kinds.kinds_version();
-        if version != self.version || self.known.len() > MOST_LANES {
-            self.known.clear();
-            self.version = version;
-        }
-    }
-
-    /// The code or route for the lane's jobs; `None` if this worker does not support them.
-    pub(crate) fn open(&mut self, lane: &Arc<JobLane>, kinds: &Kinds) -> Option<&Open> {
-        if !self.known.contains_key(lane) {
-            let open = kinds.open(lane);
-            if open.is_none() {
-                let kind = beginning(&lane.kind, 60);
-                log::warn!("jobs of the kind {kind:?} wait for a worker that knows it");
-            }
-            self.known.insert(lane.clone(), open);
-        }
-        let open = self.known.get(lane)?.as_ref();
-        if open.is_none() {
-            self.unknown = Some(lane.kind.clone());
-        }
-        open
-    }
+    /// The version of the kinds.
+    pub kinds_version: u64,
 }
 
 // The setup of a worker that can change while it runs: one value with a version, replaced atomically. Each decision reads

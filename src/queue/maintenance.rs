@@ -4,7 +4,6 @@
 //! A file is looked at 20 times per second. A database server is looked at once per second, with one statement as long as
 //! nothing has changed.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use crate::base::{Error, Time, Timestamp, WarnOnce};
 
 use super::controls::Controls;
 use super::scale::Meter;
-use super::store::{Store, WorkerId, Workers};
+use super::store::{Store, Workers};
 
 /// Interval of looks at a file.
 const TICK: Duration = Duration::from_millis(50);
@@ -29,23 +28,21 @@ const MOST_CHORES: usize = 4;
 
 /// Works until the sender of `stop` is dropped. Both clocks were read before.
 pub(super) fn maintain(
-    store: &Arc<Store>,
-    worker: WorkerId,
     controls: &Controls,
     mut last_read: (Time, Timestamp),
     each_tick: &dyn Fn(),
     stop: &Receiver<()>,
 ) {
+    let (clock, store) = (&controls.clock, &controls.store);
     let mut upkeep = Upkeep {
         store,
-        worker,
         controls,
         troubles: Troubles::default(),
         version: store.version().unwrap_or(0),
         listed: Vec::new(),
         limited_by: None,
     };
-    let (mut meter, clock) = (Meter::default(), &controls.clock);
+    let mut meter = Meter::default();
     for tick in 0_u32.. {
         if let Err(RecvTimeoutError::Disconnected) | Ok(()) = stop.recv_timeout(TICK) {
             return controls.kinds.limiter.undivide();
@@ -73,8 +70,7 @@ pub(super) fn maintain(
 }
 
 struct Upkeep<'u> {
-    store: &'u Arc<Store>,
-    worker: WorkerId,
+    store: &'u Store,
     controls: &'u Controls,
     troubles: Troubles,
     version: u64,
@@ -110,7 +106,10 @@ impl Upkeep<'_> {
         let now = self.controls.clock.now();
         if now.since(began) <= TOO_OLD {
             let lists: Vec<&[u64]> = workers.live.iter().map(|(_, keys)| &keys[..]).collect();
-            let own = workers.live.iter().find(|(no, _)| *no == self.worker);
+            let own = workers
+                .live
+                .iter()
+                .find(|(no, _)| *no == self.controls.worker);
             let own = own.map_or(&[][..], |(_, keys)| keys);
             self.controls.kinds.limiter.divide(own, &lists, now);
         }
@@ -125,11 +124,14 @@ impl Upkeep<'_> {
 
     /// Lists the quotas of this worker for the others, if its row does not.
     fn list(&mut self, keys: &[u64], workers: &mut Workers) {
-        let own = workers.live.iter_mut().find(|(no, _)| *no == self.worker);
+        let own = workers
+            .live
+            .iter_mut()
+            .find(|(no, _)| *no == self.controls.worker);
         let Some((_, listed)) = own.filter(|(_, listed)| listed != keys) else {
             return;
         };
-        let written = self.store.list_quotas(self.worker, keys);
+        let written = self.store.list_quotas(self.controls.worker, keys);
         if self.troubles.note("list limits in", written).is_some() {
             *listed = keys.to_vec();
         }
@@ -139,7 +141,7 @@ impl Upkeep<'_> {
     fn note_limit(&mut self) {
         let now = *self.controls.limited_by.lock();
         if now != self.limited_by {
-            let noted = self.store.note_limit(self.worker, now);
+            let noted = self.store.note_limit(self.controls.worker, now);
             if self.troubles.note("note a limit in", noted).is_some() {
                 self.limited_by = now;
             }

@@ -12,7 +12,6 @@ use crate::observe::tracker::Pace;
 use super::batch::BatchInfo;
 use super::controls::Controls;
 use super::job::ProcessState;
-use super::store::Store;
 
 /// Interval of checks for changes by others.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
@@ -40,7 +39,6 @@ pub(crate) struct Snapshot {
 }
 
 pub(crate) struct ProgressReporter {
-    store: Arc<Store>,
     controls: Arc<Controls>,
     notifier: Option<Arc<dyn ProgressNotifier>>,
     tracker: ProcessTracker,
@@ -66,12 +64,10 @@ fn is_over_budget(process: &ProcessState) -> bool {
 
 impl ProgressReporter {
     pub(crate) fn new(
-        store: Arc<Store>,
         controls: Arc<Controls>,
         notifier: Option<Arc<dyn ProgressNotifier>>,
     ) -> Self {
         let mut reporter = Self {
-            store,
             controls,
             notifier,
             tracker: ProcessTracker::new(),
@@ -165,7 +161,7 @@ impl ProgressReporter {
             return;
         }
         self.batches_looked_at = Some(now);
-        match self.store.batches(None) {
+        match self.controls.store.batches(None) {
             Ok(batches) => {
                 let batches = batches.iter().map(|batch| BatchInfo::new(batch, wall));
                 self.batches = batches.collect();
@@ -210,11 +206,11 @@ impl ProgressReporter {
         };
         let look = || -> Result<_, Error> {
             let news = match since {
-                None => self.store.processes()?,
-                Some(since) => self.store.changed_processes(since)?,
+                None => self.controls.store.processes()?,
+                Some(since) => self.controls.store.changed_processes(since)?,
             };
             news.into_iter().for_each(keep_news);
-            self.store.process_ids()
+            self.controls.store.process_ids()
         };
         let there = match look() {
             Ok(there) => there,

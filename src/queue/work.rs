@@ -3,12 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 
-use crate::base::{Charge, Clock, Context, Error, Mark, ProcessId, Time, Timestamp};
+use crate::base::{Charge, Context, Error, Mark, ProcessId, Time, Timestamp};
 use crate::engine::availability::Availability;
 use crate::engine::dispatch::StopReason;
 use crate::engine::limited_by::Limit;
@@ -18,14 +17,14 @@ use crate::llm::pack::Pack;
 use crate::observe::jobs::{EndedJob, JobObserver};
 
 use super::account::Part;
-use super::backlog::{Request, StoreBacklog};
-use super::budgets::Budgets;
+use super::backlog::StoreBacklog;
+use super::controls::Controls;
 use super::handler::{Children, RunningJob};
 use super::info::ParentJob;
 use super::job::ProcessState;
 use super::kind::{Done, JobEnd, JobTask, JobTicket, Kind, Taken};
 use super::prompts;
-use super::store::{ClaimOutcome, Settlement, Store};
+use super::store::{ClaimOutcome, Settlement};
 
 type SettledPack = Settled<Pack<JobTask>, Done>;
 
@@ -68,66 +67,21 @@ fn stop_text<S: Serializer>(stop: &Option<StopReason>, serializer: S) -> Result<
     stop.as_ref().map(ToString::to_string).serialize(serializer)
 }
 
-/// Time until a failed return of jobs to the store is retried.
-const GIVE_BACK_AGAIN: Duration = Duration::from_secs(1);
-
 pub(crate) struct StoreWork {
     pub backlog: StoreBacklog,
     pub tally: WorkerReport,
     /// Processes that have changed since the last check.
     pub changed: Mutex<HashMap<ProcessId, ProcessState>>,
     observer: Option<Arc<dyn JobObserver>>,
-    budgets: Arc<Budgets>,
 }
 
 impl StoreWork {
-    pub(crate) fn new(
-        backlog: StoreBacklog,
-        observer: Option<Arc<dyn JobObserver>>,
-        budgets: Arc<Budgets>,
-    ) -> Self {
+    pub(crate) fn new(backlog: StoreBacklog, observer: Option<Arc<dyn JobObserver>>) -> Self {
         Self {
-            budgets,
             backlog,
             tally: WorkerReport::default(),
             changed: Mutex::default(),
             observer,
-        }
-    }
-
-    /// Requests that jobs which were prefetched too long ago are given back, without the dispatcher's lock.
-    fn ask_to_release_claims(&mut self, now: Time) {
-        let requests = &self.backlog.requests;
-        if requests.is_asked || requests.give_back_at > now {
-            return;
-        }
-        let tickets = self.backlog.release_claims(now);
-        if !tickets.is_empty() {
-            let requests = &mut self.backlog.requests;
-            requests.request = Some(Request::GiveBack(tickets));
-            requests.is_asked = true;
-        }
-    }
-
-    fn going_back(&self, tickets: &[JobTicket]) -> (Vec<Settlement>, Timestamp) {
-        let jobs = tickets.iter().flat_map(|ticket| &ticket.task);
-        let ends = jobs.map(|task| back(task, 0, None)).collect();
-        (ends, self.backlog.clock.wall())
-    }
-
-    fn gave_back(&mut self, tickets: Vec<JobTicket>, result: Result<Vec<ProcessState>, Error>) {
-        let items = &mut self.backlog;
-        items.requests.is_asked = false;
-        match result {
-            Ok(_) => items.settled(tickets.iter().map(|ticket| ticket.task.len()).sum(), true),
-            Err(error) => {
-                for ticket in tickets {
-                    items.keep(ticket);
-                }
-                // Claims happen in between, so that an unusable store is detected.
-                items.requests.give_back_at = items.clock.now().after(GIVE_BACK_AGAIN);
-                items.trouble = Some(error);
-            }
         }
     }
 
@@ -182,7 +136,7 @@ impl StoreWork {
         now: Time,
     ) -> Result<(), Error> {
         let changed = changed?;
-        self.budgets.note(changed.iter());
+        self.backlog.controls.budgets.note(changed.iter());
         let mut seen = self.changed.lock();
         seen.extend(changed.into_iter().map(|state| (state.process_id, state)));
         drop(seen);
@@ -219,7 +173,7 @@ impl StoreWork {
 
     /// The ends to record, and their time.
     fn ends(&self, done: &[SettledPack], now: Time) -> (Vec<Settlement>, Timestamp) {
-        let wall = self.backlog.clock.wall();
+        let wall = self.backlog.controls.clock.wall();
         let mut ends = Vec::with_capacity(done.len());
         for settled in done {
             let (Settled::Final(ticket, _)
@@ -304,7 +258,7 @@ fn end(
 }
 
 /// Returns a job that was not tried, or waits for others; nothing was spent.
-fn back(task: &JobTask, calls: u32, due_at: Option<Timestamp>) -> Settlement {
+pub(super) fn back(task: &JobTask, calls: u32, due_at: Option<Timestamp>) -> Settlement {
     let calls = calls.max(task.history.calls());
     let outcome = ClaimOutcome::Snooze { due_at };
     Settlement::new(task.claimed.receipt, calls, outcome)
@@ -350,12 +304,11 @@ impl Work for StoreWork {
     }
 
     fn is_answered_elsewhere(&self) -> bool {
-        let batch_overview = &self.backlog.batch_overview;
+        let batch_overview = &self.backlog.controls.batch_overview;
         batch_overview.completed.load(Ordering::SeqCst) > 0
     }
 
     fn take(&mut self, max: usize, availability: &Availability, now: Time) -> Result<Taken, Error> {
-        self.ask_to_release_claims(now);
         self.backlog.take(max, availability, now)
     }
 
@@ -367,28 +320,19 @@ impl Work for StoreWork {
 
     fn settle_io(&mut self, done: &[SettledPack], now: Time) -> Option<SettleIo<Self>> {
         let (ends, wall) = self.ends(done, now);
-        let store = self.backlog.store.clone();
+        let controls = self.backlog.controls.clone();
         Some(Box::new(move || {
-            let changed = store.settle(&ends, wall);
+            let changed = controls.store.settle(&ends, wall);
             Box::new(move |work, done, now| work.finish(done, wall, changed, now))
         }))
     }
 
     fn take_io(&mut self) -> Option<TakeIo<Self>> {
-        Some(match self.backlog.requests.request.take()? {
-            Request::Claim(plan, availability) => Box::new(move || {
-                let claimed = plan.run(&availability);
-                Box::new(move |work| work.backlog.arrive(claimed))
-            }),
-            Request::GiveBack(tickets) => {
-                let (ends, wall) = self.going_back(&tickets);
-                let store = self.backlog.store.clone();
-                Box::new(move || {
-                    let result = store.settle(&ends, wall);
-                    Box::new(move |work| work.gave_back(tickets, result))
-                })
-            }
-        })
+        let plan = self.backlog.request.take()?;
+        Some(Box::new(move || {
+            let found = plan.run();
+            Box::new(move |work| work.backlog.arrive(plan, found))
+        }))
     }
 
     fn is_answer(&self, done: &Done) -> bool {
@@ -409,31 +353,26 @@ impl Work for StoreWork {
 }
 
 /// Makes the call of a pack.
-pub(crate) fn call(
-    store: &Arc<Store>,
-    ticket: &JobTicket,
-    ctx: &Context,
-    clock: &Arc<dyn Clock>,
-    budgets: &Budgets,
-) -> Reply<Done> {
+pub(crate) fn call(controls: &Arc<Controls>, ticket: &JobTicket, ctx: &Context) -> Reply<Done> {
     let pack = &ticket.task;
     let first = &pack[0];
     match &*first.kind {
         Kind::Prompts { route, task, .. } => {
-            prompts::call(route, budgets, *task, pack, &ticket.tries, ctx)
+            prompts::call(route, &controls.budgets, *task, pack, &ticket.tries, ctx)
         }
         Kind::Host(handler) => {
             let job = RunningJob::new(&first.claimed, ticket.tries.calls.into());
             let receipt = first.claimed.receipt;
             let calls = u32::from(ticket.tries.calls) + 1;
-            let (late_store, late_clock) = (store.clone(), clock.clone());
+            let late_controls = controls.clone();
             let late = move |result| {
                 let outcome = ClaimOutcome::Completed {
                     result,
                     spent: None,
                 };
                 let end = Settlement::new(receipt, calls, outcome);
-                if let Err(error) = late_store.settle(&[end], late_clock.wall()) {
+                let Controls { store, clock, .. } = &*late_controls;
+                if let Err(error) = store.settle(&[end], clock.wall()) {
                     log::error!("a late result is lost: {error}");
                 }
             };
@@ -442,6 +381,7 @@ pub(crate) fn call(
                 job_id: job.job_id,
             };
             let (name, priority) = (first.claimed.name(), first.claimed.priority);
+            let Controls { store, clock, .. } = &**controls;
             let children = Children::new(store, clock, parent, name, priority);
             let result = handler.call(&job, &children, ctx, late);
             let result = result.map_err(|error| error.marked(Mark::ExactWait));

@@ -1,34 +1,28 @@
 //! A worker: claims jobs of the queue, processes them, and records their ends.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
 use std::time::SystemTime;
 
 use derive_setters::Setters;
-use parking_lot::Mutex;
 
 use crate::base::thread::spawn;
 use crate::base::{Context, Error, ErrorKind, ProcessId};
 use crate::engine::dispatch::ErrorPolicy;
-use crate::engine::run::Waker;
 use crate::llm::batch::{BatchAccount, BatchClient, BatchClients};
 use crate::llm::params::RequestTask;
 use crate::llm::route::Route;
 use crate::observe::jobs::JobObserver;
 use crate::observe::progress::ProgressNotifier;
 
-use super::backlog::Scope;
-use super::batch::BatchControl;
-use super::budgets::Budgets;
-use super::controls::{Controls, FixedOptions, Follower, MOST_SLOTS, WorkerLimits};
+use super::controls::{Controls, FixedOptions, Follower, Scope, WorkerLimits};
 use super::handler::Handler;
 use super::host::JobQueue;
 use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::{JobKinds, Kind, ModelCall};
 use super::kinds::{Kinds, WorkerSettings};
 use super::work::WorkerReport;
-use super::worker_run::WorkerRun;
+use super::worker_run::{Registration, WorkerRun};
 
 /// Processes the jobs of a [`JobQueue`].
 ///
@@ -292,27 +286,12 @@ impl Worker {
         let calls = self.model_calls.as_ref().map(|(route, _)| route);
         let first = self.completions.as_ref().or(self.embeddings.as_ref());
         let first = first.or(calls);
-        let kinds = Kinds::new(first);
-        let slots = self.settings.scale.start().min(MOST_SLOTS);
-        let (waker, woken) = Waker::new();
-        let controls = Arc::new(Controls {
-            budgets: Arc::new(Budgets::new(self.queue.store.clone())),
-            permits: AtomicUsize::new(slots),
-            all_busy: AtomicBool::new(false),
-            held_by: Mutex::default(),
-            limited_by: Mutex::default(),
-            batch_control: BatchControl::new(),
-            kinds: Arc::new(kinds),
-            clock: self.queue.clock.clone(),
-            waker,
-            heard: Arc::default(),
-            batch_overview: Arc::default(),
-            availability: Mutex::default(),
-            written: AtomicBool::new(false),
-        });
-        let store = self.queue.store.clone();
-        let fixed = self.set_up(&controls);
-        WorkerRun::register(&store, controls, woken, fixed)
+        let (store, clock) = (self.queue.store.clone(), self.queue.clock.clone());
+        let registration = Registration::new(store.clone(), clock.clone())?;
+        let (controls, woken) = Controls::new(store, registration.worker, Kinds::new(first), clock);
+        let controls = Arc::new(controls);
+        let plan = self.set_up(&controls);
+        Ok(WorkerRun::new(registration, controls, woken, plan))
     }
 
     /// Has a running worker work with these settings, routes, clients and handlers. It keeps its other handlers. Returns the

@@ -32,21 +32,21 @@ const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 
 /// A registered worker.
 pub(crate) struct WorkerRun {
-    registration: Registration,
+    /// Ends with it.
+    _registration: Registration,
     pub controls: Arc<Controls>,
     woken: Receiver<()>,
     plan: FixedOptions,
 }
 
 impl WorkerRun {
-    /// Registers a worker.
-    pub(crate) fn register(
-        store: &Arc<Store>,
+    pub(crate) fn new(
+        registration: Registration,
         controls: Arc<Controls>,
         woken: Receiver<()>,
         plan: FixedOptions,
-    ) -> Result<Self, Error> {
-        let registration = Registration::new(store.clone(), controls.clock.clone())?;
+    ) -> Self {
+        let store = &controls.store;
         if store.is_shared() {
             // No limited call starts before the others know of this worker.
             let now = controls.clock.now();
@@ -55,12 +55,12 @@ impl WorkerRun {
             let limiter = &controls.kinds.limiter;
             limiter.divide(&[], &vec![&[][..]; live], now);
         }
-        Ok(Self {
-            registration,
+        Self {
+            _registration: registration,
             controls,
             woken,
             plan,
-        })
+        }
     }
 
     /// Works until no job is left, or the worker is stopped.
@@ -68,7 +68,8 @@ impl WorkerRun {
         let follower = self.plan.follower.take();
         let caller = self.plan.ctx.clone();
         self.plan.ctx = caller.child();
-        let (store, controls, ctx) = (&self.registration.store, &self.controls, &self.plan.ctx);
+        let (controls, ctx) = (&self.controls, &self.plan.ctx);
+        let store = &controls.store;
         let deadline = self.plan.scope.deadline;
         let is_overdue = || deadline.is_some_and(|at| at <= controls.clock.wall());
         if is_overdue() {
@@ -86,13 +87,12 @@ impl WorkerRun {
         let read = (controls.clock.now(), controls.clock.wall());
         thread::scope(|scope| {
             let upkeep = || {
-                let worker = self.registration.worker;
                 let each_tick = || {
                     if is_overdue() {
                         ctx.cancel();
                     }
                 };
-                maintenance::maintain(store, worker, controls, read, &each_tick, &stop);
+                maintenance::maintain(controls, read, &each_tick, &stop);
             };
             spawn_scoped(scope, "batchwright-upkeep", upkeep)?;
             if let Some(mut follower) = follower {
@@ -122,9 +122,9 @@ impl WorkerRun {
         let clock = controls.clock.clone();
         let seed = clock.now().as_nanos() ^ u64::from(std::process::id()).rotate_left(16);
         let context = Arc::new(BatchContext {
-            store: self.registration.store.clone(),
-            worker: self.registration.worker,
-            spool: Spool::new(self.registration.store.folder()),
+            store: controls.store.clone(),
+            worker: controls.worker,
+            spool: Spool::new(controls.store.folder()),
             kinds: controls.kinds.clone(),
             clock,
             jitter: Mutex::new(Random(seed)),
@@ -189,7 +189,7 @@ impl WorkerRun {
         if report.stop.is_some() || !(scope.until_empty || scope.until_submitted) {
             return report;
         }
-        match self.registration.store.closed_processes() {
+        match self.controls.store.closed_processes() {
             Ok(closed) => {
                 let is_ours =
                     |id: &ProcessId| scope.processes.is_empty() || scope.processes.contains(id);
@@ -210,17 +210,9 @@ impl WorkerRun {
     }
 
     fn run_jobs(&self) -> Result<WorkerReport, Error> {
-        let (store, controls) = (&self.registration.store, &self.controls);
-        let (clock, plan) = (&*controls.clock, &self.plan);
-        let mut backlog = StoreBacklog::new(
-            store.clone(),
-            self.registration.worker,
-            controls.kinds.clone(),
-            controls.clock.clone(),
-            plan.scope.clone(),
-        );
-        backlog.heard = controls.heard.clone();
-        backlog.batch_overview = controls.batch_overview.clone();
+        let (controls, plan) = (&self.controls, &self.plan);
+        let clock = &*controls.clock;
+        let backlog = StoreBacklog::new(controls.clone(), plan.scope.clone());
         let now = clock.now();
         let options = Options {
             concurrency: controls.permits.load(Ordering::SeqCst),
@@ -234,12 +226,11 @@ impl WorkerRun {
         };
         let limiter = controls.kinds.limiter.clone();
         let dispatcher = Dispatcher::new(
-            StoreWork::new(backlog, plan.observer.clone(), controls.budgets.clone()),
+            StoreWork::new(backlog, plan.observer.clone()),
             limiter,
             options,
         );
-        let notifier = plan.notifier.clone();
-        let mut reporter = ProgressReporter::new(store.clone(), controls.clone(), notifier);
+        let mut reporter = ProgressReporter::new(controls.clone(), plan.notifier.clone());
         let look =
             |dispatcher: &mut Dispatcher<StoreWork>, now| snapshot(dispatcher, controls, now);
         let mut show = |snapshot: Snapshot| {
@@ -263,9 +254,7 @@ impl WorkerRun {
                 .as_deref()
                 .is_some_and(|them| them.every_item()),
         };
-        let runner = |ticket: &JobTicket, ctx: &Context| {
-            work::call(store, ticket, ctx, &controls.clock, &controls.budgets)
-        };
+        let runner = |ticket: &JobTicket, ctx: &Context| work::call(controls, ticket, ctx);
         let mut observer = Observer {
             look: &|d: &mut Dispatcher<StoreWork>, now: Time| {
                 d.set_retry(controls.kinds.setup.now().settings.retry);

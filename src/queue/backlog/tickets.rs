@@ -1,5 +1,6 @@
 //! Claimed jobs become tickets of the dispatcher, which share calls where they may.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
@@ -12,32 +13,32 @@ use crate::llm::params::RequestTask;
 use crate::queue::claim_plan::at_step;
 use crate::queue::history::History;
 use crate::queue::kind::{JobTask, JobTicket};
+use crate::queue::kinds::Open;
 use crate::queue::prompts;
-use crate::queue::store::{ClaimedJob, SUSPECT_CRASHES};
+use crate::queue::store::{ClaimedJob, JobLane, SUSPECT_CRASHES};
 
 use super::StoreBacklog;
 
 impl StoreBacklog {
     pub(super) fn tickets(&mut self, jobs: Vec<ClaimedJob>) -> Vec<Ticket<JobTask>> {
-        self.unknown = self.lanes.lock().unknown.clone();
         self.running += jobs.len();
         self.alone |= jobs.iter().any(|job| job.crashes >= SUSPECT_CRASHES);
-        let tickets = jobs.into_iter().filter_map(|job| self.ticket(job));
+        let mut lanes: HashMap<Arc<JobLane>, Option<Open>> = HashMap::new();
+        let tickets = jobs.into_iter().filter_map(|job| {
+            let open = lanes.entry(job.lane.clone());
+            let open = open.or_insert_with_key(|lane| self.controls.kinds.open(lane));
+            Some(self.ticket(job, open.clone()?))
+        });
         tickets.collect()
     }
 
-    fn ticket(&mut self, claimed: ClaimedJob) -> Option<Ticket<JobTask>> {
-        let (open, kinds_version) = {
-            let mut lanes = self.lanes.lock();
-            let open = lanes.open(&claimed.lane, &self.kinds)?.clone();
-            (open, lanes.version)
-        };
+    fn ticket(&mut self, claimed: ClaimedJob, open: Open) -> Ticket<JobTask> {
         let history = claimed.history.as_deref().map(History::parse);
         let history = history.unwrap_or_default();
         // The route may have become shorter since.
         let step = at_step(claimed.lane.route_step(), open.class.steps());
         let mut tries = history.tries(step);
-        let default = self.kinds.setup.now().settings.max_retries;
+        let default = self.controls.kinds.setup.now().settings.max_retries;
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
         let prompts = open.kind.prompts();
         tries.in_doubt |= claimed.lost && prompts.is_some();
@@ -53,15 +54,15 @@ impl StoreBacklog {
             request: OnceLock::new(),
             part: Mutex::default(),
             waiting_since: None,
-            kinds_version,
+            kinds_version: open.kinds_version,
         };
-        Some(Ticket {
+        Ticket {
             cost,
             order: self.order,
             class: open.class,
             tries,
             task,
-        })
+        }
     }
 }
 

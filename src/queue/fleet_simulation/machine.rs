@@ -59,7 +59,7 @@ impl Machine {
         let route = Route::limited(NamedClient(0), limits).clock(clock.clone());
         let settings = WorkerSettings::default().poll_interval(MAINTENANCE);
         let dispatcher = dispatcher(&store, route, &clock, (settings, SLOTS, number));
-        let limiter = &dispatcher.work.backlog.kinds.limiter;
+        let limiter = &dispatcher.work.backlog.controls.kinds.limiter;
         limiter.divide(&[], &[&[][..]; MACHINES], now);
         let spread = world.random.below(MAINTENANCE.as_millis() as u64);
         Self {
@@ -117,13 +117,13 @@ impl Machine {
         let _ = self.store.maintain(wall);
         // All machines use the same limits.
         let backlog = &self.dispatcher.work.backlog;
-        let (limiter, workers) = (&backlog.kinds.limiter, self.store.workers());
+        let (limiter, workers) = (&backlog.controls.kinds.limiter, self.store.workers());
         let (keys, workers) = (limiter.keys(), workers.unwrap().live);
         let all = vec![&keys[..]; workers.len()];
         limiter.divide(&keys, &all, now);
         let _ = self.store.reclaim(wall);
         // Others have written.
-        backlog.heard.writes.store(true, Ordering::SeqCst);
+        backlog.controls.heard.writes.store(true, Ordering::SeqCst);
     }
 
     /// Claims and settles jobs, and starts calls.

@@ -19,8 +19,8 @@ use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
-use crate::queue::backlog::{Scope, StoreBacklog};
-use crate::queue::budgets::Budgets;
+use crate::queue::backlog::StoreBacklog;
+use crate::queue::controls::{Controls, Scope};
 use crate::queue::handler::{Children, Handler, RunningJob};
 use crate::queue::job::{COMPLETION_KIND, Job, ProcessState, Spent};
 use crate::queue::kind::{Done, JobEnd, JobTask, Kind};
@@ -315,10 +315,8 @@ impl Scene {
 
     /// Calls the handler of a job that waits for others.
     fn call_handler(&self, at: usize, call: &Call<Pack<JobTask>>) -> Reply<Done> {
-        let store: Arc<Store> = self.workers[at].store.clone();
-        let clock: Arc<dyn Clock> = self.clock.clone();
-        let budgets = Budgets::new(store.clone());
-        work::call(&store, &call.ticket, &Context::new(), &clock, &budgets)
+        let backlog = &self.workers[at].dispatcher.work.backlog;
+        work::call(&backlog.controls, &call.ticket, &Context::new())
     }
 
     fn end_call(&mut self, call: Call<Pack<JobTask>>, now: Time) -> Event<StoreWork> {
@@ -375,13 +373,14 @@ pub(crate) fn dispatcher(
     clock: &Arc<ManualClock>,
     (settings, slots, seed): (WorkerSettings, usize, u64),
 ) -> Dispatcher<StoreWork> {
-    let kinds = Arc::new(Kinds::new(Some(&route)));
+    let kinds = Kinds::new(Some(&route));
     kinds.set_prompts(route);
     kinds.set(GATHER, Kind::Host(Handler::with_children(gather)));
     kinds.setup.change(|setup| setup.settings = settings);
     let (worker, scope) = (store.register_worker().unwrap(), Scope::default());
-    let backlog = StoreBacklog::new(store.clone(), worker, kinds.clone(), clock.clone(), scope);
-    let budgets = Arc::new(Budgets::new(store.clone()));
+    let (controls, _) = Controls::new(store.clone(), worker, kinds, clock.clone());
+    let controls = Arc::new(controls);
+    let backlog = StoreBacklog::new(controls.clone(), scope);
     let options = Options {
         concurrency: slots,
         retry: RetryPolicy::default(),
@@ -392,8 +391,8 @@ pub(crate) fn dispatcher(
         multi_tenant: true,
         no_shared_fate: false,
     };
-    let work = StoreWork::new(backlog, None, budgets);
-    Dispatcher::new(work, kinds.limiter.clone(), options)
+    let work = StoreWork::new(backlog, None);
+    Dispatcher::new(work, controls.kinds.limiter.clone(), options)
 }
 
 /// The end of a call, whose answer cost one token and one picodollar.
