@@ -302,8 +302,8 @@ impl FileRun<'_> {
     pub fn estimates(&self) -> Result<BTreeMap<Option<String>, Estimate>, Error> {
         let Copies { input, index, .. } = &self.prompts.copies;
         let completes = self.prompts.task == RequestTask::Complete;
-        let add = |mut all: BTreeMap<Option<String>, Estimate>, item: &usize| {
-            let request = input.read(*item, index)?.request;
+        let add = |mut all: BTreeMap<Option<String>, Estimate>, item| {
+            let request = input.read(item, index)?.request;
             let tokens = request.estimated_tokens();
             let most = request.params.max_tokens;
             let most = if completes { most } else { Some(0) };
@@ -316,8 +316,12 @@ impl FileRun<'_> {
             }
             Ok(all)
         };
-        let items: Vec<usize> = self.options.to_send(index).collect();
-        let parts = items.par_iter().try_fold(BTreeMap::new, add);
+        // No list of them, which would be the largest one after the index.
+        let options = self.options;
+        let end = options.to_send(index).last().map_or(0, |last| last + 1);
+        let items = (0..end).into_par_iter();
+        let items = items.filter(|item| options.sends(index, *item));
+        let parts = items.try_fold(BTreeMap::new, add);
         parts.try_reduce(BTreeMap::new, merge)
     }
 }
