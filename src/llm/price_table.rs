@@ -1,6 +1,6 @@
 //! A table of prices as JSON, and the model in it that a name means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -24,9 +24,9 @@ struct ProviderModels {
     /// Another provider of the table, which has the models that are missing here.
     like: Option<String>,
     models: Vec<Model>,
-    /// The names of the models in small letters, in order; with the place of the model, and whether a date may follow.
+    /// The names of the models in small letters, with the place of the model, and whether a date may follow.
     #[serde(skip)]
-    names: Vec<(String, usize, bool)>,
+    names: HashMap<String, (usize, bool)>,
 }
 
 #[derive(Debug, PartialEq, Deserialize)]
@@ -81,7 +81,7 @@ pub struct PriceEntry {
 
 /// A price in US dollars per million tokens. It is stored in millionths of a dollar per million tokens, which is the same
 /// number as picodollars per token.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Price(pub u64);
 
 impl<'de> Deserialize<'de> for Price {
@@ -107,7 +107,7 @@ impl Table {
     pub(super) fn parse(json: &str) -> Result<Self, Error> {
         let read: Result<Self, _> = serde_json::from_str(json);
         let mut table = read.map_err(|why| Error::new(ErrorKind::Invalid, why.to_string()))?;
-        table.providers.values_mut().for_each(ProviderModels::sort);
+        table.providers.values_mut().for_each(ProviderModels::index);
         Ok(table)
     }
 
@@ -138,56 +138,34 @@ impl Table {
 }
 
 impl ProviderModels {
-    fn sort(&mut self) {
+    fn index(&mut self) {
         for (at, model) in self.models.iter().enumerate() {
             let exact = model.models.iter().map(|name| (name, false));
             let names = exact.chain(model.dated.iter().map(|name| (name, true)));
-            let names = names.map(|(name, dated)| (name.to_ascii_lowercase(), at, dated));
+            let names = names.map(|(name, dated)| (name.to_ascii_lowercase(), (at, dated)));
             self.names.extend(names);
         }
-        self.names.sort_unstable();
     }
 
     fn find(&self, name: &str, requested: Option<&str>) -> Option<&Model> {
         let name = name.to_ascii_lowercase();
-        let (at, _) = self.named(&name).or_else(|| {
+        let (at, _) = self.names.get(&name).or_else(|| {
             let base = without_date(&name)?;
             let asked = requested.is_some_and(|requested| requested.eq_ignore_ascii_case(base));
-            self.named(base).filter(|(_, dated)| *dated || asked)
+            let known = self.names.get(base);
+            known.filter(|(_, dated)| *dated || asked)
         })?;
-        self.models.get(at)
-    }
-
-    /// The place of the model with this name in small letters, and whether a date may follow.
-    fn named(&self, name: &str) -> Option<(usize, bool)> {
-        let known = |known: &(String, usize, bool)| known.0.as_str().cmp(name);
-        let at = self.names.binary_search_by(known).ok()?;
-        let (_, model, dated) = self.names[at];
-        Some((model, dated))
+        self.models.get(*at)
     }
 }
 
 /// `gpt-x` for `gpt-x-2026-10-14`, `claude-x` for `claude-x-20261014` and `claude-x@20261014`. Shorter numbers are
 /// versions.
 fn without_date(name: &str) -> Option<&str> {
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let split = |length: usize| {
-        let (base, date) = name.split_at_checked(name.len().checked_sub(length)?)?;
-        Some((base, date)).filter(|(base, _)| !base.is_empty())
-    };
-    if let Some((base, date)) = split(9)
-        && date.starts_with(['-', '@'])
-        && digits(&date[1..])
-    {
-        return Some(base);
-    }
-    let (base, date) = split(11)?;
-    let mut parts = date.strip_prefix('-')?.split('-');
-    let lengths = [4, 2, 2].map(|length| {
-        let part = parts.next();
-        part.is_some_and(|part| part.len() == length && digits(part))
-    });
-    (lengths == [true; 3]).then_some(base)
+    let shape = name.replace(|letter: char| letter.is_ascii_digit(), "0");
+    let dates = ["-00000000", "@00000000", "-0000-00-00"];
+    let base = dates.iter().find_map(|date| shape.strip_suffix(date))?;
+    name.get(..base.len()).filter(|base| !base.is_empty())
 }
 
 #[cfg(test)]
@@ -198,8 +176,9 @@ mod tests {
         /// The names of all models, with their providers.
         pub(in crate::llm) fn names(&self) -> impl Iterator<Item = (&str, &str)> {
             self.providers.iter().flat_map(|(provider, models)| {
-                let names = models.names.iter();
-                names.map(move |(name, _, _)| (provider.as_str(), name.as_str()))
+                let names = models.models.iter();
+                let names = names.flat_map(|model| model.models.iter().chain(&model.dated));
+                names.map(move |name| (provider.as_str(), name.as_str()))
             })
         }
     }

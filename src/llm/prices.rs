@@ -25,11 +25,9 @@ use super::price_table::{Model, Price, PriceEntry, Table};
 /// ```
 #[derive(Clone, PartialEq, derive_more::Debug)]
 pub struct Prices {
-    /// The first one that has a model counts.
+    /// The first one that has a model counts. The table in the program is the last.
     #[debug("{:?}", layers.iter().map(|layer| &layer.name).collect::<Vec<_>>())]
     layers: Vec<Arc<Layer>>,
-    /// Whether the table in the program follows.
-    built_in: bool,
 }
 
 #[derive(PartialEq)]
@@ -40,18 +38,19 @@ struct Layer {
     table: Table,
 }
 
-static BUILT_IN: LazyLock<Layer> = LazyLock::new(|| Layer {
-    name: "table".to_owned(),
-    by_user: false,
-    table: Table::built_in(),
+static BUILT_IN: LazyLock<Arc<Layer>> = LazyLock::new(|| {
+    Arc::new(Layer {
+        name: "table".to_owned(),
+        by_user: false,
+        table: Table::built_in(),
+    })
 });
 
 /// The table in the program.
 impl Default for Prices {
     fn default() -> Self {
         Self {
-            layers: Vec::new(),
-            built_in: true,
+            layers: vec![BUILT_IN.clone()],
         }
     }
 }
@@ -59,10 +58,7 @@ impl Default for Prices {
 impl Prices {
     /// No prices: the cost of a call is known only if the provider reports it.
     pub const fn none() -> Self {
-        Self {
-            layers: Vec::new(),
-            built_in: false,
-        }
+        Self { layers: Vec::new() }
     }
 
     /// The prices in this file, and for models that it does not have those of the table in the program.
@@ -80,9 +76,8 @@ impl Prices {
 
     /// These prices, and for models that they do not have the others.
     pub fn or(mut self, others: Self) -> Self {
-        if !self.built_in {
+        if self.layers.iter().all(|layer| layer.by_user) {
             self.layers.extend(others.layers);
-            self.built_in = others.built_in;
         }
         self
     }
@@ -117,14 +112,9 @@ impl Prices {
         Ok(self)
     }
 
-    fn layers(&self) -> impl Iterator<Item = &Layer> {
-        let own = self.layers.iter().map(|layer| &**layer);
-        own.chain(self.built_in.then(|| &*BUILT_IN))
-    }
-
     /// Whether somebody set prices, perhaps for the name by which a model is requested.
     pub(crate) fn has_own(&self) -> bool {
-        !self.layers.is_empty()
+        self.layers.first().is_some_and(|layer| layer.by_user)
     }
 
     /// The prices of a model at a provider, by its exact name; a date may follow the name if the table says so.
@@ -142,7 +132,7 @@ impl Prices {
         let plain = |name| str::strip_prefix(name, "models/").unwrap_or(name);
         let requested = requested.map(plain);
         let answered = answered.map(plain).or(requested)?;
-        self.layers().find_map(|layer| {
+        self.layers.iter().find_map(|layer| {
             let by_request = requested.filter(|_| layer.by_user);
             let find = |name| layer.table.find(provider, name, requested);
             // A router may answer with any of its models, and that one is billed.
@@ -280,10 +270,10 @@ impl PriceEntry {
                 0 => Price::default(),
                 _ => {
                     let media = [prices.output_audio, prices.output_image];
-                    dearest(media.into_iter().flatten().chain([prices.output?]))?
+                    media.into_iter().flatten().chain([prices.output?]).max()?
                 }
             };
-            let input = dearest(input.into_iter().flatten())?;
+            let input = input.into_iter().flatten().max()?;
             let picos = u128::from(input.0) * u128::from(input_tokens)
                 + u128::from(output.0) * u128::from(output_tokens);
             Some(Usd::from_picos(u64::try_from(picos).unwrap_or(u64::MAX)))
@@ -346,10 +336,6 @@ impl PriceEntry {
             _ => Some(u128::from(searches) * u128::from(self.web_search?.0) * 1_000),
         }
     }
-}
-
-fn dearest(prices: impl Iterator<Item = Price>) -> Option<Price> {
-    prices.max_by_key(|price| price.0)
 }
 
 /// The cost of tokens if some parts of them have their own prices. `None` if the parts exceed the total.

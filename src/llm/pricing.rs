@@ -145,9 +145,8 @@ pub(super) fn most<'r>(
     let mut all = 0_u64;
     for request in requests {
         let model = guarded("model_for()", || client.model_for(request)).flatten();
-        let model = model.unwrap_or_default();
-        let price = |prices: &ModelPrices<'_>, tokens: &Tokens| tokens.at(request, prices, pricing);
-        all = all.saturating_add(bound(pricing, [provider, &model], request, tries, price)?);
+        let names = [provider, model.as_deref().unwrap_or_default()];
+        all = all.saturating_add(bound(pricing, names, request, tries, false)?);
     }
     Ok(all)
 }
@@ -181,22 +180,16 @@ pub(crate) fn most_batched(
     names: [&str; 2],
     request: &Request,
 ) -> Result<u64, Error> {
-    // Where no price of batches is known, the reply may be billed as a call.
-    let price = |prices: &ModelPrices<'_>, tokens: &Tokens| {
-        let batched = prices.entry("batch", pricing.at);
-        let entry = batched.or_else(|| prices.entry("", pricing.at))?;
-        entry.most(tokens.input, tokens.output)
-    };
-    bound(pricing, names, request, &Tries::default(), price)
+    bound(pricing, names, request, &Tries::default(), true)
 }
 
-/// The most that a request to this provider and model can cost.
+/// The most that a request to this provider and model can cost, as a call or in a batch.
 fn bound(
     pricing: &Pricing<'_>,
     [provider, model]: [&str; 2],
     request: &Request,
     tries: &Tries,
-    price: impl FnOnce(&ModelPrices<'_>, &Tokens) -> Option<Usd>,
+    is_batched: bool,
 ) -> Result<u64, Error> {
     let unbounded = |why: String| {
         let why = format!("the budget cannot be kept: {why}");
@@ -208,7 +201,19 @@ fn bound(
     }
     let prices = pricing.prices.of_call(provider, None, Some(model));
     let tokens = Tokens::of(request, prices.as_ref(), tries).map_err(unbounded)?;
-    let most = prices.and_then(|prices| price(&prices, &tokens));
+    let at = |tier| {
+        let entry = prices.as_ref()?.entry(tier, pricing.at)?;
+        entry.most(tokens.input, tokens.output)
+    };
+    let most = if is_batched {
+        // Where no price of batches is known, the reply may be billed as a call.
+        at("batch").or_else(|| at(""))
+    } else {
+        // A call may be billed at the tier that it asks for, or at the standard one.
+        at("")
+            .zip(at(asked_tier(request)))
+            .map(|(one, other)| one.max(other))
+    };
     most.map(Usd::picos).ok_or_else(|| {
         let why = format!("no price of {model:?} at {provider} is known (set one with --prices)");
         unbounded(why)
@@ -291,20 +296,6 @@ impl Tokens {
             input = input.saturating_add(output + TOKENS_OF_INSTRUCTIONS);
         }
         Ok(Self { input, output })
-    }
-
-    /// At the dearer of the tiers by which the call may be billed.
-    fn at(
-        &self,
-        request: &Request,
-        prices: &ModelPrices<'_>,
-        pricing: &Pricing<'_>,
-    ) -> Option<Usd> {
-        let [standard, asked] = ["", asked_tier(request)].map(|tier| {
-            let entry = prices.entry(tier, pricing.at)?;
-            entry.most(self.input, self.output)
-        });
-        Some(standard?.max(asked?))
     }
 }
 

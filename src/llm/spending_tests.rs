@@ -66,21 +66,27 @@ fn the_dearest_prices_count() {
          "above": [{"tokens": 1000, "input": 4, "output": 5}]},
         {"tier": "priority", "input": 10, "output": 20}]}]}}}"#;
     let prices = Prices::none().overridden("mine", json).unwrap();
-    let model = prices.of_model("p", "m").unwrap();
     let pricing = Pricing {
         prices: &prices,
         at: Timestamp(0),
     };
-    let tokens = Tokens {
-        input: 100,
-        output: 10,
+    let most = |request: Request, is_batched| {
+        let request = request.with_max_tokens(10);
+        super::bound(
+            &pricing,
+            ["p", "m"],
+            &request,
+            &Tries::default(),
+            is_batched,
+        )
+        .ok()
     };
-    let at = |request: &Request| tokens.at(request, &model, &pricing).map(Usd::picos);
     let tier = |tier: &str| Request::new("a").with_extra("service_tier", json!(tier));
-    // In millionths of a dollar per million tokens.
-    assert_eq!(at(&Request::new("a")), Some(450_000_000));
-    assert_eq!(at(&tier("priority")), Some(1_200_000_000));
-    assert_eq!(at(&tier("unheard-of")), None);
+    // In picodollars, of 211 and 235 tokens of input.
+    assert_eq!(most(Request::new("a"), false), Some(894_000_000));
+    assert_eq!(most(Request::new("a"), true), Some(894_000_000));
+    assert_eq!(most(tier("priority"), false), Some(2_550_000_000));
+    assert_eq!(most(tier("unheard-of"), false), None);
 }
 
 #[test]
@@ -130,5 +136,7 @@ fn embeddings_have_a_bound() {
         prices: &prices,
         at: Timestamp(1_790_000_000_000),
     };
-    assert!(tokens.at(&text, &model, &pricing).unwrap() > Usd::ZERO);
+    let names = ["openai", "text-embedding-3-small"];
+    let most = super::bound(&pricing, names, &text, &Tries::default(), false);
+    assert!(most.unwrap() > 0);
 }
