@@ -191,6 +191,11 @@ pub(crate) fn without_bom(bytes: &[u8]) -> &[u8] {
     bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
 }
 
+/// The content of a JSON file that is a part of the program.
+pub(crate) fn table<T: serde::Deserialize<'static>>(json: &'static str) -> T {
+    serde_json::from_str(json).expect("the tests read this file too")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -24,6 +24,9 @@ pub(crate) const DEFAULT_CEILING: u64 = 500 << 20;
 const FRESH: Duration = Duration::from_millis(5);
 /// Interval of checks while waiting. Polling is needed because freed memory sends no notification.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+/// A caller that exceeds the limit waits this long for earlier results to be written. It does not wait for an output that
+/// cannot be written.
+const WRITE_TIME: Duration = Duration::from_secs(1);
 /// The part of the capacity that a batch's items may fill; the rest is for data made from them.
 const BATCH_PART: u64 = 2;
 /// Prompts and results up to this size, in bytes, need no separate capacity.
@@ -57,6 +60,8 @@ struct Inner {
     changed: Condvar,
     /// Number of large results that are not written yet.
     unwritten: AtomicUsize,
+    /// The manager of the OS process, if this one counts a part of its memory.
+    whole: Option<MemoryManager>,
 }
 
 #[derive(Default)]
@@ -113,11 +118,22 @@ impl MemoryManager {
     /// A manager with this limit in bytes.
     pub fn new(ceiling: u64) -> Self {
         let measure = || memory_stats::memory_stats().map(|stats| stats.physical_mem as u64);
-        Self::measuring(ceiling, Box::new(measure))
+        Self::measuring(ceiling, Box::new(measure), None)
     }
 
-    fn measuring(ceiling: u64, measure: Box<dyn Fn() -> Option<u64> + Send + Sync>) -> Self {
+    /// A manager of a part of the memory of `whole`: what is requested of it counts, and nothing is measured. Its
+    /// callers are limited by `whole`, too, so that they may exceed that only one at a time.
+    pub(crate) fn counting(ceiling: u64, whole: Self) -> Self {
+        Self::measuring(ceiling, Box::new(|| None), Some(whole))
+    }
+
+    fn measuring(
+        ceiling: u64,
+        measure: Box<dyn Fn() -> Option<u64> + Send + Sync>,
+        whole: Option<Self>,
+    ) -> Self {
         Self(Arc::new(Inner {
+            whole,
             ceiling: AtomicU64::new(ceiling),
             measure,
             state: Mutex::default(),
@@ -143,11 +159,12 @@ impl MemoryManager {
         self.0.ceiling.load(Ordering::Relaxed)
     }
 
-    /// Whether a caller that accounts for its own memory may read this many bytes; always true for a single caller
-    /// (`alone`).
-    pub(crate) fn admits(&self, bytes: u64, alone: bool) -> bool {
+    /// Whether a caller of a part may read this many bytes. One that is `alone` may exceed the limit, but waits a while
+    /// for results to be written before.
+    fn admits(&self, bytes: u64, alone: Option<Duration>) -> bool {
+        let may_exceed = alone.is_some_and(|waited| waited >= WRITE_TIME || !self.has_unwritten());
         // Without a limit nothing is measured.
-        self.ceiling() == u64::MAX || self.fits(&mut self.0.state.lock(), bytes, alone)
+        self.ceiling() == u64::MAX || self.fits(&mut self.0.state.lock(), bytes, may_exceed)
     }
 
     /// The current memory of the OS process. Takes about ten microseconds.
@@ -177,16 +194,37 @@ impl MemoryManager {
     /// # Errors
     /// If the context is cancelled or its deadline passes first.
     pub fn wait_for_memory(&self, bytes: u64, ctx: &Context) -> Result<MemoryHold, Error> {
-        let mut state = self.0.state.lock();
-        if !state.line.is_empty() || !self.take(&mut state, bytes) {
-            drop(state);
-            self.wait(bytes, ctx)?;
+        match self.try_for_memory(bytes) {
+            Some(hold) => Ok(hold),
+            None => self.wait(bytes, || ctx.check()),
         }
-        Ok(MemoryHold {
+    }
+
+    /// The same while the context is neither aborted nor past its deadline: a cancelled run lets its calls finish.
+    pub(crate) fn wait_for_call(&self, bytes: u64, ctx: &Context) -> Result<MemoryHold, Error> {
+        self.wait(bytes, || {
+            let is_late = ctx.remaining().is_some_and(|left| left.is_zero());
+            if ctx.is_aborted() || is_late {
+                ctx.check()
+            } else {
+                Ok(())
+            }
+        })
+    }
+
+    /// Capacity for this many bytes, if it is available and nobody waits.
+    pub(crate) fn try_for_memory(&self, bytes: u64) -> Option<MemoryHold> {
+        let mut state = self.0.state.lock();
+        let taken = state.line.is_empty() && self.take(&mut state, bytes, Duration::ZERO);
+        taken.then(|| self.hold(bytes))
+    }
+
+    fn hold(&self, bytes: u64) -> MemoryHold {
+        MemoryHold {
             memory: self.clone(),
             bytes,
             promised: bytes,
-        })
+        }
     }
 
     /// Waits for capacity to read and send prompts whose records have `bytes` bytes together. Small prompts need
@@ -217,7 +255,7 @@ impl MemoryManager {
     }
 
     /// Whether large results wait to be written. Then memory will be released soon.
-    pub(crate) fn has_unwritten(&self) -> bool {
+    fn has_unwritten(&self) -> bool {
         self.0.unwritten.load(Ordering::Relaxed) > 0
     }
 
@@ -226,30 +264,23 @@ impl MemoryManager {
         (self.ceiling() / PROMPT_COPIES).max(SMALL_PROMPT)
     }
 
-    fn wait(&self, bytes: u64, ctx: &Context) -> Result<(), Error> {
-        // Under the lock: a caller that has checked the context and is about to wait must not miss the wake-up.
-        let inner = self.0.clone();
-        let _wakes = ctx.on_cancel(move || {
-            let _state = inner.state.lock();
-            inner.changed.notify_all();
-        });
+    fn wait(&self, bytes: u64, check: impl Fn() -> Result<(), Error>) -> Result<MemoryHold, Error> {
+        let mut alone_since = None;
         let mut state = self.0.state.lock();
         let ticket = state.tickets;
         state.tickets += 1;
         state.line.push_back(ticket);
         let result = loop {
             let first = state.line.front() == Some(&ticket);
-            if first && self.take(&mut state, bytes) {
-                break Ok(());
+            alone_since = alone_since.filter(|_| first && state.holders == 0);
+            let waited = alone_since.get_or_insert_with(Instant::now).elapsed();
+            if first && self.take(&mut state, bytes, waited) {
+                break Ok(self.hold(bytes));
             }
-            if let Err(ended) = ctx.check() {
+            if let Err(ended) = check() {
                 break Err(ended);
             }
-            match (first, ctx.deadline()) {
-                (true, _) => drop(self.0.changed.wait_for(&mut state, LOOK_AGAIN)),
-                (false, Some(deadline)) => drop(self.0.changed.wait_until(&mut state, deadline)),
-                (false, None) => self.0.changed.wait(&mut state),
-            }
+            let _ = self.0.changed.wait_for(&mut state, LOOK_AGAIN);
         };
         state.line.retain(|other| *other != ticket);
         // The next caller may find enough capacity as well.
@@ -258,9 +289,11 @@ impl MemoryManager {
     }
 
     /// Takes capacity if it is available, or if nobody holds any.
-    fn take(&self, state: &mut State, bytes: u64) -> bool {
+    fn take(&self, state: &mut State, bytes: u64, waited: Duration) -> bool {
         let alone = state.holders == 0;
-        let fits = self.fits(state, bytes, alone);
+        let whole = self.0.whole.as_ref();
+        let fits = self.fits(state, bytes, alone)
+            && whole.is_none_or(|whole| whole.admits(bytes, alone.then_some(waited)));
         if fits {
             state.used = state.used.saturating_add(bytes);
             state.promised += bytes;
@@ -317,6 +350,15 @@ impl MemoryHold {
         let filled = self.promised.saturating_sub(bytes);
         self.promised -= filled;
         self.memory.0.state.lock().promised -= filled;
+    }
+
+    /// Returns all but `bytes` bytes.
+    pub(crate) fn keep(&mut self, bytes: u64) {
+        self.still_needs(bytes);
+        let rest = self.bytes.saturating_sub(bytes);
+        self.bytes -= rest;
+        self.memory.0.state.lock().held -= rest;
+        self.memory.0.changed.notify_all();
     }
 
     /// Records that prompts were read, and that the body of their call is not made yet.

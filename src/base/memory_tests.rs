@@ -11,7 +11,7 @@ struct Resident(Arc<AtomicU64>);
 impl Resident {
     fn manager(&self, ceiling: u64) -> MemoryManager {
         let own = self.clone();
-        MemoryManager::measuring(ceiling, Box::new(move || Some(own.now())))
+        MemoryManager::measuring(ceiling, Box::new(move || Some(own.now())), None)
     }
 
     fn now(&self) -> u64 {
@@ -24,6 +24,17 @@ impl Resident {
 
     fn shrink(&self, bytes: u64) {
         self.0.fetch_sub(bytes, Ordering::SeqCst);
+    }
+}
+
+impl MemoryManager {
+    pub(crate) fn held(&self) -> u64 {
+        self.0.state.lock().held
+    }
+
+    /// Returns once this number of callers wait.
+    pub(crate) fn until_waiting(&self, callers: usize) {
+        until(|| waiting(self) == callers);
     }
 }
 
@@ -148,7 +159,7 @@ fn batches_shrink_with_the_free_memory() {
 
 #[test]
 fn without_measurements_requested_memory_counts() {
-    let memory = MemoryManager::measuring(1000, Box::new(|| None));
+    let memory = MemoryManager::measuring(1000, Box::new(|| None), None);
     let mut held = memory.wait_for_memory(700, &Context::new()).unwrap();
     held.filled();
     assert_eq!(memory.check_memory().used, 700);

@@ -328,23 +328,20 @@ pub enum RequestName {
 impl BatchRefusal {
     /// Why an upload or a creation was refused with this error, which has a status.
     pub(crate) fn of(error: Error) -> Self {
-        super::providers::batch::refusal_of(error)
+        super::providers::batch::refusal::of(error)
     }
 
-    /// The same with other errors.
-    pub(crate) fn map(self, change: impl Fn(Error) -> Error) -> Self {
+    /// Its errors.
+    pub(crate) fn errors(&mut self) -> Vec<&mut Error> {
         match self {
-            Self::Named(names) => {
-                let names = names.into_iter();
-                Self::Named(names.map(|(name, error)| (name, change(error))).collect())
-            }
-            Self::Unnamed(error) => Self::Unnamed(change(error)),
-            Self::TooLarge(error) => Self::TooLarge(change(error)),
-            Self::TooMuchQueued(error) => Self::TooMuchQueued(change(error)),
-            Self::Account(error) => Self::Account(change(error)),
-            Self::NoFile(error) => Self::NoFile(change(error)),
-            Self::Busy(error) => Self::Busy(change(error)),
-            Self::Whole(error) => Self::Whole(change(error)),
+            Self::Named(names) => names.iter_mut().map(|(_, error)| error).collect(),
+            Self::Unnamed(error)
+            | Self::TooLarge(error)
+            | Self::TooMuchQueued(error)
+            | Self::Account(error)
+            | Self::NoFile(error)
+            | Self::Busy(error)
+            | Self::Whole(error) => vec![error],
         }
     }
 }

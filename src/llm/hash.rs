@@ -61,7 +61,7 @@ fn order_mask(request: &Request) -> u64 {
         add(native.body());
     }
     add(&request.extra);
-    if let Some(ResponseFormat::JsonSchema { schema, .. }) = &request.params.response_format {
+    if let Some(schema) = request.schema() {
         order.add(schema);
     }
     order.mask()
@@ -126,15 +126,12 @@ fn write_neutral(request: &Request, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"extra\":");
     write_map(&request.extra, out);
     out.extend_from_slice(b",\"messages\":[");
-    for (i, (role, content, extra)) in request.rendered().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
+    each(request.rendered(), out, |(role, content, extra), out| {
         out.extend_from_slice(b"{\"content\":");
         match content {
             Text::Plain(text) => write_string(text, out),
-            Text::Value(Value::Array(parts)) => write_parts(parts, out),
-            Text::Value(value) => write_value(value, out),
+            Text::Parts(parts) => write_parts(parts, out),
+            Text::Other(value) => write_value(value, out),
         }
         if let Some(extra) = extra.filter(|extra| !extra.is_empty()) {
             out.extend_from_slice(b",\"extra\":");
@@ -143,12 +140,9 @@ fn write_neutral(request: &Request, out: &mut Vec<u8>) {
         out.extend_from_slice(b",\"role\":");
         write_string(role, out);
         out.push(b'}');
-    }
-    out.extend_from_slice(b"],\"model\":");
-    match &request.model {
-        Some(model) => write_string(model, out),
-        None => out.extend_from_slice(b"null"),
-    }
+    });
+    out.push(b']');
+    write_model(request, out);
     out.extend_from_slice(b",\"params\":");
     write_map(&params(request), out);
     out.extend_from_slice(b",\"schema\":");
@@ -172,6 +166,10 @@ fn write_native(native: &Native, request: &Request, out: &mut Vec<u8>) {
     write_map(native.body(), out);
     out.extend_from_slice(b",\"format\":");
     write_string(native.format().as_str(), out);
+    write_model(request, out);
+}
+
+fn write_model(request: &Request, out: &mut Vec<u8>) {
     out.extend_from_slice(b",\"model\":");
     match &request.model {
         Some(model) => write_string(model, out),
@@ -179,19 +177,26 @@ fn write_native(native: &Native, request: &Request, out: &mut Vec<u8>) {
     }
 }
 
-/// Local files count for what they hold.
-fn write_parts(parts: &[Value], out: &mut Vec<u8>) {
-    out.push(b'[');
-    for (i, part) in parts.iter().enumerate() {
+/// Writes all of these with commas between them.
+fn each<T>(all: impl IntoIterator<Item = T>, out: &mut Vec<u8>, write: impl Fn(T, &mut Vec<u8>)) {
+    for (i, one) in all.into_iter().enumerate() {
         if i > 0 {
             out.push(b',');
         }
-        if attachment::is_local(part) {
-            write_value(&attachment::fingerprint(part), out)
-        } else {
-            write_value(part, out)
-        }
+        write(one, out);
     }
+}
+
+/// Local files count for what they hold.
+fn write_parts(parts: &[Value], out: &mut Vec<u8>) {
+    out.push(b'[');
+    each(parts, out, |part, out| {
+        if attachment::is_local(part) {
+            write_value(&attachment::fingerprint(part), out);
+        } else {
+            write_value(part, out);
+        }
+    });
     out.push(b']');
 }
 
@@ -229,12 +234,7 @@ fn write_value(value: &Value, out: &mut Vec<u8>) {
         Value::String(text) => write_string(text, out),
         Value::Array(items) => {
             out.push(b'[');
-            for (i, item) in items.iter().enumerate() {
-                if i > 0 {
-                    out.push(b',');
-                }
-                write_value(item, out);
-            }
+            each(items, out, write_value);
             out.push(b']');
         }
         Value::Object(map) => write_map(map, out),
@@ -249,14 +249,11 @@ fn write_map(map: &Map<String, Value>, out: &mut Vec<u8>) {
     // RFC 8785 sorts by UTF-16 code units, which differs from UTF-8 beyond the basic plane.
     entries.sort_by(|a, b| a.0.encode_utf16().cmp(b.0.encode_utf16()));
     out.push(b'{');
-    for (i, (key, value)) in entries.into_iter().enumerate() {
-        if i > 0 {
-            out.push(b',');
-        }
+    each(entries, out, |(key, value), out| {
         write_string(key, out);
         out.push(b':');
         write_value(value, out);
-    }
+    });
     out.push(b'}');
 }
 

@@ -6,11 +6,10 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use serde_json::Value;
-use ureq::http;
+use serde_json::{Value, json};
 
 use super::params::RequestTask;
-use super::request::{Request, Text, text_bytes};
+use super::request::{Request, Text};
 
 /// Shorter beginnings are not cached. No provider with a lower minimum has much to save below it.
 pub(crate) const LEAST_TOKENS: u32 = 1024;
@@ -31,7 +30,7 @@ impl PromptPrefix {
     /// caches itself, or if a system text follows a message: some providers read that one first too, so the beginning
     /// would differ from prompt to prompt. A body in the format of one provider stays as it is.
     pub(crate) fn of(request: &Request) -> Option<Self> {
-        let tokens = system_bytes(request) / BYTES;
+        let tokens = leading(request).map(Text::bytes).sum::<usize>() / BYTES;
         let is_long = tokens >= LEAST_TOKENS as usize;
         if !is_long || request.native.is_some() || request.task != RequestTask::Complete {
             return None;
@@ -59,14 +58,6 @@ pub(crate) fn leading(request: &Request) -> impl Iterator<Item = Text<'_>> {
 
 fn is_system<T, E>((role, ..): &(&str, T, E)) -> bool {
     matches!(*role, "system" | "developer")
-}
-
-fn system_bytes(request: &Request) -> usize {
-    let bytes = leading(request).map(|text| match text {
-        Text::Plain(text) => text.len(),
-        Text::Value(value) => text_bytes(value),
-    });
-    bytes.sum()
 }
 
 /// Fields by which a request controls the cache itself.
@@ -106,8 +97,8 @@ fn hash(request: &Request) -> u64 {
     for text in leading(request) {
         match text {
             Text::Plain(text) => text.hash(&mut hasher),
-            Text::Value(Value::String(text)) => text.as_str().hash(&mut hasher),
-            Text::Value(value) => value.to_string().hash(&mut hasher),
+            Text::Parts(parts) => json!(parts).to_string().hash(&mut hasher),
+            Text::Other(value) => value.to_string().hash(&mut hasher),
         }
     }
     for field in ["tools", "functions", "thinking", "reasoning_effort"] {
@@ -119,46 +110,13 @@ fn hash(request: &Request) -> u64 {
     hasher.finish()
 }
 
-/// Whether requests to this address certainly may have the fields that mark a beginning: it is the provider's own, or the
-/// provider caches without a mark.
-pub(crate) fn accepts_marks(provider: &str, address: &str) -> bool {
-    let own = match provider {
-        "anthropic" => "api.anthropic.com",
-        "openai" => "api.openai.com",
-        "mistral" => "api.mistral.ai",
-        "fireworks" => "api.fireworks.ai",
-        _ => return true,
-    };
-    let url = address.parse::<http::Uri>().ok();
-    // Regional hosts have a name before it.
-    url.as_ref().and_then(http::Uri::host).is_some_and(|host| {
-        let region = host.strip_suffix(own);
-        region.is_some_and(|region| region.is_empty() || region.ends_with('.'))
-    })
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
     use crate::llm::request::{Message, Role};
 
     fn long() -> Request {
         Request::new("U").with_system("All rules. ".repeat(2_000))
-    }
-
-    #[test]
-    fn by_default_no_gateway_gets_fields_that_it_may_reject() {
-        for own in ["https://api.openai.com/v1", "https://eu.api.openai.com/v1"] {
-            assert!(accepts_marks("openai", own), "{own}");
-        }
-        let others = "https://notapi.openai.com.example.org/v1,https://myapi.openai.com/v1,http://127.0.0.1:8090/v1,";
-        for other in others.split(',') {
-            assert!(!accepts_marks("openai", other), "{other}");
-        }
-        let local = accepts_marks("deepseek", "http://127.0.0.1:8090/v1");
-        assert!(local, "it needs no mark");
     }
 
     #[test]

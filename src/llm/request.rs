@@ -51,7 +51,7 @@ pub struct Message {
     /// The text, or a list of content parts: local files made by [`Part`], other parts in the format of OpenAI or of the
     /// provider.
     #[serde(default)]
-    #[debug("{:?}", Bytes(text_bytes(content)))]
+    #[debug("{:?}", Bytes(Text::of(content).bytes()))]
     pub content: Value,
     /// Further fields, for example `name` or `tool_call_id`. Providers with the wire format of OpenAI get them unchanged;
     /// the others get the tool calls and their results.
@@ -346,7 +346,7 @@ impl Request {
         system.into_iter().chain(
             self.messages
                 .iter()
-                .map(|m| (m.role.as_str(), Text::Value(&m.content), Some(&m.extra))),
+                .map(|m| (m.role.as_str(), Text::of(&m.content), Some(&m.extra))),
         )
     }
 
@@ -384,24 +384,35 @@ pub(crate) fn are_tokens(list: &[Value]) -> bool {
     !list.is_empty() && list.iter().all(Value::is_u64)
 }
 
-pub(super) fn text_bytes(content: &Value) -> usize {
-    match content {
-        Value::String(text) => text.len(),
-        Value::Array(parts) => parts
-            .iter()
-            .map(|part| match part {
-                // A token: about 4 bytes of text.
-                Value::Number(_) => 4,
-                part => part["text"].as_str().map_or(0, str::len),
-            })
-            .sum(),
-        _ => 0,
-    }
-}
-
 /// A message's content without copying it.
 #[derive(Clone, Copy)]
 pub(crate) enum Text<'a> {
     Plain(&'a str),
-    Value(&'a Value),
+    Parts(&'a [Value]),
+    /// Neither, such as null in a message with tool calls.
+    Other(&'a Value),
+}
+
+impl<'a> Text<'a> {
+    pub fn of(content: &'a Value) -> Self {
+        match content {
+            Value::String(text) => Self::Plain(text),
+            Value::Array(parts) => Self::Parts(parts),
+            other => Self::Other(other),
+        }
+    }
+
+    /// Bytes of text in it.
+    pub fn bytes(self) -> usize {
+        let bytes = |part: &Value| match part {
+            // A token: about 4 bytes of text.
+            Value::Number(_) => 4,
+            part => part["text"].as_str().map_or(0, str::len),
+        };
+        match self {
+            Self::Plain(text) => text.len(),
+            Self::Parts(parts) => parts.iter().map(bytes).sum(),
+            Self::Other(_) => 0,
+        }
+    }
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::attachment;
 use super::params::ResponseFormat;
-use super::request::{Request, Text, text_bytes};
+use super::request::Request;
 
 /// The most tokens that a provider adds to a message.
 const MOST_PER_MESSAGE: u64 = 10;
@@ -13,12 +13,7 @@ const HIDDEN_PROMPT: u64 = 200;
 impl Request {
     /// Bytes of text in it, for estimates.
     pub(crate) fn text_bytes(&self) -> usize {
-        self.rendered()
-            .map(|(_, content, _)| match content {
-                Text::Plain(text) => text.len(),
-                Text::Value(content) => text_bytes(content),
-            })
-            .sum()
+        self.rendered().map(|(_, text, _)| text.bytes()).sum()
     }
 
     /// Bytes it holds in memory, roughly.
@@ -28,7 +23,8 @@ impl Request {
             messages.flat_map(|message| message.extra.values().chain([&message.content]));
         let native = self.native.iter().flat_map(|native| native.body().values());
         let values = messages.chain(self.extra.values()).chain(native);
-        let values: usize = values.chain(self.schema()).map(weight).sum();
+        let values = values.chain(self.schema());
+        let values: usize = values.map(|value| bytes(value, 32, 48)).sum();
         let system = self.system.as_ref().map_or(0, String::len);
         let input = self.input.as_ref().map_or(0, |input| input.as_str().len());
         size_of::<Self>() + 128 * (1 + self.messages.len()) + values + system + input
@@ -38,7 +34,8 @@ impl Request {
     /// what files are likely to need.
     pub fn estimated_tokens(&self) -> u32 {
         let apart = self.schema().into_iter().chain(self.extra.get("tools"));
-        let apart: usize = apart.map(json_bytes).sum();
+        // Quotation marks, colons and commas count.
+        let apart: usize = apart.map(|value| bytes(value, 3, 4)).sum();
         let text = (self.text_bytes() + apart) / 4 + 4 * self.messages.len();
         let all = attachment::estimated_tokens(self.files()).saturating_add(text as u64);
         u32::try_from(all).unwrap_or(u32::MAX)
@@ -68,7 +65,7 @@ impl Request {
     }
 
     /// The schema that its answer must have.
-    fn schema(&self) -> Option<&Value> {
+    pub(super) fn schema(&self) -> Option<&Value> {
         match &self.params.response_format {
             Some(ResponseFormat::JsonSchema { schema, .. }) => Some(schema),
             _ => None,
@@ -76,29 +73,19 @@ impl Request {
     }
 }
 
-/// Bytes of a value in memory, roughly.
-fn weight(value: &Value) -> usize {
-    32 + match value {
-        Value::String(text) => text.len(),
-        Value::Array(items) => items.iter().map(weight).sum(),
-        Value::Object(map) => map.iter().map(|(k, v)| 48 + k.len() + weight(v)).sum(),
-        _ => 0,
-    }
-}
-
-/// Bytes of a value as JSON, roughly.
-fn json_bytes(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len() + 2,
-        Value::Array(items) => 2 + items.iter().map(|item| json_bytes(item) + 1).sum::<usize>(),
-        Value::Object(fields) => {
-            let fields = fields.iter();
-            2 + fields
-                .map(|(name, value)| name.len() + 4 + json_bytes(value))
-                .sum::<usize>()
+/// Bytes of a value, roughly, of which each value and each field has some in addition to its text.
+fn bytes(value: &Value, of_value: usize, of_field: usize) -> usize {
+    let inner = |value| bytes(value, of_value, of_field);
+    of_value
+        + match value {
+            Value::String(text) => text.len(),
+            Value::Array(items) => items.iter().map(inner).sum(),
+            Value::Object(fields) => fields
+                .iter()
+                .map(|(name, value)| of_field + name.len() + inner(value))
+                .sum(),
+            _ => 0,
         }
-        _ => 5,
-    }
 }
 
 #[cfg(test)]

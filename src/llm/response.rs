@@ -257,20 +257,17 @@ fn unreadable(error: &serde_json::Error) -> (ErrorKind, String) {
         return (ErrorKind::Malformed, format!("is no JSON ({place})"));
     }
     let message = error.to_string();
-    let of_the_type = ["invalid type: ", "invalid value: ", "invalid length: "];
+    let missing = message.strip_prefix("missing field `");
+    let misfits = ["invalid type: ", "invalid value: ", "invalid length: "];
+    let misfit = misfits.iter().any(|start| message.starts_with(start));
     // Behind the last "expected" stand words of the type, before it those of the answer.
-    let what = match message.strip_prefix("missing field `") {
-        Some(rest) => rest
-            .split('`')
-            .next()
-            .map(|name| format!("`{name}` is missing")),
-        None if of_the_type.iter().any(|start| message.starts_with(start)) => message
-            .strip_suffix(&format!(" {place}"))
-            .and_then(|message| message.rsplit_once(", expected "))
-            .map(|(_, wanted)| format!("{wanted} was expected")),
-        None => None,
+    let wanted = message.trim_end_matches(&format!(" {place}"));
+    let wanted = wanted.rsplit_once(", expected ").filter(|_| misfit);
+    let what = match (missing.and_then(|rest| rest.split_once('`')), wanted) {
+        (Some((name, _)), _) => format!(": `{name}` is missing"),
+        (None, Some((_, wanted))) => format!(": {wanted} was expected"),
+        (None, None) => String::new(),
     };
-    let what = what.map(|what| format!(": {what}")).unwrap_or_default();
     let why = format!("is JSON of another form than expected{what} ({place})");
     (ErrorKind::Invalid, why)
 }

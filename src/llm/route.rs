@@ -29,8 +29,8 @@ use super::outcome::{EarlierProvider, Outcome};
 use super::params::CacheLifetime;
 use super::params::RequestTask;
 use super::pricing::{self, Pricing};
-use super::prompt_cache::{PromptPrefix, accepts_marks};
-use super::providers::further::for_provider;
+use super::prompt_cache::PromptPrefix;
+use super::providers::further::{accepts_marks, for_provider};
 use super::request::Request;
 use super::response::Response;
 
@@ -41,7 +41,18 @@ use call::Single;
 #[derive(Clone)]
 struct Step<'a> {
     client: Arc<dyn LlmClient + 'a>,
+    provider: String,
     limits: Limits,
+}
+
+impl<'a> Step<'a> {
+    fn new(client: impl LlmClient + 'a, limits: Limits) -> Self {
+        Self {
+            provider: guarded("provider()", || client.provider().to_owned()).unwrap_or_default(),
+            client: Arc::new(client),
+            limits,
+        }
+    }
 }
 
 /// Ordered clients with limiter and retry policy. A plain client is a route of one step.
@@ -62,7 +73,7 @@ pub struct Route<'a> {
     /// program.
     #[setters(generate)]
     prices: Prices,
-    budgets: Vec<Budget>,
+    budget: Option<Budget>,
     config_version: u32,
     /// Who hears of every call that is made. Default: nobody.
     #[setters(generate)]
@@ -103,15 +114,12 @@ impl<'a> Route<'a> {
     /// A route of one client with limits of its own.
     pub fn limited(client: impl LlmClient + 'a, limits: Limits) -> Self {
         Self {
-            steps: vec![Step {
-                client: Arc::new(client),
-                limits,
-            }],
+            steps: vec![Step::new(client, limits)],
             retry: RetryPolicy::default(),
             limiter: Arc::new(Limiter::new()),
             clock: Arc::new(SystemClock),
             prices: Prices::default(),
-            budgets: Vec::new(),
+            budget: None,
             config_version: 0,
             observer: None,
             skipped: Arc::default(),
@@ -125,10 +133,7 @@ impl<'a> Route<'a> {
     /// If the route already has 32 steps.
     pub fn then(mut self, client: impl LlmClient + 'a, limits: Limits) -> Self {
         assert!(self.steps.len() < 32, "a route has at most 32 steps");
-        self.steps.push(Step {
-            client: Arc::new(client),
-            limits,
-        });
+        self.steps.push(Step::new(client, limits));
         self
     }
 
@@ -137,10 +142,8 @@ impl<'a> Route<'a> {
         if request.extra.is_empty() && request.params.seed.is_none() {
             return (Cow::Borrowed(request), Vec::new());
         }
-        let provider = |step| {
-            guarded("provider()", || self.client(step).provider().to_owned()).unwrap_or_default()
-        };
-        for_provider(request, &provider(step), &provider(0))
+        let provider = |step: u8| &self.steps[usize::from(step)].provider;
+        for_provider(request, provider(step), provider(0))
     }
 
     /// The request for a step, with a mark for its system text if the provider caches it only with a mark.
@@ -172,18 +175,18 @@ impl<'a> Route<'a> {
         }
     }
 
-    /// Adds a limit of what all calls of the route, and of other routes with a clone of the budget, may cost. A call that
+    /// Sets the limit of what all calls of the route, and of other routes with a clone of the budget, may cost. A call that
     /// could cost more is not made, and ends a run with [`StopReason::BudgetExceeded`](crate::StopReason::BudgetExceeded).
     /// Default: no limit.
     pub fn budget(mut self, budget: &Budget) -> Self {
-        self.budgets.push(budget.clone());
+        self.budget = Some(budget.clone());
         self
     }
 
     /// Whether a budget limits it.
     #[cfg(feature = "queue")]
     pub(crate) fn has_budget(&self) -> bool {
-        !self.budgets.is_empty()
+        self.budget.is_some()
     }
 
     /// Whether the most that a call for such a request can cost is known at every provider of the route,
@@ -192,13 +195,11 @@ impl<'a> Route<'a> {
     /// # Errors
     /// [`ErrorKind::BudgetExceeded`](crate::ErrorKind::BudgetExceeded), with a message that says what is missing.
     pub fn check_budget(&self, request: &Request) -> Result<(), Error> {
-        let tries = Tries::default();
-        if self.budgets.is_empty() {
-            return Ok(());
-        }
-        for step in &self.steps {
-            let one = std::iter::once(request);
-            pricing::most(&self.pricing(), &*step.client, one, &tries)?;
+        if self.budget.is_some() {
+            for step in &self.steps {
+                let one = std::iter::once(request);
+                pricing::most(&self.pricing(), &*step.client, one, &Tries::default())?;
+            }
         }
         Ok(())
     }
@@ -315,11 +316,11 @@ impl<'a> Route<'a> {
     /// The provider of a step, and the model a request would be sent to there.
     pub(crate) fn asked(&self, step: u8, request: &Request) -> (String, Option<String>) {
         // A queue's job may have been at a step that the route no longer has.
-        let Some(Step { client, .. }) = self.steps.get(usize::from(step)) else {
+        let Some(step) = self.steps.get(usize::from(step)) else {
             return Default::default();
         };
-        let asked = || (client.provider().to_owned(), client.model_for(request));
-        guarded("provider() or model_for()", asked).unwrap_or_default()
+        let model = guarded("model_for()", || step.client.model_for(request)).flatten();
+        (step.provider.clone(), model)
     }
 
     /// The outcome of an item that was sent with a request for this model, without its id. Nothing else of the request is
@@ -358,10 +359,7 @@ impl<'a> Route<'a> {
     /// The provider of each step.
     pub(crate) fn providers(&self) -> Vec<String> {
         let steps = self.steps.iter();
-        let name = |step: &Step<'_>| {
-            guarded("provider()", || step.client.provider().to_owned()).unwrap_or_default()
-        };
-        steps.map(name).collect()
+        steps.map(|step| step.provider.clone()).collect()
     }
 
     /// What happened to a request at the steps it has left behind.

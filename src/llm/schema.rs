@@ -11,6 +11,8 @@ use std::sync::Once;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::base::json_read::table;
+
 #[cfg(feature = "schema")]
 pub(crate) use super::schema_compiled::Schema;
 
@@ -37,10 +39,8 @@ pub(super) struct Keywords {
     pub anthropic_formats: HashSet<String>,
 }
 
-pub(super) static KEYWORDS: LazyLock<Keywords> = LazyLock::new(|| {
-    let keywords = serde_json::from_str(include_str!("schema_keywords.json"));
-    keywords.expect("the tests read this file too")
-});
+pub(super) static KEYWORDS: LazyLock<Keywords> =
+    LazyLock::new(|| table(include_str!("schema_keywords.json")));
 
 const UNRESTRICTED: &str = "it does not restrict an answer";
 

@@ -29,7 +29,7 @@ pub(crate) fn complete(
     before: Option<&Correction>,
     ctx: &Context,
 ) -> Result<Response, Error> {
-    let shape = Shape::of(format).map_err(unusable)?;
+    let shape = Shape::of(format)?;
     let response = match before {
         Some(before) => client.complete(&before.corrected(request), ctx)?,
         None => client.complete(request, ctx)?,
@@ -43,13 +43,7 @@ pub(crate) fn fitting(
     response: Response,
     unchecked: bool,
 ) -> Result<Response, Error> {
-    let shape = Shape::of(format).map_err(unusable)?;
-    held_against(&shape, response, unchecked)
-}
-
-fn unusable(fault: String) -> Error {
-    let why = format!("the request's JSON Schema cannot be used: {fault}");
-    Error::new(ErrorKind::Invalid, why)
+    held_against(&Shape::of(format)?, response, unchecked)
 }
 
 /// Checks an answer against its format. Tool calls are not checked, because they are not the answer yet. An `unchecked`
@@ -58,28 +52,17 @@ fn held_against(shape: &Shape, mut response: Response, unchecked: bool) -> Resul
     if !response.details().tool_calls.is_empty() {
         return Ok(response);
     }
-    match shape.fit(&response.text) {
-        Ok(json) => {
-            if json.len() < response.text.len() {
-                response.text = json.to_owned();
-            }
-            Ok(response)
-        }
-        Err(misfit) => match found(shape, &response) {
-            Some(json) => {
-                response.text = json;
-                Ok(response)
-            }
-            None if unchecked => Ok(response),
-            None => Err(refused(shape, misfit, &response)),
-        },
+    let fit = shape.fit(&response.text);
+    // Of what was cut nobody knows what would have followed.
+    let is_cut = response.finish_reason == FinishReason::Length;
+    let found = || shape.find(&response.text).filter(|_| !is_cut);
+    match fit.or_else(|misfit| found().ok_or(misfit)) {
+        Ok(json) if json.len() < response.text.len() => response.text = json.to_owned(),
+        Ok(_) => {}
+        Err(_) if unchecked => {}
+        Err(misfit) => return Err(refused(shape, misfit, &response)),
     }
-}
-
-/// The JSON in an answer that says more. Of what was cut nobody knows what would have followed.
-fn found(shape: &Shape, response: &Response) -> Option<String> {
-    let whole = response.finish_reason != FinishReason::Length;
-    whole.then(|| shape.find(&response.text).map(str::to_owned))?
+    Ok(response)
 }
 
 /// The failure of an answer that does not fit. What was cut would be cut again.
@@ -131,11 +114,8 @@ impl Correction {
     }
 }
 
-/// The format that an answer must have.
-enum Shape {
-    Object,
-    Schema(Schema),
-}
+/// The format that an answer must have: a schema, or any JSON object.
+struct Shape(Option<Schema>);
 
 /// The maximum length of a description of a mismatch, which is sent to the model and shown to people.
 const MISFIT_LEN: usize = 500;
@@ -145,11 +125,15 @@ impl Shape {
     ///
     /// # Errors
     /// The defect of its schema.
-    fn of(format: &ResponseFormat) -> Result<Self, String> {
-        match format {
-            ResponseFormat::JsonObject => Ok(Self::Object),
-            ResponseFormat::JsonSchema { schema, .. } => Schema::compile(schema).map(Self::Schema),
-        }
+    fn of(format: &ResponseFormat) -> Result<Self, Error> {
+        let ResponseFormat::JsonSchema { schema, .. } = format else {
+            return Ok(Self(None));
+        };
+        let compiled = Schema::compile(schema).map_err(|fault| {
+            let why = format!("the request's JSON Schema cannot be used: {fault}");
+            Error::new(ErrorKind::Invalid, why)
+        });
+        Ok(Self(Some(compiled?)))
     }
 
     /// The JSON in an answer of this format, without white space or a Markdown fence around it.
@@ -194,18 +178,17 @@ impl Shape {
     }
 
     fn misfit(&self, value: &Value) -> Option<String> {
-        match self {
-            Self::Object if value.is_object() => None,
-            Self::Object => Some("it is JSON, but no object".to_owned()),
-            Self::Schema(schema) => schema.misfit(value),
+        match &self.0 {
+            Some(schema) => schema.misfit(value),
+            None => (!value.is_object()).then(|| "it is JSON, but no object".to_owned()),
         }
     }
 
     /// What an answer has to fit, in words.
     fn name(&self) -> &'static str {
-        match self {
-            Self::Object => "JSON object",
-            Self::Schema(_) => "schema",
+        match self.0 {
+            None => "JSON object",
+            Some(_) => "schema",
         }
     }
 }
@@ -245,10 +228,10 @@ mod tests {
             let (how, text) = case.split_once(' ').unwrap_or((case, ""));
             let text = unescaped(text);
             let found = match how {
-                "fit" => Shape::Object
+                "fit" => Shape(None)
                     .fit(&text)
                     .map_err(|why| format!("error: {why}")),
-                _ => Shape::Object.find(&text).ok_or("none".to_owned()),
+                _ => Shape(None).find(&text).ok_or("none".to_owned()),
             };
             assert_eq!(
                 found.map_or_else(|why| why, str::to_owned),
@@ -257,14 +240,14 @@ mod tests {
             );
         }
         let many = "[".repeat(1_000_000) + "{}";
-        assert_eq!(Shape::Object.find(&many), None);
+        assert_eq!(Shape(None).find(&many), None);
     }
 
     #[cfg(feature = "schema")]
     #[test]
     fn json_of_another_format_is_ignored() {
         let schema = json!({"type": "object", "required": ["a"]});
-        let shape = Shape::Schema(Schema::compile(&schema).unwrap());
+        let shape = Shape(Some(Schema::compile(&schema).unwrap()));
         let text = "Not {\"b\": 1} but {\"a\": 1}.";
         assert_eq!(shape.find(text), Some("{\"a\": 1}"));
         assert_eq!(shape.find("{\"b\": {\"a\": 1}}, so"), None);
@@ -286,10 +269,10 @@ mod tests {
     #[test]
     fn the_description_of_a_mismatch_is_short() {
         let names: Vec<String> = (0..200).map(|n| format!("ä{n}")).collect();
-        let shape = Shape::Schema(Schema::compile(&json!({"enum": names})).unwrap());
+        let shape = Shape(Some(Schema::compile(&json!({"enum": names})).unwrap()));
         let misfit = shape.fit("5").unwrap_err();
         assert!(misfit.len() <= MISFIT_LEN + '…'.len_utf8(), "{misfit}");
-        let required = Shape::Schema(Schema::compile(&json!({"required": names})).unwrap());
+        let required = Shape(Some(Schema::compile(&json!({"required": names})).unwrap()));
         let misfit = required.fit("{}").unwrap_err();
         assert!(
             misfit.starts_with("\"ä0\" is a required property; \"ä1\""),
@@ -333,7 +316,7 @@ mod tests {
                     }
                 }
             }
-            prop_assert_eq!(Shape::Object.fit(&json).is_ok(), value.is_object());
+            prop_assert_eq!(Shape(None).fit(&json).is_ok(), value.is_object());
         }
     }
 }

@@ -26,17 +26,16 @@ use std::borrow::Cow;
 use std::io::{Read, Write};
 use std::time::Duration;
 
-use ureq::http;
-
 use crate::base::brief::Bytes;
 use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind};
 
 pub use self::client::HttpTransport;
 pub use self::headers::HttpHeaders;
+pub(crate) use self::headers::is_name as is_header_name;
 pub use self::memory::ReplyShare;
 pub use self::public::{PublicResolver, is_public_address};
-pub(crate) use self::target::is_loopback_url;
+pub(crate) use self::target::{is_callable, is_loopback_url};
 
 /// Maximum size of a reply to a step of a batch, for example of a page of a list.
 const REPLY_LIMIT: u64 = 64 * 1024 * 1024;
@@ -75,14 +74,13 @@ pub struct HttpReply {
 }
 
 /// The method of an [`HttpTransfer`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "UPPERCASE")]
 pub enum HttpMethod {
     /// GET.
     Get,
     /// POST.
     Post,
-    /// PUT.
-    Put,
     /// DELETE.
     Delete,
 }
@@ -97,7 +95,7 @@ pub struct HttpTransfer<'a> {
     pub url: &'a str,
     /// Header names and values; values may hold secrets.
     pub headers: &'a [(Cow<'static, str>, String)],
-    /// The source of the body of a POST or PUT request, and its exact number of bytes.
+    /// The source of the body of a POST request, and its exact number of bytes.
     pub body: Option<(&'a mut dyn Read, u64)>,
     /// The destination of the body of a success reply. Without it, and for any other status, the body is kept in
     /// [`HttpReply::body`].
@@ -127,15 +125,4 @@ pub trait Transport: Send + Sync {
         let why = format!("this transport does not stream: {transfer:?}");
         Err(Error::new(ErrorKind::Invalid, why))
     }
-}
-
-/// Whether a URL names a host, and either no port or a valid one.
-pub(crate) fn is_callable(url: &str) -> bool {
-    let Ok(uri) = url.parse::<http::Uri>() else {
-        return false;
-    };
-    let (Some(authority), Some(host)) = (uri.authority(), uri.host()) else {
-        return false;
-    };
-    !host.is_empty() && (authority.as_str().ends_with(host) || uri.port_u16().is_some())
 }

@@ -90,7 +90,7 @@ fn debug_output_contains_no_secret() {
         body: Some(b"a private prompt"),
         timeout: Duration::from_secs(1),
         reply_limit: 1,
-        memory: &ReplyShare::of_process(1),
+        memory: &ReplyShare::of_process(),
     };
     let status = inspect("openai", Some(url), Some("m"), false).unwrap();
     let client: Client = config.client().unwrap();

@@ -2,7 +2,7 @@
 //! sent. The entries are sorted in place.
 
 use crate::llm::native::NativeFormat;
-use crate::llm::providers::native;
+use crate::llm::providers::further;
 use std::collections::HashSet;
 
 use rayon::prelude::*;
@@ -369,7 +369,7 @@ impl FileIndex {
 pub(crate) fn refused(format: NativeFormat, providers: &[String]) -> Option<String> {
     let whys = providers
         .iter()
-        .map(|provider| native::refused(format, provider));
+        .map(|provider| further::refused(format, provider));
     let whys: Vec<String> = whys.collect::<Option<_>>()?;
     let why = format!("found that {}; nothing was sent", whys.join("; "));
     (!whys.is_empty()).then_some(why)

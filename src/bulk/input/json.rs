@@ -16,8 +16,8 @@ use super::{PromptSettings, id};
 use crate::base::json_read::{JsonObject, UniqueJson};
 use crate::llm::native::NativeFormat;
 use crate::llm::params::RequestTask;
-use crate::llm::providers::native;
 use crate::llm::request::{Request, Role, are_tokens};
+use crate::llm::request_json;
 
 /// A list would need a result line for each of its texts, under one id.
 const ONE_TEXT: &str = "a string or a list of tokens: one text a line; instead of a list of texts write a line for each \
@@ -49,7 +49,7 @@ fn native(
         return Err(Fault::new(what, "a text to embed"));
     }
     let body = line.remove(layout.body()).unwrap_or_default();
-    let request = native::read(format, body).map_err(Fault::told)?;
+    let request = request_json::read_native(format, body).map_err(Fault::told)?;
     // It is sent unchanged, so the settings of the run would be lost.
     let params = &request.params;
     if settings.system.is_some() && request.system.is_none()

@@ -109,36 +109,36 @@ fn found(
     name: &str,
     root: Option<(&Root, &Path)>,
 ) -> Result<(), Refused> {
-    let what = format!("the file \"{}\"", shown(name));
+    let refused = |which: String, expected: &str| {
+        let what = format!("the file \"{}\", which {which}", shown(name));
+        Refused::new(what, expected)
+    };
     let unreadable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => {
             let below = root.map_or_else(String::new, |(root, _)| format!(" below {}", root.shown));
-            Refused::new(
-                format!("{what}, which is not there"),
-                format!("the path of a file{below}"),
-            )
+            refused("is not there".into(), &format!("the path of a file{below}"))
         }
-        _ => Refused::new(
-            format!("{what}, which cannot be read ({error})"),
+        _ => refused(
+            format!("cannot be read ({error})"),
             "a file that can be read",
         ),
     };
     let path = path.canonicalize().map_err(unreadable)?;
     let outside = |(root, folder): &(&Root, &Path)| !root.outside && !path.starts_with(folder);
     if let Some((root, _)) = root.filter(outside) {
-        return Err(Refused::new(
-            format!("{what}, which is outside of {}", root.shown),
-            "a file below that folder; --root sets another folder",
-        ));
+        let expected = "a file below that folder; --root sets another folder";
+        return Err(refused(format!("is outside of {}", root.shown), expected));
     }
     let Some(whole) = path.to_str() else {
-        let what = format!("{what}, whose path is not UTF-8");
-        return Err(Refused::new(what, "a path in UTF-8"));
+        return Err(refused(
+            "has a path that is not UTF-8".into(),
+            "one in UTF-8",
+        ));
     };
     let bytes = read(&path).map_err(unreadable)?;
     if !(1..=MOST).contains(&(bytes.len() as u64)) {
-        let what = format!("{what}, which is empty or too large");
-        return Err(Refused::new(what, format!("1 to {MOST} bytes")));
+        let which = "is empty or too large".to_owned();
+        return Err(refused(which, &format!("1 to {MOST} bytes")));
     }
     let extension = path.extension().unwrap_or_default().to_string_lossy();
     let media = media::told(&bytes, &extension);
@@ -148,8 +148,7 @@ fn found(
         _ => None,
     };
     if let Some((_, wanted)) = wanted.filter(|(kind, _)| *kind != Kind::of(media)) {
-        let what = format!("{what}, which is {media}");
-        return Err(Refused::new(what, wanted));
+        return Err(refused(format!("is {media}"), wanted));
     }
     part.insert("path".to_owned(), whole.into());
     let sha256 = hex(&Sha256::digest(&bytes));

@@ -36,10 +36,10 @@ pub(super) struct Access {
     pub by_deployment: bool,
     /// The headers of every call.
     pub headers: Vec<(Cow<'static, str>, String)>,
-    /// The key, and the secrets of the address and of the user's headers. They are removed from errors.
-    secrets: Vec<Secret>,
-    /// The keys among them. They are removed from answers too.
+    /// The key, and those in the address and in the user's headers. They are removed from errors and answers.
     keys: Vec<Secret>,
+    /// The values of the user's headers. They are removed from errors.
+    values: Vec<Secret>,
     /// Advice if the provider rejects the credential.
     key_hint: String,
     /// A name of the account; it is empty without a credential.
@@ -72,16 +72,9 @@ impl Access {
         checked.map_err(|why| Error::new(ErrorKind::Invalid, format!("{}: {why}", vendor.name)))?;
         access.add_headers(vendor, credential.as_ref(), own, env)?;
         let key = credential.map(|credential| credential.key);
-        let of_user: Vec<Secret> = key
-            .into_iter()
-            .chain(secrets_in(&access.base_url))
-            .collect();
-        access.keys = of_user.clone();
-        access.keys.extend(own.iter().flat_map(CallHeader::keys));
-        access.secrets = of_user;
-        access
-            .secrets
-            .extend(own.iter().flat_map(CallHeader::secrets));
+        let keys = key.into_iter().chain(secrets_in(&access.base_url));
+        access.keys = keys.chain(own.iter().flat_map(CallHeader::keys)).collect();
+        access.values = own.iter().filter_map(CallHeader::secret).collect();
         Ok(access)
     }
 
@@ -202,7 +195,7 @@ impl Access {
     }
 
     pub fn redacted(&self, error: Error) -> Error {
-        let secrets = self.secrets.iter();
+        let secrets = self.values.iter().chain(&self.keys);
         secrets.fold(error, |error, secret| error.redacted(secret))
     }
 
@@ -267,16 +260,13 @@ pub(super) fn escaped(text: &str) -> String {
 
 /// The choice of the model of a request.
 pub(super) struct ModelChoice {
-    model: Option<String>,
-    only: bool,
+    /// The configured model.
+    pub model: Option<String>,
+    /// Whether it is for all requests, not only for those without a model.
+    pub only: bool,
 }
 
 impl ModelChoice {
-    /// The configured model, for all requests or for those without a model.
-    pub fn new(model: Option<String>, only: bool) -> Self {
-        Self { model, only }
-    }
-
     pub fn of_request<'a>(&'a self, request: &'a Request) -> Option<&'a str> {
         // The configured model is for answers, not for speech.
         let is_asked = !self.only || request.task == RequestTask::Speech;
@@ -349,23 +339,22 @@ pub(super) fn key_from(vendor: &Vendor, env: Env<'_>) -> Result<Option<Credentia
             return found(header, Secret::new(key.trim()), variable, None);
         }
     }
-    let named = |variable: &str| Some(PathBuf::from(setting(&format!("{variable}_FILE"), env)?));
     let folder = setting("CREDENTIALS_DIRECTORY", env);
-    let given = |variable: &str| {
-        let folder = Path::new(folder.as_deref()?);
-        let names = [variable.to_owned(), variable.to_lowercase()];
-        let mut files = names.iter().map(|name| folder.join(name));
-        files.find(|file| file.exists())
+    let file_of = |variable: &str| {
+        let named = setting(&format!("{variable}_FILE"), env).map(PathBuf::from);
+        named.or_else(|| {
+            let folder = Path::new(folder.as_deref()?);
+            let names = [variable.to_owned(), variable.to_lowercase()];
+            let mut files = names.iter().map(|name| folder.join(name));
+            files.find(|file| file.exists())
+        })
     };
-    let all = all.iter().copied();
-    let in_named = all
-        .clone()
-        .filter_map(|(header, name)| Some((header, name, named(name)?)));
-    let in_given = all.filter_map(|(header, name)| Some((header, name, given(name)?)));
-    match in_named.chain(in_given).next() {
-        Some((header, name, file)) => found(header, Secret::from_file(&file)?, name, Some(file)),
-        None => Ok(None),
+    for (header, variable) in all {
+        if let Some(file) = file_of(variable) {
+            return found(header, Secret::from_file(&file)?, variable, Some(file));
+        }
     }
+    Ok(None)
 }
 
 /// The text that identifies the account of a credential: the credential itself. A token of Microsoft Entra at Azure changes

@@ -6,11 +6,11 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::base::json_read::table;
 use crate::base::json_text::hex;
 use crate::base::{Error, ErrorKind, Optional, Paid, Sent, Usage, Usd};
 use crate::llm::reply_details::{RawJson, Reasoning, ReplyDetails, ToolCall, shallow};
@@ -366,17 +366,11 @@ pub(super) enum End {
 /// `tables/ends.json`: words for the end of an answer, as vendors and the gateways before them have them. No word means
 /// two things, so that one table serves all dialects. A word that is missing is kept as it is.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Ends {
-    #[serde(rename = "sources")]
-    _sources: IgnoredAny,
     words: BTreeMap<String, End>,
 }
 
-static ENDS: LazyLock<Ends> = LazyLock::new(|| {
-    let ends = serde_json::from_str(include_str!("tables/ends.json"));
-    ends.expect("the tests read this file too")
-});
+static ENDS: LazyLock<Ends> = LazyLock::new(|| table(include_str!("tables/ends.json")));
 
 /// What a word means, if it is known.
 pub(super) fn end(word: &str) -> Option<End> {

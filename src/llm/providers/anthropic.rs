@@ -21,7 +21,6 @@ use super::content::{self, Call, CallResult, Choice, JSON_MODE, Part, invalid};
 use super::errors::failure_inside;
 use super::fields::{self, Counts, Raw, field};
 use super::further::{cache_control, without_tools};
-use super::native;
 use super::rules::word;
 use super::vendor::Vendor;
 
@@ -31,9 +30,6 @@ pub(super) const DEFAULT_MAX_TOKENS: u32 = 4096;
 
 /// The body of a call.
 pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result<Value, Error> {
-    if let Some(body) = native::body(vendor, request, model)? {
-        return Ok(body);
-    }
     let (mut system, messages) = conversation(request)?;
     let params = &request.params;
     let mut further = without_tools(request);
@@ -113,7 +109,7 @@ fn conversation(request: &Request) -> Result<(System, Vec<Value>), Error> {
     }
     if messages.is_empty() {
         return Err(invalid(
-            "anthropic needs a message in addition to the system text".to_owned(),
+            "anthropic needs a message in addition to the system text",
         ));
     }
     Ok((system, messages))
@@ -132,7 +128,7 @@ fn turn(text: Text<'_>, extra: Option<&Map<String, Value>>) -> Result<Value, Err
         return blocks(text);
     }
     match text {
-        Text::Value(Value::Null) => {}
+        Text::Other(Value::Null) => {}
         text => match blocks(text)? {
             Value::Array(blocks) => content.extend(blocks),
             Value::String(text) if text.trim().is_empty() => {}
@@ -208,12 +204,11 @@ impl System {
     fn add(&mut self, text: Text<'_>) {
         match text {
             Text::Plain(text) => self.push(json!({"type": "text", "text": text})),
-            Text::Value(Value::String(text)) => self.push(json!({"type": "text", "text": text})),
-            Text::Value(Value::Array(parts)) => {
+            Text::Parts(parts) => {
                 self.in_blocks = true;
                 parts.iter().for_each(|part| self.push(part.clone()));
             }
-            Text::Value(_) => {}
+            Text::Other(_) => {}
         }
     }
 
@@ -249,12 +244,9 @@ impl System {
 fn blocks(text: Text<'_>) -> Result<Value, Error> {
     let parts = match text {
         Text::Plain(text) => return Ok(text.into()),
-        Text::Value(Value::String(text)) => return Ok(text.as_str().into()),
-        Text::Value(Value::Array(parts)) => parts,
-        Text::Value(_) => {
-            return Err(invalid(
-                "anthropic needs a text in every message".to_owned(),
-            ));
+        Text::Parts(parts) => parts,
+        Text::Other(_) => {
+            return Err(invalid("anthropic needs a text in every message"));
         }
     };
     let blocks = parts.iter().map(|part| {
@@ -269,7 +261,7 @@ fn blocks(text: Text<'_>) -> Result<Value, Error> {
                     .decode(base64)
                     .ok()
                     .and_then(|b| String::from_utf8(b).ok());
-                let text = text.ok_or_else(|| invalid("a text file is not UTF-8".to_owned()))?;
+                let text = text.ok_or_else(|| invalid("a text file is not UTF-8"))?;
                 let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
                 let source = json!({"type": "text", "media_type": "text/plain", "data": text});
                 document(source, name)

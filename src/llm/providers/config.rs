@@ -21,16 +21,8 @@ use super::headers::CallHeader;
 use super::remote::Remote;
 use super::vendor::{Dialect, Vendor};
 
-/// A server on this machine or in its network accepts a connection at once or is not there. Its reply may take long,
-/// because it queues requests.
-const LOCAL_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// The default time limit of a call.
 const TIMEOUT: Duration = Duration::from_secs(600);
-
-/// The default limit of the memory for large replies of all calls of an OS process. It is enough for four replies with
-/// embeddings or sixteen others of the maximum size, and for dozens of the usual size.
-pub(super) const MAX_REPLIES: u64 = 256 << 20;
 
 /// Settings of a provider's client.
 ///
@@ -76,13 +68,6 @@ pub struct LlmConfig {
     /// 16 KiB are kept, and it is not retried. Default: 64 MiB for embeddings, 16 MiB for others.
     #[setters(rename = "max_reply_bytes")]
     max_reply: Option<u64>,
-    /// The maximum memory for replies of more than 256 KiB, for all calls in flight of this OS process, until they are
-    /// decoded. Decoding takes about the same amount again for the replies that are being decoded. If there is no room,
-    /// the rest of a reply is read when there is. Such waits do not count towards the timeout of the call; only the context
-    /// ends them. A single reply always has room. All
-    /// clients of an OS process share the memory, each with its own limit. Default: 256 MiB.
-    #[setters(rename = "max_replies_bytes")]
-    max_replies: u64,
     /// The maximum time without any byte transferred during the upload or download of a batch. The total time of a
     /// transfer has no limit. Default: 60 s.
     #[setters(rename = "transfer_idle_timeout")]
@@ -107,7 +92,6 @@ impl LlmConfig {
             concurrency: None,
             request_timeout: None,
             max_reply: None,
-            max_replies: MAX_REPLIES,
             transfer_idle: Duration::from_secs(60),
         }
     }
@@ -184,29 +168,19 @@ impl LlmConfig {
         let access = self.access(vendor, env)?;
         let concurrency = self.concurrency.unwrap_or(vendor.concurrency);
         let timeout = self.request_timeout.unwrap_or(TIMEOUT);
-        let url = &access.base_url;
         let transport = match transport {
             Some(transport) => transport,
-            None => {
-                let within = LOCAL_CONNECT_TIMEOUT;
-                let http = if vendor.probed {
-                    HttpTransport::connecting_within(within, url, concurrency, timeout)
-                } else {
-                    HttpTransport::new(url, concurrency, timeout)
-                };
-                Arc::new(http.usable()?)
-            }
+            None => Arc::new(HttpTransport::new(&access.base_url, concurrency, timeout)?),
         };
         Ok(Box::new(Remote {
             unordered: AtomicBool::new(false),
             vendor,
             transport,
             access,
-            model: ModelChoice::new(self.model.clone(), self.only_model),
+            model: self.model_choice(),
             concurrency,
             timeout,
             max_reply: self.max_reply,
-            max_replies: self.max_replies,
         }))
     }
 
@@ -226,9 +200,15 @@ impl LlmConfig {
         let vendor = known(&self.provider)?;
         let batches = vendor.batch_api()?;
         let access = self.access(vendor, env)?;
-        let model = ModelChoice::new(self.model.clone(), self.only_model);
-        let idle = self.transfer_idle;
+        let (model, idle) = (self.model_choice(), self.transfer_idle);
         BatchApi::new(vendor, batches, access, model, transport, idle)
+    }
+
+    fn model_choice(&self) -> ModelChoice {
+        ModelChoice {
+            model: self.model.clone(),
+            only: self.only_model,
+        }
     }
 
     /// The address, headers and secrets of calls.

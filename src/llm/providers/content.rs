@@ -88,12 +88,11 @@ fn data_url(url: &str) -> Option<(&str, &str)> {
 pub(super) fn plain(text: Text<'_>) -> String {
     match text {
         Text::Plain(text) => text.to_owned(),
-        Text::Value(Value::String(text)) => text.clone(),
-        Text::Value(Value::Array(parts)) => {
+        Text::Parts(parts) => {
             let texts = parts.iter().filter_map(|part| part.get("text")?.as_str());
             texts.collect::<Vec<_>>().join("\n")
         }
-        Text::Value(_) => String::new(),
+        Text::Other(_) => String::new(),
     }
 }
 
@@ -114,11 +113,11 @@ pub(super) fn object(value: &mut Value) -> &mut Map<String, Value> {
 /// If none is named.
 pub(super) fn named(model: Option<&str>) -> Result<&str, Error> {
     let why = "no model named: set one on the request or for the provider";
-    model.ok_or_else(|| invalid(why.to_owned()))
+    model.ok_or_else(|| invalid(why))
 }
 
 /// The error for a request that cannot be sent in this dialect.
-pub(super) fn invalid(message: String) -> Error {
+pub(super) fn invalid(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, message)
 }
 
@@ -214,11 +213,10 @@ pub(super) fn result<'m>(
     extra: Option<&'m Map<String, Value>>,
 ) -> Result<(&'m str, CallResult<'m>), Error> {
     let id = extra.and_then(|extra| extra.get("tool_call_id")?.as_str());
-    let id =
-        id.ok_or_else(|| invalid("a message of the role `tool` has no tool_call_id".into()))?;
+    let id = id.ok_or_else(|| invalid("a message of the role `tool` has no tool_call_id"))?;
     let is_text = |part: &Value| part.get("type").and_then(Value::as_str) == Some("text");
     let result = match text {
-        Text::Value(Value::Array(parts)) if !parts.iter().all(is_text) => CallResult::Parts(text),
+        Text::Parts(parts) if !parts.iter().all(is_text) => CallResult::Parts(text),
         text => CallResult::Text(plain(text)),
     };
     Ok((id, result))

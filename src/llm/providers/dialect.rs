@@ -6,8 +6,10 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, de::Error as _};
+use serde_json::Value;
 
 use crate::base::{Error, ErrorKind, Optional, Paid, RateHints, Sent, Usd};
+use crate::llm::native::{Native, NativeFormat};
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
@@ -16,6 +18,7 @@ use super::answer::unreadable;
 use super::content::{invalid, named};
 use super::errors::failure;
 use super::fields::leniently;
+use super::further::refused;
 use super::limits::rate_hints;
 use super::vendor::{Dialect, Vendor};
 use super::{anthropic, gemini, openai, openai_request};
@@ -37,25 +40,40 @@ pub(super) fn encode(
     model: Option<&str>,
 ) -> Result<Call, Error> {
     let model = named(model)?;
-    let mut body = Vec::with_capacity(256 + request.text_bytes());
     let path = match vendor.dialect {
-        Dialect::OpenAi => {
-            openai_request::write(vendor, request, model, &mut body)?;
-            Cow::Borrowed("/chat/completions")
-        }
-        Dialect::Anthropic => {
-            let message = anthropic::message(vendor, request, model)?;
-            serde_json::to_writer(&mut body, &message).map_err(unwritable)?;
-            Cow::Borrowed("/messages")
-        }
-        Dialect::Gemini => {
-            let content = gemini::content(vendor, request, model)?;
-            serde_json::to_writer(&mut body, &content).map_err(unwritable)?;
-            Cow::Owned(format!("/{}:generateContent", gemini::resource(model)?))
-        }
-        Dialect::Extract => return Err(invalid("extract makes no calls".to_owned())),
+        Dialect::OpenAi => Cow::Borrowed("/chat/completions"),
+        Dialect::Anthropic => Cow::Borrowed("/messages"),
+        Dialect::Gemini => Cow::Owned(format!("/{}:generateContent", gemini::resource(model)?)),
+        Dialect::Extract => return Err(invalid("extract makes no calls")),
     };
+    let mut body = Vec::with_capacity(256 + request.text_bytes());
+    let value = match (&request.native, vendor.dialect) {
+        (Some(native), _) => native_body(vendor, native, model)?,
+        (None, Dialect::Anthropic) => anthropic::message(vendor, request, model)?,
+        (None, Dialect::Gemini) => gemini::content(request, model)?,
+        (None, _) => {
+            openai_request::write(vendor, request, model, &mut body).map_err(unwritable)?;
+            return Ok(Call { path, body });
+        }
+    };
+    serde_json::to_writer(&mut body, &value).map_err(unwritable)?;
     Ok(Call { path, body })
+}
+
+/// A body in the format of its provider, with the name of the model.
+///
+/// # Errors
+/// If it is in the format of another vendor.
+fn native_body(vendor: &Vendor, native: &Native, model: &str) -> Result<Value, Error> {
+    if let Some(why) = refused(native.format(), vendor.name) {
+        return Err(invalid(format!("{why}; nothing was sent")).with_sent(Sent::No));
+    }
+    let mut body = native.body().clone();
+    // Gemini's model stands in the address.
+    if native.format() == NativeFormat::AnthropicMessages {
+        body.insert("model".to_owned(), model.into());
+    }
+    Ok(body.into())
 }
 
 /// Turns a complete reply into an answer or a classified error. `unchecked` as in [`Request::unchecked`].
@@ -199,8 +217,6 @@ fn unwritable(error: serde_json::Error) -> Error {
 /// What the dialects' tests share.
 #[cfg(test)]
 pub(super) mod testing {
-    use serde_json::Value;
-
     use super::*;
     use crate::llm::outcome::Outcome;
 

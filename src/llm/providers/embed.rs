@@ -40,7 +40,7 @@ pub(super) fn encode(
     vendor.embedding_limits()?;
     let model = named(model)?;
     let Some(alike) = requests.first() else {
-        return Err(invalid("nothing to embed".to_owned()));
+        return Err(invalid("nothing to embed"));
     };
     let texts = requests.iter().map(|request| request.only_embedded());
     let texts: Vec<&Value> = texts

@@ -8,7 +8,7 @@ use crate::llm::transport::HttpReply;
 
 use super::answer::{beginning, malformed};
 use super::limits::retry_after;
-use super::rules::{ErrorBody, RULES, word};
+use super::rules::{ErrorBody, RULES, Rule, word};
 use super::vendor::{Dialect, Vendor};
 
 /// The failure of a reply with an error status.
@@ -48,7 +48,8 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
             Error::with_unclassified,
         );
     // nginx itself replies with such a page if it limits requests (limit_req, limit_conn) or has no server to forward to.
-    let by_proxy = status == 503 && unreadable && contains(&reply.body, b"<center>nginx");
+    let is_nginx = || memchr::memmem::find(&reply.body, b"<center>nginx").is_some();
+    let by_proxy = status == 503 && unreadable && is_nginx();
     // With a wrong path or a proxy in between, all items fail in the same way, and nothing is billed.
     let misdirected = matches!(status, 300..400 | 404 | 405 | 407) && error.is_unclassified();
     let error = error
@@ -59,10 +60,6 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         None if unreadable && !reply.body.is_empty() => error.with_raw(&beginning(&reply.body)),
         None => error,
     }
-}
-
-fn contains(body: &[u8], part: &[u8]) -> bool {
-    body.windows(part.len()).any(|window| window == part)
 }
 
 /// If a gateway timed out before the model did, the answer may have been billed.
@@ -99,12 +96,17 @@ pub(super) fn failure_in_batch(vendor: &Vendor, error_body: &ErrorBody) -> Error
         .status
         .filter(|status| (400..600).contains(status));
     let status = status.unwrap_or(500);
+    classified(vendor, status, error_body).0.with_status(status)
+}
+
+/// The failure with this status in a complete reply, and its rule.
+fn classified<'v>(vendor: &'v Vendor, status: u16, error_body: &ErrorBody) -> (Error, &'v Rule) {
     let rule = vendor.rule(status, error_body);
-    Error::new(rule.kind, error_body.text(vendor.name, status))
-        .with_status(status)
+    let error = Error::new(rule.kind, error_body.text(vendor.name, status))
         .with_sent(Sent::Answered)
         .with_retry_after(error_body.wait.or(rule.default_wait()))
-        .when(rule.of_model, Error::with_model_only)
+        .when(rule.of_model, Error::with_model_only);
+    (error, rule)
 }
 
 /// The status of an error of Anthropic in a reply to a call.
@@ -123,12 +125,9 @@ pub(super) fn failure_inside(vendor: &Vendor, error: &Value, body: &[u8]) -> Err
         .filter(|status| (400..600).contains(status));
     // Without a status, only errors with a rule of their own are known.
     let status = named.unwrap_or(400);
-    let rule = vendor.rule(status, &error_body);
+    let (error, rule) = classified(vendor, status, &error_body);
     if named.is_none() && rule.default {
         return malformed(error_body.message, body);
     }
-    Error::new(rule.kind, error_body.text(vendor.name, status))
-        .with_sent(Sent::Answered)
-        .with_retry_after(error_body.wait.or(rule.default_wait()))
-        .when(rule.default, Error::with_unclassified)
+    error.when(rule.default, Error::with_unclassified)
 }

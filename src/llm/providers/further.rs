@@ -9,7 +9,9 @@
 use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
+use ureq::http;
 
+use crate::llm::native::NativeFormat;
 use crate::llm::params::CacheLifetime;
 use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
@@ -90,6 +92,34 @@ pub(crate) fn for_provider<'r>(
     (sent, left_out)
 }
 
+/// Why a provider does not get a body of this format, if it does not. Clients of users get all.
+pub(crate) fn refused(format: NativeFormat, provider: &str) -> Option<String> {
+    let own = format.provider();
+    let is_of_user = Vendor::named(provider).is_none();
+    (!is_of_user && provider != own).then(|| {
+        format!("a line in the format of {own}'s API goes only to {own}, and not to {provider}")
+    })
+}
+
+/// Whether requests to this address certainly may have the fields that mark a beginning: it is the provider's own, or the
+/// provider caches without a mark.
+pub(crate) fn accepts_marks(provider: &str, address: &str) -> bool {
+    let needs_marks = |vendor: &&Vendor| {
+        let cache = vendor.prompt_cache;
+        cache.is_some_and(|cache| cache != PromptCache::Automatic)
+    };
+    let Some(vendor) = Vendor::named(provider).filter(needs_marks) else {
+        return true;
+    };
+    let [own, url] = [vendor.base_url, address].map(|url| url.parse::<http::Uri>().ok());
+    let own = own.as_ref().and_then(http::Uri::host);
+    // Regional hosts have a name before it.
+    url.as_ref().and_then(http::Uri::host).is_some_and(|host| {
+        let region = own.and_then(|own| host.strip_suffix(own));
+        region.is_some_and(|region| region.is_empty() || region.ends_with('.'))
+    })
+}
+
 /// Anthropic's mark for the last block of a system text that is to be cached.
 pub(super) fn cache_control(vendor: &Vendor, request: &Request) -> Option<Value> {
     let lifetime = request.cache_prefix?;
@@ -115,7 +145,6 @@ pub(super) fn cache_key(vendor: &Vendor, request: &Request) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::prompt_cache::accepts_marks;
     use crate::llm::providers::dialect::testing::encoded;
     use crate::llm::providers::vendor::VENDORS;
 
@@ -165,6 +194,19 @@ mod tests {
         let (sent, out) = for_provider(&request, "anthropic", "anthropic");
         assert!(sent.extra.contains_key("logit_bias"));
         assert_eq!(out, ["n", "seed"]);
+    }
+
+    #[test]
+    fn by_default_no_gateway_gets_fields_that_it_may_reject() {
+        for own in ["https://api.openai.com/v1", "https://eu.api.openai.com/v1"] {
+            assert!(accepts_marks("openai", own), "{own}");
+        }
+        let others = "https://notapi.openai.com.example.org/v1,https://myapi.openai.com/v1,http://127.0.0.1:8090/v1,";
+        for other in others.split(',') {
+            assert!(!accepts_marks("openai", other), "{other}");
+        }
+        let local = accepts_marks("deepseek", "http://127.0.0.1:8090/v1");
+        assert!(local, "it needs no mark");
     }
 
     fn long() -> Request {

@@ -11,7 +11,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::base::{Error, ErrorKind, Paid, Sent, Usage};
-use crate::llm::params::ResponseFormat;
 use crate::llm::reply_details::{RawJson, shallow};
 use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
@@ -21,7 +20,6 @@ use super::content::{self, Call, CallResult, Choice, Part, invalid};
 use super::errors::failure_inside;
 use super::fields::{self, Counts, Raw, count, field, optional};
 use super::further::without_tools;
-use super::native;
 use super::rules::word;
 use super::vendor::Vendor;
 
@@ -44,14 +42,11 @@ pub(super) fn resource(model: &str) -> Result<String, Error> {
 }
 
 /// The body of a call.
-pub(super) fn content(vendor: &Vendor, request: &Request, model: &str) -> Result<Value, Error> {
-    if let Some(body) = native::body(vendor, request, model)? {
-        return Ok(body);
-    }
+pub(super) fn content(request: &Request, model: &str) -> Result<Value, Error> {
     let (system, contents) = conversation(request, model)?;
     if contents.is_empty() {
         return Err(invalid(
-            "gemini needs a message in addition to the system text".to_owned(),
+            "gemini needs a message in addition to the system text",
         ));
     }
     let mut body = json!({"contents": contents});
@@ -101,7 +96,7 @@ fn conversation(request: &Request, model: &str) -> Result<(Vec<Value>, Vec<Value
                 let CallResult::Text(result) = result else {
                     let why = "a message of the role `tool` is text for gemini; say the rest in a \
                                message of the user";
-                    return Err(invalid(why.to_owned()));
+                    return Err(invalid(why));
                 };
                 let is_result = |part: &Value| part.get("functionResponse").is_some();
                 let response = function_response(name, is_own.then_some(id), &result);
@@ -228,29 +223,22 @@ fn generation_config(request: &Request, given: Option<Value>) -> Map<String, Val
     set("seed", params.seed.map(Value::from));
     let stops = &params.stop;
     set("stopSequences", (!stops.is_empty()).then(|| json!(stops)));
-    let (kind, schema) = match &params.response_format {
-        None => (None, None),
-        Some(ResponseFormat::JsonObject) => (Some("application/json"), None),
-        Some(ResponseFormat::JsonSchema { schema, .. }) => {
-            (Some("application/json"), Some(schema.clone()))
-        }
-    };
-    set("responseMimeType", kind.map(Value::from));
-    set("responseJsonSchema", schema);
+    let format = params.response_format.as_ref();
+    set(
+        "responseMimeType",
+        format.map(|_| "application/json".into()),
+    );
+    set("responseJsonSchema", request.schema().cloned());
     config
 }
 
 /// The parts of a content. If the turn has tool calls, it may have no text.
 fn parts(text: Text<'_>, beside_calls: bool) -> Result<Vec<Value>, Error> {
     let parts = match text {
-        Text::Value(Value::Null) if beside_calls => return Ok(Vec::new()),
-        Text::Value(Value::String(text)) if beside_calls && text.is_empty() => {
-            return Ok(Vec::new());
-        }
+        Text::Other(Value::Null) | Text::Plain("") if beside_calls => return Ok(Vec::new()),
         Text::Plain(text) => return Ok(vec![json!({"text": text})]),
-        Text::Value(Value::Array(parts)) => parts,
-        Text::Value(Value::String(text)) => return Ok(vec![json!({"text": text})]),
-        Text::Value(_) => return Err(invalid("gemini needs a text in every message".to_owned())),
+        Text::Parts(parts) => parts,
+        Text::Other(_) => return Err(invalid("gemini needs a text in every message")),
     };
     let parts = parts.iter().map(|part| match content::part(part) {
         Part::Text(text) => json!({"text": text}),

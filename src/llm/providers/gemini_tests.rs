@@ -1,7 +1,7 @@
 //! What does not fit into the recorded replies of `tests/data/replies` and the requests of `request_cases.json`.
 
 use super::*;
-use crate::llm::providers::dialect::testing::{decoded, vendor};
+use crate::llm::providers::dialect::testing::decoded;
 
 #[test]
 fn a_models_name_cannot_change_the_address() {
@@ -21,7 +21,7 @@ fn older_models_get_no_signature_for_calls_of_other_models() {
         {"role": "tool", "tool_call_id": "c1", "content": "1"}]});
     let request: Request = serde_json::from_value(request).unwrap();
     for (model, signed) in [("gemini-2.5-flash", false), ("gemini-3", true)] {
-        let body = content(vendor("gemini"), &request, model).unwrap();
+        let body = content(&request, model).unwrap();
         assert_eq!(body.to_string().contains(FOREIGN), signed, "{model}");
     }
 }

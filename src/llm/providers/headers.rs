@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use crate::base::{Error, ErrorKind, Secret};
 use crate::config::credential;
+use crate::llm::transport::is_header_name;
 
 /// Headers with a credential, at any provider.
 const CREDENTIALS: [&str; 4] = ["authorization", "x-api-key", "x-goog-api-key", "api-key"];
@@ -52,8 +53,7 @@ impl CallHeader {
     pub fn new(name: &str, value: &str) -> Result<Self, Error> {
         let invalid = |why: String| Error::new(ErrorKind::Invalid, why);
         let name = name.trim().to_ascii_lowercase();
-        let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-        if name.is_empty() || !name.bytes().all(token) {
+        if !is_header_name(name.as_bytes()) {
             // A value may stand in the place of the name.
             return Err(invalid(
                 "a header has a name of letters, digits and `-` before its colon: 'Name: value'"
@@ -132,27 +132,21 @@ impl CallHeader {
         self.value.expose()
     }
 
-    /// The texts to remove from errors: the value, and the keys in it.
-    pub(super) fn secrets(&self) -> impl Iterator<Item = Secret> {
-        // A short word is not a key and occurs in many errors.
-        let whole = Some(self.value.clone()).filter(|value| value.expose().len() >= SHORTEST_KEY);
-        whole.into_iter().chain(self.keys())
+    /// The value, if it is to be removed from errors. A short word is not a key and occurs in many errors.
+    pub(super) fn secret(&self) -> Option<Secret> {
+        Some(self.value.clone()).filter(|value| value.expose().len() >= SHORTEST_KEY)
     }
 
-    /// The keys to remove from answers too. The name or version of an application is not a key and stays in answers.
+    /// The keys in it, to remove from errors and answers. The name or version of an application is not a key and stays in answers.
     pub(super) fn keys(&self) -> Vec<Secret> {
         let named = credential::in_name(&self.name).is_some()
             || self.name.contains("auth")
             || self.name.contains("cookie");
-        let words = self.words();
-        let keys = words.filter(|word| named || credential::in_value(word).is_some());
-        keys.map(Secret::new).collect()
-    }
-
-    fn words(&self) -> impl Iterator<Item = &str> {
         let words = self.value.expose().split([' ', ',', ';', '=']);
         // `Bearer` and the like are not hidden.
-        words.filter(|word| word.len() >= SHORTEST_KEY)
+        let words = words.filter(|word| word.len() >= SHORTEST_KEY);
+        let keys = words.filter(|word| named || credential::in_value(word).is_some());
+        keys.map(Secret::new).collect()
     }
 }
 

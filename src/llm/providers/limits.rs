@@ -4,8 +4,8 @@ use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
+use crate::base::json_read::table;
 use crate::base::{RateHints, RateWindow};
 use crate::llm::transport::HttpHeaders;
 
@@ -33,19 +33,15 @@ type Family = [Names; 2];
 
 /// `tables/rate_headers.json`.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields, bound(deserialize = "'de: 'static"))]
+#[serde(bound(deserialize = "'de: 'static"))]
 struct HeaderTable {
-    #[serde(rename = "notes")]
-    _notes: IgnoredAny,
     x_rate_limit: Family,
     anthropic: Family,
     cerebras: Family,
 }
 
-static HEADERS: LazyLock<HeaderTable> = LazyLock::new(|| {
-    let table = serde_json::from_str(include_str!("tables/rate_headers.json"));
-    table.expect("the tests read this file too")
-});
+static HEADERS: LazyLock<HeaderTable> =
+    LazyLock::new(|| table(include_str!("tables/rate_headers.json")));
 
 const MINUTE: u64 = 60;
 const DAY: u64 = 24 * 60 * MINUTE;

@@ -19,7 +19,6 @@ pub(crate) mod further;
 mod gemini;
 pub mod headers;
 pub(crate) mod limits;
-pub(crate) mod native;
 mod openai;
 mod openai_request;
 pub mod remote;

@@ -4,34 +4,16 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
-use crate::base::Error;
 use crate::base::json_text::{write_field as field, write_name, write_string};
 use crate::llm::params::ResponseFormat;
 use crate::llm::request::{Request, Text};
 
 use super::content::{self, JSON_MODE, Part};
 use super::further::{cache_key, further, of_turn};
-use super::native;
-use super::vendor::{CapField, SentReasoning, Vendor};
+use super::vendor::{SentReasoning, Vendor};
 
-/// The body of a chat completion call.
-///
-/// # Errors
-/// If it is in the format of another vendor.
+/// Writes the body of a chat completion call.
 pub(super) fn write(
-    vendor: &Vendor,
-    request: &Request,
-    model: &str,
-    out: &mut Vec<u8>,
-) -> Result<(), Error> {
-    let unwritable = |error| content::invalid(format!("cannot encode the request: {error}"));
-    if let Some(body) = native::body(vendor, request, model)? {
-        return serde_json::to_writer(out, &body).map_err(unwritable);
-    }
-    fields(vendor, request, model, out).map_err(unwritable)
-}
-
-fn fields(
     vendor: &Vendor,
     request: &Request,
     model: &str,
@@ -47,12 +29,8 @@ fn fields(
     if let Some(key) = cache_key(vendor, request) {
         field(out, "prompt_cache_key", &key)?;
     }
-    let cap = match vendor.cap {
-        CapField::MaxTokens => "max_tokens",
-        CapField::MaxCompletionTokens => "max_completion_tokens",
-    };
     if let Some(tokens) = params.max_tokens {
-        field(out, cap, &tokens)?;
+        field(out, vendor.cap, &tokens)?;
     }
     if let Some(temperature) = params.temperature {
         field(out, "temperature", &temperature)?;
@@ -98,7 +76,7 @@ fn messages(vendor: &Vendor, request: &Request, out: &mut Vec<u8>) -> serde_json
     let (role, extra) = lead.map_or(("system", None), |(role, _, extra)| (role, extra));
     let first = instructed
         .as_ref()
-        .map(|instructed| (role, Text::Value(instructed), extra));
+        .map(|instructed| (role, Text::of(instructed), extra));
     let replaced = usize::from(instructed.is_some() && lead.is_some());
     let all = first.into_iter().chain(request.rendered().skip(replaced));
     for (number, (role, content, fields)) in all.enumerate() {
@@ -114,8 +92,8 @@ fn messages(vendor: &Vendor, request: &Request, out: &mut Vec<u8>) -> serde_json
         write_name("content", out);
         match content {
             Text::Plain(text) => write_string(text, out),
-            Text::Value(Value::String(text)) => write_string(text, out),
-            Text::Value(value) => serde_json::to_writer(&mut *out, value)?,
+            Text::Parts(parts) => serde_json::to_writer(&mut *out, parts)?,
+            Text::Other(value) => serde_json::to_writer(&mut *out, value)?,
         }
         if let Some(fields) = fields {
             turn_fields(vendor, fields, out)?;
@@ -141,11 +119,10 @@ fn instruction(vendor: &Vendor, request: &Request) -> Option<Cow<'static, str>> 
 fn mentions_json(request: &Request) -> bool {
     request.rendered().any(|(_, content, _)| match content {
         Text::Plain(text) => says_json(text),
-        Text::Value(Value::String(text)) => says_json(text),
-        Text::Value(Value::Array(parts)) => parts
+        Text::Parts(parts) => parts
             .iter()
             .any(|part| matches!(content::part(part), Part::Text(text) if says_json(text))),
-        Text::Value(_) => false,
+        Text::Other(_) => false,
     })
 }
 
@@ -157,13 +134,12 @@ fn says_json(text: &str) -> bool {
 /// The system text with an instruction. It stays one message: not every model takes two.
 fn with_instruction(system: Option<Text<'_>>, said: &str) -> Value {
     let text = match system {
-        Some(Text::Value(Value::Array(parts))) => {
+        Some(Text::Parts(parts)) => {
             let said = json!({"type": "text", "text": said});
             return parts.iter().cloned().chain([said]).collect();
         }
         Some(Text::Plain(text)) => text,
-        Some(Text::Value(value)) => value.as_str().unwrap_or_default(),
-        None => "",
+        Some(Text::Other(_)) | None => "",
     };
     match text.trim() {
         "" => said.into(),

@@ -24,10 +24,9 @@ use super::vendor::Vendor;
 
 /// The most bytes that are read of a reply, where nothing is set.
 pub(super) const MAX_REPLY: u64 = 16 << 20;
-/// The same of one with vectors: a call may make thousands of them.
-const MAX_VECTORS: u64 = 64 << 20;
-/// The same of speech: 4096 characters last a quarter of an hour where they are read slowly.
-const MAX_SOUND: u64 = 64 << 20;
+/// The same of one with vectors or speech: a call may make thousands of vectors, and 4096 characters last a quarter of an
+/// hour where they are read slowly.
+const MAX_LARGE: u64 = 64 << 20;
 
 pub(super) struct Remote {
     pub vendor: &'static Vendor,
@@ -37,7 +36,6 @@ pub(super) struct Remote {
     pub concurrency: usize,
     pub timeout: Duration,
     pub max_reply: Option<u64>,
-    pub max_replies: u64,
     /// Set when a reply did not say which vector is which text's: each text then needs a call of its own.
     pub unordered: AtomicBool,
 }
@@ -47,7 +45,7 @@ impl LlmClient for Remote {
         if request.task == RequestTask::Speech {
             return self.speak(request, ctx);
         }
-        let memory = ReplyShare::of_process(self.max_replies);
+        let memory = ReplyShare::of_process();
         let reply = {
             let (call, _held) = self.call(request, ctx)?;
             let model = self.model.of_request(request);
@@ -75,8 +73,8 @@ impl LlmClient for Remote {
             .first()
             .and_then(|first| self.model.of_request(first));
         let call = embed::encode(self.vendor, requests, model)?;
-        let memory = ReplyShare::of_process(self.max_replies);
-        let reply = self.send(&call, model, MAX_VECTORS, &memory, ctx)?;
+        let memory = ReplyShare::of_process();
+        let reply = self.send(&call, model, MAX_LARGE, &memory, ctx)?;
         let failed = |error| self.access.redacted(self.explained(error));
         let vectors = embed::decode(self.vendor, &reply, requests).map_err(|error| {
             if error.kind() == ErrorKind::Malformed
@@ -146,8 +144,8 @@ impl Remote {
     fn speak(&self, request: &Request, ctx: &Context) -> Result<Response, Error> {
         let model = self.model.of_request(request);
         let call = speech::encode(self.vendor, request, model)?;
-        let memory = ReplyShare::of_process(self.max_replies);
-        let reply = self.send(&call, model, MAX_SOUND, &memory, ctx)?;
+        let memory = ReplyShare::of_process();
+        let reply = self.send(&call, model, MAX_LARGE, &memory, ctx)?;
         let sound = speech::decode(self.vendor, reply, request);
         sound.map_err(|error| self.access.redacted(self.explained(error)))
     }
@@ -158,7 +156,7 @@ impl Remote {
         let Some(bytes) = attached::memory(request)? else {
             return Ok((encode(self.vendor, request, model)?, None));
         };
-        let memory = ReplyShare::of_requests(self.max_replies);
+        let memory = ReplyShare::of_requests();
         memory.take(bytes, ctx)?;
         let call = encode(self.vendor, &attached::filled(self.vendor, request)?, model)?;
         memory.keep(call.body.len() as u64);

@@ -5,15 +5,17 @@
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::base::ErrorKind;
+use crate::base::json_read::table;
 
 use super::limits::duration;
 
 /// One rule. The lists that it has must each have an entry that occurs in the body of the reply.
-#[derive(Debug, serde::Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Rule {
     /// The lowest and the highest status.
@@ -30,7 +32,6 @@ pub(super) struct Rule {
     /// Whether the message must mention a model and no address: a 404 of a wrong path may mention both.
     #[serde(default)]
     names_model: bool,
-    #[serde(deserialize_with = "kind_of_name")]
     pub kind: ErrorKind,
     /// How long to wait if the server reports no time.
     wait_seconds: Option<u64>,
@@ -42,11 +43,6 @@ pub(super) struct Rule {
     pub default: bool,
     #[serde(rename = "note", default)]
     _note: IgnoredAny,
-}
-
-fn kind_of_name<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ErrorKind, D::Error> {
-    let name = <&str>::deserialize(deserializer)?;
-    ErrorKind::parse(name).ok_or_else(|| D::Error::custom(format!("unknown kind {name}")))
 }
 
 impl Rule {
@@ -70,7 +66,7 @@ impl Rule {
 }
 
 /// The rules that are not those of one vendor.
-#[derive(serde::Deserialize)]
+#[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ErrorRules {
     #[serde(rename = "notes")]
@@ -87,10 +83,8 @@ pub(super) struct ErrorRules {
     pub google_codes: Vec<(u64, String, u16)>,
 }
 
-pub(super) static RULES: LazyLock<ErrorRules> = LazyLock::new(|| {
-    let rules = serde_json::from_str(include_str!("tables/errors.json"));
-    rules.expect("the tests read this file too")
-});
+pub(super) static RULES: LazyLock<ErrorRules> =
+    LazyLock::new(|| table(include_str!("tables/errors.json")));
 
 /// An error that is not known is the request's fault: it is not tried again.
 static LAST: Rule = Rule {

@@ -46,16 +46,14 @@ pub(super) fn encode(
         .get("voice")
         .is_some_and(|voice| voice.is_string() || voice.is_object())
     {
-        return Err(invalid("no voice named".to_owned()));
+        return Err(invalid("no voice named"));
     }
     let mut body = request.extra.clone();
     body.insert("model".to_owned(), model.into());
     body.insert("input".to_owned(), text.into());
     let format = body.entry("response_format").or_insert_with(|| WAV.into());
     if !format.is_string() {
-        return Err(invalid(
-            "response_format of speech is a word, such as wav".to_owned(),
-        ));
+        return Err(invalid("response_format of speech is a word, such as wav"));
     }
     Ok(Call {
         path: Cow::Borrowed("/audio/speech"),

@@ -13,7 +13,7 @@ use crate::llm::transport::{
 };
 
 use super::access::{Env, key_from, says_loading, setting, withheld_headers};
-use super::config::{LlmConfig, MAX_REPLIES, known};
+use super::config::{LlmConfig, known};
 use super::headers::CallHeader;
 use super::remote::MAX_REPLY;
 use super::vendor::{Dialect, VENDORS, Vendor};
@@ -273,8 +273,7 @@ impl Look<'_> {
             )),
             None => {
                 let found = key_from(vendor, self.env).ok().flatten();
-                let set = set.trim_start_matches("an ").trim_start_matches("a ");
-                Ok(found.map_or_else(|| format!("{set} set"), |found| found.found()))
+                Ok(found.map_or_else(|| format!("{set} is set"), |found| found.found()))
             }
         };
         let configured = key || !vendor.needs_key;
@@ -316,30 +315,19 @@ impl Look<'_> {
         }
         let model = self.given.model.map(str::to_owned);
         if let (Some(url), Some(_)) = (&given, &model) {
-            let address = vendor.normalise(url);
-            let config = config.at(&address);
-            let refused = self.refused(vendor, &config);
-            let headers = self.sent_with(vendor).ok().filter(|_| refused.is_none());
-            let slots = headers.and_then(|headers| slots_at(&address, &headers));
-            let verdict = refused.map_or_else(|| Ok("address and model named".to_owned()), Err);
-            return ProviderStatus {
-                base_url: Some(redacted_url(&address)),
-                model,
-                ..status(vendor, config, verdict)
-            }
-            .with_slots(slots);
+            let status = self.remote(vendor);
+            let headers = self.sent_with(vendor).ok().filter(|_| status.usable);
+            let slots = headers.and_then(|headers| slots_at(&vendor.normalise(url), &headers));
+            return status.with_slots(slots);
         }
         // An unknown server on a usual port must not get the key.
-        let asked_with = match &given {
-            Some(_) => self.sent_with(vendor),
-            None => Ok(Headers::new()),
-        };
+        let asked_with = given.as_ref().map(|_| self.sent_with(vendor)).transpose();
         let unusable = |half_configured, why| ProviderStatus {
             half_configured,
             ..status(vendor, config.clone(), Err(why))
         };
         let asked_with = match asked_with {
-            Ok(headers) => headers,
+            Ok(headers) => headers.unwrap_or_default(),
             Err(error) => return unusable(true, error.message().to_owned()),
         };
         let addresses: Vec<String> = match &given {
@@ -453,9 +441,9 @@ fn get(
         body: None,
         timeout,
         reply_limit: MAX_REPLY,
-        memory: &ReplyShare::of_process(MAX_REPLIES),
+        memory: &ReplyShare::of_process(),
     };
-    let transport = HttpTransport::new(address, 1, timeout);
+    let transport = HttpTransport::new(address, 1, timeout)?;
     transport.send(&request, &Context::new())
 }
 

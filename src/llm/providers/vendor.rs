@@ -1,13 +1,13 @@
 //! The table of vendors: addresses, variables, and differences from their dialect.
 
-use crate::base::Timestamp;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use crate::base::{Error, ErrorKind};
+use crate::base::json_read::table;
+use crate::base::{Error, ErrorKind, Timestamp};
 use crate::llm::batch::BatchLimits;
 use crate::llm::pack::PackLimits;
 
@@ -23,14 +23,6 @@ pub(crate) enum Dialect {
     Gemini,
     /// Answered on this machine, without a network.
     Extract,
-}
-
-/// The field with the maximum number of tokens of the answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum CapField {
-    MaxTokens,
-    MaxCompletionTokens,
 }
 
 /// How a vendor caches the beginnings of prompts.
@@ -90,7 +82,8 @@ pub(crate) struct Vendor {
     /// A variable with a bearer token instead of a key.
     #[serde(default)]
     pub token_var: &'static str,
-    pub cap: CapField,
+    /// The field with the maximum number of tokens of the answer.
+    pub cap: &'static str,
     pub seed_field: &'static str,
     /// The field for the length of a vector.
     pub dimensions_field: &'static str,
@@ -161,18 +154,9 @@ pub(crate) enum BatchWire {
     Gemini,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, bound(deserialize = "'de: 'static"))]
-struct VendorTable {
-    vendors: Vec<Vendor>,
-}
-
 /// Every provider, in the order in which the first usable one is selected.
-pub(crate) static VENDORS: LazyLock<Vec<Vendor>> = LazyLock::new(|| {
-    let table = serde_json::from_str(include_str!("tables/vendors.json"));
-    let table: VendorTable = table.expect("the tests read this file too");
-    table.vendors
-});
+pub(crate) static VENDORS: LazyLock<Vec<Vendor>> =
+    LazyLock::new(|| table(include_str!("tables/vendors.json")));
 
 impl Vendor {
     /// How long this provider keeps results of batches.

@@ -3,9 +3,8 @@
 use std::borrow::Borrow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
-use crate::base::{Context, Error, ErrorKind, Paid, Sent, Time};
+use crate::base::{Context, Error, ErrorKind, Optional, Paid, Sent, Time};
 use crate::engine::availability::Availability;
-use crate::engine::budget::Reservation;
 use crate::engine::route::Tries;
 use crate::engine::run::Reply;
 use crate::engine::work::{Settled, Take, Ticket, Work};
@@ -115,50 +114,41 @@ impl Route<'_> {
         carried: &Carried,
         ctx: &Context,
     ) -> Reply<Vec<Result<Response, Error>>> {
-        if self.budgets.is_empty() {
+        let Some(budget) = &self.budget else {
             return self.unlimited(requests, tries, carried, ctx);
-        }
+        };
         let client = self.client(tries.step);
         let asked = requests.iter().map(Borrow::borrow);
         let most = match pricing::most(&self.pricing(), client, asked, tries) {
             Ok(most) => most,
             Err(error) => return error.into(),
         };
-        let mut reserved = Vec::with_capacity(self.budgets.len());
-        for budget in &self.budgets {
-            match budget.reserve(most, ctx) {
-                Ok(reservation) => reserved.push(reservation),
-                Err(error) => {
-                    reserved
-                        .into_iter()
-                        .for_each(|it: Reservation| it.settle(0));
-                    let limit = budget.limit().picos();
-                    let fits = match requests {
-                        [one] if error.kind() == ErrorKind::BudgetExceeded && most > limit => {
-                            let one = one.borrow();
-                            pricing::fitting_tokens(&self.pricing(), client, one, tries, limit)
-                        }
-                        _ => None,
-                    };
-                    let error = match fits {
-                        Some(tokens) => Error::new(
-                            error.kind(),
-                            format!("{} (--max-tokens {tokens} fits)", error.message()),
-                        ),
-                        None => error,
-                    };
-                    // Without its record, the budget would be forgotten after a crash.
-                    return Reply {
-                        fatal: error.is_storage(),
-                        ..error.into()
-                    };
-                }
+        let reservation = match budget.reserve(most, ctx) {
+            Ok(reservation) => reservation,
+            Err(error) => {
+                let limit = budget.limit().picos();
+                let fits = match requests {
+                    [one] if error.kind() == ErrorKind::BudgetExceeded && most > limit => {
+                        let one = one.borrow();
+                        pricing::fitting_tokens(&self.pricing(), client, one, tries, limit)
+                    }
+                    _ => None,
+                };
+                let error = error.set(fits, |error, tokens| {
+                    let why = format!("{} (--max-tokens {tokens} fits)", error.message());
+                    error.reworded(why)
+                });
+                // Without its record, the budget would be forgotten after a crash.
+                return Reply {
+                    fatal: error.is_storage(),
+                    ..error.into()
+                };
             }
-        }
+        };
         let reply = self.unlimited(requests, tries, carried, ctx);
         // A reservation that is dropped counts as the most that the call could cost.
         if let Some(spent) = pricing::spent(reply.paid, reply.result.as_ref().err()) {
-            reserved.into_iter().for_each(|it| it.settle(spent));
+            reservation.settle(spent);
         }
         reply
     }

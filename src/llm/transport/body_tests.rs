@@ -6,7 +6,7 @@ use super::*;
 use crate::llm::transport::HttpTransport;
 use crate::llm::transport::call::Outgoing;
 use crate::llm::transport::fault::Patience;
-use crate::llm::transport::memory::ReplyMemory;
+use crate::llm::transport::memory::tests::apart;
 use crate::llm::transport::raw_server::{listen, request};
 
 const LONG: usize = 3 * FREE as usize;
@@ -27,8 +27,8 @@ fn reading<'a>(most: u64, share: &'a ReplyShare, ctx: &'a Context) -> BodyReader
 
 #[test]
 fn a_reply_holds_only_the_memory_of_its_length_and_a_small_one_none() {
-    let (memory, ctx) = (ReplyMemory::apart(), Context::new());
-    let share = memory.share(1 << 30);
+    let (memory, ctx) = (apart(1 << 30), Context::new());
+    let share = ReplyShare::of(memory);
     for announced in [None, Some(1 << 40)] {
         let reading = BodyReader {
             announced,
@@ -37,23 +37,23 @@ fn a_reply_holds_only_the_memory_of_its_length_and_a_small_one_none() {
         let body = text(FREE as usize - 1);
         assert!(reading.read(&body[..]).unwrap() == body);
     }
-    assert_eq!(memory.peak(), 0);
+    assert_eq!(memory.held(), 0);
     let body = text(LONG);
     reading(1 << 24, &share, &ctx).read(&body[..]).unwrap();
-    assert_eq!((memory.peak(), memory.held()), (1 << 24, LONG as u64));
+    assert_eq!(memory.held(), LONG as u64);
     drop(share);
     assert_eq!(memory.held(), 0);
 }
 
 #[test]
 fn an_abort_ends_the_wait_for_memory_and_a_deadline_does_not() {
-    let memory = ReplyMemory::apart();
-    let other = memory.share(1);
+    let memory = apart(1);
+    let other = ReplyShare::of(memory);
     assert!(other.take_now(1));
     let ctx = Context::new();
     thread::scope(|scope| {
         let call = scope.spawn(|| {
-            let share = memory.share(1);
+            let share = ReplyShare::of(memory);
             let reading = reading(u64::MAX, &share, &ctx);
             reading.read(&text(LONG)[..]).is_err()
         });
@@ -63,7 +63,7 @@ fn an_abort_ends_the_wait_for_memory_and_a_deadline_does_not() {
     });
     assert_eq!(memory.held(), 1);
     let ctx = Context::new().with_timeout(Duration::ZERO);
-    let share = memory.share(1);
+    let share = ReplyShare::of(memory);
     let reading = reading(u64::MAX, &share, &ctx);
     assert!(reading.read(&text(LONG)[..]).unwrap() == text(LONG));
 }
@@ -71,15 +71,15 @@ fn an_abort_ends_the_wait_for_memory_and_a_deadline_does_not() {
 #[test]
 fn a_server_never_waits_for_the_memory_of_a_client() {
     let (body, ctx) = (text(64 << 20), Context::new());
-    let memory = ReplyMemory::apart();
-    let other = memory.share(1);
+    let memory = apart(1);
+    let other = ReplyShare::of(memory);
     assert!(other.take_now(1));
     let (tx, rx) = crossbeam_channel::bounded(1);
     let (base, _) = listen(move |listener| tx.send(listener.accept().unwrap().0).unwrap());
     thread::scope(|scope| {
         let call = scope.spawn(|| {
-            let http = HttpTransport::new(&base, 1, Duration::from_secs(600));
-            let share = memory.share(1);
+            let http = HttpTransport::new(&base, 1, Duration::from_secs(600)).unwrap();
+            let share = ReplyShare::of(memory);
             let mut reply = http.begin(&base, Patience::default(), &ctx).unwrap();
             reply.send("POST", &[], Outgoing::Bytes(b"{}")).unwrap();
             reply.head().unwrap();

@@ -27,40 +27,24 @@ pub struct HttpTransport {
     connector: Connector,
     last_target: Mutex<Option<Arc<Target>>>,
     connect_timeout: Duration,
-    /// Why no call is made: the proxy of the environment cannot be used.
-    refusal: Option<Error>,
 }
 
 impl HttpTransport {
     /// A transport that keeps up to `connections` idle connections to the server of `base_url`.
     /// `timeout` is the usual one of its requests. Connecting takes no longer than that, and at most 10 s.
     /// Proxies follow `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`; loopback addresses
-    /// are reached directly. With a proxy that is not at an `http://` address, all calls fail. Certificates are checked against the system's store.
-    pub fn new(base_url: &str, connections: usize, timeout: Duration) -> Self {
-        Self::connecting_within(CONNECT_TIMEOUT, base_url, connections, timeout)
-    }
-
-    /// The same with a time limit for connecting other than 10 s.
-    pub(crate) fn connecting_within(
-        connect_timeout: Duration,
-        base_url: &str,
-        connections: usize,
-        timeout: Duration,
-    ) -> Self {
-        let proxy = proxy_for(base_url, |name| std::env::var(name).ok());
-        let (proxy, refusal) = proxy.map_or_else(|why| (None, Some(why)), |proxy| (proxy, None));
-        Self {
+    /// are reached directly. Certificates are checked against the system's store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Invalid`] if the environment names a proxy that is not at an `http://` address.
+    pub fn new(base_url: &str, connections: usize, timeout: Duration) -> Result<Self, Error> {
+        let proxy = proxy_for(base_url, |name| std::env::var(name).ok())?;
+        Ok(Self {
             pool: Pool::new(connections),
             connector: Connector { proxy },
             last_target: Mutex::default(),
-            connect_timeout: connect_timeout.min(timeout),
-            refusal,
-        }
-    }
-
-    /// The same, or why it can make no call.
-    pub(crate) fn usable(self) -> Result<Self, Error> {
-        self.refusal.clone().map_or(Ok(self), Err)
+            connect_timeout: CONNECT_TIMEOUT.min(timeout),
+        })
     }
 }
 
@@ -100,9 +84,6 @@ impl HttpTransport {
         patience: Patience,
         ctx: &Context,
     ) -> Result<Call<'_>, Error> {
-        if let Some(why) = &self.refusal {
-            return Err(why.clone());
-        }
         let Some(target) = self.target(url) else {
             let why = format!("not a usable URL: {}", redacted_url(url));
             return Err(Error::new(ErrorKind::Invalid, why));
@@ -212,7 +193,8 @@ fn unconnected(fault: Fault, url: &str, timeout: Duration) -> Error {
                 );
                 return setting(why);
             }
-            let hint = if host.starts_with("https:") && no_tls(&why) {
+            // A handshake was answered with something else, such as plain HTTP.
+            let hint = if host.starts_with("https:") && why.contains("InvalidContentType") {
                 " (does the server speak TLS? else http://…)"
             } else {
                 ""
@@ -264,11 +246,6 @@ fn broken_off(fault: Fault, sent: Sent, url: &str, limits: &dyn Fn(Limit) -> Dur
         }
         other => transient(format!("connection lost to {host}: {other}")),
     }
-}
-
-/// Whether a handshake was answered with something else, such as plain HTTP.
-fn no_tls(why: &str) -> bool {
-    why.contains("InvalidContentType")
 }
 
 #[cfg(test)]

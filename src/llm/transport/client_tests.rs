@@ -23,7 +23,7 @@ fn small_request<'r>(url: &'r str, memory: &'r ReplyShare) -> HttpRequest<'r> {
 }
 
 fn ask(http: &HttpTransport, base: &str, reply_limit: u64) -> Result<HttpReply, Error> {
-    let memory = ReplyShare::of_process(1 << 20);
+    let memory = ReplyShare::of_process();
     let request = HttpRequest {
         reply_limit,
         ..small_request(base, &memory)
@@ -40,7 +40,7 @@ fn a_request_that_is_queued_in_silence_is_not_cut_by_the_limit_for_connecting() 
         let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
         stream.write_all(reply).unwrap();
     });
-    let http = HttpTransport::connecting_within(connect, &base, 1, LONG);
+    let http = HttpTransport::new(&base, 1, connect).unwrap();
     assert_eq!(ask(&http, &base, 2).unwrap().body, b"ok");
     server.join().unwrap();
 }
@@ -52,7 +52,7 @@ fn endless(head: &'static str, piece: &'static [u8], most: u64) -> Result<HttpRe
         // Ends when the client closes the connection.
         while stream.write_all(piece).is_ok() {}
     });
-    let reply = ask(&HttpTransport::new(&base, 1, LONG), &base, most);
+    let reply = ask(&HttpTransport::new(&base, 1, LONG).unwrap(), &base, most);
     server.join().unwrap();
     reply
 }
@@ -106,7 +106,7 @@ fn forgetful(whole: bool) -> String {
 fn a_silently_closed_connection_disables_reuse() {
     for whole in [true, false] {
         let base = forgetful(whole);
-        let http = HttpTransport::new(&base, 1, LONG);
+        let http = HttpTransport::new(&base, 1, LONG).unwrap();
         let replies: Vec<_> = (0..30).map(|_| ask(&http, &base, 1 << 20)).collect();
         let lost: Vec<_> = replies.iter().filter_map(|r| r.as_ref().err()).collect();
         assert_eq!(lost.len(), 1, "{lost:?}");
@@ -164,7 +164,7 @@ fn answered(status: u16, headers: &str, body: &[u8]) -> [Result<HttpReply, Error
     };
     let head = format!("{early}{headers}connection: close\r\ncontent-length: {length}\r\n\r\n");
     let (base, _) = server([head.as_bytes(), body].concat());
-    let http = HttpTransport::new(&base, 1, LONG);
+    let http = HttpTransport::new(&base, 1, LONG).unwrap();
     [(), ()].map(|()| ask(&http, &base, 1 << 20))
 }
 
@@ -223,7 +223,7 @@ fn a_head_of_many_lines_or_bytes_is_read() {
 fn a_connection_is_used_again_if_the_reply_leaves_nothing_open() {
     for (reply, expected) in cases(include_str!("reuse_cases.txt")) {
         let (base, opened) = server(unescaped(reply).into_bytes());
-        let http = HttpTransport::new(&base, 2, LONG);
+        let http = HttpTransport::new(&base, 2, LONG).unwrap();
         let asked = ["", "/v1/chat", "/?query"].map(|path| {
             let reply = ask(&http, &format!("{base}{path}"), 1 << 20).unwrap();
             let body = if reply.status == 200 { "ok" } else { "" };
@@ -245,12 +245,12 @@ fn an_early_rejection_is_read() {
         stream.write_all(reply).unwrap();
         // Closed with bytes unread, which resets the connection.
     });
-    let memory = ReplyShare::of_process(1 << 20);
+    let memory = ReplyShare::of_process();
     let request = HttpRequest {
         body: Some(&vec![b' '; 64 << 20]),
         ..small_request(&base, &memory)
     };
-    let http = HttpTransport::new(&base, 1, LONG);
+    let http = HttpTransport::new(&base, 1, LONG).unwrap();
     let reply = http.send(&request, &Context::new()).unwrap();
     assert_eq!((reply.status, &*reply.body), (413, &b"too large"[..]));
     server.join().unwrap();
@@ -259,7 +259,7 @@ fn an_early_rejection_is_read() {
 #[test]
 fn an_invalid_header_is_not_sent() {
     let (base, _) = server(Vec::new());
-    let memory = ReplyShare::of_process(1 << 20);
+    let memory = ReplyShare::of_process();
     for (name, value) in [
         ("x-a", "1\r\nx-b: secret"),
         ("x a", "secret"),
@@ -269,7 +269,7 @@ fn an_invalid_header_is_not_sent() {
             headers: &[(name.into(), value.to_owned())],
             ..small_request(&base, &memory)
         };
-        let http = HttpTransport::new(&base, 1, LONG);
+        let http = HttpTransport::new(&base, 1, LONG).unwrap();
         let error = http.send(&request, &Context::new()).unwrap_err();
         assert_eq!((error.kind(), error.sent()), (ErrorKind::Invalid, Sent::No));
         assert!(!error.to_string().contains("secret"), "{error}");

@@ -87,7 +87,7 @@ impl<'a> FromIterator<(&'a str, &'a str)> for HttpHeaders {
 }
 
 /// Whether these bytes are the name of a field (a token, RFC 9110, section 5.6.2).
-pub(super) fn is_name(name: &[u8]) -> bool {
+pub(crate) fn is_name(name: &[u8]) -> bool {
     let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     !name.is_empty() && name.iter().all(is_token)
 }

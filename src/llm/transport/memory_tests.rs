@@ -1,38 +1,18 @@
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::*;
 use crate::base::ErrorKind;
 use crate::base::random::Random;
 
-impl ReplyMemory {
-    pub(in crate::llm::transport) fn held(&self) -> u64 {
-        self.state.lock().held
-    }
-
-    /// A separate account for a test.
-    pub(in crate::llm::transport) fn apart() -> &'static Self {
-        Box::leak(Box::new(Self::new()))
-    }
-
-    pub(in crate::llm::transport) fn peak(&self) -> u64 {
-        self.state.lock().peak
-    }
-
-    /// Returns once this number of calls wait.
-    pub(in crate::llm::transport) fn until_waiting(&self, calls: usize) {
-        while self.state.lock().line.len() != calls {
-            thread::yield_now();
-        }
-    }
+/// A separate account for a test.
+pub(in crate::llm::transport) fn apart(most: u64) -> &'static MemoryManager {
+    within(most, &MemoryManager::new(u64::MAX))
 }
 
-/// An account, and the limit of a process that has reached it.
-fn limited() -> (&'static ReplyMemory, MemoryManager) {
-    let (memory, process) = (ReplyMemory::apart(), MemoryManager::new(1));
-    assert!(memory.process.set(process.clone()).is_ok());
-    (memory, process)
+fn within(most: u64, process: &MemoryManager) -> &'static MemoryManager {
+    Box::leak(Box::new(MemoryManager::counting(most, process.clone())))
 }
 
 /// Takes memory that is there only after `event`.
@@ -40,7 +20,7 @@ fn take_after(share: &ReplyShare, event: impl FnOnce()) {
     assert!(!share.take_now(10));
     thread::scope(|scope| {
         let waits = scope.spawn(|| share.take(10, &Context::new()));
-        share.memory.until_waiting(1);
+        share.account.until_waiting(1);
         event();
         waits.join().unwrap().unwrap();
     });
@@ -48,34 +28,37 @@ fn take_after(share: &ReplyShare, event: impl FnOnce()) {
 
 #[test]
 fn replies_above_the_process_limit_wait_or_pass_alone() {
-    let (memory, process) = limited();
-    let (first, second) = (memory.share(1 << 40), memory.share(1 << 40));
+    let process = MemoryManager::new(1);
+    let account = within(1 << 40, &process);
+    let (first, second) = (ReplyShare::of(account), ReplyShare::of(account));
     assert!(first.take_now(10), "somebody always goes on");
     take_after(&second, || process.set_ceiling(1 << 40));
-    assert_eq!(memory.held(), 20);
+    assert_eq!(account.held(), 20);
 }
 
 #[test]
 fn a_reply_above_the_process_limit_waits_for_results_but_not_for_long() {
-    let (memory, process) = limited();
+    let process = MemoryManager::new(1);
+    let account = within(1 << 40, &process);
     let unwritten = process.holds_result(1 << 20);
     assert!(process.holds_result(1 << 10).is_none(), "small");
-    let share = memory.share(1 << 40);
+    let share = ReplyShare::of(account);
     take_after(&share, || drop(unwritten));
-    share.keep(0);
+    drop(share);
     let _never_written = process.holds_result(1 << 20);
     let began = Instant::now();
+    let share = ReplyShare::of(account);
     share.take(10, &Context::new()).unwrap();
-    assert!(began.elapsed() >= WRITE_TIME);
+    assert!(began.elapsed() >= Duration::from_secs(1));
     assert!(MemoryManager::new(u64::MAX).holds_result(1 << 20).is_none());
 }
 
 #[test]
 fn every_waiting_call_gets_memory_whatever_the_sizes() {
     for seed in 0..8 {
-        let memory = ReplyMemory::apart();
         // In every other round, a few are larger than the whole limit.
         let (most, largest) = (100, if seed % 2 == 0 { 100 } else { 130 });
+        let account = apart(most);
         let served = AtomicU64::new(0);
         thread::scope(|scope| {
             for thread in 0..24 {
@@ -83,7 +66,7 @@ fn every_waiting_call_gets_memory_whatever_the_sizes() {
                 scope.spawn(move || {
                     let mut numbers = Random(seed * 1_000 + thread);
                     for _ in 0..200 {
-                        let share = memory.share(most);
+                        let share = ReplyShare::of(account);
                         let bytes = 1 + numbers.below(largest);
                         let ctx = Context::new();
                         match numbers.below(8) {
@@ -95,6 +78,9 @@ fn every_waiting_call_gets_memory_whatever_the_sizes() {
                             2 => drop(share.take(bytes, &ctx.with_timeout(Duration::ZERO))),
                             _ => share.take(bytes, &ctx).unwrap(),
                         }
+                        // Only a request that exceeds the whole limit by itself goes beyond it.
+                        let held = account.held();
+                        assert!(held <= largest, "{held}");
                         if numbers.below(2) == 0 {
                             share.keep(bytes / 2);
                         }
@@ -107,31 +93,29 @@ fn every_waiting_call_gets_memory_whatever_the_sizes() {
             }
         });
         assert_eq!(served.into_inner(), 24 * 200);
-        assert_eq!(memory.held(), 0, "all is given back");
-        assert!(memory.state.lock().line.is_empty());
-        // Only a request that exceeds the whole limit by itself goes beyond it.
-        assert!(memory.peak() <= largest, "{}", memory.peak());
+        assert_eq!(account.held(), 0, "all is given back");
+        account.until_waiting(0);
     }
 }
 
 #[test]
 fn one_reply_always_passes_and_others_follow_in_order() {
-    let memory = ReplyMemory::apart();
-    let (first, ctx) = (memory.share(1), Context::new());
+    let account = apart(1);
+    let (first, ctx) = (ReplyShare::of(account), Context::new());
     assert!(first.take_now(1_000));
     let order = Mutex::new(Vec::new());
     thread::scope(|scope| {
         for nth in 0..5 {
             let (order, ctx) = (&order, &ctx);
             scope.spawn(move || {
-                let share = memory.share(1);
+                let share = ReplyShare::of(account);
                 share.take(1_000 - nth, ctx).unwrap();
                 order.lock().push(nth);
             });
-            memory.until_waiting(nth as usize + 1);
+            account.until_waiting(nth as usize + 1);
         }
         // Waiting calls cannot be overtaken.
-        assert!(!memory.share(u64::MAX).take_now(1));
+        assert!(!ReplyShare::of(account).take_now(0));
         drop(first);
     });
     assert_eq!(order.into_inner(), [0, 1, 2, 3, 4]);
@@ -139,26 +123,26 @@ fn one_reply_always_passes_and_others_follow_in_order() {
 
 #[test]
 fn an_abort_or_a_deadline_ends_the_wait_of_its_call_alone() {
-    let memory = ReplyMemory::apart();
-    let holder = memory.share(10);
+    let account = apart(10);
+    let holder = ReplyShare::of(account);
     assert!(holder.take_now(10));
     thread::scope(|scope| {
         let aborted = Context::new();
-        let wait = |ctx: Context| scope.spawn(move || memory.share(10).take(1, &ctx));
+        let wait = |ctx: Context| scope.spawn(move || ReplyShare::of(account).take(1, &ctx));
         let (first, second) = (wait(aborted.clone()), wait(Context::new()));
-        memory.until_waiting(2);
+        account.until_waiting(2);
         let soon = Context::new().with_timeout(Duration::from_millis(20));
         let late = wait(soon).join().unwrap().unwrap_err();
         assert_eq!(late.kind(), ErrorKind::DeadlineExceeded);
         // Cancelling a run only stops new calls; it must not discard a billed reply.
         aborted.cancel();
-        memory.until_waiting(2);
+        account.until_waiting(2);
         aborted.abort();
         let ended = first.join().unwrap().unwrap_err();
         assert_eq!(ended.kind(), ErrorKind::Cancelled);
-        memory.until_waiting(1);
+        account.until_waiting(1);
         drop(holder);
         second.join().unwrap().unwrap();
     });
-    assert_eq!(memory.held(), 0);
+    assert_eq!(account.held(), 0);
 }

@@ -25,7 +25,7 @@ pub(super) struct Target {
 }
 
 impl Target {
-    /// `None` unless the scheme is `http` or `https`.
+    /// `None` unless the scheme is `http` or `https`, with a host, and either no port or a valid one.
     pub fn parse(url: &str) -> Option<Self> {
         let uri: Uri = url.parse().ok()?;
         let tls = match uri.scheme_str()? {
@@ -33,11 +33,11 @@ impl Target {
             "https" => true,
             _ => return None,
         };
-        let host = uri.host()?;
-        let port = match uri.port() {
-            Some(port) => port.as_u16(),
-            None => [80, 443][usize::from(tls)],
-        };
+        let host = uri.host().filter(|host| !host.is_empty())?;
+        if uri.port_u16().is_none() && !uri.authority()?.as_str().ends_with(host) {
+            return None;
+        }
+        let port = uri.port_u16().unwrap_or([80, 443][usize::from(tls)]);
         let authority = match uri.port() {
             Some(port) => format!("{host}:{port}"),
             None => host.to_owned(),
@@ -64,6 +64,10 @@ impl Target {
     pub fn is_same_server(&self, other: &Self) -> bool {
         (self.tls, self.port, &self.host) == (other.tls, other.port, &other.host)
     }
+}
+
+pub(crate) fn is_callable(url: &str) -> bool {
+    Target::parse(url).is_some()
 }
 
 /// The value of `authorization` for the user and the password of a URL.

@@ -29,15 +29,7 @@ impl HttpTransport {
         let mut trouble = None;
         let result = exchange(&mut call, transfer, &mut trouble);
         match (trouble, result) {
-            (Some(Trouble::Source(error)), _) => {
-                let why = format!("cannot read what is to be sent to {}", redacted_url(url));
-                Err(Error::new(ErrorKind::Invalid, format!("{why}: {error}")))
-            }
-            (Some(Trouble::Sink(error)), _) => {
-                let why = format!("cannot write what came from {}", redacted_url(url));
-                let error = Error::new(ErrorKind::Invalid, format!("{why}: {error}"));
-                Err(error.with_sent(Sent::Maybe))
-            }
+            (Some(error), _) => Err(error),
             (None, Ok(reply)) => {
                 call.finish();
                 Ok(reply)
@@ -50,8 +42,12 @@ impl HttpTransport {
 fn exchange(
     call: &mut Call<'_>,
     transfer: HttpTransfer<'_>,
-    trouble: &mut Option<Trouble>,
+    trouble: &mut Option<Error>,
 ) -> Result<HttpReply, Fault> {
+    let host = redacted_url(transfer.url);
+    let invalid = |what: &str, error: io::Error| {
+        Error::new(ErrorKind::Invalid, format!("cannot {what} {host}: {error}"))
+    };
     let patience = call.patience.clone();
     let mut empty = io::empty();
     let (reader, left): (&mut dyn Read, u64) = match transfer.body {
@@ -63,20 +59,15 @@ fn exchange(
         left,
         fault: None,
     };
-    let (method, has_body) = match transfer.method {
-        HttpMethod::Get => ("GET", false),
-        HttpMethod::Post => ("POST", true),
-        HttpMethod::Put => ("PUT", true),
-        HttpMethod::Delete => ("DELETE", false),
-    };
-    let body = if has_body {
+    let body = if transfer.method == HttpMethod::Post {
         Outgoing::Stream(&mut source, left)
     } else {
         Outgoing::None
     };
     patience.allow(Some(transfer.idle), None);
-    let sent = call.send(method, transfer.headers, body);
-    *trouble = source.fault.map(Trouble::Source);
+    let sent = call.send(transfer.method.into(), transfer.headers, body);
+    let unread = |error| invalid("read what is to be sent to", error);
+    *trouble = source.fault.map(unread);
     let head = match sent? {
         Some(early) => early,
         None => {
@@ -91,7 +82,9 @@ fn exchange(
             patience.allow(Some(transfer.idle), None);
             let is_compressed = head.headers.get("content-encoding");
             let is_compressed = is_compressed.is_some_and(|coding| coding != "identity");
-            *trouble = copy(call, is_compressed, sink)?.map(Trouble::Sink);
+            let unwritten = copy(call, is_compressed, sink)?;
+            let unwritten = unwritten.map(|error| invalid("write what came from", error));
+            *trouble = unwritten.map(|error| error.with_sent(Sent::Maybe));
         }
         _ => {
             // A limit for the whole reply, because the caller waits for it and it might arrive byte by byte.
@@ -105,12 +98,6 @@ fn exchange(
         headers: head.headers,
         body: bytes,
     })
-}
-
-/// A failure on this side of the connection.
-enum Trouble {
-    Source(io::Error),
-    Sink(io::Error),
 }
 
 /// Writes the complete reply, or returns the reason why it cannot be written.

@@ -13,7 +13,7 @@ const SHORT: Duration = Duration::from_millis(100);
 
 /// A transport whose ordinary requests have almost no time.
 fn http(base: &str) -> HttpTransport {
-    HttpTransport::new(base, 1, Duration::from_millis(20))
+    HttpTransport::new(base, 1, Duration::from_millis(20)).unwrap()
 }
 
 fn transfer(method: HttpMethod, url: &str) -> HttpTransfer<'_> {

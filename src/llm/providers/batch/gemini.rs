@@ -53,7 +53,7 @@ impl Wire for Gemini {
 
     fn create(&self, batch: &Submission<'_>, _: &mut dyn BatchInput) -> Result<String, Error> {
         let model = batch.intent.model.as_deref();
-        let model = model.ok_or_else(|| invalid("a batch of gemini needs a model".to_owned()))?;
+        let model = model.ok_or_else(|| invalid("a batch of gemini needs a model"))?;
         let path = format!("/{}:batchGenerateContent", gemini::resource(model)?);
         let (label, file) = (&batch.intent.label, batch.file);
         let body = json!({"displayName": label, "inputConfig": {"fileName": file}});

@@ -356,12 +356,6 @@ pub(super) fn text<'v>(value: &'v Value, field: &str) -> Option<&'v str> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The texts of these fields that are not empty.
-pub(super) fn texts(value: &Value, fields: &[&str]) -> Vec<String> {
-    let texts = fields.iter().filter_map(|field| text(value, field));
-    texts.map(str::to_owned).collect()
-}
-
 /// A time: Unix seconds, RFC 3339, or a bare date, which is its beginning (UTC).
 pub(super) fn time(value: &Value) -> Option<Timestamp> {
     match value {

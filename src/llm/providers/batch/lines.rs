@@ -7,6 +7,7 @@ use serde_json::value::RawValue;
 use crate::base::json_read::JsonObject;
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchLine, BatchLineResult};
+use crate::llm::native::Native;
 use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::{decode, encode};
@@ -30,7 +31,7 @@ pub(super) fn write(
 ) -> Result<Vec<u8>, Error> {
     let call = encode(vendor, request, Some(model))?;
     if vendor.dialect == Dialect::Anthropic {
-        check_params(&call.body)?;
+        check_fields(request)?;
     }
     let body = String::from_utf8(call.body);
     let body = body.map_err(|error| invalid(format!("cannot encode the request: {error}")))?;
@@ -47,19 +48,14 @@ pub(super) fn write(
 /// Fields that Anthropic allows in a call but not in a batch: one of them would fail the whole batch.
 const REFUSED: [&str; 4] = ["speed", "store", "previous_thread_event_id", "cache_hint"];
 
-fn check_params(body: &[u8]) -> Result<(), Error> {
-    let params: Value = serde_json::from_slice(body)
-        .map_err(|error| invalid(format!("cannot encode the request: {error}")))?;
-    let refused = REFUSED.iter().find(|field| params.get(**field).is_some());
-    if let Some(field) = refused {
+fn check_fields(request: &Request) -> Result<(), Error> {
+    let native = request.native.as_deref().map(Native::body);
+    let fields = native.unwrap_or(&request.extra);
+    let is_set = |field: &&str| fields.get(*field).is_some_and(|value| !value.is_null());
+    REFUSED.into_iter().find(is_set).map_or(Ok(()), |field| {
         let why = format!("anthropic does not support `{field}` in a batch");
-        return Err(invalid(why));
-    }
-    if params["max_tokens"] == 0 {
-        let why = "anthropic does not support a `max_tokens` of 0 in a batch";
-        return Err(invalid(why.to_owned()));
-    }
-    Ok(())
+        Err(invalid(why))
+    })
 }
 
 /// A line of results. Its fields have other names at each provider.
@@ -201,7 +197,7 @@ fn judged(vendor: &Vendor, read: Line<'_>, line: &[u8]) -> Result<BatchLine, Err
     Ok(BatchLine { key, result })
 }
 
-fn says_something(error: &Value) -> bool {
+pub(super) fn says_something(error: &Value) -> bool {
     match error {
         Value::Null => false,
         Value::String(text) => !text.is_empty(),

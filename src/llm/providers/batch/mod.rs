@@ -8,7 +8,7 @@ mod lines;
 mod openai;
 #[cfg(test)]
 mod recorded_tests;
-mod refusal;
+pub(crate) mod refusal;
 #[cfg(test)]
 mod scripted;
 mod xai;
@@ -25,7 +25,7 @@ use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind, Optional, Timestamp};
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
-    BatchLineResult, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
+    BatchLineResult, BatchStage, BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
@@ -121,11 +121,6 @@ trait Wire: Sync {
     }
 }
 
-/// Why an upload or a creation was refused with this error.
-pub(crate) fn refusal_of(error: Error) -> BatchRefusal {
-    refusal::of(error)
-}
-
 fn wire(of: BatchWire) -> &'static dyn Wire {
     match of {
         BatchWire::OpenAi => &openai::OPENAI,
@@ -162,10 +157,7 @@ impl BatchApi {
     ) -> Result<Self, Error> {
         let transport = match transport {
             Some(transport) => transport,
-            None => {
-                let http = HttpTransport::new(&access.base_url, CONNECTIONS, REPLY);
-                Arc::new(http.usable()?)
-            }
+            None => Arc::new(HttpTransport::new(&access.base_url, CONNECTIONS, REPLY)?),
         };
         Ok(Self {
             vendor,
@@ -205,12 +197,8 @@ impl BatchApi {
         self.access.redacted(self.access.explained(error))
     }
 
-    fn redacted_state(&self, state: BatchState) -> BatchState {
-        match state {
-            BatchState::Failed(error) => BatchState::Failed(self.redacted(error)),
-            BatchState::Refused(why) => BatchState::Refused(why.map(|error| self.redacted(error))),
-            other => other,
-        }
+    fn clean<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
+        result.map_err(|error| self.redacted(error))
     }
 }
 
@@ -234,7 +222,7 @@ impl BatchClient for BatchApi {
     fn line(&self, key: &str, request: &Request) -> Result<Vec<u8>, Error> {
         check_key(key)?;
         if request.task != RequestTask::Complete {
-            return Err(invalid("no embeddings are made in batches".to_owned()));
+            return Err(invalid("no embeddings are made in batches"));
         }
         check(request)?;
         let model = named(self.model.of_request(request))?;
@@ -263,20 +251,16 @@ impl BatchClient for BatchApi {
         ctx: &Context,
     ) -> Result<BatchStage, Error> {
         let batch = self.submission(intent, stage, ctx);
-        let advanced = match stage {
-            BatchStage::Created { .. } => Ok(stage.clone()),
-            BatchStage::Ready if self.wire.uploads() => self.wire.upload(&batch, input),
-            BatchStage::Ready => {
-                let id = self.wire.create(&batch, input);
-                id.map(|id| BatchStage::Created { id, file: None })
+        let file = match stage {
+            BatchStage::Created { .. } => return Ok(stage.clone()),
+            BatchStage::Ready if self.wire.uploads() => {
+                return self.clean(self.wire.upload(&batch, input));
             }
-            BatchStage::Uploaded { file, .. } => {
-                let id = self.wire.create(&batch, input);
-                let file = Some(file.clone());
-                id.map(|id| BatchStage::Created { id, file })
-            }
+            BatchStage::Ready => None,
+            BatchStage::Uploaded { file, .. } => Some(file.clone()),
         };
-        advanced.map_err(|error| self.redacted(error))
+        let id = self.clean(self.wire.create(&batch, input))?;
+        Ok(BatchStage::Created { id, file })
     }
 
     fn find(
@@ -293,19 +277,23 @@ impl BatchClient for BatchApi {
         }
         let since = files::since(intent, stage);
         let batch = self.submission(intent, stage, ctx);
-        let found = self.wire.find(&batch, &Search { since, known });
-        found.map_err(|error| self.redacted(error))
+        self.clean(self.wire.find(&batch, &Search { since, known }))
     }
 
     fn discard(&self, file: &str, ctx: &Context) -> Result<(), Error> {
-        let done = self.wire.discard(&self.http(ctx), file);
-        done.map_err(|error| self.redacted(error))
+        self.clean(self.wire.discard(&self.http(ctx), file))
     }
 
     fn status(&self, id: &str, ctx: &Context) -> Result<BatchStatus, Error> {
-        let status = self.wire.status(&self.http(ctx), id);
-        let mut status = status.map_err(|error| self.redacted(error))?;
-        status.state = self.redacted_state(status.state);
+        let mut status = self.clean(self.wire.status(&self.http(ctx), id))?;
+        let errors = match &mut status.state {
+            BatchState::Failed(error) => vec![error],
+            BatchState::Refused(why) => why.errors(),
+            _ => Vec::new(),
+        };
+        for error in errors {
+            *error = self.redacted(error.clone());
+        }
         Ok(status)
     }
 
@@ -316,8 +304,7 @@ impl BatchClient for BatchApi {
         sink: &mut dyn Write,
         ctx: &Context,
     ) -> Result<(), Error> {
-        let done = self.wire.download(&self.http(ctx), id, file, sink);
-        done.map_err(|error| self.redacted(error))
+        self.clean(self.wire.download(&self.http(ctx), id, file, sink))
     }
 
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
@@ -389,7 +376,7 @@ fn check(request: &Request) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(invalid(wrong.to_owned()))
+    Err(invalid(wrong))
 }
 
 /// A status with these results. They hold at least the requests that were worked on if the batch was completed, and those

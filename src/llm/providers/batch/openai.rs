@@ -13,7 +13,7 @@ use crate::llm::providers::fields::whole;
 use crate::llm::providers::vendor::Vendor;
 
 use super::files::{self, Listing, Search};
-use super::http::{json, named, poll_after, text, texts};
+use super::http::{json, named, poll_after, text};
 use super::refusal;
 use super::{Submission, Wire, status};
 
@@ -109,8 +109,9 @@ impl Wire for OpenAi {
             "failed" => refusal::refused(vendor, batch.get("errors")),
             _ => BatchState::Unknown(word.to_owned()),
         };
-        let results = texts(batch, &["output_file_id", "error_file_id"]);
-        Some(status(state, counts, results))
+        let files = ["output_file_id", "error_file_id"].into_iter();
+        let files = files.filter_map(|file| text(batch, file).map(str::to_owned));
+        Some(status(state, counts, files.collect()))
     }
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::scripted::{DATE, Lines, NoInput, Played, Script, intent, says, scripted, uploaded};
 use super::*;
-use crate::llm::batch::{RequestName, is_unknown};
+use crate::llm::batch::{BatchRefusal, RequestName, is_unknown};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -287,7 +287,7 @@ fn refusals_of_a_creation_are_understood() {
         let body = serde_json::json!({"error": {"message": message}});
         let (api, _) = scripted(&provider, [says(status, &body)]);
         let refused = api.advance(&intent(), &uploaded(), &mut Lines, &Context::new());
-        let refusal = refusal_of(refused.unwrap_err());
+        let refusal = refusal::of(refused.unwrap_err());
         assert_eq!(meaning(&refusal).0, meant, "{provider} {status} {message}");
     }
 }

@@ -8,6 +8,7 @@ use std::sync::LazyLock;
 
 use serde_json::Value;
 
+use crate::base::json_read::table;
 use crate::base::{Error, ErrorKind, Optional};
 use crate::llm::batch::{BatchRefusal, BatchState, RequestName};
 use crate::llm::providers::fields::whole;
@@ -121,7 +122,7 @@ pub(super) fn broken_off(vendor: &Vendor, errors: Option<&Value>) -> BatchState 
 
 /// Why an upload, a creation or a batch was refused, judged by the text of the error and its kind. Providers use few
 /// codes here and change their words, so that each decision is one about words; in doubt, no request is judged.
-pub(super) fn of(error: Error) -> BatchRefusal {
+pub(crate) fn of(error: Error) -> BatchRefusal {
     let text = error.message().to_lowercase();
     let says = |meaning| says(&text, meaning);
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
@@ -343,10 +344,8 @@ fn place(text: &str) -> Option<(u64, &str)> {
 }
 
 /// Words of refusals by what they mean: `tables/refusals.json`.
-static WORDS: LazyLock<HashMap<&str, Vec<&str>>> = LazyLock::new(|| {
-    let words = serde_json::from_str(include_str!("../tables/refusals.json"));
-    words.expect("the tests read this file too")
-});
+static WORDS: LazyLock<HashMap<&str, Vec<&str>>> =
+    LazyLock::new(|| table(include_str!("../tables/refusals.json")));
 
 /// Whether a text in lower case says one of the words with this meaning.
 fn says(text: &str, meaning: &str) -> bool {

@@ -12,6 +12,7 @@ use crate::llm::providers::vendor::Vendor;
 
 use super::files::{self, Listing, Search};
 use super::http::{Http, end, named, text};
+use super::lines::says_something;
 use super::{Submission, Wire, refusal, status};
 
 /// The name of the results: there is no file.
@@ -66,9 +67,8 @@ impl Wire for Xai {
             _ => false,
         };
         let was_cancelled = batch.get("cancel_time").is_some_and(|time| !time.is_null());
-        let message = batch.get("cancel_by_xai_message").filter(|_| was_cancelled);
-        let message = message.filter(|message| message.as_str().is_none_or(|m| !m.is_empty()));
-        let message = message.filter(|message| !message.is_null());
+        let message = batch.get("cancel_by_xai_message");
+        let message = message.filter(|message| was_cancelled && says_something(message));
         let derived = match message {
             Some(_) if finished > 0 && pending > 0 && !over => BatchState::Cancelling,
             Some(_) if finished > 0 => BatchState::Cancelled,
