@@ -130,7 +130,7 @@ fn the_store_knows_the_worst_case_before_the_call() {
 fn a_store_that_cannot_be_written_fails_no_job() {
     let fixture = fixture();
     let full = || Some(Error::new(ErrorKind::Transient, "the disk is full").with_storage());
-    *fixture.store.unwritable.lock() = Some(Box::new(full));
+    *fixture.store.faults.unwritable.lock() = Some(Box::new(full));
     let error = fixture.hold(9).map(drop).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::BudgetExceeded);
     assert!(error.is_marked(Mark::ProcessPaused));

@@ -62,7 +62,7 @@ impl JobQueue {
     /// A process with a parent is rejected, because a job collects its results, and so is a process with another
     /// [collector](crate::queue::ProcessInfo::collector). Of the
     /// programs of one machine, one at a time can consume the results of a process of a queue in SQLite. Others get an
-    /// error that names it. A crash releases this lock. On a database server, two consumers at once may both save a result.
+    /// error. A crash releases this lock. On a database server, two consumers at once may both save a result.
     ///
     /// # Errors
     /// When `save` failed, when a job collects the results, when another program consumes them (kind
@@ -70,19 +70,6 @@ impl JobQueue {
     pub fn consume<E>(
         &self,
         process: ProcessId,
-        save: impl FnMut(&[JobResult]) -> Result<(), E>,
-    ) -> Result<u64, ConsumeError<E>> {
-        self.consume_as(process, "", save)
-    }
-
-    /// The same with a note for the error that others get, in parentheses, for example where the results go.
-    ///
-    /// # Errors
-    /// As [`consume`](Self::consume).
-    pub fn consume_as<E>(
-        &self,
-        process: ProcessId,
-        who: &str,
         mut save: impl FnMut(&[JobResult]) -> Result<(), E>,
     ) -> Result<u64, ConsumeError<E>> {
         let known = self.process(process)?;
@@ -96,7 +83,7 @@ impl JobQueue {
             );
             return Err(Error::new(ErrorKind::Invalid, why).into());
         }
-        let _alone = self.lock_results(process, who)?;
+        let _alone = self.lock_results(process)?;
         let (mut consumed, mut last) = (0, None);
         loop {
             let chunk = self.peek_after(process, last, CHUNK)?;
@@ -123,16 +110,8 @@ impl JobQueue {
     }
 
     /// Prevents others from consuming the results of a process until the returned value is dropped.
-    pub(crate) fn lock_results(
-        &self,
-        process: ProcessId,
-        who: &str,
-    ) -> Result<Option<ConsumerLock>, Error> {
-        let who = match who {
-            "" => String::new(),
-            who => format!(" ({who})"),
-        };
-        self.store.lock_results(process, &who)
+    pub(crate) fn lock_results(&self, process: ProcessId) -> Result<Option<ConsumerLock>, Error> {
+        self.store.lock_results(process)
     }
 
     /// The same for results after a job of the process; that job need not exist any more.

@@ -110,7 +110,7 @@ impl JobQueue {
         };
         let infos = batches.iter().map(|batch| BatchInfo {
             attended: (batch.worker)
-                .is_some_and(|worker| dead.iter().all(|dead| dead.no != worker)),
+                .is_some_and(|worker| dead.iter().all(|(dead, _)| dead.no != worker)),
             ..BatchInfo::new(batch, now)
         });
         Ok(infos.collect())

@@ -38,7 +38,7 @@ fn watched() -> (JobQueue, Arc<Watched>) {
 fn watch(store: Store) -> (JobQueue, Arc<Watched>) {
     let watched = Arc::<Watched>::default();
     let seen = watched.clone();
-    *store.unwritable.lock() = Some(Box::new(move || {
+    *store.faults.unwritable.lock() = Some(Box::new(move || {
         seen.writes.fetch_add(1, Ordering::SeqCst);
         let is_full = seen.is_full.load(Ordering::SeqCst);
         is_full.then(|| Error::new(ErrorKind::Transient, "the disk is full"))

@@ -393,7 +393,7 @@ mod tests {
     impl LlmClient for Last {
         fn complete(&self, request: &Request, _: &Context) -> Result<Response, Error> {
             let full = || Some(Error::new(ErrorKind::Transient, "the disk is full"));
-            *self.0.unwritable.lock() = Some(Box::new(full));
+            *self.0.faults.unwritable.lock() = Some(Box::new(full));
             self.1.cancel();
             let error = Error::new(ErrorKind::Malformed, "no answer");
             let usage = Usage {
@@ -412,7 +412,7 @@ mod tests {
     fn a_worker_does_not_begin_while_its_queue_cannot_be_written() {
         let store = Arc::new(Store::in_memory(SqliteOptions::default()).unwrap());
         let full = || Some(Error::new(ErrorKind::Transient, "full").with_storage());
-        *store.unwritable.lock() = Some(Box::new(full));
+        *store.faults.unwritable.lock() = Some(Box::new(full));
         let refused = Worker::new(&JobQueue::on(store)).start().err();
         assert!(refused.is_some_and(|error| error.is_storage()));
     }

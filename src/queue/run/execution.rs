@@ -335,8 +335,7 @@ impl Execution {
         if self.queue.peek(self.process, 1)?.is_empty() {
             return Ok(());
         }
-        let who = "a run, to its output";
-        let _alone = self.queue.lock_results(self.process, who)?;
+        let _alone = self.queue.lock_results(self.process)?;
         loop {
             let mut chunk = self.queue.peek(self.process, CHUNK)?;
             let counts = self.queue.process(self.process)?.map(|now| now.counts);

@@ -10,7 +10,7 @@ use super::counters::CounterChanges;
 use super::lineage::{PROCESS, Standing, lock, owned, scope};
 use super::results::within;
 use super::rows::{
-    AT_PROVIDER, CANCELLED, DELETING, MOST_JOBS, NO_CHORE, PENDING, key, process_no,
+    AT_PROVIDER, CANCELLED, DELETING, NO_CHORE, PENDING, key, keys_after, process_no,
 };
 use super::statements::{Fault, Queries as _, Row, Sql, all, by, limit, list};
 use super::{
@@ -29,7 +29,6 @@ impl Store {
         record: &str,
         now: Timestamp,
     ) -> Result<BatchNo, Error> {
-        self.make_lane(lane)?;
         self.write_as(Mode::WriteOnce, |tx| {
             self.check_worker(tx, worker)?;
             let Some(no) = process_no(tx, process)? else {
@@ -71,8 +70,7 @@ impl Store {
                  WHERE j.id > ? AND j.id <= ? AND j.status = {PENDING} AND j.lane = ? AND j.visible_at <= ?
                  ORDER BY j.id LIMIT ?"
             );
-            let before = key(process, 0) - 1;
-            let (start, end) = (after.unwrap_or(before).max(before), key(process, MOST_JOBS - 1));
+            let (start, end) = keys_after(process, after);
             // One more, to know whether more exist.
             let few = limit(most.saturating_add(1));
             let due: Vec<(i64, u64)> = tx.many(find, by![start, end, lane, now.0, few])?;

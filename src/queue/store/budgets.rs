@@ -20,14 +20,14 @@ pub(crate) const BUDGET: &str = "b.id, b.budget_limit, b.budget_used, b.budget_h
 
 impl FromRow for Option<JobBudget> {
     fn from_row(row: &mut Row) -> Result<Self, Fault> {
-        let (process, limit): (Option<_>, Option<_>) = row.read()?;
-        let (used, held, most): (Option<_>, Option<_>, Option<_>) = row.read()?;
-        Ok(process.zip(limit).map(|(process, limit)| JobBudget {
+        let (process, limit): (_, Option<_>) = row.read()?;
+        let (used, held, most) = row.read()?;
+        Ok(limit.map(|limit| JobBudget {
             process,
             limit,
-            used: used.unwrap_or(0),
-            held: held.unwrap_or(0),
-            most: most.unwrap_or(0),
+            used,
+            held,
+            most,
         }))
     }
 }

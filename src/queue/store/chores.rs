@@ -1,7 +1,7 @@
 //! Chores: changes to all jobs of a process. One short transaction stores the decision and many apply it; after a
 //! crash, any program continues. The states of the jobs tell which of them are left.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use const_format::formatcp;
@@ -337,41 +337,36 @@ impl Store {
         let mut cancelled = 0;
         let chunk = usize::try_from(self.chunk).unwrap_or(1).max(1);
         for jobs in jobs.chunks(chunk) {
-            cancelled += self.write(|tx| cancel_chunk(self, tx, jobs, now))?;
+            cancelled += self.write(|tx| self.cancel_chunk(tx, jobs, now))?;
         }
         Ok(cancelled)
     }
-}
 
-fn cancel_chunk(
-    store: &Store,
-    tx: &mut dyn Sql,
-    jobs: &[JobId],
-    now: Timestamp,
-) -> Result<u64, Fault> {
-    let wanted: HashMap<i64, JobId> = jobs.iter().map(|job| (key_of(*job), *job)).collect();
-    let sql = formatcp!(
-        "SELECT id, created_at FROM #jobs FORCE INDEX (PRIMARY)
-         WHERE id IN :list AND status IN ({PENDING}, {HELD}) ORDER BY id FOR UPDATE"
-    );
-    let keys: Vec<i64> = wanted.keys().copied().collect();
-    let mut found: Vec<(i64, Timestamp)> = tx.many(sql, by![all(&keys)])?;
-    // The rest of the id must match too, because it may belong to another database.
-    found.retain(|(id, created_at)| wanted.get(id) == Some(&store.job_id(*id, *created_at)));
-    let mut found: Vec<i64> = found.into_iter().map(|(id, _)| id).collect();
-    let processes = lock(tx, found.iter().map(|id| process_of(*id)))?;
-    found.retain(|id| {
-        let process = processes.get(&process_of(*id));
-        process.is_some_and(|process| process.chore != DELETING)
-    });
-    let cancel = formatcp!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
-    tx.defer(cancel, by![all(&found)])?;
-    let mut changes = CounterChanges::default();
-    for id in &found {
-        changes.moved(*id, PENDING, CANCELLED);
+    fn cancel_chunk(&self, tx: &mut dyn Sql, jobs: &[JobId], now: Timestamp) -> Result<u64, Fault> {
+        let wanted: HashSet<&JobId> = jobs.iter().collect();
+        let keys: Vec<i64> = jobs.iter().map(|job| key_of(*job)).collect();
+        let find = formatcp!(
+            "SELECT id, created_at FROM #jobs FORCE INDEX (PRIMARY)
+             WHERE id IN :list AND status IN ({PENDING}, {HELD}) ORDER BY id FOR UPDATE"
+        );
+        let mut found: Vec<(i64, Timestamp)> = tx.many(find, by![all(&keys)])?;
+        let processes = lock(tx, found.iter().map(|(id, _)| process_of(*id)))?;
+        found.retain(|(id, created_at)| {
+            let process = processes.get(&process_of(*id));
+            // The rest of the id must match too, because it may belong to another database.
+            wanted.contains(&self.job_id(*id, *created_at))
+                && process.is_some_and(|process| process.chore != DELETING)
+        });
+        let found: Vec<i64> = found.into_iter().map(|(id, _)| id).collect();
+        let cancel = formatcp!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");
+        tx.defer(cancel, by![all(&found)])?;
+        let mut changes = CounterChanges::default();
+        for id in &found {
+            changes.moved(*id, PENDING, CANCELLED);
+        }
+        changes.write(tx, now)?;
+        Ok(found.len() as u64)
     }
-    changes.write(tx, now)?;
-    Ok(found.len() as u64)
 }
 
 // Due times that are too far in the future because the clock was set back.

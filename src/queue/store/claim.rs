@@ -16,7 +16,7 @@ use super::counters::CounterChanges;
 use super::lineage::{PROCESS, scope};
 use super::rows::{IN_PROGRESS, PENDING, process_of};
 use super::statements::{
-    Dialect, Fault, FromRow, Queries as _, Query, Row, Sql, all, by, limit, read_all,
+    Fault, FromRow, Queries as _, Query, Row, Sql, all, by, columns, limit, read_all,
 };
 use super::{
     ClaimReply, ClaimRequest, ClaimedJob, JobBudget, JobLane, JobReceipt, Mode, SUSPECT_CRASHES,
@@ -52,12 +52,7 @@ struct Head {
     crashes: u8,
 }
 
-impl FromRow for Head {
-    fn from_row(row: &mut Row) -> Result<Self, Fault> {
-        let (due, id, crashes) = row.read()?;
-        Ok(Self { due, id, crashes })
-    }
-}
+columns!(Head: due, id, crashes);
 
 /// The jobs of one lane and priority that have been read.
 struct Group {
@@ -129,8 +124,6 @@ impl Store {
             .look(worker.0, |own| (own.given, own.attempt.take()));
         // What an earlier transaction claims if it was committed, which is unknown since its reply was lost.
         let (given, mut attempt) = known.ok_or_else(|| worker.unknown())?;
-        // If the transaction is repeated, no lane is asked twice.
-        let mut answers: HashMap<i64, (usize, usize)> = HashMap::new();
         let mut is_disturbed = false;
         let done = self.write_as(Mode::WriteLazily, |tx| {
             if let Some(earlier) = attempt.as_mut()
@@ -155,9 +148,7 @@ impl Store {
                 alone: false,
                 is_disturbed: false,
             };
-            picking.look(tx, groups, |no, lane| {
-                *answers.entry(no).or_insert_with(|| (wanted.open)(lane))
-            })?;
+            picking.look(tx, groups, wanted.open)?;
             attempt = Some(picking.claim(tx, worker)?);
             is_disturbed = picking.is_disturbed;
             Ok(())
@@ -250,8 +241,8 @@ pub(super) fn heads(which: &str) -> String {
            SELECT visible_at, id, crashes FROM #jobs FORCE INDEX (to_claim)
            WHERE status = {PENDING} AND lane = ? AND priority = ? AND visible_at >= ?
              AND (visible_at > ? OR id > ?) {which} ORDER BY visible_at, id LIMIT ?) h
-         LEFT JOIN #processes p ON p.no = h.id DIV 4294967296
-         LEFT JOIN #processes b ON b.no = IFNULL(p.root, p.no)"
+         STRAIGHT_JOIN #processes p ON p.no = h.id DIV 4294967296
+         STRAIGHT_JOIN #processes b ON b.no = IFNULL(p.root, p.no)"
     )
 }
 
@@ -261,12 +252,12 @@ impl Picking<'_> {
         &mut self,
         tx: &mut dyn Sql,
         groups: Vec<(i64, i64)>,
-        mut open: impl FnMut(i64, &Arc<JobLane>) -> (usize, usize),
+        open: &mut dyn FnMut(&Arc<JobLane>) -> (usize, usize),
     ) -> Result<(), Fault> {
         for (no, priority) in groups {
             if self.lanes.last().is_none_or(|last| last.no != no) {
                 let lane = self.store.lane(tx, no)?;
-                let (left, per_call) = open(no, &lane);
+                let (left, per_call) = open(&lane);
                 self.lanes.push(OpenLane {
                     no,
                     lane,
@@ -312,10 +303,6 @@ impl Picking<'_> {
             }) else {
                 break;
             };
-            if !self.processes.contains_key(&process_of(head.id)) {
-                // It was removed between the two reads.
-                return Err(Fault::Overtaken);
-            }
             if head.crashes >= SUSPECT_CRASHES {
                 self.alone = true;
                 if !self.idle || has > 0 {
@@ -353,11 +340,7 @@ impl Picking<'_> {
     fn read_heads(&mut self, tx: &mut dyn Sql) -> Result<(), Fault> {
         let wanted = (self.most - self.calls.min(self.most) + 1).min(MOST_HEADS);
         // One more, to know when the next job is due; on a server some more, for those that others have locked.
-        let (spare, is_near) = match tx.dialect() {
-            Dialect::Sqlite => (1, true),
-            #[cfg(feature = "mysql")]
-            Dialect::Mysql => (8, false),
-        };
+        let (is_near, spare) = (!tx.is_server(), if tx.is_server() { 8 } else { 1 });
         let is_empty = |group: &Group| {
             group.heads.is_empty() && !group.is_read && self.lanes[group.lane].left > 0
         };
@@ -384,9 +367,9 @@ impl Picking<'_> {
             for ((at, few), rows) in some.iter().zip(found) {
                 let group = &mut self.groups[*at];
                 group.is_read = rows.len() < *few;
-                for (head, process, budget) in read_all::<(Head, Option<_>, _)>(rows)? {
-                    let known = process.map(|process| (process_of(head.id), (process, budget)));
-                    self.processes.extend(known);
+                for (head, process, budget) in read_all::<(Head, _, _)>(rows)? {
+                    self.processes
+                        .insert(process_of(head.id), (process, budget));
                     group.heads.push_back(head);
                 }
                 let heads = group.heads.make_contiguous();

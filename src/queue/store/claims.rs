@@ -4,10 +4,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::value::RawValue;
+use sha2::{Digest as _, Sha256};
 
 use crate::base::brief::{Bytes, Many, Name};
 use crate::base::{Charge, Error, ErrorKind, JobId, LockedFile, ProcessId, Timestamp};
 use crate::queue::job::{JobReceipt, JobStatus, Spent};
+
+use super::statements::{Fault, FromRow, Row, columns};
 
 /// Jobs with the same lane share a quota: the kind, the job's [lane](crate::Job::lane), and the step of the route.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -28,6 +31,14 @@ impl JobLane {
     /// The step of the route.
     pub(crate) fn route_step(&self) -> u8 {
         self.step & !Self::CALLED
+    }
+
+    /// The number of this lane in all stores: most bits of a hash.
+    pub(super) fn number(&self) -> i64 {
+        let all = serde_json::to_vec(&(&self.kind, &self.name, self.step));
+        let hash = Sha256::digest(all.unwrap_or_default());
+        let first = hash.first_chunk::<8>().copied().unwrap_or_default();
+        i64::from_le_bytes(first) & (i64::MAX >> 1)
     }
 
     /// The same lane's number of a step of the route. A job that is called instead of going into a batch stays so.
@@ -57,13 +68,17 @@ impl WorkerId {
     }
 }
 
+/// A locked file, with which a worker shows other OS processes that it is alive.
+pub(crate) type Sign = (LockedFile, PathBuf);
+
 /// The registered workers at a moment.
 #[derive(Default)]
 pub struct Workers {
     /// Those that are alive, with the quotas that they have listed.
     pub live: Vec<(WorkerId, Vec<u64>)>,
     /// Those whose OS process has ended. They keep their jobs and batches until [`reclaim`](super::Store::reclaim).
-    pub dead: Vec<DeadWorker>,
+    /// As long as the locked file of one is held, no other OS process finds it dead.
+    pub(crate) dead: Vec<(DeadWorker, Option<Sign>)>,
     /// The [version](super::Store::version) of the store.
     pub version: u64,
     /// Whether [`maintain`](super::Store::maintain) continues an interrupted chore.
@@ -78,9 +93,9 @@ pub struct DeadWorker {
     pub pid: i64,
     /// Its machine.
     pub host: String,
-    /// Its locked file: meanwhile no other OS process finds it dead.
-    pub(super) sign: Option<(LockedFile, PathBuf)>,
 }
+
+columns!(DeadWorker: no, pid, host);
 
 /// A worker's request for jobs.
 pub struct ClaimRequest<'a> {
@@ -92,7 +107,7 @@ pub struct ClaimRequest<'a> {
     /// Only jobs of these processes and of the processes that these jobs wait for; all processes if the list is empty.
     pub processes: &'a [ProcessId],
     /// Maximum number of jobs of a lane that can start now, 0 if the lane is closed; and how many of them one call
-    /// takes, at least 1. Called once per lane and claim, within the claim's transaction, so it must not use the store.
+    /// takes, at least 1. Called once per lane within each attempt of the claim's transaction, so it must not use the store.
     pub open: &'a mut dyn FnMut(&Arc<JobLane>) -> (usize, usize),
 }
 

@@ -14,7 +14,7 @@ use super::Store;
 use super::rows::{
     CANCELLED, CANCELLING, DELETING, HELD, MOST, PROCESS_COLUMNS, bounded, process_of,
 };
-use super::statements::{Fault, FromRow, Queries as _, Row, Sql, all, by};
+use super::statements::{Fault, FromRow, Queries as _, Row, Sql, all, by, columns};
 
 /// What one transaction adds to the counters of a process, in the order of [`ADD`]. Held jobs count as pending, and a job of
 /// another status at the place of that number. Amounts are in picodollars.
@@ -208,15 +208,4 @@ impl Store {
     }
 }
 
-impl FromRow for DaySpent {
-    fn from_row(row: &mut Row) -> Result<Self, Fault> {
-        let day = i32::try_from(row.read::<i64>()?);
-        Ok(Self {
-            day: Day(day.map_err(|_| Fault::Odd("a day that does not exist"))?),
-            model: row.read()?,
-            calls: row.read()?,
-            tokens: row.read()?,
-            cost_usd: row.read()?,
-        })
-    }
-}
+columns!(DaySpent: day, model, calls, tokens, cost_usd);

@@ -7,10 +7,10 @@ use serde_json::value::RawValue;
 
 use super::insert::written;
 use super::rows::{
-    self, AT_PROVIDER, CANCELLED, DELETING, FAILED, MOST_JOBS, PENDING, PROCESS_COLUMNS, bounded,
-    key, key_of, known_cost, process_no,
+    self, AT_PROVIDER, CANCELLED, DELETING, FAILED, PENDING, PROCESS_COLUMNS, bounded, key_of,
+    keys_after, known_cost, process_no,
 };
-use super::statements::{Dialect, Fault, Queries as _, Row, Sql, by, limit, list, stored};
+use super::statements::{Fault, Queries as _, Row, Sql, by, limit, list, stored};
 use super::{JobReceipt, JobSummary, Store};
 use crate::base::{Error, JobId, ProcessId, Timestamp};
 use crate::queue::history::History;
@@ -160,13 +160,12 @@ impl Store {
             let Some(no) = process_no(tx, process)? else {
                 return Ok(Vec::new());
             };
-            let before = key(no, 0) - 1;
-            let start = after.map_or(before, |job| key_of(job).max(before));
+            let (start, end) = keys_after(no, after.map(key_of));
             let rows = tx.rows(
                 "SELECT j.id, j.created_at, j.status, p.item_id, p.request_hash
                  FROM #jobs j FORCE INDEX (PRIMARY) CROSS JOIN #payloads p ON p.job = j.id
                  WHERE j.id > ? AND j.id <= ? ORDER BY j.id LIMIT ?",
-                by![start, key(no, MOST_JOBS - 1), limit(most)],
+                by![start, end, limit(most)],
             )?;
             let items = rows.into_iter().map(|mut row| {
                 let (id, created_at, status) = row.read()?;
@@ -203,12 +202,11 @@ impl Store {
                     let Some(no) = process_no(tx, process)? else {
                         return Ok(JobPage::default());
                     };
-                    let before = key(no, 0) - 1;
-                    let start = after.map_or(before, |job| job.max(before));
-                    (start, key(no, MOST_JOBS - 1), "j.id > ? AND j.id <= ?", "ASC")
+                    let (start, end) = keys_after(no, after);
+                    (start, end, "j.id > ? AND j.id <= ?", "ASC")
                 }
             };
-            let (index, indexed) = index(tx.dialect(), &states);
+            let (index, indexed) = index(tx.is_server(), &states);
             let range = format!("{indexed} {range}");
             let last = format!(
                 "SELECT j.id, j.created_at FROM #jobs j {index} WHERE {range} ORDER BY j.id {order} LIMIT 1 OFFSET ?"
@@ -253,15 +251,14 @@ impl Store {
 }
 
 /// The index that finds jobs in these states, and the condition that it serves.
-fn index(dialect: Dialect, states: &[i64]) -> (&'static str, String) {
-    match (dialect, states) {
+fn index(is_server: bool, states: &[i64]) -> (&'static str, String) {
+    match (is_server, states) {
         // The condition of the partial index is repeated, because SQLite does not derive it.
-        (Dialect::Sqlite, [status @ (FAILED | CANCELLED)]) => (
+        (false, [status @ (FAILED | CANCELLED)]) => (
             "INDEXED BY jobs_not_completed",
             format!("j.status >= {FAILED} AND j.status = {status} AND"),
         ),
-        #[cfg(feature = "mysql")]
-        (Dialect::Mysql, [status]) => (
+        (true, [status]) => (
             "FORCE INDEX (by_status)",
             format!("j.status = {status} AND"),
         ),

@@ -1,5 +1,7 @@
 //! Health checks: findings, and those of the tables that both databases have.
 
+use Severity::{Bad, Good};
+
 use super::rows::{AT_PROVIDER, COMPLETED, DELETING, HELD, IN_PROGRESS};
 use super::statements::{Fault, Queries as _, Sql, by};
 use crate::base::ProcessId;
@@ -47,12 +49,12 @@ pub enum Severity {
 pub(super) fn schema(found: i64, known: i64, what: &str) -> HealthFinding {
     let seen = format!("version {found}");
     if found == known {
-        return HealthFinding::new("schema", Severity::Good, seen, None);
+        return HealthFinding::new("schema", Good, seen, None);
     }
     let advice = format!(
         "a newer batchwright has upgraded the {what}: update this one, and restart workers"
     );
-    HealthFinding::new("schema", Severity::Bad, seen, Some(&advice))
+    HealthFinding::new("schema", Bad, seen, Some(&advice))
 }
 
 /// Counts all jobs by state, and compares that with the counters of their processes. Held jobs count as pending. The
@@ -83,16 +85,11 @@ pub(super) fn counters(tx: &mut dyn Sql) -> Result<Vec<HealthFinding>, Fault> {
         };
         let advice = "this is a bug in batchwright: please report it. Results can still be fetched: \
                       batchwright results ID";
-        found.push(HealthFinding::new(
-            "counters",
-            Severity::Bad,
-            seen,
-            Some(advice),
-        ));
+        found.push(HealthFinding::new("counters", Bad, seen, Some(advice)));
     }
     if found.is_empty() {
         let seen = "those of all processes agree with their jobs".to_owned();
-        found.push(HealthFinding::new("counters", Severity::Good, seen, None));
+        found.push(HealthFinding::new("counters", Good, seen, None));
     }
     Ok(found)
 }

@@ -1,8 +1,8 @@
 //! Adding jobs: claimable immediately, or held until their process is sealed. Inserts of several threads share a commit: one
 //! thread performs the inserts that the others submitted while it waited for the write lock.
 
-use std::collections::{HashMap, VecDeque};
-use std::mem;
+use std::collections::VecDeque;
+use std::sync::mpsc::{self, Sender, TryRecvError};
 
 use const_format::formatcp;
 use parking_lot::{Condvar, Mutex};
@@ -12,7 +12,6 @@ use super::lineage::{self, ROOT, Standing, lock_one};
 use super::rows::{
     DELETING, HELD, MOST, MOST_JOBS, MOST_PROCESSES, PENDING, RELEASING, bounded, key, process_of,
 };
-use super::settle::too_large;
 use super::statements::{Fault, Queries as _, Sql, by, stored};
 use super::{JobLane, Mode, Store};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
@@ -54,14 +53,9 @@ impl Store {
             return Ok(Vec::new());
         }
         // Done before the transaction, because others wait for that.
-        let most = self.most_value();
-        if let Some(job) = jobs.iter().find(|job| job.payload.get().len() > most) {
-            let name = job.item_id.as_deref().map(|id| format!("the job {id:?}"));
-            let name = name.as_deref().unwrap_or("a job");
-            return Err(too_large(name, job.payload.get().len(), most));
-        }
-        for same in jobs.chunk_by(has_lane_of) {
-            self.make_lane(&first_lane(&same[0]))?;
+        for job in &jobs {
+            let name = job.item_id.as_deref().unwrap_or_default();
+            self.check_size(format_args!("the job {name:?}"), job.payload.get())?;
         }
         let insert = Insert {
             process,
@@ -175,11 +169,11 @@ fn there(tx: &mut dyn Sql, insert: &Insert, part: &Part) -> Result<usize, Fault>
         (None, None) => {
             let before = now.0.saturating_sub(REQUEST_KNOWN_MILLIS);
             tx.run("DELETE FROM #requests WHERE sent_at < ?", by![before])?;
-            let note = "INSERT INTO #requests (process, request, sent_at) VALUES (?, ?, ?)";
-            match tx.run(note, by![stored(id), part.request.clone(), now.0]) {
+            let note = "INSERT IGNORE INTO #requests (process, request, sent_at) VALUES (?, ?, ?)";
+            match tx.run(note, by![stored(id), part.request.clone(), now.0])? {
                 // Another transaction has done so in the meantime.
-                Err(fault) if fault.is_duplicate() => Err(Fault::Overtaken),
-                noted => noted.map(|_| 0),
+                0 => Err(Fault::Overtaken),
+                _ => Ok(0),
             }
         }
         (Some(known), Some(total)) if known == part.request => {
@@ -252,16 +246,13 @@ fn make(tx: &mut dyn Sql, insert: &Insert, parent: Option<i64>) -> Result<i64, F
     let used = budget.map_or(0, |budget| picos(budget.used));
     let (id, at) = (stored(insert.process), insert.now.0);
     let made = tx.run(
-        "INSERT INTO #processes (id, parent, root, created_at, changed_at, budget_limit, budget_used)
+        "INSERT IGNORE INTO #processes (id, parent, root, created_at, changed_at, budget_limit, budget_used)
          VALUES (?, ?, ?, ?, ?, ?, ?)",
         by![id, parent, root, at, at, limit, used],
-    );
-    match made {
-        // Another transaction has created it in the meantime.
-        Err(fault) if fault.is_duplicate() => return Err(Fault::Overtaken),
-        made => made?,
-    };
+    )?;
     match tx.last_id() {
+        // Another transaction has created it in the meantime.
+        _ if made == 0 => Err(Fault::Overtaken),
         no if no < MOST_PROCESSES => Ok(no),
         _ => Err(Fault::Odd("it has had more than a billion processes")),
     }
@@ -292,11 +283,8 @@ type Inserted = Result<Vec<JobId>, Error>;
 
 #[derive(Default)]
 struct Queue {
-    /// The number of the next insert.
-    next: u64,
-    waiting: VecDeque<(u64, Insert)>,
-    /// Inserts that another thread has performed.
-    done: HashMap<u64, Inserted>,
+    /// Where their threads get the results.
+    waiting: VecDeque<(Insert, Sender<Inserted>)>,
     /// A thread performs inserts.
     is_busy: bool,
 }
@@ -310,42 +298,29 @@ pub(super) struct GroupCommit {
     changed: Condvar,
 }
 
-/// The inserts that are being performed. If that panics, each unanswered one gets an error.
-struct Group<'a> {
-    commit: &'a GroupCommit,
-    numbers: Vec<u64>,
-    results: Vec<Inserted>,
-}
+/// A thread performs inserts until this is dropped.
+struct Turn<'a>(&'a GroupCommit);
 
-impl Drop for Group<'_> {
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        let lost = || Error::new(ErrorKind::Panic, "the insert was abandoned by a panic");
-        let mut results = mem::take(&mut self.results).into_iter();
-        let mut queue = self.commit.queue.lock();
-        for number in &self.numbers {
-            let result = results.next().unwrap_or_else(|| Err(lost()));
-            queue.done.insert(*number, result);
-        }
-        queue.is_busy = false;
-        self.commit.changed.notify_all();
+        self.0.queue.lock().is_busy = false;
+        self.0.changed.notify_all();
     }
 }
 
-impl Group<'_> {
+impl GroupCommit {
     /// Takes the inserts that wait.
-    fn take(&mut self) -> Vec<Insert> {
-        let mut queue = self.commit.queue.lock();
+    fn take(&self) -> (Vec<Insert>, Vec<Sender<Inserted>>) {
+        let mut queue = self.queue.lock();
         let mut jobs = 0;
-        let fits = |(_, insert): &(u64, Insert)| {
+        let fits = |(insert, _): &(Insert, _)| {
             let is_first = jobs == 0;
             jobs += insert.jobs.len();
             is_first || jobs <= MOST_TOGETHER
         };
         let fitting = queue.waiting.iter().map(fits).take_while(|fits| *fits);
         let count = fitting.count();
-        let (numbers, inserts) = queue.waiting.drain(..count).unzip();
-        self.numbers = numbers;
-        inserts
+        queue.waiting.drain(..count).unzip()
     }
 }
 
@@ -353,40 +328,46 @@ impl Store {
     /// Performs an insert, in one transaction with those of other threads.
     fn insert_together(&self, insert: Insert) -> Inserted {
         let commit = &self.inserts;
+        let (sender, result) = mpsc::channel();
         let mut queue = commit.queue.lock();
-        let own = queue.next;
-        queue.next += 1;
-        queue.waiting.push_back((own, insert));
+        queue.waiting.push_back((insert, sender));
         loop {
-            if let Some(result) = queue.done.remove(&own) {
-                return result;
+            match result.try_recv() {
+                Ok(result) => return result,
+                Err(TryRecvError::Empty) if queue.is_busy => commit.changed.wait(&mut queue),
+                Err(TryRecvError::Empty) => {
+                    queue.is_busy = true;
+                    drop(queue);
+                    let turn = Turn(commit);
+                    self.insert_group(commit);
+                    drop(turn);
+                    queue = commit.queue.lock();
+                }
+                Err(TryRecvError::Disconnected) => {
+                    let why = "the insert was abandoned by a panic";
+                    return Err(Error::new(ErrorKind::Panic, why));
+                }
             }
-            if queue.is_busy {
-                commit.changed.wait(&mut queue);
-                continue;
-            }
-            queue.is_busy = true;
-            drop(queue);
-            self.insert_group(Group {
-                commit,
-                numbers: Vec::new(),
-                results: Vec::new(),
-            });
-            queue = commit.queue.lock();
         }
     }
 
-    fn insert_group(&self, mut group: Group<'_>) {
+    fn insert_group(&self, commit: &GroupCommit) {
         let mut taken = None;
         let done = self.write_as(Mode::WriteOnce, |tx| {
             // Other threads can add inserts until the database is locked.
-            let inserts = taken.get_or_insert_with(|| group.take()).iter();
-            let added = inserts.map(|insert| add(self, tx, insert));
+            let (inserts, _) = taken.get_or_insert_with(|| commit.take());
+            let added = inserts.iter().map(|insert| add(self, tx, insert));
             added.collect::<Result<Vec<_>, Fault>>()
         });
-        group.results = done.unwrap_or_else(|error| {
-            let inserts = taken.unwrap_or_else(|| group.take());
-            inserts.iter().map(|_| Err(error.clone())).collect()
-        });
+        let (_, senders) = taken.unwrap_or_else(|| commit.take());
+        let mut results = done.map(Vec::into_iter);
+        for sender in senders {
+            let result = match &mut results {
+                Ok(results) => results.next(),
+                Err(error) => Some(Err(error.clone())),
+            };
+            // Without a result, it is as after a panic.
+            let _ = result.map(|result| sender.send(result));
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::rows::{COMPLETED, DELETING, key_of, process_no, process_of};
 use super::{BatchNo, Store, WorkerId};
 use crate::base::{Error, ErrorKind, JobId, Mark, ProcessId, Timestamp};
 
-use super::statements::{Fault, FromRow, Queries as _, Row, Sql, all, by, list, stored};
+use super::statements::{Fault, FromRow, Queries as _, Row, Sql, all, by, columns, list, stored};
 
 /// The condition that a column is the number of one of these processes or their descendants; none for all processes.
 pub(crate) fn scope(tx: &mut dyn Sql, column: &str, of: &[ProcessId]) -> Result<String, Fault> {
@@ -114,18 +114,7 @@ pub(crate) fn lock_one(tx: &mut dyn Sql, id: ProcessId) -> Result<Option<(i64, S
 const STANDING: &str =
     "SELECT no, chore, cancelled, sealed, total, pending, consumed FROM #processes";
 
-impl FromRow for Standing {
-    fn from_row(row: &mut Row) -> Result<Self, Fault> {
-        Ok(Self {
-            chore: row.read()?,
-            is_cancelled: row.read()?,
-            sealed: row.read()?,
-            total: row.read()?,
-            pending: row.read()?,
-            consumed: row.read()?,
-        })
-    }
-}
+columns!(Standing: chore, is_cancelled, sealed, total, pending, consumed);
 
 /// Locks a batch of this worker until the transaction ends. Returns the numbers of its process and lane.
 pub(super) fn owned(

@@ -30,6 +30,7 @@ mod tests;
 mod workers;
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -64,10 +65,6 @@ pub const SUSPECT_CRASHES: u8 = 2;
 
 /// Called, from any thread, when jobs may have become claimable. Must return immediately.
 pub(crate) type WorkSignal = dyn Fn() + Send + Sync;
-
-/// Called before each transaction; an error prevents the transaction.
-#[cfg(test)]
-pub(crate) type Unwritable = dyn FnMut() -> Option<Error> + Send;
 
 /// A database of jobs, used by a [`JobQueue`](crate::JobQueue) and its [`Worker`](crate::Worker)s; see
 /// [`JobQueue::on`](crate::JobQueue::on). Opening is slow: one store per OS process is enough.
@@ -121,7 +118,6 @@ pub(crate) type Unwritable = dyn FnMut() -> Option<Error> + Send;
 /// higher limit.
 #[derive(derive_more::Debug)]
 #[debug("Store({location:?})")]
-// More than 15 fields in tests: the last two simulate faults.
 pub struct Store {
     db: Db,
     id: String,
@@ -139,12 +135,8 @@ pub struct Store {
     /// Wakes the workers of other OS processes.
     #[cfg(feature = "redis")]
     hub: Option<crate::queue::hub::RedisHub>,
-    /// Number of chunks until the operation is aborted, to simulate a crash.
     #[cfg(test)]
-    pub(crate) chunks_left: std::sync::atomic::AtomicI64,
-    /// Why no transaction can be written.
-    #[cfg(test)]
-    pub(crate) unwritable: Mutex<Option<Box<Unwritable>>>,
+    pub(crate) faults: tests::Faults,
 }
 
 /// Maximum number of cached lanes, because hosts may create any number of them.
@@ -155,6 +147,9 @@ const MOST_LANES: usize = 10_000;
 enum Mode {
     /// Queries, which see what was committed before each of them.
     Read,
+    /// Statements that are committed one by one, while a transaction of the same thread may be open: a server always has a
+    /// connection for them.
+    Aside,
     /// Queries that all see the same snapshot.
     Moment,
     /// One transaction. It is repeated if its outcome is unknown, because fences make that harmless.
@@ -192,10 +187,10 @@ impl Store {
     }
 
     fn in_file(db: Sqlite) -> Result<Self, Error> {
-        let location = db.path.to_string_lossy().into_owned();
-        let (folder, identity) = (db.beside(".batches"), db.identity()?);
+        let location = db.place.path.to_string_lossy().into_owned();
+        let folder = db.beside(".batches");
         let db = Db::Sqlite(Box::new(db));
-        Ok(Self::new(db, identity, location, folder, Arc::default()))
+        Self::new(db, location, |_| folder, Arc::default())
     }
 
     /// Opens a database on a server of MySQL 8 or MariaDB 10.6 and newer, for workers on any number of machines, and
@@ -208,30 +203,24 @@ impl Store {
     #[cfg(feature = "mysql")]
     pub fn on_server(options: MysqlOptions) -> Result<Self, Error> {
         let workers = Arc::default();
-        let (db, identity, folder) = mysql::open(options, Arc::clone(&workers))?;
+        let db = mysql::open(&options, Arc::clone(&workers))?;
         let location = db.database.location.clone();
-        Ok(Self::new(
-            Db::Mysql(db),
-            identity,
-            location,
-            folder,
-            workers,
-        ))
+        let folder = |id: &str| options.folder.join(format!("batchwright-{id}.batches"));
+        Self::new(Db::Mysql(db), location, folder, workers)
     }
 
     fn new(
         db: Db,
-        (id, salt): (String, i64),
         location: String,
-        folder: PathBuf,
+        folder: impl FnOnce(&str) -> PathBuf,
         workers: Arc<Registry>,
-    ) -> Self {
-        Self {
+    ) -> Result<Self, Error> {
+        let mut store = Self {
             db,
-            id,
+            id: String::new(),
             location,
-            folder,
-            salt: u16::try_from(salt & 0xfff).unwrap_or(0),
+            folder: PathBuf::new(),
+            salt: 0,
             lanes: Mutex::default(),
             inserts: GroupCommit::default(),
             chunk: 1_000,
@@ -240,10 +229,15 @@ impl Store {
             #[cfg(feature = "redis")]
             hub: None,
             #[cfg(test)]
-            chunks_left: std::sync::atomic::AtomicI64::new(i64::MAX),
-            #[cfg(test)]
-            unwritable: Mutex::default(),
-        }
+            faults: tests::Faults::default(),
+        };
+        let find = "SELECT i.value, s.value FROM #meta i JOIN #meta s ON s.name = 'salt' WHERE i.name = 'id'";
+        let (id, salt): (String, i64) =
+            store.read(|tx| tx.one(find, by![])?.ok_or(Fault::Odd("no identity")))?;
+        store.folder = folder(&id);
+        store.id = id;
+        store.salt = u16::try_from(salt & 0xfff).unwrap_or(0);
+        Ok(store)
     }
 
     /// Connects the workers on all machines through Redis or Valkey; all of them must use it. An OS process that makes
@@ -283,7 +277,7 @@ impl Store {
         match &self.db {
             Db::Sqlite(_) => None,
             #[cfg(feature = "mysql")]
-            Db::Mysql(db) => Some(db.clock()),
+            Db::Mysql(db) => Some(db.database.clone()),
         }
     }
 
@@ -391,12 +385,12 @@ impl Store {
         self.run(mode, work)
     }
 
-    /// Maximum number of bytes of a job or result.
-    fn most_value(&self) -> usize {
+    /// Fails if a job or result is larger than what a server accepts.
+    fn check_size(&self, _what: fmt::Arguments<'_>, _text: &str) -> Result<(), Error> {
         match &self.db {
-            Db::Sqlite(_) => usize::MAX,
+            Db::Sqlite(_) => Ok(()),
             #[cfg(feature = "mysql")]
-            Db::Mysql(db) => db.database.most_value(),
+            Db::Mysql(db) => db.database.check_size(_what, _text),
         }
     }
 
@@ -411,20 +405,13 @@ impl Store {
 
     /// The number of a lane, which is created if it does not exist.
     fn lane_no(&self, tx: &mut dyn Sql, lane: &JobLane) -> Result<i64, Fault> {
-        match &self.db {
-            Db::Sqlite(_) => sqlite::lane_no(tx, lane),
-            #[cfg(feature = "mysql")]
-            Db::Mysql(db) => Ok(db.lane_no(lane)?),
+        let no = lane.number();
+        if !self.lanes.lock().contains_key(&no) {
+            let add = "INSERT IGNORE INTO #lanes (no, kind, name, step) VALUES (?, ?, ?, ?)";
+            let (kind, name) = (lane.kind.clone(), lane.name.clone());
+            tx.defer(add, by![no, kind, name, lane.step])?;
         }
-    }
-
-    /// Creates a lane before a transaction that others would wait for.
-    fn make_lane(&self, _lane: &JobLane) -> Result<(), Error> {
-        #[cfg(feature = "mysql")]
-        if let Db::Mysql(db) = &self.db {
-            db.lane_no(_lane)?;
-        }
-        Ok(())
+        Ok(no)
     }
 
     /// A lane by its number.

@@ -7,8 +7,8 @@ use const_format::formatcp;
 use super::chores::delete_rows;
 use super::counters::CounterChanges;
 use super::lineage::{delete_below, lock};
-use super::rows::{self, COMPLETED, MOST_JOBS, key, key_of, process_no, process_of, shown};
-use super::statements::{Dialect, Fault, Queries as _, Row, Sql, all, by, limit, read_all};
+use super::rows::{self, COMPLETED, key_of, keys_after, process_no, process_of, shown};
+use super::statements::{Fault, Queries as _, Row, Sql, all, by, limit, read_all};
 use super::{ConsumerLock, Db, JobReceipt, Mode, Store};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp};
 use crate::queue::job::JobResult;
@@ -36,10 +36,8 @@ impl Store {
             let Some(no) = process_no(tx, process)? else {
                 return Ok(Vec::new());
             };
-            let before = key(no, 0) - 1;
-            let start = after.map_or(before, |job| key_of(job).max(before));
-            let end = key(no, MOST_JOBS - 1);
-            let rows = outcomes(tx, (start, end), most, bytes)?.into_iter();
+            let keys = keys_after(no, after.map(key_of));
+            let rows = outcomes(tx, keys, most, bytes)?.into_iter();
             rows.map(|row| delivery(self, tx, row, process)).collect()
         })
     }
@@ -90,16 +88,11 @@ impl Store {
     }
 
     /// Makes the caller the only consumer of the outcomes of a process on this machine, until the returned value is
-    /// dropped or the caller's OS process ends. If another program has the lock, fails with an error that names it; `who`
-    /// is the description of this program in that error, after the number of its OS process. `None` in a store that
-    /// machines share.
-    pub(crate) fn lock_results(
-        &self,
-        process: ProcessId,
-        who: &str,
-    ) -> Result<Option<ConsumerLock>, Error> {
+    /// dropped or the caller's OS process ends. Fails if another program has the lock. `None` in a store that machines
+    /// share.
+    pub(crate) fn lock_results(&self, process: ProcessId) -> Result<Option<ConsumerLock>, Error> {
         match &self.db {
-            Db::Sqlite(db) => db.lock_results(process, who).map(Some),
+            Db::Sqlite(db) => db.lock_results(process).map(Some),
             #[cfg(feature = "mysql")]
             Db::Mysql(_) => Ok(None),
         }
@@ -114,8 +107,7 @@ pub(crate) const ENDED: &str = formatcp!(
 );
 
 /// The same on a server, whose index has one range of keys for each status.
-#[cfg(feature = "mysql")]
-fn ended_in_mysql(start: i64, end: i64, few: usize) -> String {
+fn ended_on_server(start: i64, end: i64, few: usize) -> String {
     let of = |status: i64| {
         format!(
             "(SELECT id FROM #jobs FORCE INDEX (by_status)
@@ -137,10 +129,10 @@ fn outcomes(
     most: usize,
     bytes: usize,
 ) -> Result<Vec<Row>, Fault> {
-    let ended = match tx.dialect() {
-        Dialect::Sqlite => tx.rows(ENDED, by![start, end, limit(most)])?,
-        #[cfg(feature = "mysql")]
-        Dialect::Mysql => tx.rows(&ended_in_mysql(start, end, most), by![])?,
+    let ended = if tx.is_server() {
+        tx.rows(&ended_on_server(start, end, most), by![])?
+    } else {
+        tx.rows(ENDED, by![start, end, limit(most)])?
     };
     let ids = within(read_all(ended)?, bytes);
     if ids.is_empty() {

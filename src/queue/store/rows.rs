@@ -6,7 +6,7 @@ use crate::base::{Error, JobId, ProcessId, Timestamp, Usd};
 use crate::queue::info::ProcessBudget;
 use crate::queue::job::{JobCounts, JobReceipt, JobStatus, ProcessState, Spent};
 
-use super::statements::{Fault, FromRow, Queries as _, Row, Sql, by, stored};
+use super::statements::{Fault, FromRow, Queries as _, Row, Sql, by, columns, stored};
 
 pub(super) const PENDING: i64 = 0;
 /// Cannot be claimed until its process is sealed; shown as pending.
@@ -98,20 +98,7 @@ impl FromRow for ProcessState {
     }
 }
 
-impl FromRow for JobCounts {
-    fn from_row(row: &mut Row) -> Result<Self, Fault> {
-        Ok(Self {
-            total: row.read()?,
-            pending: row.read()?,
-            in_progress: row.read()?,
-            at_provider: row.read()?,
-            completed: row.read()?,
-            failed: row.read()?,
-            cancelled: row.read()?,
-            consumed: row.read()?,
-        })
-    }
-}
+columns!(JobCounts: total, pending, in_progress, at_provider, completed, failed, cancelled, consumed);
 
 impl FromRow for Spent {
     fn from_row(row: &mut Row) -> Result<Self, Fault> {
@@ -125,12 +112,7 @@ impl FromRow for Spent {
     }
 }
 
-impl FromRow for JobReceipt {
-    fn from_row(row: &mut Row) -> Result<Self, Fault> {
-        let (job, claim) = row.read()?;
-        Ok(Self { job, claim })
-    }
-}
+columns!(JobReceipt: job, claim);
 
 /// The cost of some calls, unless it is known of no call.
 pub(super) fn known_cost(cost: Usd, unpriced: u64) -> Option<Usd> {
@@ -165,6 +147,13 @@ pub(super) fn process_no(tx: &mut dyn Sql, id: ProcessId) -> Result<Option<i64>,
         &format!("SELECT no FROM #processes WHERE id = ? AND chore <> {DELETING}"),
         by![stored(id)],
     )
+}
+
+/// The keys of the jobs of a process after a job, which need not exist: greater than the first, and up to the second.
+pub(super) fn keys_after(process: i64, job: Option<i64>) -> (i64, i64) {
+    let before = key(process, 0) - 1;
+    let start = job.map_or(before, |job| job.max(before));
+    (start, key(process, MOST_JOBS - 1))
 }
 
 #[cfg(test)]

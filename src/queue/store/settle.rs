@@ -11,12 +11,12 @@ use serde_json::value::RawValue;
 use super::counters::CounterChanges;
 use super::rows::{AT_PROVIDER, CANCELLED, COMPLETED, FAILED, IN_PROGRESS, PENDING, process_of};
 use super::{ClaimOutcome, Settlement, Store};
-use crate::base::{Error, ErrorKind, Timestamp};
+use crate::base::{Error, Timestamp};
 use crate::queue::job::ProcessState;
 
 use super::lineage::{Standing, delete_below, lock};
 use super::statements::{
-    Fault, FromRow, InsertOf, Queries as _, RESULTS, Row, Sql, all, by, error_text,
+    Fault, FromRow, InsertOf, Queries as _, RESULTS, Row, Sql, all, by, columns, error_text,
 };
 
 /// A job, with everything that an end of its claim can change; the end takes it from its worker or batch.
@@ -30,7 +30,6 @@ struct Job {
     calls: u32,
     lost: bool,
     in_doubt: bool,
-    is_changed: bool,
 }
 
 const HISTORIES: InsertOf = (
@@ -53,28 +52,14 @@ impl Job {
     }
 }
 
-impl FromRow for Job {
-    fn from_row(row: &mut Row) -> Result<Self, Fault> {
-        Ok(Self {
-            id: row.read()?,
-            lane: row.read()?,
-            status: row.read()?,
-            visible_at: row.read()?,
-            claim: row.read()?,
-            attempt: row.read()?,
-            calls: row.read()?,
-            lost: row.read()?,
-            in_doubt: row.read()?,
-            is_changed: false,
-        })
-    }
-}
+columns!(Job: id, lane, status, visible_at, claim, attempt, calls, lost, in_doubt);
 
 /// What the ends of claims change, in one transaction.
 struct Settling<'a> {
     store: &'a Store,
     now: Timestamp,
     jobs: BTreeMap<i64, Job>,
+    changed: BTreeSet<i64>,
     /// The locked processes of jobs that may go back.
     processes: BTreeMap<i64, Standing>,
     changes: CounterChanges,
@@ -122,6 +107,7 @@ impl<'a> Settling<'a> {
             store,
             now,
             jobs: jobs.into_iter().map(|job| (job.id, job)).collect(),
+            changed: BTreeSet::new(),
             processes,
             changes: CounterChanges::default(),
             outcomes: BTreeMap::new(),
@@ -135,10 +121,14 @@ impl<'a> Settling<'a> {
         let Some(job) = self.jobs.get_mut(&id) else {
             return Ok(());
         };
-        let most = self.store.most_value();
         let is_held = matches!(job.status, IN_PROGRESS | AT_PROVIDER);
         let is_last = is_held && job.claim == end.receipt.claim;
-        let is_success = matches!(&end.outcome, ClaimOutcome::Completed { result, .. } if result.get().len() <= most);
+        let check = |result: &RawValue| {
+            self.store
+                .check_size(format_args!("the result"), result.get())
+        };
+        let is_success =
+            matches!(&end.outcome, ClaimOutcome::Completed { result, .. } if check(result).is_ok());
         if !is_last && (!is_success || job.status >= COMPLETED) {
             // It came too late.
             return Ok(());
@@ -153,22 +143,23 @@ impl<'a> Settling<'a> {
         }
         let process = self.processes.get(&process_of(id));
         let fails = |error: &Error, result: Option<&RawValue>| -> Result<_, Fault> {
-            let result = result.filter(|result| result.get().len() <= most);
+            let result = result.filter(|result| check(result).is_ok());
             let result = result.map(|result| result.get().to_owned());
             Ok(by![id, error_text(error)?, result])
         };
         match &end.outcome {
-            ClaimOutcome::Completed { result, .. } if is_success => {
-                job.status = COMPLETED;
-                let result = result.get().to_owned();
-                self.outcomes.insert(id, by![id, None::<String>, result]);
-            }
-            // Otherwise its worker would try in vain to save it, and no other end with it.
-            ClaimOutcome::Completed { result, .. } => {
-                (job.status, job.lost, job.in_doubt) = (FAILED, false, false);
-                let error = too_large("the result", result.get().len(), most);
-                self.outcomes.insert(id, fails(&error, None)?);
-            }
+            ClaimOutcome::Completed { result, .. } => match check(result) {
+                Ok(()) => {
+                    job.status = COMPLETED;
+                    let result = result.get().to_owned();
+                    self.outcomes.insert(id, by![id, None::<String>, result]);
+                }
+                // Otherwise its worker would try in vain to save it, and no other end with it.
+                Err(error) => {
+                    (job.status, job.lost, job.in_doubt) = (FAILED, false, false);
+                    self.outcomes.insert(id, fails(&error, None)?);
+                }
+            },
             ClaimOutcome::Failed { error, result, .. } => {
                 (job.status, job.lost, job.in_doubt) = (FAILED, false, false);
                 self.outcomes.insert(id, fails(error, result.as_deref())?);
@@ -192,7 +183,7 @@ impl<'a> Settling<'a> {
                 self.histories.insert(id, history.clone());
             }
         }
-        job.is_changed = true;
+        self.changed.insert(id);
         self.changes.moved(id, from, job.status);
         self.changes.lost(id, end.lost);
         if let Some(spent) = end.outcome.spent() {
@@ -207,20 +198,11 @@ impl<'a> Settling<'a> {
         let histories = self.histories.into_iter();
         tx.insert_rows(HISTORIES, &mut histories.map(|(job, body)| by![job, body]))?;
         let mut completed = Vec::new();
-        for job in self.jobs.values().filter(|job| job.is_changed) {
+        for job in self.changed.iter().filter_map(|id| self.jobs.get(id)) {
             job.write(tx)?;
             completed.extend((job.status == COMPLETED).then_some(job.id));
         }
         delete_below(tx, &completed)?;
         Ok(self.changes.write(tx, self.now)?.0)
     }
-}
-
-/// The error for something that the server would not accept. The request is its cause, not the store.
-pub(super) fn too_large(what: &str, bytes: usize, most: usize) -> Error {
-    let why = format!(
-        "{what} has {bytes} bytes, and the database server accepts less than {most} at once (max_allowed_packet); send \
-         less, or ask for a higher max_allowed_packet"
-    );
-    Error::new(ErrorKind::Invalid, why).with_status(413)
 }

@@ -1,19 +1,16 @@
 //! Statements of a transaction, their values, the rows that they find, and reasons why a transaction fails.
 
+use std::cmp::Ordering;
+
 use rusqlite::types::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::{BatchNo, WorkerId};
-use crate::base::{Error, ProcessId, Timestamp, Usd};
+use crate::base::{Day, Error, ErrorKind, ProcessId, Timestamp, Usd};
 
-/// The statements in which databases differ by more than words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Dialect {
-    Sqlite,
-    #[cfg(feature = "mysql")]
-    Mysql,
-}
+/// The time of a server in milliseconds, as an SQL expression.
+pub(crate) const CLOCK: &str = "CAST(FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000) AS SIGNED)";
 
 /// Bound values of a statement.
 macro_rules! by {
@@ -56,7 +53,8 @@ pub(crate) type Query<'a> = (&'a str, Vec<Value>);
 
 /// Executes statements, within a transaction or separately.
 pub(crate) trait Sql {
-    fn dialect(&self) -> Dialect;
+    /// Whether it is a server, where some statements differ by more than words.
+    fn is_server(&self) -> bool;
 
     /// All rows of a query, which is prepared once.
     fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Row>, Fault>;
@@ -125,6 +123,23 @@ pub(crate) fn limit(most: usize) -> i64 {
     i64::try_from(most).unwrap_or(i64::MAX)
 }
 
+/// The error for a request or a store that stays wrong until somebody changes it.
+pub(crate) fn invalid(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, why).with_storage()
+}
+
+/// Refuses tables of another version of the schema. Earlier versions were never released.
+pub(crate) fn check_schema(of: &str, found: i64, known: i64, instead: &str) -> Result<(), Error> {
+    let (age, advice) = match found.cmp(&known) {
+        Ordering::Equal => return Ok(()),
+        Ordering::Greater => ("a newer version", "Update batchwright"),
+        Ordering::Less => ("a version before the first release", "Use that version"),
+    };
+    Err(invalid(format!(
+        "{of} was written by {age} of batchwright (schema {found}, this one knows {known}). {advice}, or name {instead}"
+    )))
+}
+
 // Rows, and why a transaction fails.
 
 /// Why a transaction failed.
@@ -145,17 +160,6 @@ pub(crate) enum Fault {
     /// The server is a replica.
     #[cfg(feature = "mysql")]
     ReadOnly,
-}
-
-impl Fault {
-    /// Whether a row with the same key exists.
-    pub(crate) fn is_duplicate(&self) -> bool {
-        #[cfg(feature = "mysql")]
-        if let Self::Mysql(mysql::Error::MySqlError(error)) = self {
-            return error.code == 1062;
-        }
-        false
-    }
 }
 
 /// A row that a query has found; it is read from left to right.
@@ -201,7 +205,19 @@ macro_rules! tuples {
 }
 tuples!(A B, A B C, A B C D, A B C D E,);
 
-/// The types that a cell can be read as. MySQL sends numbers as text if a statement has no bound values.
+/// Structs whose fields are the columns of a row, in the order in which they are named here.
+macro_rules! columns {
+    ($type:ident: $($field:ident),+) => {
+        impl FromRow for $type {
+            fn from_row(row: &mut Row) -> Result<Self, Fault> {
+                Ok(Self { $($field: row.read()?),+ })
+            }
+        }
+    };
+}
+pub(crate) use columns;
+
+/// The types that a cell can be read as. A server sends numbers as texts.
 pub(crate) trait FromCell: Sized {
     fn from_cell(cell: Value) -> Option<Self>;
 }
@@ -276,6 +292,7 @@ numbers! {
     u8: |number| Self::try_from(number).unwrap_or(Self::MAX),
     u32: |number| Self::try_from(number).unwrap_or(Self::MAX),
     usize: |number| Self::try_from(number).unwrap_or(0),
+    Day: |number| Self(i32::try_from(number).unwrap_or(i32::MAX)),
     Timestamp: Timestamp,
     BatchNo: BatchNo,
     WorkerId: WorkerId,

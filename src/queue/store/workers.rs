@@ -2,21 +2,18 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 
+use const_format::formatcp;
 use parking_lot::Mutex;
 
 use crate::base::host::host;
-use crate::base::{Error, ErrorKind, LockedFile, Timestamp};
+use crate::base::{Error, ErrorKind, Timestamp};
 
+use super::claims::Sign;
 use super::counters::CounterChanges;
 use super::lineage::{Standing, lock};
-#[cfg(feature = "mysql")]
-use super::mysql;
 use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of};
-#[cfg(feature = "mysql")]
-use super::statements::Dialect;
-use super::statements::{Fault, Queries as _, RESULTS, Sql, by, error_text};
+use super::statements::{CLOCK, Fault, Queries as _, RESULTS, Sql, by, error_text};
 use super::{ClaimReply, Db, MAX_CRASHES, Mode, Store, WorkerId, Workers};
 
 /// The workers of a store.
@@ -32,8 +29,7 @@ pub(super) struct Registered {
     pub(super) given: u64,
     /// A claim that may have been committed, although the reply was lost.
     pub(super) attempt: Option<ClaimReply>,
-    /// Its locked file, with which it shows other OS processes that it is alive.
-    sign: Option<(LockedFile, PathBuf)>,
+    sign: Option<Sign>,
 }
 
 impl Registry {
@@ -66,17 +62,7 @@ impl Store {
             #[cfg(feature = "mysql")]
             Db::Mysql(_) => Default::default(),
         };
-        let no = self.write(|tx| {
-            match &self.db {
-                Db::Sqlite(_) => tx.run(
-                    "INSERT INTO #workers (name, pid, host) VALUES (?, ?, ?)",
-                    by![name.clone(), std::process::id(), host().to_owned()],
-                )?,
-                #[cfg(feature = "mysql")]
-                Db::Mysql(db) => db.enlist(tx, None)?,
-            };
-            Ok(tx.last_id())
-        })?;
+        let no = self.write(|tx| self.enlist(tx, None, &name))?;
         let worker = Registered {
             sign,
             ..Registered::default()
@@ -84,9 +70,25 @@ impl Store {
         self.workers.workers.lock().insert(no, worker);
         #[cfg(feature = "mysql")]
         if let Db::Mysql(db) = &self.db {
-            db.heartbeat.start()?;
+            db.leases.start()?;
         }
         Ok(WorkerId(no))
+    }
+
+    /// Adds the row of a worker, with its former number if it had one. Returns the number.
+    fn enlist(&self, tx: &mut dyn Sql, no: Option<i64>, name: &str) -> Result<i64, Fault> {
+        let until = match &self.db {
+            Db::Sqlite(_) => "0".to_owned(),
+            #[cfg(feature = "mysql")]
+            Db::Mysql(db) => db.leases.until(),
+        };
+        let enlist = format!(
+            "INSERT INTO #workers (no, name, pid, host, lease_until) VALUES (?, ?, ?, ?, {until})"
+        );
+        // Cut to the size of the column.
+        let host: String = host().chars().take(255).collect();
+        tx.run(&enlist, by![no, name.to_owned(), std::process::id(), host])?;
+        Ok(tx.last_id())
     }
 
     /// A worker has no row, because others took over its jobs. If its lease has ended while it could not reach a server, it is
@@ -94,22 +96,17 @@ impl Store {
     ///
     /// # Errors
     /// When its jobs would never return to the queue.
-    pub(super) fn enlist_again(&self, _tx: &mut dyn Sql, _worker: WorkerId) -> Result<(), Fault> {
-        match &self.db {
-            #[cfg(feature = "mysql")]
-            Db::Mysql(db) if self.workers.has(_worker.0) => {
-                log::warn!(
-                    "the database could not be reached for longer than a lease, and other workers took over the jobs of this \
-                     one; it continues with new jobs"
-                );
-                db.enlist(_tx, Some(_worker.0)).map(drop)
-            }
-            _ => {
-                let why = "the worker is not registered (any more): it has ended, or other workers took over its jobs. \
-                           Start it again";
-                Err(Error::new(ErrorKind::Invalid, why).into())
-            }
+    pub(super) fn enlist_again(&self, tx: &mut dyn Sql, worker: WorkerId) -> Result<(), Fault> {
+        if self.is_shared() && self.workers.has(worker.0) {
+            log::warn!(
+                "the database could not be reached for longer than a lease, and other workers took over the jobs of this \
+                 one; it continues with new jobs"
+            );
+            return self.enlist(tx, Some(worker.0), "").map(drop);
         }
+        let why = "the worker is not registered (any more): it has ended, or other workers took over its jobs. \
+                   Start it again";
+        Err(Error::new(ErrorKind::Invalid, why).into())
     }
 
     /// Unregisters a worker. Its unfinished jobs return to the queue as if they had never been claimed; its batches
@@ -138,12 +135,15 @@ impl Store {
 
     /// Lists the quotas that a worker uses, for [`workers`](Self::workers) on all machines. Workers on one machine share
     /// their limits in another way.
-    pub(crate) fn list_quotas(&self, _worker: WorkerId, _quotas: &[u64]) -> Result<(), Error> {
-        match &self.db {
-            Db::Sqlite(_) => Ok(()),
-            #[cfg(feature = "mysql")]
-            Db::Mysql(db) => db.list_quotas(_worker, _quotas),
-        }
+    pub(crate) fn list_quotas(&self, worker: WorkerId, quotas: &[u64]) -> Result<(), Error> {
+        let keys: Vec<String> = quotas.iter().map(u64::to_string).collect();
+        let (keys, list) = (
+            keys.join(" "),
+            "UPDATE #workers SET quotas = ? WHERE no = ?",
+        );
+        self.run(Mode::Aside, |tx| {
+            tx.run(list, by![keys.clone(), worker.0]).map(drop)
+        })
     }
 
     /// Notes what limits a worker at the moment, for displays.
@@ -167,9 +167,9 @@ impl Store {
     /// [`ErrorKind::Crashed`](crate::ErrorKind::Crashed) instead. Returns the number of affected jobs.
     pub fn reclaim(&self, now: Timestamp) -> Result<u64, Error> {
         let mut affected = 0;
-        for worker in self.workers()?.dead {
+        for (worker, sign) in self.workers()?.dead {
             let back = self.write(|tx| give_back(tx, worker.no.0, true, now))?;
-            if let Some((_locked, path)) = &worker.sign {
+            if let Some((_locked, path)) = &sign {
                 let _ = fs::remove_file(path);
             }
             if let Some(jobs) = back {
@@ -196,18 +196,13 @@ fn give_back(
     died: bool,
     now: Timestamp,
 ) -> Result<Option<u64>, Fault> {
-    let gone = match tx.dialect() {
-        // It may have renewed its lease since it was found dead.
-        #[cfg(feature = "mysql")]
-        Dialect::Mysql if died => {
-            format!(
-                "DELETE FROM #workers WHERE no = ? AND lease_until <= {}",
-                mysql::CLOCK
-            )
-        }
-        _ => "DELETE FROM #workers WHERE no = ?".to_owned(),
+    // It may have renewed its lease since it was found dead.
+    let gone = if died && tx.is_server() {
+        formatcp!("DELETE FROM #workers WHERE no = ? AND lease_until <= {CLOCK}")
+    } else {
+        "DELETE FROM #workers WHERE no = ?"
     };
-    if tx.run(&gone, by![worker])? == 0 {
+    if tx.run(gone, by![worker])? == 0 {
         return Ok(None);
     }
     tx.run(

@@ -13,7 +13,6 @@ use crate::args::queue::ResultsArgs;
 use crate::display;
 use crate::exit::{Exit, Refusal};
 use crate::format::{count, counts};
-use crate::input::whole;
 use crate::queue::{collected_elsewhere, failed, run_command};
 use crate::signals::Signals;
 use crate::stderr::is_json;
@@ -52,7 +51,7 @@ pub fn execute(args: &ResultsArgs) -> Result<Exit, Refusal> {
     let ended = if keeps {
         show(&queue, id, &mut saved)
     } else {
-        let taken = queue.consume_as(id, &taker(args), |results| saved.save(results));
+        let taken = queue.consume(id, |results| saved.save(results));
         taken.map(drop)
     };
     match ended {
@@ -96,14 +95,6 @@ fn partly(saved: &Saved) -> String {
 fn named(args: &ResultsArgs) -> Option<&Path> {
     let output = args.output.as_deref();
     output.filter(|path| *path != Path::new("-"))
-}
-
-/// The name of this consumer, for other programs that request the same results at the same time.
-fn taker(args: &ResultsArgs) -> String {
-    match named(args).map(whole) {
-        Some(path) => format!("to {path}"),
-        None => "to standard output".to_owned(),
-    }
 }
 
 /// True if the output is a file. For a pipe or a terminal it is unknown whether the output was read.

@@ -314,7 +314,7 @@ impl Rounds<'_> {
         })?;
         let mut files = ResultFiles::resume(&app.storage, &batch)?;
         let queue = self.queue(&batch, ProcessInfo::new());
-        let moved = queue.consume_as(batch.process, &batch.id, |results| {
+        let moved = queue.consume(batch.process, |results| {
             if app.batches.is_stopped() {
                 Err(Problem::new(503, "stopping", "the server stops"))
             } else {

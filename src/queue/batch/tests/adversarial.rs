@@ -400,7 +400,7 @@ fn a_store_that_cannot_be_written_for_whatever_reason_costs_nothing_but_time() {
             let process = harness.enqueue(&["a", "poison", "b"]);
             let worker = harness.worker();
             let mut fate = Random(kind as u64);
-            *harness.store.unwritable.lock() = Some(Box::new(move || {
+            *harness.store.faults.unwritable.lock() = Some(Box::new(move || {
                 fate.chance(70).then(|| Error::new(kind, "not now"))
             }));
             let mut poller = harness.poller(worker, &[]);

@@ -205,7 +205,7 @@ fn results_beyond_all_measure_are_cut_off_and_what_came_before_is_stored() {
                 (_, false) => Some(lines[0].clone() + &"x".repeat(1 << 20)),
             }
         });
-        *harness.store.unwritable.lock() = Some(Box::new(move || {
+        *harness.store.faults.unwritable.lock() = Some(Box::new(move || {
             let fails = failing.swap(0, Ordering::SeqCst) > 0;
             fails.then(|| Error::new(ErrorKind::Transient, "the disk is full"))
         }));

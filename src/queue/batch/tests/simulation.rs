@@ -60,7 +60,7 @@ impl Scene {
         let works = Arc::new(AtomicBool::new(true));
         let (percent, well) = (self.unwritable, works.clone());
         let mut fate = Random(self.random.below(1 << 40));
-        *store.unwritable.lock() = Some(Box::new(move || {
+        *store.faults.unwritable.lock() = Some(Box::new(move || {
             let kind = ErrorKind::ALL[fate.below(ErrorKind::ALL.len() as u64) as usize];
             let fails = !well.load(Ordering::SeqCst) && fate.chance(percent);
             fails.then(|| Error::new(kind, "not now"))

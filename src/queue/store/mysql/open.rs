@@ -8,22 +8,21 @@ use std::time::Duration;
 
 use mysql::consts::CapabilityFlags;
 use mysql::{Opts, OptsBuilder, SslOpts};
-use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 
-use crate::base::{Error, ErrorKind, Secret, secret_file};
+use crate::base::{Error, Secret, secret_file};
 use crate::queue::store::Mode;
-use crate::queue::store::statements::{Fault, Queries as _, Sql, by};
+use crate::queue::store::statements::{Fault, Queries as _, Sql, by, check_schema, invalid};
 use crate::queue::store::workers::Registry;
 
-use super::lease::Heartbeat;
+use super::lease::Leases;
 use super::pool::{Pool, SILENCE, place};
 use super::{Database, Mysql};
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// The version of the schema. Earlier versions were never released.
-pub(super) const SCHEMA_VERSION: i64 = 14;
+/// The version of the schema.
+pub(super) const SCHEMA_VERSION: i64 = 15;
 
 /// The default name of the table of jobs.
 const TABLES: &str = "job_queue";
@@ -40,7 +39,7 @@ const LARGEST_PACKET: usize = 1 << 30;
 pub struct MysqlOptions {
     #[debug(skip)]
     address: Secret,
-    folder: Option<PathBuf>,
+    pub(in crate::queue::store) folder: PathBuf,
     pub(super) lease: Duration,
     /// Set only in a simulation.
     #[cfg(test)]
@@ -65,7 +64,7 @@ impl MysqlOptions {
     pub fn new(address: impl Into<String>) -> Self {
         Self {
             address: Secret::new(address),
-            folder: None,
+            folder: env::temp_dir(),
             lease: Duration::from_secs(15),
             #[cfg(test)]
             wire: None,
@@ -75,21 +74,9 @@ impl MysqlOptions {
     /// The folder on this machine in which a folder for the inputs and results of batches is created. Default: the
     /// system's temporary folder, which a restart of the machine may empty.
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.folder = Some(folder.into());
+        self.folder = folder.into();
         self
     }
-}
-
-fn invalid(why: impl Into<String>) -> Error {
-    Error::new(ErrorKind::Invalid, why).with_storage()
-}
-
-/// A parsed address.
-struct Target {
-    /// One entry per server.
-    servers: Vec<Opts>,
-    tables: String,
-    location: String,
 }
 
 /// Decodes bytes that an address has in the form `%41`.
@@ -97,7 +84,8 @@ fn decoded(text: &str) -> String {
     percent_decode_str(text).decode_utf8_lossy().into_owned()
 }
 
-fn target(options: &MysqlOptions) -> Result<Target, Error> {
+/// The database of an address, not connected yet.
+fn target(options: &MysqlOptions) -> Result<Database, Error> {
     let address = options.address.expose();
     let (plain, parameters) = address.split_once('?').unwrap_or((address, ""));
     let (mut tables, mut tls, mut authority) = (None, None, None);
@@ -132,9 +120,10 @@ fn target(options: &MysqlOptions) -> Result<Target, Error> {
     let name = name.ok_or_else(shape)?.to_owned();
     let tables = tables.unwrap_or_else(|| TABLES.to_owned());
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if tables.is_empty() || tables.len() > 40 || !tables.chars().all(fits) {
+    let is_number = tables.starts_with(|c: char| c.is_ascii_digit());
+    if tables.is_empty() || tables.len() > 40 || is_number || !tables.chars().all(fits) {
         return Err(invalid(
-            "the name of the store's tables must be 1 to 40 letters, digits and _",
+            "the name of the store's tables must be 1 to 40 letters, digits and _, the first no digit",
         ));
     }
     let hosts: Vec<String> = servers.iter().map(place).collect();
@@ -152,10 +141,13 @@ fn target(options: &MysqlOptions) -> Result<Target, Error> {
     let servers = servers
         .into_iter()
         .map(|server| session(server, password.clone(), tls.clone()));
-    Ok(Target {
-        servers: servers.collect(),
+    Ok(Database {
+        pool: Pool::new(servers.collect()),
         tables,
         location,
+        offset: AtomicI64::default(),
+        #[cfg(test)]
+        wire: options.wire.clone(),
     })
 }
 
@@ -170,7 +162,6 @@ fn session(server: Opts, password: Option<String>, tls: Option<SslOpts>) -> Opts
         // A server without a reply for this long is considered lost; each transaction is short.
         .read_timeout(Some(Duration::from_secs(60)))
         .write_timeout(Some(Duration::from_secs(60)))
-        .stmt_cache_size(256)
         // A row can be larger than the limit of the server, which may have been lowered since. The server sends it, so it
         // is accepted.
         .max_allowed_packet(Some(LARGEST_PACKET))
@@ -200,86 +191,26 @@ fn one_by_one(address: &str) -> Vec<String> {
     hosts.split(',').map(one).collect()
 }
 
-/// A database whose tables exist in this version.
-pub(super) fn connect(options: &MysqlOptions) -> Result<Arc<Database>, Error> {
-    let target = target(options)?;
-    let database = Arc::new(Database {
-        pool: Pool::new(target.servers),
-        tables: target.tables,
-        location: target.location,
-        offset: AtomicI64::default(),
-        #[cfg(test)]
-        wire: options.wire.clone(),
-    });
-    database.run(Mode::Read, refuse_the_old)?;
+/// Opens a database, and creates its tables unless they exist.
+pub(in crate::queue::store) fn open(
+    options: &MysqlOptions,
+    workers: Arc<Registry>,
+) -> Result<Mysql, Error> {
+    let database = Arc::new(target(options)?);
     database.run(Mode::Read, |tx| database.read_clock(tx))?;
     create_tables(&database)?;
-    Ok(database)
-}
-
-/// Opens the database. Returns also its id, the part of it that each job id contains, and the folder for batches.
-pub(in crate::queue::store) fn open(
-    options: MysqlOptions,
-    workers: Arc<Registry>,
-) -> Result<(Mysql, (String, i64), PathBuf), Error> {
-    let database = connect(&options)?;
-    let find =
-        "SELECT i.value, CAST(s.value AS SIGNED) FROM #meta i JOIN #meta s ON s.name = 'salt'
-         WHERE i.name = 'id'";
-    let (id, salt): (String, i64) = database.run(Mode::Read, |tx| {
-        tx.one(find, by![])?.ok_or(Fault::Odd("no identity"))
-    })?;
-    let folder = options.folder.unwrap_or_else(env::temp_dir);
-    let folder = folder.join(format!("batchwright-{id}.batches"));
-    let db = Mysql {
-        heartbeat: Heartbeat::new(database.clone(), workers, options.lease),
-        database,
-        lane_numbers: Mutex::default(),
-    };
-    Ok((db, (id, salt), folder))
-}
-
-/// Rejects servers that cannot skip locked rows.
-fn refuse_the_old(tx: &mut dyn Sql) -> Result<(), Fault> {
-    let version: String = tx.one("SELECT VERSION()", by![])?.unwrap_or_default();
-    let mut numbers = version
-        .split(['.', '-'])
-        .map_while(|part| part.parse::<u32>().ok());
-    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    let needed = if version.contains("MariaDB") {
-        (10, 6)
-    } else {
-        (8, 0)
-    };
-    if found >= needed {
-        return Ok(());
-    }
-    let why = format!(
-        "the server is version {}.{}; the queue needs MySQL 8.0 or MariaDB 10.6",
-        found.0, found.1
-    );
-    Err(invalid(why).into())
+    // A server that does not understand this is too old.
+    let skip = "SELECT 1 FROM #schema LIMIT 0 FOR UPDATE SKIP LOCKED";
+    database.run(Mode::Read, |tx| tx.rows(skip, by![]))?;
+    let leases = Arc::new(Leases::new(database.clone(), workers, options.lease));
+    Ok(Mysql { database, leases })
 }
 
 impl Database {
     /// A statement with the names of this store's tables: `#jobs` is the prefix, `#lanes` the prefix with `_lanes`.
     pub(super) fn named(&self, sql: &str) -> String {
-        let mut parts = sql.split('#');
-        let mut named = String::with_capacity(sql.len() + 64);
-        named.push_str(parts.next().unwrap_or_default());
-        for part in parts {
-            let end = part.find(|c: char| !c.is_ascii_lowercase() && c != '_');
-            let (name, rest) = part.split_at(end.unwrap_or(part.len()));
-            named.push('`');
-            named.push_str(&self.tables);
-            if name != "jobs" {
-                named.push('_');
-                named.push_str(name);
-            }
-            named.push('`');
-            named.push_str(rest);
-        }
-        named
+        let named = sql.replace("#jobs", &format!("`{}`", self.tables));
+        named.replace('#', &format!("{}_", self.tables))
     }
 }
 
@@ -304,16 +235,7 @@ fn create_tables(database: &Database) -> Result<(), Error> {
         tx.run(done, by![SCHEMA_VERSION])?;
         Ok(version(tx)?.unwrap_or(0))
     })?;
-    let (age, advice) = match found {
-        SCHEMA_VERSION => return Ok(()),
-        newer if newer > SCHEMA_VERSION => ("a newer version", "Update batchwright"),
-        _ => ("a version before the first release", "Use that version"),
-    };
-    Err(invalid(format!(
-        "{} was written by {age} of batchwright (schema {found}, this one knows {SCHEMA_VERSION}). {advice}, or name \
-         other tables",
-        database.location
-    )))
+    check_schema(&database.location, found, SCHEMA_VERSION, "other tables")
 }
 
 #[cfg(test)]
@@ -321,6 +243,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::base::ErrorKind;
 
     #[test]
     fn no_text_about_a_store_has_its_password() {
@@ -328,9 +251,9 @@ mod tests {
         assert!(!format!("{options:?}").contains("s3cret"));
         let target = target(&options).unwrap();
         assert_eq!(target.location, "mysql://db.example:3307/jobs?tables=work");
-        assert_eq!(target.servers[0].get_pass(), Some("s3cret"));
+        assert_eq!(target.pool.servers[0].get_pass(), Some("s3cret"));
         assert!(
-            target.servers[0].get_ssl_opts().is_some(),
+            target.pool.servers[0].get_ssl_opts().is_some(),
             "the server is not on loopback"
         );
     }
@@ -338,10 +261,13 @@ mod tests {
     #[test]
     fn loopback_needs_no_encryption() {
         let found = target(&MysqlOptions::new("mysql://me:x@127.0.0.1/jobs")).unwrap();
-        assert!(found.servers[0].get_ssl_opts().is_none());
+        assert!(found.pool.servers[0].get_ssl_opts().is_none());
         let encrypted = MysqlOptions::new("mysql://me:x@127.0.0.1/jobs?tls=on&ca=/a%20b.pem");
         let found = target(&encrypted).unwrap();
-        let authority = found.servers[0].get_ssl_opts().unwrap().root_cert_path();
+        let authority = found.pool.servers[0]
+            .get_ssl_opts()
+            .unwrap()
+            .root_cert_path();
         assert_eq!(authority, Some(Path::new("/a b.pem")));
     }
 
@@ -350,8 +276,8 @@ mod tests {
         let options = MysqlOptions::new("mysql://me:s3%40t@127.0.0.1,db.example:3307/jobs");
         let found = target(&options).unwrap();
         let location = "mysql://127.0.0.1:3306,db.example:3307/jobs";
-        assert_eq!((&*found.location, found.servers.len()), (location, 2));
-        for (server, host) in found.servers.iter().zip(["127.0.0.1", "db.example"]) {
+        assert_eq!((&*found.location, found.pool.servers.len()), (location, 2));
+        for (server, host) in found.pool.servers.iter().zip(["127.0.0.1", "db.example"]) {
             assert_eq!(server.get_ip_or_hostname(), host);
             assert_eq!(server.get_db_name(), Some("jobs"));
             assert_eq!(server.get_pass(), Some("s3@t"));

@@ -29,7 +29,7 @@ struct State {
 
 /// Connections to one database, on one of several servers at a time.
 pub(super) struct Pool {
-    servers: Vec<Opts>,
+    pub(super) servers: Vec<Opts>,
     /// The packet limit of the server of the last connection.
     pub(super) packet: AtomicUsize,
     state: Mutex<State>,

@@ -64,20 +64,19 @@ CREATE TABLE IF NOT EXISTS #processes (
   KEY by_chore (chore)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
--- The hash is that of the other three: they may be longer than an index takes, and differ in trailing blanks alone.
+-- The number is a hash of the others.
 CREATE TABLE IF NOT EXISTS #lanes (
-  no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
-  hash BINARY(32) NOT NULL,
+  no BIGINT NOT NULL PRIMARY KEY,
   kind LONGTEXT NOT NULL,
   name LONGTEXT,
-  step INT NOT NULL,
-  UNIQUE KEY by_hash (hash)
+  step INT NOT NULL
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- A worker lives until its lease ends, by the clock of the database; 0 says that it has died. The quotas are the limits that
 -- it uses, as numbers with spaces between; what limits it at the moment is a word.
 CREATE TABLE IF NOT EXISTS #workers (
   no BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY,
+  name VARCHAR(36) NOT NULL,               -- not used on a server
   pid BIGINT NOT NULL,
   host VARCHAR(255) NOT NULL,
   lease_until BIGINT NOT NULL,

@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+
 use crate::base::{ErrorKind, ProcessId, Timestamp};
 use crate::queue::job::Job;
 use crate::queue::store::tests::{self as rules, TestDatabase};

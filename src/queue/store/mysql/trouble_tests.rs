@@ -57,7 +57,7 @@ impl Scene {
 
     /// The lease of the worker is no longer renewed, and the other machine has its jobs when it ends.
     fn falls_silent(&self) {
-        self.store.mysql().heartbeat.stop();
+        self.store.mysql().leases.stop();
         wait_for("the lease ends", || self.other.reclaim(T).unwrap() > 0);
     }
 }
@@ -123,7 +123,7 @@ fn workers_whose_renewals_are_blocked_keep_their_jobs() {
     let other = &scene.other;
     other.register_worker().unwrap();
     wait_for("the other one trusts its connection", || {
-        other.mysql().heartbeat.shared.can_tell()
+        other.mysql().leases.can_tell()
     });
     let address = mysql::Opts::from_url(&scene.tables.address).unwrap();
     let mut backup = mysql::Conn::new(address).unwrap();

@@ -85,6 +85,6 @@ impl MysqlOptions {
 impl Store {
     /// Renews the leases. In a simulation no thread does that.
     pub(crate) fn renew_leases(&self) -> Result<(), Error> {
-        self.mysql().heartbeat.shared.renew()
+        self.mysql().leases.renew()
     }
 }

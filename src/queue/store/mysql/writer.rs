@@ -1,5 +1,6 @@
 //! Transactions: which failures are retried, and the error for a failure of the database.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use mysql::prelude::Queryable;
@@ -11,8 +12,7 @@ use super::Database;
 mod tx;
 
 use crate::queue::store::Mode;
-use crate::queue::store::settle::too_large;
-use crate::queue::store::statements::{Fault, Sql};
+use crate::queue::store::statements::{Fault, Sql, by};
 use tx::Tx;
 
 /// How to handle a failure.
@@ -111,6 +111,9 @@ fn explain(location: &str, error: &mysql::Error) -> Error {
                      INDEX on the database"
                 )),
                 1049 => invalid("the database does not exist; create it: CREATE DATABASE NAME".to_owned()),
+                1064 => invalid(
+                    "the server does not understand this SQL (error 1064): the queue needs MySQL 8.0 or MariaDB 10.6".to_owned(),
+                ),
                 1153 => invalid(
                     "a job exceeds the server's packet limit (error 1153); raise max_allowed_packet".to_owned(),
                 ),
@@ -147,10 +150,6 @@ fn in_doubt(location: &str) -> Error {
     Error::new(ErrorKind::Transient, why).with_storage()
 }
 
-/// The time of the database in milliseconds, as an SQL expression.
-pub(in crate::queue::store) const CLOCK: &str =
-    "CAST(FLOOR(UNIX_TIMESTAMP(NOW(3)) * 1000) AS SIGNED)";
-
 /// Number of rows, from 0, whose sum shows whether any program has written.
 const VERSION_SLOTS: u64 = 64;
 
@@ -165,30 +164,12 @@ impl Database {
     pub(in crate::queue::store) fn run<T>(
         &self,
         mode: Mode,
-        work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.repeat(mode, false, work)
-    }
-
-    /// Runs statements that are committed one by one, while a transaction of the same thread may be open: a connection is
-    /// always available for them.
-    pub(super) fn aside<T>(
-        &self,
-        work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
-    ) -> Result<T, Error> {
-        self.repeat(Mode::Read, true, work)
-    }
-
-    fn repeat<T>(
-        &self,
-        mode: Mode,
-        has_one: bool,
         mut work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
     ) -> Result<T, Error> {
         let (mut retries, mut lost_since) = (0, None::<Instant>);
         loop {
             let mut committing = false;
-            let fault = match self.attempt(mode, has_one, &mut committing, &mut work) {
+            let fault = match self.attempt(mode, &mut committing, &mut work) {
                 Ok(done) => return Ok(done),
                 Err(fault) => fault,
             };
@@ -222,39 +203,38 @@ impl Database {
     fn attempt<T>(
         &self,
         mode: Mode,
-        has_one: bool,
         committing: &mut bool,
         work: &mut impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        let mut lent = self.pool.lend(has_one)?;
+        let mut lent = self.pool.lend(mode == Mode::Aside)?;
         let conn = lent.conn()?;
         #[cfg(test)]
         if let Some(wire) = &self.wire {
             wire.begin(conn)?;
         }
-        let mut tx = Tx::new(conn, self);
         let begin: &[&str] = match mode {
-            Mode::Read => &[],
+            Mode::Read | Mode::Aside => &[],
             Mode::Moment => &[
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
                 "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
             ],
             Mode::Write | Mode::WriteLazily | Mode::WriteOnce => &["BEGIN"],
         };
-        tx.deferred.extend(begin.iter().map(|&sql| sql.to_owned()));
+        let begin: Vec<String> = begin.iter().map(|&sql| sql.to_owned()).collect();
+        let is_transaction = !begin.is_empty();
+        let mut tx = Tx::new(conn, self, begin);
         let done = work(&mut tx).and_then(|done| {
-            if mode == Mode::Read {
+            if !is_transaction {
                 return tx.flush().map(|()| done);
             }
             // A worker that finds no job must not wake others: they would find none either.
             if tx.wrote {
                 let slot = uuid::Uuid::now_v7().as_u64_pair().1 % VERSION_SLOTS;
-                tx.defer_text(&format!(
-                    "UPDATE #versions SET version = version + 1 WHERE slot = {slot}"
-                ))?;
+                let set = "UPDATE #versions SET version = version + 1 WHERE slot = ?";
+                tx.defer(set, by![slot as i64])?;
             }
             *committing = true;
-            tx.send(&["COMMIT"]).map(|_| done)
+            tx.send(vec!["COMMIT".to_owned()]).map(|_| done)
         });
         // A connection that is not rolled back is closed, which has the same effect.
         let usable = match &done {
@@ -274,18 +254,27 @@ impl Database {
         done
     }
 
-    /// Maximum number of bytes of a job or result, for which a statement has room.
-    pub(in crate::queue::store) fn most_value(&self) -> usize {
-        self.pool.most_bytes().saturating_sub(AROUND)
+    /// Fails if no statement has room for a job or result.
+    pub(in crate::queue::store) fn check_size(
+        &self,
+        what: fmt::Arguments<'_>,
+        text: &str,
+    ) -> Result<(), Error> {
+        self.before_sending(what, tx::size(text).saturating_add(AROUND))
     }
 
-    /// Fails if the server would close the connection because a statement is too large.
-    fn before_sending(&self, bytes: usize) -> Result<(), Fault> {
+    /// Fails if the server would close the connection because a statement is too large. The request is the cause, not the
+    /// store.
+    fn before_sending(&self, what: fmt::Arguments<'_>, bytes: usize) -> Result<(), Error> {
         let most = self.pool.most_bytes();
         if bytes < most {
             return Ok(());
         }
-        Err(too_large("a change of the queue", bytes, most).into())
+        let why = format!(
+            "{what} takes {bytes} bytes, and the database server accepts less than {most} at once (max_allowed_packet); \
+             send less, or ask for a higher max_allowed_packet"
+        );
+        Err(Error::new(ErrorKind::Invalid, why).with_status(413))
     }
 }
 

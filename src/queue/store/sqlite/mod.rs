@@ -22,10 +22,12 @@ use rusqlite::Connection;
 
 use crate::base::Error;
 
-use super::health::{self, HealthFinding, Severity};
+use super::Mode;
+use super::health::Severity::{Bad, Good};
+use super::health::{self, HealthFinding};
 use super::statements::{Fault, Queries as _, Sql, by};
-use super::{JobLane, Mode};
-use open::{Identity, SCHEMA_VERSION};
+use movable::checkpoint;
+use open::{Place, SCHEMA_VERSION};
 pub(super) use open::{open, open_in_memory};
 use readers::Readers;
 pub(crate) use signs::ConsumerLock;
@@ -52,30 +54,20 @@ const FEW_PAGES: i64 = 1_000;
 const SHRINK_BY: i64 = 400;
 
 /// How a database of jobs is opened.
-#[derive(Debug, Clone, Setters)]
+#[derive(Debug, Clone, Default, Setters)]
 #[setters(generate = false)]
 pub struct SqliteOptions {
     /// What a power failure can lose. Default: [`Durability::Normal`].
     #[setters(generate)]
     durability: Durability,
-    makes_file: bool,
+    is_there: bool,
     only_looks: bool,
-}
-
-impl Default for SqliteOptions {
-    fn default() -> Self {
-        Self {
-            durability: Durability::Normal,
-            makes_file: true,
-            only_looks: false,
-        }
-    }
 }
 
 impl SqliteOptions {
     /// Opens only an existing file. Default: a missing file is created.
     pub fn existing(mut self) -> Self {
-        self.makes_file = false;
+        self.is_there = true;
         self
     }
 
@@ -89,13 +81,7 @@ impl SqliteOptions {
 
 /// An open file.
 pub(crate) struct Sqlite {
-    /// Absolute; in memory, a path that does not exist.
-    pub(super) path: PathBuf,
-    /// `None` in memory.
-    file: Option<Identity>,
-    durability: Durability,
-    /// Whether it is the store of a run, which users move.
-    is_movable: bool,
+    pub(super) place: Place,
     /// Whether this OS process counts as a user of the store of a run.
     is_user: bool,
     readers: Readers,
@@ -107,24 +93,9 @@ pub(crate) struct Sqlite {
 }
 
 impl Sqlite {
-    /// The id of the database, and the part of it that each job id contains.
-    pub(super) fn identity(&self) -> Result<(String, i64), Error> {
-        let ask = "SELECT max(value) FILTER (WHERE key = 'id'), max(value) FILTER (WHERE key = 'salt') FROM meta";
-        let identity = self.run(Mode::Read, |tx| tx.one(ask, by![]))?;
-        identity.ok_or_else(|| Fault::Odd("no identity").in_file(&self.path))
-    }
-
-    /// Fails if the file was removed or replaced, because writes to it would be lost.
-    fn still_there(&self) -> Result<(), Error> {
-        match &self.file {
-            Some(file) => file.still_there(&self.path),
-            None => Ok(()),
-        }
-    }
-
     /// A file next to the database.
     pub(super) fn beside(&self, suffix: &str) -> PathBuf {
-        let mut name = self.path.clone().into_os_string();
+        let mut name = self.place.path.clone().into_os_string();
         name.push(suffix);
         name.into()
     }
@@ -133,7 +104,7 @@ impl Sqlite {
     pub(super) fn version(&self) -> Result<u64, Error> {
         let conn = self.watcher.lock();
         let version = (&*conn).one("PRAGMA data_version", by![]);
-        let version = version.map_err(|fault| fault.in_file(&self.path))?;
+        let version = version.map_err(|fault| self.place.fail(fault))?;
         Ok(version.unwrap_or(0))
     }
 
@@ -151,18 +122,11 @@ impl Sqlite {
         let Some(copier) = self.copier.try_lock() else {
             return Ok(());
         };
-        let copy = |conn: &Connection| -> Result<(i64, i64), Fault> {
-            let mut copy = conn.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?;
-            Ok(copy.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))?)
+        let copied = match checkpoint(&copier, "PASSIVE") {
+            Ok(false) => checkpoint(&self.writer.lock().conn, "PASSIVE"),
+            copied => copied,
         };
-        let copied = copy(&copier).and_then(|(pages, copied)| {
-            if copied < pages {
-                copy(&self.writer.lock().conn)
-            } else {
-                Ok((pages, copied))
-            }
-        });
-        copied.map(drop).map_err(|fault| fault.in_file(&self.path))
+        copied.map(drop).map_err(|error| self.place.fail(error))
     }
 
     /// Gives some free pages back to the disk if a quarter of the file is free. Returns true if more is left.
@@ -181,7 +145,7 @@ impl Sqlite {
     }
 
     pub(super) fn look_at_health(&self, tx: &mut dyn Sql) -> Result<Vec<HealthFinding>, Fault> {
-        self.still_there()?;
+        self.place.still_there()?;
         let version = tx.one("PRAGMA user_version", by![])?.unwrap_or(0);
         Ok(vec![
             integrity(tx)?,
@@ -201,37 +165,17 @@ fn integrity(tx: &mut dyn Sql) -> Result<HealthFinding, Fault> {
     let said: Vec<String> = tx.many("PRAGMA quick_check(5)", by![])?;
     let said = said.join("; ");
     if said == "ok" {
-        return Ok(HealthFinding::new("integrity", Severity::Good, said, None));
+        return Ok(HealthFinding::new("integrity", Good, said, None));
     }
     let advice = "stop all workers, copy the file with its -wal and -shm beside it, then rescue what \
                   can be read: sqlite3 FILE .recover | sqlite3 rescued.db";
-    Ok(HealthFinding::new(
-        "integrity",
-        Severity::Bad,
-        said,
-        Some(advice),
-    ))
-}
-
-/// The number of a lane, which is created if it does not exist.
-pub(super) fn lane_no(tx: &mut dyn Sql, lane: &JobLane) -> Result<i64, Fault> {
-    let lane = by![lane.kind.clone(), lane.name.clone(), lane.step];
-    let find =
-        "SELECT no FROM #lanes WHERE kind = ? AND IFNULL(name, x'') = IFNULL(?, x'') AND step = ?";
-    if let Some(no) = tx.one(find, lane.clone())? {
-        return Ok(no);
-    }
-    tx.run(
-        "INSERT INTO #lanes (kind, name, step) VALUES (?, ?, ?)",
-        lane,
-    )?;
-    Ok(tx.last_id())
+    Ok(HealthFinding::new("integrity", Bad, said, Some(advice)))
 }
 
 impl Drop for Sqlite {
     fn drop(&mut self) {
         self.put_log_away();
-        if self.file.is_none() {
+        if self.place.file.is_none() {
             for folder in [".batches", ".workers"] {
                 let _ = fs::remove_dir_all(self.beside(folder));
             }

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::base::{Error, ErrorKind};
 
 use super::Sqlite;
-use crate::queue::store::statements::Fault;
+use crate::queue::store::statements::{Fault, invalid};
 
 /// Whether a path is that of a run's store.
 pub(super) fn is_of_a_run(path: &Path) -> bool {
@@ -41,7 +41,7 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
         path.display(),
         log.display()
     );
-    Err(Error::new(ErrorKind::Invalid, why).with_storage())
+    Err(invalid(why))
 }
 
 /// Keeps the log even if this connection is the last one that is closed.
@@ -63,7 +63,7 @@ impl Sqlite {
         if !checkpoint(conn, "FULL")? && users == 1 {
             let why = format!(
                 "{}: another process reads it all the time, so its log cannot be copied into it: end that",
-                self.path.display()
+                self.place.path.display()
             );
             return Err(Error::new(ErrorKind::Transient, why).with_storage().into());
         }
@@ -72,7 +72,7 @@ impl Sqlite {
 
     /// Ends the use of a run's store, and removes its log unless another process uses the store, or was killed while it did.
     pub(super) fn put_log_away(&mut self) {
-        if !self.is_movable {
+        if !self.place.is_movable {
             return;
         }
         let conn = &self.writer.get_mut().conn;
@@ -96,16 +96,16 @@ fn count_users(conn: &Connection, more: i64) -> Result<i64, rusqlite::Error> {
 }
 
 /// Copies the log into the database. Returns whether all of it was copied.
-fn checkpoint(conn: &Connection, mode: &str) -> Result<bool, rusqlite::Error> {
+pub(super) fn checkpoint(conn: &Connection, mode: &str) -> Result<bool, rusqlite::Error> {
     let ask = format!("PRAGMA wal_checkpoint({mode})");
-    conn.query_row(&ask, [], |row| {
+    conn.prepare_cached(&ask)?.query_row([], |row| {
         let (busy, pages, copied): (i64, i64, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
         Ok(busy == 0 && copied >= pages)
     })
 }
 
 fn is_in_use(conn: &Connection) -> Result<bool, rusqlite::Error> {
-    let ask = "SELECT EXISTS (SELECT 1 FROM meta WHERE key = 'users' AND value > 0)";
+    let ask = "SELECT EXISTS (SELECT 1 FROM meta WHERE name = 'users' AND value > 0)";
     conn.query_row(ask, [], |row| row.get(0))
 }
 

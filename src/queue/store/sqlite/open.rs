@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,8 +11,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 
 use crate::base::sqlite_header::sqlite_header;
-use crate::base::{Error, ErrorKind, private};
-use crate::queue::store::statements::Fault;
+use crate::base::{Error, private};
+use crate::queue::store::statements::{Fault, check_schema, invalid};
 
 use super::readers::Readers;
 use super::writer::{Writer, be_patient};
@@ -22,73 +23,30 @@ const APPLICATION_ID: i64 = 0x6277_6a71;
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// The version of the schema. Earlier versions were never released.
-pub(super) const SCHEMA_VERSION: i64 = 16;
+/// The version of the schema.
+pub(super) const SCHEMA_VERSION: i64 = 17;
 
 /// Size in bytes to which the write-ahead log is truncated once all of it is in the database.
 const WAL_LIMIT: i64 = 16 << 20;
 
-/// Identifies a file even if it is renamed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Identity(Option<(u64, u64)>);
-
-impl Identity {
-    fn of(path: &Path) -> std::io::Result<Self> {
-        let meta = fs::metadata(path)?;
-        #[cfg(unix)]
-        let identity = {
-            use std::os::unix::fs::MetadataExt;
-            Some((meta.dev(), meta.ino()))
-        };
-        #[cfg(not(unix))]
-        let identity = meta.is_file().then_some((0, 0));
-        Ok(Self(identity))
-    }
-
-    /// Fails if the file was removed or replaced, because writes to it would be lost.
-    pub(super) fn still_there(&self, path: &Path) -> Result<(), Error> {
-        let shown = path.display();
-        match Self::of(path) {
-            Ok(found) if found == *self => Ok(()),
-            Ok(_) => Err(invalid(format!(
-                "{shown} was replaced by another file while it was open. Start again to use the new \
-                 one; nothing was written to either"
-            ))),
-            Err(_) if movable::is_of_a_run(path) => Err(invalid(format!(
-                "{shown} no longer exists: its run has ended, or it was moved"
-            ))),
-            Err(error) => Err(invalid(format!(
-                "{shown} was removed while it was open, or its folder was ({error}). Put it back, or \
-                 start again to begin a new one"
-            ))),
-        }
-    }
-}
-
-fn invalid(why: String) -> Error {
-    Error::new(ErrorKind::Invalid, why).with_storage()
-}
-
 pub(in crate::queue::store) fn open(path: &Path, options: SqliteOptions) -> Result<Sqlite, Error> {
-    if !options.makes_file && !path.exists() {
+    if options.is_there && !path.exists() {
         return Err(invalid(format!(
             "{}: this queue does not exist",
             path.display()
         )));
     }
     let path = prepared(path)?;
-    let is_movable = movable::is_of_a_run(&path);
-    if is_movable {
+    if movable::is_of_a_run(&path) {
         movable::check(&path)?;
     }
-    if options.makes_file {
+    if !options.is_there {
         private::before_sqlite(&path);
     }
     let name = path.clone().into_os_string();
-    let only_looks = options.only_looks;
     let mut store = connect(path, name, false, options)?;
-    if is_movable && !only_looks {
-        store.hold().map_err(|fault| fault.in_file(&store.path))?;
+    if store.place.is_movable && !store.place.options.only_looks {
+        store.hold().map_err(|fault| store.place.fail(fault))?;
     }
     Ok(store)
 }
@@ -102,21 +60,50 @@ pub(in crate::queue::store) fn open_in_memory(options: SqliteOptions) -> Result<
     connect(beside, uri.into(), true, options)
 }
 
-/// How connections to one database are opened.
-struct Connector {
-    path: PathBuf,
+/// The numbers that a file keeps if it is renamed.
+pub(super) fn identity(file: &fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
+}
+
+/// A database, and how connections to it are opened.
+pub(in crate::queue::store) struct Place {
+    /// Absolute; in memory, a path that does not exist.
+    pub(in crate::queue::store) path: PathBuf,
     name: OsString,
     /// Flags of all connections.
     flags: OpenFlags,
-    makes_file: bool,
-    is_movable: bool,
-    /// `None` in memory.
-    file: Option<Identity>,
+    pub(super) options: SqliteOptions,
+    /// Whether it is the store of a run, which users move.
+    pub(super) is_movable: bool,
+    /// Which file it is; `None` in memory.
+    pub(super) file: Option<(u64, u64)>,
 }
 
-impl Connector {
-    fn fail(&self, fault: impl Into<Fault>) -> Error {
+impl Place {
+    pub(super) fn fail(&self, fault: impl Into<Fault>) -> Error {
         fault.into().in_file(&self.path)
+    }
+
+    /// Fails if the file was removed or replaced, because writes to it would be lost.
+    pub(super) fn still_there(&self) -> Result<(), Error> {
+        let Some(file) = self.file else {
+            return Ok(());
+        };
+        let shown = self.path.display();
+        match fs::metadata(&self.path).map(|found| identity(&found)) {
+            Ok(found) if found == file => Ok(()),
+            Ok(_) => Err(invalid(format!(
+                "{shown} was replaced by another file while it was open. Start again to use the new \
+                 one; nothing was written to either"
+            ))),
+            Err(_) if self.is_movable => Err(invalid(format!(
+                "{shown} no longer exists: its run has ended, or it was moved"
+            ))),
+            Err(error) => Err(invalid(format!(
+                "{shown} was removed while it was open, or its folder was ({error}). Put it back, or \
+                 start again to begin a new one"
+            ))),
+        }
     }
 
     fn connect(&self, flags: OpenFlags) -> Result<Connection, rusqlite::Error> {
@@ -128,18 +115,16 @@ impl Connector {
     /// A connection that writes.
     fn writer(&self) -> Result<Connection, rusqlite::Error> {
         let mut write = OpenFlags::SQLITE_OPEN_READ_WRITE;
-        write.set(OpenFlags::SQLITE_OPEN_CREATE, self.makes_file);
+        write.set(OpenFlags::SQLITE_OPEN_CREATE, !self.options.is_there);
         let conn = self.connect(write)?;
         movable::keep_log(&conn, self.is_movable)?;
         Ok(conn)
     }
 
-    fn reader(&self) -> Result<Connection, Error> {
+    pub(super) fn reader(&self) -> Result<Connection, Error> {
         // Checked before opening: closing a connection to another file of this name would drop the locks on this one's
         // log.
-        if let Some(file) = &self.file {
-            file.still_there(&self.path)?;
-        }
+        self.still_there()?;
         let conn = self.connect(OpenFlags::SQLITE_OPEN_READ_ONLY);
         let conn = conn.map_err(|error| self.fail(error))?;
         let set = conn.pragma_update(None, "cache_size", -2_048);
@@ -162,41 +147,35 @@ fn connect(
     in_memory: bool,
     options: SqliteOptions,
 ) -> Result<Sqlite, Error> {
-    let is_movable = movable::is_of_a_run(&path);
     let mut flags = OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_URI, in_memory);
-    let mut connector = Connector {
-        path: path.clone(),
+    let mut place = Place {
+        is_movable: movable::is_of_a_run(&path),
+        path,
         name,
         flags,
-        makes_file: options.makes_file,
-        is_movable,
+        options,
         file: None,
     };
-    let begin = |connector: &Connector| -> Result<_, Fault> {
-        let mut conn = connector.writer()?;
-        set_up(&mut conn, &path, in_memory)?;
+    let begin = || -> Result<_, Fault> {
+        let mut conn = place.writer()?;
+        set_up(&mut conn, &place.path, in_memory)?;
         Ok(conn)
     };
-    let conn = begin(&connector).map_err(|fault| connector.fail(fault))?;
+    let conn = begin().map_err(|fault| place.fail(fault))?;
     if !in_memory {
-        let cannot = |error| invalid(format!("{} cannot be read: {error}", path.display()));
-        connector.file = Some(Identity::of(&path).map_err(cannot)?);
+        let cannot = |error| invalid(format!("{} cannot be read: {error}", place.path.display()));
+        place.file = Some(identity(&fs::metadata(&place.path).map_err(cannot)?));
     }
-    let file = connector.file.clone();
-    let watcher = connector.reader()?;
-    let copier = connector.copier().map_err(|error| connector.fail(error))?;
-    let writer = Writer::new(conn).map_err(|error| connector.fail(error))?;
+    let copier = place.copier().map_err(|error| place.fail(error))?;
+    let writer = Writer::new(conn).map_err(|error| place.fail(error))?;
     Ok(Sqlite {
-        watcher: Mutex::new(watcher),
-        readers: Readers::new(move || connector.reader())?,
+        watcher: Mutex::new(place.reader()?),
+        readers: Readers::new(place.reader()?),
         copier: Mutex::new(copier),
         writer: FairMutex::new(writer),
-        file,
-        durability: options.durability,
-        is_movable,
         is_user: false,
-        path,
+        place,
     })
 }
 
@@ -232,21 +211,13 @@ fn prepared(path: &Path) -> Result<PathBuf, Error> {
     if let Ok(mounts) = fs::read_to_string("/proc/self/mountinfo")
         && let Some(kind) = network_of(&mounts, &path)
     {
-        return Err(on_network(&path, kind));
+        return Err(invalid(format!(
+            "{} lies on a network file system ({kind}), on which SQLite's locks do not hold. Name a place on a local disk: an \
+             output, or a data folder (--data-dir or BATCHWRIGHT_HOME)",
+            path.display()
+        )));
     }
     Ok(path)
-}
-
-fn on_network(path: &Path, kind: &str) -> Error {
-    let instead = if movable::is_of_a_run(path) {
-        "an output on a local disk"
-    } else {
-        "a folder on a local disk (--data-dir or BATCHWRIGHT_HOME)"
-    };
-    invalid(format!(
-        "{} lies on a network file system ({kind}), on which SQLite's locks do not hold. Name {instead}",
-        path.display()
-    ))
 }
 
 /// Settings of every connection.
@@ -302,19 +273,16 @@ fn refuse_foreign_files(conn: &Connection, path: &Path) -> Result<(), Fault> {
         ))
         .into());
     }
-    if !fresh && version != SCHEMA_VERSION {
-        let (age, advice) = if version > SCHEMA_VERSION {
-            ("a newer version", "Update batchwright")
-        } else {
-            ("a version before the first release", "Use that version")
-        };
-        return Err(invalid(format!(
-            "{shown} was written by {age} of batchwright (schema {version}, this one knows {SCHEMA_VERSION}). \
-             {advice}, or name another data folder"
-        ))
-        .into());
+    if fresh {
+        return Ok(());
     }
-    Ok(())
+    let instead = "another data folder";
+    Ok(check_schema(
+        &shown.to_string(),
+        version,
+        SCHEMA_VERSION,
+        instead,
+    )?)
 }
 
 /// If two processes open a new file at once, it may be locked in a way that does not call the busy handler.
@@ -374,13 +342,11 @@ pub(super) fn network_of<'a>(mountinfo: &'a str, path: &Path) -> Option<&'a str>
         let Some((mount, source)) = line.split_once(" - ") else {
             continue;
         };
-        let Some(point) = mount.split(' ').nth(4) else {
+        let (Some(point), Some(kind)) = (mount.split(' ').nth(4), source.split(' ').next()) else {
             continue;
         };
-        let Some(kind) = source.split(' ').next() else {
-            continue;
-        };
-        let point = unescaped(point);
+        // A blank in a name is written so.
+        let point = point.replace("\\040", " ");
         // If two mounts have the same place, the later one is visible.
         if path.starts_with(&point) && best.is_none_or(|(length, _)| point.len() >= length) {
             best = Some((point.len(), kind));
@@ -388,20 +354,6 @@ pub(super) fn network_of<'a>(mountinfo: &'a str, path: &Path) -> Option<&'a str>
     }
     best.map(|(_, kind)| kind)
         .filter(|kind| NETWORK.split(' ').any(|known| known == *kind))
-}
-
-/// Decodes blank, tab, line feed and backslash, which the kernel writes as three octal digits.
-fn unescaped(point: &str) -> String {
-    [
-        ("\\040", " "),
-        ("\\011", "\t"),
-        ("\\012", "\n"),
-        ("\\134", "\\"),
-    ]
-    .into_iter()
-    .fold(point.to_owned(), |text, (code, plain)| {
-        text.replace(code, plain)
-    })
 }
 
 #[cfg(test)]

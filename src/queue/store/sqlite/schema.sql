@@ -1,5 +1,5 @@
 CREATE TABLE meta (
-  key TEXT PRIMARY KEY,
+  name TEXT PRIMARY KEY,
   value NOT NULL
 ) WITHOUT ROWID;
 
@@ -50,20 +50,21 @@ CREATE INDEX processes_by_root ON processes (root) WHERE root IS NOT NULL;
 CREATE INDEX processes_with_chore ON processes (chore) WHERE chore <> 0;
 CREATE INDEX processes_by_parent ON processes (parent) WHERE parent IS NOT NULL;
 
+-- The number is a hash of the others.
 CREATE TABLE lanes (
-  no INTEGER PRIMARY KEY AUTOINCREMENT,
+  no INTEGER PRIMARY KEY,
   kind TEXT NOT NULL,
   name TEXT,
   step INTEGER NOT NULL
 );
--- NULL would differ from itself; an empty blob differs from every text.
-CREATE UNIQUE INDEX lanes_by_name ON lanes (kind, ifnull(name, x''), step);
 
 CREATE TABLE workers (
   no INTEGER PRIMARY KEY AUTOINCREMENT,
   name TEXT NOT NULL UNIQUE,               -- of its lock file
   pid INTEGER NOT NULL,
   host TEXT NOT NULL,
+  lease_until INTEGER NOT NULL,            -- always 0: the lock tells whether it lives
+  quotas TEXT,                             -- not used on one machine
   limited_by TEXT                          -- what limits it at the moment
 );
 

@@ -2,22 +2,20 @@
 //! suspended process keeps its jobs.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use uuid::Uuid;
 
 use crate::base::host::host;
 use crate::base::{Error, ErrorKind, LockedFile, ProcessId, private};
-use crate::queue::store::claims::DeadWorker;
+use crate::queue::store::claims::{DeadWorker, Sign};
 use crate::queue::store::statements::{Queries as _, by};
 use crate::queue::store::workers::Registry;
-use crate::queue::store::{Mode, WorkerId, Workers};
+use crate::queue::store::{Mode, Workers};
 
 use super::Sqlite;
-
-/// A locked file.
-type Sign = (LockedFile, PathBuf);
+use super::open::identity;
 
 fn no_lock(folder: &Path, error: &io::Error) -> Error {
     let why = format!(
@@ -34,7 +32,7 @@ impl Sqlite {
 
     /// A name for a worker, and its locked file, if other processes can look at it.
     pub(in crate::queue::store) fn make_sign(&self) -> Result<(String, Option<Sign>), Error> {
-        if self.file.is_none() {
+        if self.place.file.is_none() {
             return Ok((Uuid::now_v7().to_string(), None));
         }
         let folder = self.beside(".workers");
@@ -50,47 +48,38 @@ impl Sqlite {
 
     /// All workers. `own`: those of this OS process.
     pub(in crate::queue::store) fn look(&self, own: &Registry) -> Result<Workers, Error> {
-        let find = "SELECT no, name, pid, host FROM #workers ORDER BY no";
-        let listed: Vec<(WorkerId, String, i64, String)> =
-            self.run(Mode::Read, |tx| tx.many(find, by![]))?;
+        let find = "SELECT no, pid, host, name FROM #workers ORDER BY no";
+        let listed: Vec<(DeadWorker, String)> = self.run(Mode::Read, |tx| tx.many(find, by![]))?;
         let mut found = Workers {
             version: self.version()?,
             ..Workers::default()
         };
-        for (no, name, pid, host) in listed {
-            let (is_dead, sign) = match own.has(no.0) {
-                true => (false, None),
-                // In memory there are no others.
-                false if self.file.is_none() => (true, None),
-                false => self.pulse(&name, pid, &host),
-            };
-            if is_dead {
-                found.dead.push(DeadWorker {
-                    no,
-                    pid,
-                    host,
-                    sign,
-                });
+        for (worker, name) in listed {
+            let dead = if own.has(worker.no.0) {
+                None
             } else {
-                found.live.push((no, Vec::new()));
+                self.dead(&worker, &name)
+            };
+            match dead {
+                Some(sign) => found.dead.push((worker, sign)),
+                None => found.live.push((worker.no, Vec::new())),
             }
         }
         Ok(found)
     }
 
-    /// Whether a worker is dead. While its file is locked, no other process detects that.
-    fn pulse(&self, name: &str, pid: i64, host: &str) -> (bool, Option<Sign>) {
+    /// The locked file of a worker that is dead, if it has one.
+    fn dead(&self, worker: &DeadWorker, name: &str) -> Option<Option<Sign>> {
         let path = self.lock_path(name);
         match try_lock(&path) {
-            Ok(Some(file)) => (true, Some((file, path))),
-            // The lock file was removed, which shows nothing about the worker; or the store was moved without it.
-            Err(error)
-                if error.kind() == io::ErrorKind::NotFound
-                    && (self.is_movable || is_gone(pid, host)) =>
-            {
-                (true, None)
+            Ok(file) => file.map(|file| Some((file, path))),
+            // The lock file was removed, which shows nothing about the worker; or the store was moved without it. In memory
+            // there are no others.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let is_alone = self.place.is_movable || self.place.file.is_none();
+                (is_alone || is_gone(worker.pid, &worker.host)).then_some(None)
             }
-            Ok(None) | Err(_) => (false, None),
+            Err(_) => None,
         }
     }
 }
@@ -126,32 +115,25 @@ impl Sqlite {
     pub(in crate::queue::store) fn lock_results(
         &self,
         process: ProcessId,
-        who: &str,
     ) -> Result<ConsumerLock, Error> {
         let folder = self.beside(".workers");
         let path = folder.join(format!("{process}.results"));
         let cannot = |error| no_lock(&folder, &error);
         private::make_folder(&folder).map_err(cannot)?;
-        // Identifies this file among others that may replace it.
-        let mark = format!("process {}{who}\n{}\n", std::process::id(), Uuid::now_v7());
         loop {
             let mut options = File::options();
             let options = options.read(true).write(true).create(true).truncate(false);
             let file = private::open(options, &path).and_then(LockedFile::try_lock);
-            let Some(mut file) = file.map_err(cannot)? else {
-                let said = fs::read_to_string(&path).unwrap_or_default();
-                let by = said.lines().next().filter(|line| !line.is_empty());
-                let by = by.unwrap_or("another process");
+            let Some(file) = file.map_err(cannot)? else {
                 let why = format!(
-                    "{by} is fetching the results of process {process}; when it has ended, run \
+                    "another program is fetching the results of process {process}; when it has ended, run \
                      the same command to fetch the rest"
                 );
                 return Err(Error::new(ErrorKind::Transient, why));
             };
-            file.set_len(0).map_err(cannot)?;
-            file.write_all(mark.as_bytes()).map_err(cannot)?;
             // The former owner may have removed it in between.
-            if fs::read_to_string(&path).is_ok_and(|found| found == mark) {
+            let own = file.metadata().map_err(cannot)?;
+            if fs::metadata(&path).is_ok_and(|there| identity(&there) == identity(&own)) {
                 return Ok(ConsumerLock { _file: file, path });
             }
         }

@@ -237,7 +237,7 @@ fn who_takes_results_leaves_no_traces_for_others_to_read() {
     let dir = TempDir::new().unwrap();
     let store = open(&path(&dir)).unwrap();
     let process = ProcessId::new();
-    let _alone = store.lock_results(process, "to a file").unwrap();
+    let _alone = store.lock_results(process).unwrap();
     let folder = dir.path().join("llm_jobs.db.workers");
     for path in [folder.join(format!("{process}.results")), folder] {
         let mode = fs::metadata(&path).unwrap().permissions().mode();

@@ -7,10 +7,10 @@ use std::rc::Rc;
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
-use crate::queue::store::statements::{Dialect, Fault, InsertOf, LIST, Query, Row, Sql};
+use crate::queue::store::statements::{Fault, InsertOf, LIST, Query, Row, Sql};
 
 /// MySQL's words, and SQLite's. A transaction locks the whole database, so row locks are dropped.
-const WORDS: [(&str, &str); 17] = [
+const WORDS: [(&str, &str); 18] = [
     ("#", ""),
     (LIST, "(SELECT value FROM json_each(?))"),
     (" FOR UPDATE SKIP LOCKED", ""),
@@ -26,6 +26,7 @@ const WORDS: [(&str, &str); 17] = [
     (" DIV 4294967296", " >> 32"),
     (" ON DUPLICATE KEY UPDATE", " ON CONFLICT DO UPDATE SET"),
     (" VALUES(", " (excluded."),
+    ("INSERT IGNORE ", "INSERT OR IGNORE "),
     ("GREATEST(", "max("),
     ("LEAST(", "min("),
 ];
@@ -60,8 +61,8 @@ pub(super) fn kept(sql: &str) -> Rc<str> {
 }
 
 impl Sql for &Connection {
-    fn dialect(&self) -> Dialect {
-        Dialect::Sqlite
+    fn is_server(&self) -> bool {
+        false
     }
 
     fn rows(&mut self, sql: &str, by: Vec<Value>) -> Result<Vec<Row>, Fault> {

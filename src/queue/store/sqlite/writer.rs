@@ -150,19 +150,22 @@ impl Sqlite {
         mode: Mode,
         mut work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
     ) -> Result<T, Error> {
+        let open = || self.place.reader();
         let done = match mode {
-            Mode::Read => self.readers.read(|mut conn| work(&mut conn)),
-            Mode::Moment => self
-                .readers
-                .read(|conn| work(&mut &*conn.unchecked_transaction()?)),
-            Mode::Write | Mode::WriteLazily | Mode::WriteOnce => {
+            Mode::Read => self.readers.read(open, |mut conn| work(&mut conn)),
+            Mode::Moment => {
+                let moment = |conn: &Connection| work(&mut &*conn.unchecked_transaction()?);
+                self.readers.read(open, moment)
+            }
+            Mode::Aside | Mode::Write | Mode::WriteLazily | Mode::WriteOnce => {
                 let mut writer = self.writer.lock();
-                self.still_there()?;
-                let full = mode != Mode::WriteLazily && self.durability == Durability::Full;
+                self.place.still_there()?;
+                let is_full = self.place.options.durability == Durability::Full;
+                let full = mode != Mode::WriteLazily && is_full;
                 writer.write(full, work)
             }
         };
-        done.map_err(|fault| fault.in_file(&self.path))
+        done.map_err(|fault| self.place.fail(fault))
     }
 }
 

@@ -19,7 +19,7 @@ mod parents;
 mod processes;
 mod spent;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -40,6 +40,26 @@ use crate::queue::job::JobStatus::{Cancelled, Completed, Failed, InProgress, Pen
 use crate::queue::job::{Job, JobCounts, JobFilter, JobState, JobStatus, ProcessState, Spent};
 use crate::queue::store::*;
 
+/// Called before each transaction; an error prevents the transaction.
+type Unwritable = dyn FnMut() -> Option<Error> + Send;
+
+/// The faults that tests simulate.
+pub(crate) struct Faults {
+    /// Number of chunks until the operation is aborted, as by a crash.
+    chunks_left: AtomicI64,
+    /// Why no transaction can be written.
+    pub(crate) unwritable: Mutex<Option<Box<Unwritable>>>,
+}
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self {
+            chunks_left: AtomicI64::new(i64::MAX),
+            unwritable: Mutex::default(),
+        }
+    }
+}
+
 impl Store {
     /// Claims due jobs of all lanes.
     pub(crate) fn claim_any(
@@ -59,13 +79,13 @@ impl Store {
 
     /// Fails where a test wants it to.
     pub(super) fn check_writable(&self) -> Result<(), Error> {
-        let failure = self.unwritable.lock().as_mut().and_then(|why| why());
+        let failure = self.faults.unwritable.lock().as_mut().and_then(|why| why());
         failure.map_or(Ok(()), Err)
     }
 
     /// Called before each of many short transactions. A test may abort after some of them.
     pub(super) fn next_chunk(&self) -> Result<(), Error> {
-        match self.chunks_left.fetch_sub(1, Ordering::Relaxed) {
+        match self.faults.chunks_left.fetch_sub(1, Ordering::Relaxed) {
             ..=0 => Err(Error::new(ErrorKind::Transient, "abandoned by the test")),
             _ => Ok(()),
         }
@@ -170,7 +190,7 @@ impl Opened {
     fn abandon_after(&self, pieces: impl Into<Option<i64>>) {
         let latest = self.database.latest.lock().upgrade().unwrap();
         let left = pieces.into().unwrap_or(i64::MAX);
-        latest.chunks_left.store(left, Ordering::Relaxed);
+        latest.faults.chunks_left.store(left, Ordering::Relaxed);
     }
 
     /// Carries out what was decided.
