@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::base::disk::resolved;
 use crate::base::{Context, Error, ErrorKind, ProcessId};
 use crate::bulk::checkpoint::Checkpoint;
 use crate::bulk::file::FileRun;
@@ -17,19 +18,16 @@ use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{JobCounts, ProcessState};
 use crate::queue::store::sqlite::SqliteOptions;
-use crate::queue::work::WorkerReport;
 use crate::queue::worker::Worker;
 
-mod attach;
 mod execution;
 #[cfg(test)]
 mod lost_tests;
 mod store;
 
-use attach::Attached;
 use derive_setters::Setters;
-use execution::Execution;
-use store::{OpenStore, Record, refuse_another_output};
+use execution::{Attached, Execution, compare};
+use store::{OpenStore, refuse_another_output};
 
 /// A run from a file of prompts to result lines, whose items wait in a [`JobQueue`], such as those that
 /// are handed over to a provider in batches. The same run attaches to them again after it was stopped or
@@ -110,7 +108,7 @@ impl QueueRun {
         // The output is locked by now: an earlier run has ended.
         let prepared = FileRun::prepare_comparing(prompts, output, options, &mut |index| {
             let store = OpenStore::open(sqlite, &path, &options)?;
-            attached = attach::compare(store.queue(), store.process(), index, false)?;
+            attached = compare(store.queue(), store.process(), index, false)?;
             known = store.queue().process(store.process())?;
             opened = Some(store);
             Ok(())
@@ -179,7 +177,13 @@ impl QueueRun {
     ) -> Result<QueueRunReport, Error> {
         let (store, output) = (self.store, self.output);
         let (queue, process) = (store.queue(), store.process());
-        let record = Record::begin(queue, process, self.info, output)?;
+        // The description of its process, if that is there already, becomes what this run has.
+        let known = queue.process(process)?.map(|known| known.info);
+        let note = known.as_ref().and_then(|known| known.note.clone());
+        let mut info = self.info.or(known).unwrap_or_default();
+        let whole = resolved(&output, 0).unwrap_or(output);
+        (info.output, info.note) = (Some(whole.to_string_lossy().into_owned()), note);
+        queue.describe(process, &info)?;
         let checkpoint = match Checkpoint::open(self.run) {
             Ok(checkpoint) => checkpoint,
             Err(error) => {
@@ -190,7 +194,7 @@ impl QueueRun {
         let mut execution = Execution {
             checkpoint,
             queue: queue.clone(),
-            record,
+            info,
             process,
             ctx: self.ctx,
             notifier: self.notifier,
@@ -200,7 +204,9 @@ impl QueueRun {
             attached: 0,
             submitted: 0,
             unwanted: Vec::new(),
-            sum: WorkerReport::default(),
+            counters: Counters::default(),
+            created: 0,
+            unsaved: Vec::new(),
         };
         let stop = execution.carry_out(&mut || worker(store.queue())).err();
         Ok(Self::end(execution, store, stop))
@@ -225,14 +231,7 @@ impl QueueRun {
         // Not before what could not be recorded is in the report.
         let failed = left.as_ref().err().or(batches.as_ref().err());
         stop = stop.or_else(|| failed.cloned().map(StopReason::Fatal));
-        let sum = execution.sum;
-        let counters = Counters {
-            calls: sum.calls,
-            retries: sum.retries,
-            rate_limited: sum.rate_limited,
-            possibly_paid_twice: sum.possibly_paid_twice,
-            ..Counters::default()
-        };
+        let counters = execution.counters;
         let under_way = match &left {
             Ok(Some(process)) => process.counts,
             _ => JobCounts::default(),
@@ -247,7 +246,7 @@ impl QueueRun {
         let superseded = execution.checkpoint.superseded();
         let (mut report, locked) = execution.checkpoint.finish(stop, counters);
         // The next run of the output begins after this, and its store is not removed.
-        drop((execution.queue, execution.record));
+        drop(execution.queue);
         // Another run may have an output in the place of one that was moved away.
         if matches!(report.stop, Some(StopReason::OutputLost(_))) {
             store.leave();
@@ -258,7 +257,7 @@ impl QueueRun {
         if let Some(notifier) = &execution.notifier {
             notifier.on_progress(&progress);
         }
-        let unsaved = sum.unsaved.into_iter();
+        let unsaved = execution.unsaved.into_iter();
         report.unsaved = unsaved.map(|line| (line + "\n").into_bytes()).collect();
         QueueRunReport {
             report,
@@ -266,7 +265,7 @@ impl QueueRun {
             attached: execution.attached,
             foreign,
             superseded,
-            created: sum.batches,
+            created: execution.created,
             batches: batches.unwrap_or_default(),
             left: left.unwrap_or_default(),
         }

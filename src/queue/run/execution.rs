@@ -1,5 +1,6 @@
 //! A run under way: hands over what is new, has it worked on, and takes what has ended into the output.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,19 +9,18 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use crate::base::thread::spawn;
 use crate::base::{Context, Error, ErrorKind, JobId, ProcessId, WarnOnce};
 use crate::bulk::checkpoint::{Checkpoint, Line};
+use crate::bulk::input::{FileIndex, Fit, State, hash_prefix, is_automatic};
 use crate::engine::budget::Budget;
-use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::engine::dispatch::{Counters, ErrorPolicy, StopReason};
 use crate::observe::progress::{Phase, Progress, ProgressNotifier};
 use crate::queue::host::{EnqueueError, JobQueue};
-use crate::queue::info::ProcessBudget;
-use crate::queue::job::{Job, JobStatus, ProcessState};
+use crate::queue::info::{ProcessBudget, ProcessInfo};
+use crate::queue::job::{Job, JobStatus};
 use crate::queue::store::DeliveredResult;
 use crate::queue::work::WorkerReport;
 use crate::queue::worker::Worker;
 
-use super::attach;
-use super::attach::Attached;
-use super::store::Record;
+use super::store::note_saved;
 
 /// How often it is looked for results that another worker has brought, and for what it left.
 const STATUS_INTERVAL: Duration = Duration::from_secs(1);
@@ -29,7 +29,8 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 pub(super) struct Execution {
     pub checkpoint: Checkpoint,
     pub queue: JobQueue,
-    pub record: Record,
+    /// What its process is described with: what people see, and what the run needs when it comes back.
+    pub info: ProcessInfo,
     pub process: ProcessId,
     pub ctx: Context,
     pub notifier: Option<Arc<dyn ProgressNotifier>>,
@@ -43,7 +44,12 @@ pub(super) struct Execution {
     pub submitted: u64,
     /// Jobs that were under way at the beginning although the input does not ask for them.
     pub unwanted: Vec<JobId>,
-    pub sum: WorkerReport,
+    /// What its workers have done.
+    pub counters: Counters,
+    /// Batches that they have created at a provider.
+    pub created: u64,
+    /// Lines that they could not record.
+    pub unsaved: Vec<String>,
 }
 
 /// Makes the workers of a run.
@@ -98,21 +104,11 @@ impl Execution {
     /// Compares the input with the queue. Waiting jobs that the input does not ask for are cancelled.
     fn attach(&mut self) -> Result<Attached, Error> {
         let items = self.checkpoint.by_id();
-        attach::compare(&self.queue, self.process, items, true)
+        compare(&self.queue, self.process, items, true)
     }
 
     /// Puts what is new on the queue. The items start when all of them are there.
     fn submit(&mut self) -> Result<(), StopReason> {
-        self.submitted = self.enqueue()?;
-        // An earlier run may have been killed when all its items were on the queue.
-        let found = self.queue.process(self.process)?;
-        if found.is_some_and(|process| !process.sealed) {
-            self.queue.seal(self.process)?;
-        }
-        Ok(())
-    }
-
-    fn enqueue(&mut self) -> Result<u64, StopReason> {
         let ctx = &self.ctx;
         let jobs = self.checkpoint.unsent().map(|request| {
             let request = request?;
@@ -123,25 +119,30 @@ impl Execution {
             }
         });
         if let Some(budget) = &self.budget {
-            let limited = ProcessBudget::new(budget.limit(), budget.used());
-            self.record.limited(limited);
+            self.info.budget = Some(ProcessBudget::new(budget.limit(), budget.used()));
         }
-        let queue = self.record.described();
+        let queue = self.queue.described(self.info.clone());
         let submitted = queue.try_enqueue_iter(self.process, jobs);
-        submitted.map_err(|error| match error {
+        self.submitted = submitted.map_err(|error| match error {
             EnqueueError::Source(error) if error.kind() == ErrorKind::Cancelled => {
                 StopReason::Cancelled
             }
             EnqueueError::Source(error) | EnqueueError::Queue(error) => StopReason::Fatal(error),
-        })
+        })?;
+        // An earlier run may have been killed when all its items were on the queue.
+        let found = self.queue.process(self.process)?;
+        if found.is_some_and(|process| !process.sealed) {
+            self.queue.seal(self.process)?;
+        }
+        Ok(())
     }
 
     /// Works and collects until nothing is left of the process, or nothing but what cannot be helped.
     fn work(&mut self, make_worker: &mut MakeWorker<'_>) -> Result<(), StopReason> {
-        let mut stuck = None;
         if self.queue.process(self.process)?.is_none() {
             return Ok(());
         }
+        let mut was_stuck = false;
         loop {
             let stop = self.employ(make_worker)?;
             self.note_spent()?;
@@ -150,33 +151,26 @@ impl Execution {
             if let Some(stop) = stop {
                 return Err(stop);
             }
-            let Some(process) = found? else {
-                return Ok(());
-            };
-            if self.until_submitted {
+            if found?.is_none() || self.until_submitted {
                 return Ok(());
             }
-            let now = self.stuck(&process)?;
-            // Whoever attended a batch may just have died: then the next worker has it.
-            if now.is_some() && now == stuck {
+            let is_stuck = self.is_stuck()?;
+            // The worker of a batch may just have crashed: then the next worker has it.
+            if is_stuck && was_stuck {
                 let why = "the rest is in batches that cannot be collected now";
                 return Err(Error::new(ErrorKind::Transient, why).into());
             }
-            stuck = now;
+            was_stuck = is_stuck;
             self.pause()?;
         }
     }
 
-    /// The batches that nobody attends, if nothing else is left.
-    fn stuck(&self, process: &ProcessState) -> Result<Option<Vec<String>>, Error> {
-        let counts = &process.counts;
-        if counts.pending > 0 || counts.in_progress > 0 {
-            return Ok(None);
-        }
+    /// Whether nothing is left but batches that no worker attends. They are read first: what ends meanwhile is not there.
+    fn is_stuck(&self) -> Result<bool, Error> {
         let batches = self.queue.batches(Some(self.process))?;
-        let others = batches.iter().any(|batch| batch.attended);
-        let labels = batches.into_iter().map(|batch| batch.label);
-        Ok((!others).then(|| labels.collect()))
+        let counts = self.queue.process(self.process)?.map(|now| now.counts);
+        let waits = counts.is_none_or(|counts| counts.pending > 0 || counts.in_progress > 0);
+        Ok(!waits && !batches.is_empty() && batches.iter().all(|batch| !batch.attended))
     }
 
     /// Others have the rest in hand.
@@ -213,7 +207,12 @@ impl Execution {
         let _ = worker.join();
         let panicked = || Error::new(ErrorKind::Panic, "the worker panicked");
         let report = report.unwrap_or_else(|| Err(panicked()))?;
-        add(&mut self.sum, &report);
+        self.counters.calls += report.calls;
+        self.counters.retries += report.retries;
+        self.counters.rate_limited += report.rate_limited;
+        self.counters.possibly_paid_twice += report.possibly_paid_twice;
+        self.created += report.batches;
+        self.unsaved.extend(report.unsaved);
         Ok(stop.or(report.stop))
     }
 
@@ -283,15 +282,6 @@ impl Execution {
     }
 }
 
-fn add(sum: &mut WorkerReport, report: &WorkerReport) {
-    sum.calls += report.calls;
-    sum.batches += report.batches;
-    sum.retries += report.retries;
-    sum.rate_limited += report.rate_limited;
-    sum.possibly_paid_twice += report.possibly_paid_twice;
-    sum.unsaved.extend_from_slice(&report.unsaved);
-}
-
 pub(super) fn waiting(error: &Error) -> String {
     format!("results wait in the queue: {error}")
 }
@@ -351,7 +341,8 @@ impl Execution {
             let lines: Vec<Line> = chunk.iter().filter_map(line).collect();
             let saved = self.checkpoint.save(lines)?;
             if !saved.is_empty() {
-                self.record.saved(saved)?;
+                note_saved(&mut self.info, saved);
+                self.queue.describe(self.process, &self.info)?;
             }
             if chunk.len() as u64 >= left {
                 self.note_spent()?;
@@ -371,4 +362,100 @@ fn line(delivery: &DeliveredResult) -> Option<Line> {
         success: result.is_success(),
         text: result.line(),
     })
+}
+
+// What a process has on the queue, compared with what an input asks.
+
+/// Jobs that are compared at a time.
+const COMPARED: usize = 1000;
+
+/// What a process has for an input.
+#[derive(Default)]
+pub(super) struct Attached {
+    /// Items that it has a job for.
+    pub items: u64,
+    /// Of these, those whose outcome is there.
+    pub ended: u64,
+    /// Jobs under way that the input does not ask for (any more). They are paid for; but should they come
+    /// back to the queue, they are not to be bought again.
+    pub unwanted: Vec<JobId>,
+    /// Items that have an answer to another request and no other, and answers to items without an id of their own, which
+    /// are others when their requests change.
+    pub differing: u64,
+}
+
+/// Holds every item of the input that the process has a job for. With `cancel` jobs that wait although
+/// the input does not ask for them (any more) are cancelled.
+pub(super) fn compare(
+    queue: &JobQueue,
+    process: ProcessId,
+    index: &mut FileIndex,
+    cancel: bool,
+) -> Result<Attached, Error> {
+    index.release_all();
+    let batches = queue.batches(Some(process))?;
+    // Which batch a job is in is not told here.
+    let all_unsent = batches.iter().all(|batch| batch.unsent);
+    let (mut attached, mut last) = (Attached::default(), None);
+    let mut replaced: HashSet<usize> = HashSet::new();
+    loop {
+        let items = queue.items(process, last, COMPARED)?;
+        let Some(end) = items.last() else {
+            // Items that another job of the process answers are not sent again.
+            replaced.retain(|at| index.is_new(*at));
+            attached.differing += replaced.len() as u64;
+            return Ok(attached);
+        };
+        last = Some(end.job_id);
+        let mut waiting = Vec::new();
+        for item in items {
+            let hash = item.request_hash.as_deref().and_then(hash_prefix);
+            let known = item.item_id.as_deref().zip(hash);
+            // It has an answer, or may get one that is paid for.
+            let is_answered = matches!(item.status, JobStatus::InProgress | JobStatus::Completed);
+            if is_answered
+                && !(item.at_provider && all_unsent)
+                && let Some((id, hash)) = known
+            {
+                match index.fit(id, hash) {
+                    // Another request of the item at this place.
+                    Fit::Other => replaced.extend(index.find(id)),
+                    // An item whose id was made of its request.
+                    Fit::Unknown => attached.differing += u64::from(is_automatic(id)),
+                    Fit::Same { .. } => {}
+                }
+            }
+            match known.filter(|(id, hash)| attaches(index.fit(id, *hash), item.status)) {
+                Some((id, _)) => {
+                    index.hold_id(id);
+                    attached.items += 1;
+                    attached.ended += u64::from(item.status.is_final());
+                }
+                None if item.status == JobStatus::Pending => waiting.push(item.job_id),
+                None if !item.status.is_final() => attached.unwanted.push(item.job_id),
+                None => {}
+            }
+        }
+        if cancel && !waiting.is_empty() {
+            queue.cancel_jobs(&waiting)?;
+        }
+    }
+}
+
+/// Whether the result of the job is one that the output waits for.
+fn attaches(fit: Fit, status: JobStatus) -> bool {
+    let Fit::Same {
+        state,
+        held: false,
+        settled: false,
+    } = fit
+    else {
+        return false;
+    };
+    match (state, status) {
+        (State::Done, _) | (_, JobStatus::Cancelled) => false,
+        // Its line is there: a run was killed before it could delete the job.
+        (State::Failed | State::Unusable, JobStatus::Failed) => false,
+        _ => true,
+    }
 }

@@ -3,13 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::base::disk::{resolved, store_path};
+use crate::base::disk::store_path;
 use crate::base::{Error, ErrorKind, ProcessId};
 use crate::bulk::appender::ResultsAppender;
 use crate::bulk::file::FileRun;
 use crate::bulk::options::FileRunOptions;
 use crate::queue::host::JobQueue;
-use crate::queue::info::{ProcessBudget, ProcessInfo};
+use crate::queue::info::ProcessInfo;
 use crate::queue::job::ProcessState;
 use crate::queue::store::sqlite::SqliteOptions;
 
@@ -19,12 +19,7 @@ impl QueueRun {
     /// Removes the store beside this output if nothing is left in it, unless a run has the output just now.
     pub fn tidy(output: impl AsRef<Path>) {
         let output = output.as_ref();
-        let Ok(store) = store_path(output) else {
-            return;
-        };
-        let existing = SqliteOptions::default().only_look();
-        let is_over = JobQueue::open_with(&store, existing).and_then(|queue| is_over(&queue));
-        if !is_over.unwrap_or(false) {
+        if !store_path(output).is_ok_and(|store| store.is_file()) {
             return;
         }
         let lock = output.exists().then(|| ResultsAppender::open(output));
@@ -134,12 +129,9 @@ fn beside(file: &Path, suffix: &str) -> PathBuf {
     name.into()
 }
 
-/// Removes a store with all that lies beside it. It loses its name first: a run that is killed in between leaves a
-/// whole store or none. (SQLite removes the log of a database that is not there.)
+/// Removes a store with all that lies beside it. (SQLite removes the log of a database that is not there.)
 fn remove(file: &Path) {
-    let gone = beside(file, ".gone");
-    let removed = fs::rename(file, &gone).and_then(|()| fs::remove_file(&gone));
-    if let Err(error) = removed
+    if let Err(error) = fs::remove_file(file)
         && error.kind() != std::io::ErrorKind::NotFound
     {
         log::warn!("{}: cannot be removed: {error}", file.display());
@@ -181,7 +173,8 @@ pub(super) fn refuse_another_output(
     Err(Error::new(ErrorKind::Invalid, why))
 }
 
-// What a run's process is described with: what people see, and what the run needs when it comes back.
+/// Ids of saved items that are kept: a user may take some of their lines out of the output, and not all.
+const SAVED: usize = 8;
 
 /// The items whose answers an earlier run has saved last, before they left the store, as it has noted them.
 fn saved(info: &ProcessInfo) -> Vec<String> {
@@ -189,65 +182,12 @@ fn saved(info: &ProcessInfo) -> Vec<String> {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-/// Ids of saved items that are kept: a user may take some of their lines out of the output, and not all.
-const SAVED: usize = 8;
-
-/// The description of a run's process.
-pub(super) struct Record {
-    queue: JobQueue,
-    process: ProcessId,
-    info: ProcessInfo,
-    saved: Vec<String>,
-}
-
-impl Record {
-    /// Describes the process, if it is there already, as this run has it.
-    pub(super) fn begin(
-        queue: &JobQueue,
-        process: ProcessId,
-        info: Option<ProcessInfo>,
-        output: PathBuf,
-    ) -> Result<Self, Error> {
-        let known = queue.process(process)?.map(|known| known.info);
-        let saved = known.as_ref().map(saved).unwrap_or_default();
-        let mut info = info.or(known).unwrap_or_default();
-        let whole = resolved(&output, 0).unwrap_or(output);
-        info.output = Some(whole.to_string_lossy().into_owned());
-        let record = Self {
-            queue: queue.clone(),
-            process,
-            info,
-            saved,
-        };
-        record.write()?;
-        Ok(record)
-    }
-
-    /// Sets the budget of the process, if that does not exist yet.
-    pub(super) fn limited(&mut self, budget: ProcessBudget) {
-        self.info.budget = Some(budget);
-    }
-
-    /// The queue, on which jobs of this process are described.
-    pub(super) fn described(&self) -> JobQueue {
-        self.queue.described(self.now())
-    }
-
-    fn now(&self) -> ProcessInfo {
-        let note = serde_json::to_string(&self.saved).unwrap_or_default();
-        self.info.clone().note(note)
-    }
-
-    fn write(&self) -> Result<(), Error> {
-        self.queue.describe(self.process, &self.now()).map(drop)
-    }
-
-    /// Notes that the answers to these items are in the output, before they leave the queue.
-    pub(super) fn saved(&mut self, ids: Vec<String>) -> Result<(), Error> {
-        self.saved.extend(ids);
-        self.saved.drain(..self.saved.len().saturating_sub(SAVED));
-        self.write()
-    }
+/// Notes that the answers to these items are in the output.
+pub(super) fn note_saved(info: &mut ProcessInfo, ids: Vec<String>) {
+    let mut saved = saved(info);
+    saved.extend(ids);
+    saved.drain(..saved.len().saturating_sub(SAVED));
+    info.note = serde_json::to_string(&saved).ok();
 }
 
 #[cfg(test)]
