@@ -31,14 +31,6 @@ pub(crate) fn restrict(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
-/// Creates an empty file, or truncates an existing one.
-pub(crate) fn make_file(path: &Path) -> io::Result<File> {
-    open(
-        File::options().write(true).create(true).truncate(true),
-        path,
-    )
-}
-
 /// Makes a database that SQLite is about to create private; its log and other files next to it get the same
 /// permissions. Errors are left to SQLite, which will report them.
 ///
@@ -101,10 +93,10 @@ mod tests {
         assert_eq!(rights(&wide.join("a")), 0o700);
         assert_eq!(rights(&folder), 0o700);
         let file = folder.join("f");
-        make_file(&file).unwrap();
+        open(File::options().append(true).create(true), &file).unwrap();
         assert_eq!(rights(&file), 0o600);
         fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
-        make_file(&file).unwrap();
+        open(File::options().append(true).create(true), &file).unwrap();
         assert_eq!(rights(&file), 0o640);
     }
 

@@ -131,7 +131,7 @@ pub(crate) fn is_unknown(error: &Error) -> bool {
 }
 
 /// The account that creates batches.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BatchAccount {
     /// The provider's name.
     pub provider: String,

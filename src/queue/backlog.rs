@@ -131,7 +131,7 @@ impl StoreBacklog {
     }
 
     fn closed_batches(&self) -> u64 {
-        self.controls.batch_overview.closed.load(Ordering::SeqCst)
+        self.controls.batch_overview.tally.lock().closed
     }
 
     /// Takes the prefetched jobs to give back: those that were prefetched too long ago or for a replaced route.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
@@ -304,8 +303,7 @@ impl Work for StoreWork {
     }
 
     fn is_answered_elsewhere(&self) -> bool {
-        let batch_overview = &self.backlog.controls.batch_overview;
-        batch_overview.completed.load(Ordering::SeqCst) > 0
+        self.backlog.controls.batch_overview.tally.lock().completed > 0
     }
 
     fn take(&mut self, max: usize, availability: &Availability, now: Time) -> Result<Taken, Error> {

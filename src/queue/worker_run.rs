@@ -1,7 +1,7 @@
 //! The run of a worker: it registers with its store, works, and unregisters in every case.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::Duration;
 
@@ -143,12 +143,9 @@ impl WorkerRun {
                 context,
                 control: &controls.batch_control,
                 ctx: &plan.ctx,
-                processes: &plan.scope.processes,
+                scope: plan.scope.clone(),
                 on_error: plan.on_error,
-                until_empty: plan.scope.until_empty || plan.scope.until_submitted,
-                until_submitted: plan.scope.until_submitted,
                 wake: &wake,
-                seed,
             };
             let poller = Poller::new(begin);
             let _polling = polling;
@@ -161,11 +158,11 @@ impl WorkerRun {
     /// The state of the batches is final once their thread has ended.
     fn with_batches(&self, mut report: WorkerReport) -> WorkerReport {
         let batch_overview = &self.controls.batch_overview;
-        let counted = |count: &AtomicU64| count.load(Ordering::SeqCst);
-        report.completed += counted(&batch_overview.completed);
-        report.failed += counted(&batch_overview.failed);
-        report.possibly_paid_twice += counted(&batch_overview.possibly_paid_twice);
-        report.batches = counted(&batch_overview.created);
+        let tally = *batch_overview.tally.lock();
+        report.completed += tally.completed;
+        report.failed += tally.failed;
+        report.possibly_paid_twice += tally.possibly_paid_twice;
+        report.batches = tally.created;
         let counts = *batch_overview.counts.lock();
         report.batches_open = counts.running;
         report.batches_held = counts.held;

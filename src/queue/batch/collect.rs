@@ -1,10 +1,9 @@
 //! Fetching the results of a batch: downloaded to a file first, then stored in chunks, matched by the key of each
 //! request. Stored chunks remain if this is interrupted; the others are read again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::io::{BufRead, BufReader, Read};
 
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchLineResult, RequestName};
@@ -12,49 +11,48 @@ use crate::queue::store::{ClaimedJob, Settlement};
 
 use super::context::check;
 use super::machine::{Collected, ItemEnds, ItemsSettled, Record, Results, number};
-use super::settle_items::{is_unchecked, keeps_reply};
-use super::spool::Stopped;
+use super::settle_items::has;
+use super::spool::{Draft, unreadable};
 use super::transfer::Transfer;
+use super::write_input::{CHUNK, CHUNK_BYTES};
 
-/// Results that are stored in one transaction.
-const CHUNK: usize = 500;
-const CHUNK_BYTES: usize = 8 << 20;
+/// The maximum number of result bytes per request of a batch, on average. If a download is longer, its beginning is
+/// read, and the other results count as missing.
+const RESULT_BYTES: u64 = 16 << 20;
 /// Longer lines are not results.
 const LONGEST: u64 = 64 << 20;
 
 /// Downloads the results and settles every job. If results are missing, the readable ones are stored.
-pub(crate) fn collect(
-    batch: &Transfer<'_>,
-    id: &str,
-    results: &Results,
-) -> Result<Collected, Error> {
+pub(crate) fn collect(batch: &Transfer<'_>, results: &Results) -> Result<Collected, Error> {
     let (context, record) = (batch.context, batch.record);
-    let files = results.files.iter().enumerate();
-    let here = files.map(|(index, file)| fetch(batch, id, index, file));
-    let here: Vec<Fetched> = here.collect::<Result<_, _>>()?;
+    let id = record.id().unwrap_or_default();
+    let files = results.files.iter();
+    let fetched = files.map(|file| fetch(batch, id, file));
+    let mut fetched: Vec<Fetched> = fetched.collect::<Result<_, _>>()?;
     let mut reader = ResultReader {
         batch,
         seen: HashSet::new(),
-        answers: Chunk::default(),
-        failures: Chunk::default(),
+        lines: BTreeMap::new(),
+        bytes: 0,
+        has_failures: false,
         collected: Collected::default(),
     };
-    // A deleted file is fetched again, because its results were billed.
-    for file in &here {
-        reader.file(&file.path, file.refused.is_none())?;
+    // An answer takes precedence over a failure of the same request, so failures are stored last.
+    for answers in [true, false] {
+        if answers || reader.has_failures {
+            for file in &mut fetched {
+                reader.file(file, answers)?;
+            }
+            reader.store()?;
+        }
     }
-    reader.store_answers()?;
-    reader.store_failures()?;
-    let refused = here.into_iter().find_map(|file| file.refused);
+    let refused = fetched.into_iter().find_map(|file| file.refused);
     let mut collected = reader.collected;
     // A batch that answered nothing cannot be identified by its results: nothing was billed, and ours may be another
     // one.
     let unanswered_at_all = results.expected == Some(0) && collected.broken == 0;
     let not_shown = collected.foreign_lines > 0 || unanswered_at_all;
     if record.is_presumed() && collected.requests == 0 && not_shown && refused.is_none() {
-        context
-            .spool
-            .drop_results(batch.label(), results.files.len());
         collected.foreign = true;
         return Ok(collected);
     }
@@ -63,18 +61,12 @@ pub(crate) fn collect(
     let withheld = withheld(record, results, &collected, refused.as_ref());
     let any_waits = || context.store.batch_jobs(batch.no, None, 1, 1);
     if withheld.is_some() && !any_waits()?.is_empty() {
-        context
-            .spool
-            .drop_results(batch.label(), results.files.len());
         collected.asked = refused.and_then(|error| error.retry_after());
         collected.withheld = withheld;
         return Ok(collected);
     }
-    collected.missing = unanswered(batch, &results.why.error())?;
+    collected.missing = unanswered(batch, &results.why)?;
     batch.tidy();
-    context
-        .spool
-        .drop_results(batch.label(), results.files.len());
     Ok(collected)
 }
 
@@ -86,89 +78,65 @@ fn withheld(
     refused: Option<&Error>,
 ) -> Option<String> {
     let provider = &record.account.provider;
-    let (requests, answered) = (record.intent.items, found.answered);
-    if let Some(error) = refused {
-        let why = error.message();
-        return Some(format!(
-            "{provider} does not give all of its results out: {why}"
-        ));
-    }
-    if found.broken > 0 {
-        let (lines, read) = (found.broken, found.requests);
-        return Some(format!(
-            "{lines} lines of its results at {provider} cannot be read; {read} of {requests} requests \
-             have a readable result"
-        ));
-    }
-    // A truncated batch may not have started at all.
-    let is_due = results.completed || results.expected.is_some_and(|least| least > 0);
-    if results.files.is_empty() && is_due {
-        return Some(format!("{provider} names no file with its results"));
-    }
-    if let Some(expected) = results.expected.filter(|expected| answered < *expected) {
-        return Some(format!(
+    let Collected {
+        requests,
+        answered,
+        broken,
+        ..
+    } = found;
+    let expected = results.expected.unwrap_or(0);
+    // A batch without files may not have started at all.
+    let is_due = results.completed || expected > 0;
+    // If it was identified only by its size and time, its results do not confirm that.
+    let must_show = results.completed && results.expected.is_none() || record.is_presumed();
+    Some(match refused {
+        Some(error) => format!(
+            "{provider} does not give all of its results out: {}",
+            error.message()
+        ),
+        None if *broken > 0 => format!(
+            "{broken} lines of its results at {provider} cannot be read; {requests} of {} requests have a readable \
+             result",
+            record.intent.items
+        ),
+        None if results.files.is_empty() && is_due => {
+            format!("{provider} names no file with its results")
+        }
+        None if *answered < expected => format!(
             "its results at {provider} are incomplete: {answered} of {expected} can be read"
-        ));
-    }
-    // The batch was identified only by its size and time, and its results do not confirm it.
-    if record.is_presumed() && found.requests == 0 {
-        return Some(format!(
-            "its results at {provider} contain no request of this queue"
-        ));
-    }
-    let empty = results.completed && found.requests == 0;
-    (empty && results.expected.is_none()).then(|| format!("its results at {provider} are empty"))
+        ),
+        None if must_show && *requests == 0 => {
+            format!("its results at {provider} contain no request of this queue")
+        }
+        None => return None,
+    })
 }
 
-/// A file of results, or the part of it that arrived.
+/// A file of results, or the part of it that arrived. It is deleted with the draft.
 struct Fetched {
-    path: PathBuf,
+    draft: Draft,
     /// Why the rest is missing.
     refused: Option<Error>,
 }
 
-/// Downloads a file of results that is not here yet, or as much of it as arrives.
-fn fetch(batch: &Transfer<'_>, id: &str, index: usize, file: &str) -> Result<Fetched, Error> {
-    let (context, ctx) = (batch.context, batch.ctx);
-    let path = context.spool.results(batch.label(), index);
-    let whole = |path| Fetched {
-        path,
-        refused: None,
+/// Downloads a file of results, or as much of it as arrives.
+fn fetch(batch: &Transfer<'_>, id: &str, file: &str) -> Result<Fetched, Error> {
+    check(batch.ctx)?;
+    let spool = &batch.context.spool;
+    let mut draft = spool.draft(spool.results(batch.label()))?;
+    draft.most = batch
+        .record
+        .intent
+        .items
+        .max(1)
+        .saturating_mul(RESULT_BYTES);
+    let result = batch.client.download(id, file, &mut draft, batch.ctx);
+    let refused = match draft.stopped.take().map_or(result, Err) {
+        Ok(()) => None,
+        Err(error) if is_refusal(&error) => Some(error),
+        Err(error) => return Err(error),
     };
-    if path.exists() {
-        return Ok(whole(path));
-    }
-    check(ctx)?;
-    let most_each = context.kinds.setup.now().settings.batches.max_result_bytes;
-    let most = batch.record.intent.items.max(1).saturating_mul(most_each);
-    let mut draft = context.spool.draft(path.clone())?;
-    draft.left = most;
-    let result = batch.client.download(id, file, &mut draft, ctx);
-    let refused = match (draft.stopped.take(), result) {
-        (Some(Stopped::NoRoom(error)), _) => return Err(error),
-        (Some(Stopped::TooLong), _) => too_long(most),
-        (None, Err(error)) if !is_refusal(&error) => return Err(error),
-        (None, Err(error)) => error,
-        (None, Ok(())) => {
-            draft.keep()?;
-            return Ok(whole(path));
-        }
-    };
-    // A later reader must not take it for the complete file.
-    let path = context.spool.partial(batch.label(), index);
-    draft.keep_partial(path.clone())?;
-    Ok(Fetched {
-        path,
-        refused: Some(refused),
-    })
-}
-
-fn too_long(most: u64) -> Error {
-    let why = format!(
-        "they are larger than {:.1} MiB, the limit for its requests",
-        most as f64 / 1_048_576.0
-    );
-    Error::new(ErrorKind::Malformed, why).with_sent(Sent::Answered)
+    Ok(Fetched { draft, refused })
 }
 
 /// Whether a download failed because of the results themselves: not because of this machine, the network, or the
@@ -185,31 +153,23 @@ fn is_refusal(error: &Error) -> bool {
 /// Results that are being stored.
 struct ResultReader<'a> {
     batch: &'a Transfer<'a>,
-    /// Requests whose line is stored, or in `answers`.
+    /// Requests whose line is stored, or in `lines`.
     seen: HashSet<u32>,
-    answers: Chunk,
-    /// Requests that failed. They are stored last, because an answer to the same request takes precedence.
-    failures: Chunk,
+    /// Results that are stored together, with their lines.
+    lines: BTreeMap<u32, (BatchLineResult, Vec<u8>)>,
+    bytes: usize,
+    /// Lines without an answer were seen.
+    has_failures: bool,
     collected: Collected,
 }
 
-/// Lines that are stored together.
-#[derive(Default)]
-struct Chunk {
-    /// The result of each request, and its line.
-    lines: HashMap<u32, (BatchLineResult, Vec<u8>)>,
-    bytes: usize,
-}
-
-fn unreadable(path: &Path, error: io::Error) -> Error {
-    let why = format!("cannot read {}: {error}", path.display());
-    Error::new(ErrorKind::Transient, why)
-}
-
 impl ResultReader<'_> {
-    fn file(&mut self, path: &Path, is_whole: bool) -> Result<(), Error> {
-        let unreadable = |error| unreadable(path, error);
-        let mut lines = BufReader::with_capacity(1 << 18, File::open(path).map_err(unreadable)?);
+    /// Stores the answers of a file, or its failures.
+    fn file(&mut self, file: &mut Fetched, answers: bool) -> Result<(), Error> {
+        let path = file.draft.written()?;
+        let unreadable = |error| unreadable(&path, error);
+        let opened = File::open(&path).map_err(unreadable)?;
+        let mut lines = BufReader::with_capacity(1 << 18, opened);
         let mut line = Vec::new();
         loop {
             line.clear();
@@ -217,94 +177,76 @@ impl ResultReader<'_> {
             if read.map_err(unreadable)? == 0 {
                 return Ok(());
             }
-            let is_cut = !is_whole && line.last() != Some(&b'\n');
+            let is_cut = file.refused.is_some() && line.last() != Some(&b'\n');
             if is_cut || line.iter().all(u8::is_ascii_whitespace) {
                 continue;
             }
-            self.line(&line);
-            if self.answers.lines.len() >= CHUNK || self.answers.bytes >= CHUNK_BYTES {
-                self.store_answers()?;
+            self.line(&line, answers);
+            if self.lines.len() >= CHUNK || self.bytes >= CHUNK_BYTES {
+                self.store()?;
                 check(self.batch.ctx)?;
-            }
-            if self.failures.bytes >= CHUNK_BYTES {
-                self.store_failures()?;
             }
         }
     }
 
-    fn line(&mut self, line: &[u8]) {
+    fn line(&mut self, line: &[u8], answers: bool) {
+        let found = &mut self.collected;
         let read = match self.batch.client.read(line) {
             Ok(read) => read,
             Err(error) => {
                 log::debug!("a line of results that cannot be read: {error}");
-                self.collected.broken += 1;
+                found.broken += u64::from(answers);
                 return;
             }
         };
         let Some(number) = number(self.batch.label(), &read.key) else {
-            self.collected.foreign_lines += 1;
+            found.foreign_lines += u64::from(answers);
             return;
         };
         let is_answer = matches!(&read.result, BatchLineResult::Answered(result) if result.is_ok());
-        let has_failed = self.failures.lines.contains_key(&number);
-        if self.seen.contains(&number) || has_failed {
-            self.collected.duplicates += 1;
-            if !(is_answer && has_failed) {
-                return;
-            }
-        } else {
-            self.collected.requests += 1;
-            self.collected.answered +=
-                u64::from(matches!(read.result, BatchLineResult::Answered(_)));
+        self.has_failures |= !is_answer;
+        if is_answer != answers {
+            return;
         }
-        let chunk = if is_answer {
-            self.failures.lines.remove(&number);
-            self.seen.insert(number);
-            &mut self.answers
-        } else {
-            &mut self.failures
-        };
-        chunk.bytes += line.len();
-        chunk.lines.insert(number, (read.result, line.to_owned()));
-    }
-
-    fn store_answers(&mut self) -> Result<(), Error> {
-        let answers = std::mem::take(&mut self.answers);
-        self.store(answers)
-    }
-
-    fn store_failures(&mut self) -> Result<(), Error> {
-        let failures = std::mem::take(&mut self.failures);
-        self.seen.extend(failures.lines.keys());
-        self.store(failures)
+        if !self.seen.insert(number) {
+            found.duplicates += 1;
+            return;
+        }
+        found.requests += 1;
+        found.answered += u64::from(matches!(read.result, BatchLineResult::Answered(_)));
+        self.bytes += line.len();
+        self.lines.insert(number, (read.result, line.to_owned()));
     }
 
     /// Stores these lines; jobs that were stored before are no longer in the batch.
-    fn store(&self, mut chunk: Chunk) -> Result<(), Error> {
-        let context = self.batch.context;
-        let mut numbers: Vec<u32> = chunk.lines.keys().copied().collect();
-        numbers.sort_unstable();
-        for some in numbers.chunks(CHUNK) {
-            let jobs = context.store.batch_jobs_by(self.batch.no, some)?;
-            let ends = jobs.iter().filter_map(|claimed| {
-                let (result, line) = chunk.lines.remove(&claimed.receipt.number())?;
-                Some(self.end(claimed, result, &line))
-            });
-            let ends: Vec<Settlement> = ends.collect();
-            context.settle(&ends, self.batch.record)?;
+    fn store(&mut self) -> Result<(), Error> {
+        let mut lines = std::mem::take(&mut self.lines);
+        self.bytes = 0;
+        if lines.is_empty() {
+            return Ok(());
         }
-        Ok(())
+        let context = self.batch.context;
+        let numbers: Vec<u32> = lines.keys().copied().collect();
+        let jobs = context.store.batch_jobs_by(self.batch.no, &numbers)?;
+        let ends = jobs.iter().filter_map(|claimed| {
+            let (result, line) = lines.remove(&claimed.receipt.number())?;
+            Some(self.end(claimed, result, &line))
+        });
+        let ends: Vec<Settlement> = ends.collect();
+        context.settle(&ends, self.batch.record)
     }
 
     fn end(&self, claimed: &ClaimedJob, result: BatchLineResult, line: &[u8]) -> Settlement {
         let client = self.batch.client;
         let result = match result {
             BatchLineResult::Answered(result) => match *result {
-                Ok(mut response) if keeps_reply(claimed) => {
+                Ok(mut response) if has(claimed, "\"keep_reply\"", |it| it.keep_reply) => {
                     response.details_mut().reply = Some(client.reply(line));
                     Ok(response)
                 }
-                Err(error) if is_unchecked(claimed) => client.unchecked_answer(line).ok_or(error),
+                Err(error) if has(claimed, "\"unchecked\"", |it| it.unchecked) => {
+                    client.unchecked_answer(line).ok_or(error)
+                }
                 result => result,
             },
             // The provider did not process the request, so it is not the cause.

@@ -1,21 +1,21 @@
 //! State that the threads of the batch strategy share, and the accounts of its batches.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::base::random::Random;
-use crate::base::{Clock, Context, Error, ErrorKind, Time};
+use crate::base::{Clock, Context, Error, Time};
 use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::observe::jobs::{EndedJob, JobObserver};
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::kinds::{Kinds, WorkerSetup};
 use crate::queue::store::{Settlement, Store, WorkerId};
 
-use super::machine::{Facts, Record, is_cut_off};
+use super::machine::{Facts, Record};
 use super::spool::Spool;
 
 /// State that the threads of the batch strategy share.
@@ -47,8 +47,10 @@ impl BatchContext {
         self.store.settle(ends, wall)?;
         let overview = &self.overview;
         for error in ends.iter().filter_map(|end| end.outcome.error_of_end()) {
-            let count = error.map_or(&overview.completed, |_| &overview.failed);
-            count.fetch_add(1, Ordering::SeqCst);
+            match error {
+                None => overview.tally.lock().completed += 1,
+                Some(_) => overview.tally.lock().failed += 1,
+            }
             if let Some(observer) = &self.observer {
                 observer.on_job_end(&EndedJob {
                     ids: None,
@@ -120,20 +122,26 @@ pub(crate) struct BatchOverview {
     /// The last scan of the store found no job that waits for a batch, and no batch was closed since. Jobs of paused
     /// processes do not count.
     pub none_waiting: AtomicBool,
-    /// Batches that were created.
-    pub created: AtomicU64,
-    /// Batches that were closed, after all their results were stored.
-    pub closed: AtomicU64,
-    /// Jobs whose results were stored.
-    pub completed: AtomicU64,
-    /// Jobs that failed permanently.
-    pub failed: AtomicU64,
-    /// Requests that were sent again although the earlier batch may exist.
-    pub possibly_paid_twice: AtomicU64,
+    pub tally: Mutex<Tally>,
     /// Why batches make no progress.
     pub trouble: Mutex<Option<String>>,
     /// A failure that affects all batches.
     pub critical: Mutex<Option<Error>>,
+}
+
+/// What the batches of a worker have done.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    /// Batches that were created.
+    pub created: u64,
+    /// Batches that were closed, after all their results were stored.
+    pub closed: u64,
+    /// Jobs whose results were stored.
+    pub completed: u64,
+    /// Jobs that failed permanently.
+    pub failed: u64,
+    /// Requests that were sent again although the earlier batch may exist.
+    pub possibly_paid_twice: u64,
 }
 
 /// Number of batches of a worker by state.
@@ -168,23 +176,27 @@ impl BatchOverview {
 
 /// The accounts of a worker's batches.
 #[derive(Default)]
-pub(super) struct Accounts {
-    clients: HashMap<BatchAccount, Arc<dyn BatchClient>>,
-    pauses: HashMap<BatchAccount, Pause>,
-    /// Accounts that have no room for a new batch: until when, and why.
-    holds: HashMap<BatchAccount, (Time, String)>,
-    /// Accounts whose server has replied, with any status.
-    reached: HashSet<BatchAccount>,
-}
+pub(super) struct Accounts(HashMap<BatchAccount, Account>);
 
-/// A pause of an account whose failure affects all its batches.
-struct Pause {
-    until: Time,
+/// An account with batches.
+#[derive(Default)]
+pub(super) struct Account {
+    pub client: Option<Arc<dyn BatchClient>>,
+    /// End of its pause, because a failure affects all its batches.
+    pub paused_until: Time,
     /// Consecutive pauses.
-    times: u32,
+    pauses: u32,
+    /// Until when it has no room for a new batch, and why.
+    held: Option<(Time, String)>,
+    /// Its server has replied, with any status.
+    pub is_reached: bool,
 }
 
 impl Accounts {
+    pub(super) fn of(&mut self, account: &BatchAccount) -> &mut Account {
+        self.0.entry(account.clone()).or_default()
+    }
+
     /// The client for batches of an account: the one that created them, or one of the same address with another
     /// credential.
     pub(super) fn client(
@@ -192,107 +204,85 @@ impl Accounts {
         setup: &WorkerSetup,
         account: &BatchAccount,
     ) -> Option<Arc<dyn BatchClient>> {
-        if let Some(client) = self.clients.get(account) {
-            return Some(client.clone());
+        let known = &mut self.of(account).client;
+        if known.is_some() {
+            return known.clone();
         }
-        let current = setup.batches.clone();
-        let current = current.filter(|client| client.account().is_at_the_same_address(account));
-        if let Some(own) = current.clone().filter(|own| own.account() == *account) {
-            self.add(account.clone(), own.clone());
-            return Some(own);
-        }
+        let is_near =
+            |client: &Arc<dyn BatchClient>| client.account().is_at_the_same_address(account);
+        let current = setup.batches.clone().filter(is_near);
+        let is_own = |client: &Arc<dyn BatchClient>| client.account() == *account;
         let clients = setup.batch_clients.as_ref();
-        let client = clients
-            .and_then(|clients| clients(account))
-            .filter(|client| client.account().is_at_the_same_address(account))
-            .or(current)?;
-        if client.account() == *account {
-            self.add(account.clone(), client.clone());
+        let other = || clients.and_then(|clients| clients(account)).filter(is_near);
+        let own = current.clone().filter(is_own);
+        let client = own.or_else(other).or(current)?;
+        if is_own(&client) {
+            *known = Some(client.clone());
         }
         Some(client)
     }
 
-    pub(super) fn add(&mut self, account: BatchAccount, client: Arc<dyn BatchClient>) {
-        self.clients.insert(account, client);
-    }
-
     /// End of the pause of an account.
-    pub(super) fn paused_until(&self, account: &BatchAccount) -> Option<Time> {
-        self.pauses.get(account).map(|pause| pause.until)
+    pub(super) fn paused_until(&self, account: &BatchAccount) -> Time {
+        let account = self.0.get(account);
+        account.map_or(Time::ZERO, |account| account.paused_until)
     }
 
-    /// Pauses an account, longer each time.
-    pub(super) fn pause(&mut self, account: BatchAccount, error: &Error, facts: &Facts, now: Time) {
-        let pause = self.pauses.entry(account).or_insert(Pause {
-            until: Time::ZERO,
-            times: 0,
-        });
-        if pause.until <= now {
-            pause.times += 1;
+    /// Why an account has no room for a new batch now.
+    pub(super) fn held(&self, now: Time) -> Option<&str> {
+        let mut held = self.0.values().filter_map(|account| account.held.as_ref());
+        held.find(|(until, _)| *until > now).map(|(_, why)| &**why)
+    }
+}
+
+impl Account {
+    /// Pauses it, longer each time.
+    pub(super) fn pause(&mut self, error: &Error, facts: &Facts, now: Time) {
+        if self.paused_until <= now {
+            self.pauses += 1;
         }
-        let wait = facts.after_failures(pause.times, error.retry_after());
-        pause.until = now.after(wait);
+        let wait = facts.after_failures(self.pauses, error.retry_after());
+        self.paused_until = now.after(wait);
     }
 
-    /// Forms no batch of an account before this time.
-    pub(super) fn hold(&mut self, account: BatchAccount, until: Time, why: String) {
-        let known = self.holds.insert(account, (until, why.clone()));
+    /// Ends its pause.
+    pub(super) fn resume(&mut self) {
+        (self.paused_until, self.pauses) = (Time::ZERO, 0);
+    }
+
+    /// Forms no batch of it before this time.
+    pub(super) fn hold(&mut self, until: Time, why: String) {
+        let known = self.held.replace((until, why.clone()));
         if known.is_none_or(|(_, known)| known != why) {
             log::warn!("{why}");
         }
     }
 
-    /// Time before which no batch of an account is formed.
-    pub(super) fn held_until(&self, account: &BatchAccount) -> Option<Time> {
-        self.holds.get(account).map(|(until, _)| *until)
-    }
-
-    /// Why an account has no room for a new batch now.
-    pub(super) fn held(&self, now: Time) -> Option<&str> {
-        let mut held = self.holds.values().filter(|(until, _)| *until > now);
-        held.next().map(|(_, why)| &**why)
-    }
-
-    /// Records the outcome of a call, for [`is_reached`](Self::is_reached).
-    pub(super) fn note_call(&mut self, account: &BatchAccount, error: Option<&Error>) {
-        if error.is_none_or(|error| error.kind() != ErrorKind::Cancelled && !is_cut_off(error)) {
-            self.reached.insert(account.clone());
-        }
-    }
-
-    /// Whether the server of an account has ever replied.
-    pub(super) fn is_reached(&self, account: &BatchAccount) -> bool {
-        self.reached.contains(account)
-    }
-
-    /// Ends the pause of an account.
-    pub(super) fn resume(&mut self, account: &BatchAccount) {
-        self.pauses.remove(account);
+    /// Time before which no batch of it is formed.
+    pub(super) fn held_until(&self) -> Time {
+        self.held.as_ref().map_or(Time::ZERO, |(until, _)| *until)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::machine::tests::examples::{facts, record, states};
+    use crate::base::ErrorKind;
+
+    use super::super::machine::tests::examples::facts;
     use super::*;
 
     #[test]
     fn each_further_pause_of_an_account_is_longer_and_failures_within_one_count_once() {
-        let facts = Facts {
-            jitter: 0.0,
-            ..facts(true, None, false)
-        };
-        let account = record(states().remove(0)).account;
-        let (mut accounts, mut now) = (Accounts::default(), Time::ZERO);
+        let facts = facts(true, None, false);
+        let (mut account, mut now) = (Account::default(), Time::ZERO);
         let mut waits = Vec::new();
         for _ in 0..3 {
             for _ in 0..4 {
                 let full = Error::new(ErrorKind::Quota, "full");
-                accounts.pause(account.clone(), &full, &facts, now);
+                account.pause(&full, &facts, now);
             }
-            let until = accounts.paused_until(&account).unwrap();
-            waits.push(until.since(now));
-            now = until;
+            waits.push(account.paused_until.since(now));
+            now = account.paused_until;
         }
         assert_eq!([waits[1], waits[2]], [2 * waits[0], 4 * waits[0]]);
     }

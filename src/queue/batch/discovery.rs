@@ -1,12 +1,10 @@
 //! Finding work: batches without an active worker, cancelled batches, and waiting jobs, of which batches are formed.
 
-use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::base::{Error, ProcessId, Time};
-use crate::llm::batch::{BatchAccount, BatchClient};
+use crate::llm::batch::BatchClient;
 use crate::llm::params::RequestTask;
 use crate::queue::host::JobQueue;
 use crate::queue::job::COMPLETION_KIND;
@@ -50,24 +48,23 @@ impl Poller<'_> {
 
     /// Takes over batches without an active worker, and notices cancellations.
     fn adopt(&mut self) -> Result<(), Error> {
-        let store = self.options.context.store.clone();
-        let all = store.batches(None)?;
-        let mut missing = None;
-        let mut any_unowned = false;
-        for batch in &all {
-            if let Some(open) = self.batches.get_mut(&batch.no) {
-                let is_newly_stopped = batch.stopped_at > open.batch.stopped_at;
-                open.batch = batch.clone();
-                if is_newly_stopped {
-                    self.feed(batch.no, Event::Recheck);
-                }
-            }
-            let own = batch.worker == Some(self.options.context.worker);
-            // A change that was reported as failed may have taken effect.
-            if own && !self.batches.contains_key(&batch.no) {
-                self.take_over(batch.clone());
-            }
+        let (store, worker) = (
+            self.options.context.store.clone(),
+            self.options.context.worker,
+        );
+        let (mut missing, mut any_unowned) = (None, false);
+        for batch in store.batches(None)? {
             any_unowned |= batch.worker.is_none();
+            if let Some(open) = self.batches.get_mut(&batch.no) {
+                let (no, is_newly_stopped) = (batch.no, batch.stopped_at > open.batch.stopped_at);
+                open.batch = batch;
+                if is_newly_stopped {
+                    self.tell(no, Event::Recheck);
+                }
+            } else if batch.worker == Some(worker) {
+                // A change that was reported as failed may have taken effect.
+                self.take_over(batch);
+            }
         }
         if any_unowned {
             let (accounts, setup) = (&mut self.accounts, self.options.context.setup());
@@ -76,20 +73,17 @@ impl Poller<'_> {
                 let Some(record) = Record::read(batch) else {
                     return false;
                 };
-                let unsent = record.is_unsent() && setup.batches.is_some();
                 // Another key than the one that created it only asks for a batch by its id.
                 let is_shown = record.id().is_some() && !hidden.contains(&batch.no);
                 let client = accounts.client(&setup, &record.account);
-                let have = unsent
+                let have = record.is_unsent() && setup.batches.is_some()
                     || client.is_some_and(|client| is_shown || client.account() == record.account);
                 if !have {
                     missing = Some(record.account);
                 }
                 have
             };
-            let worker = self.options.context.worker;
-            let taken = store.adopt_batches(worker, &mut mine, self.options.processes)?;
-            for batch in taken {
+            for batch in store.adopt_batches(worker, &mut mine, &self.options.scope.processes)? {
                 self.take_over(batch);
             }
         }
@@ -109,18 +103,17 @@ impl Poller<'_> {
         let no = batch.no;
         let open = OwnedBatch::new(batch, record, self.clock.now());
         self.batches.insert(no, open);
-        self.feed(no, Event::TakenOver);
+        self.tell(no, Event::TakenOver);
     }
 
     /// Deletes files of batches that no longer exist.
     pub(super) fn sweep(&self) {
-        // In this order, because a batch is recorded before its first file is created.
-        let files = self.options.context.spool.files();
-        if let Ok(all) = self.options.context.store.batches(None) {
-            let labels = all.iter().filter_map(Record::read);
-            let labels: HashSet<String> = labels.map(|record| record.intent.label).collect();
-            self.options.context.spool.sweep(files, &labels);
-        }
+        let context = &self.options.context;
+        context.spool.sweep(|| {
+            let all = context.store.batches(None)?;
+            let records = all.iter().filter_map(Record::read);
+            Ok(records.map(|record| record.intent.label).collect())
+        });
     }
 }
 
@@ -169,109 +162,85 @@ impl Poller<'_> {
             return Ok(());
         }
         let (store, wall) = (&self.options.context.store, self.clock.wall());
-        let waiting = store.waiting_jobs(COMPLETION_KIND, self.options.processes, wall)?;
-        let is_empty = waiting.is_empty();
+        let waiting = store.waiting_jobs(COMPLETION_KIND, &self.options.scope.processes, wall)?;
+        overview
+            .none_waiting
+            .store(waiting.is_empty(), Ordering::SeqCst);
         self.scan_at = None;
-        let has_started = self.start_batches(&client, waiting, now)?;
-        let none = !has_started && is_empty;
-        overview.none_waiting.store(none, Ordering::SeqCst);
-        Ok(())
-    }
-
-    /// Starts batches for those of these jobs that need not wait for others. Returns whether it has started one.
-    fn start_batches(
-        &mut self,
-        client: &Arc<dyn BatchClient>,
-        waiting: Vec<WaitingJobs>,
-        now: Time,
-    ) -> Result<bool, Error> {
-        let (wall, mut scan_at, mut has_started) = (self.clock.wall(), self.scan_at, false);
         let account = client.account();
-        self.accounts.add(account.clone(), client.clone());
-        let held = self.accounts.held_until(&account);
-        let mut later = |at: Time| scan_at = Some(scan_at.map_or(at, |known| known.min(at)));
+        let known = self.accounts.of(&account);
+        known.client = Some(client.clone());
+        let held_until = known.held_until();
         let mut seen = std::mem::take(&mut self.seen);
-        let mut still = std::collections::HashMap::new();
         // Counted once, because each of many processes may have a group.
         let is_submitting =
             |open: &&OwnedBatch| open.record.account == account && !open.record.is_submitted();
         let mut submitting = self.batches.values().filter(is_submitting).count();
         for group in waiting {
             if let Some(next) = group.next {
-                later(now.after(next.since(wall)));
+                self.scan_by(now.after(next.since(wall)));
             }
             if group.due == 0 {
                 continue;
             }
             let place = (Some(group.process_id), group.lane.clone());
             let since = seen.remove(&place).unwrap_or(now);
-            let model = client.model_for(&naming(RequestTask::Complete, &group.lane.name));
             let halves = self.halves.get(&place);
             let is_divided = halves.is_some_and(|sizes| !sizes.is_empty());
             let full = is_divided || group.due >= client.limits().requests as u64;
             let linger = if full { since } else { since.after(LINGER) };
-            let from = linger.max(held.unwrap_or(linger));
-            if from > now {
-                later(from);
-            } else if submitting >= MOST_SUBMITTED || self.is_taken_care_of(&group) {
-                // The end of one of those batches wakes this thread.
-            } else {
-                let batch = self.start(&group, account.clone(), model)?;
-                // Jobs that do not fit go into the next batch.
-                if !full {
-                    later(now.after(LINGER));
-                } else {
-                    later(now);
-                }
-                self.batches.insert(batch.batch.no, batch);
+            let from = linger.max(held_until);
+            if from <= now && submitting < MOST_SUBMITTED && !self.is_taken_care_of(&group) {
+                self.start(&group, &*client)?;
                 submitting += 1;
-                has_started = true;
+                // Jobs that do not fit go into the next batch.
+                self.scan_by(if full { now } else { now.after(LINGER) });
                 continue;
             }
-            still.insert(place, since);
+            // Otherwise, the end of one of those batches wakes this thread.
+            if from > now {
+                self.scan_by(from);
+            }
+            self.seen.insert(place, since);
         }
-        self.seen = still;
-        self.scan_at = scan_at;
-        Ok(has_started)
+        Ok(())
+    }
+
+    /// Scans the store then, if not earlier.
+    fn scan_by(&mut self, at: Time) {
+        self.scan_at = Some(self.scan_at.map_or(at, |known| known.min(at)));
     }
 
     /// Whether jobs of this group are being moved into a batch.
     fn is_taken_care_of(&self, group: &WaitingJobs) -> bool {
         self.batches.values().any(|open| {
-            matches!(&open.record.state, State::Forming(forming) if !forming.is_filled)
+            open.record.state == State::Forming
                 && open.batch.process_id == Some(group.process_id)
                 && open.batch.lane == group.lane
         })
     }
 
-    fn start(
-        &mut self,
-        group: &WaitingJobs,
-        account: BatchAccount,
-        model: Option<String>,
-    ) -> Result<OwnedBatch, Error> {
-        let wall = self.clock.wall();
-        let record = Record::new(account, new_label(), model, wall);
-        let store = &self.options.context.store;
-        let text = record.text();
-        let worker = self.options.context.worker;
-        let no = store.open_batch(worker, group.process_id, &group.lane, &text, wall)?;
-        let place = (Some(group.process_id), group.lane.clone());
-        let most = self.halves.get_mut(&place).and_then(Vec::pop);
-        let (process_id, lane) = place;
+    fn start(&mut self, group: &WaitingJobs, client: &dyn BatchClient) -> Result<(), Error> {
+        let (context, wall) = (&self.options.context, self.clock.wall());
+        let model = client.model_for(&naming(RequestTask::Complete, &group.lane.name));
+        let record = Record::new(client.account(), new_label(), model, wall);
+        let (worker, text) = (context.worker, record.text());
+        let no = context
+            .store
+            .open_batch(worker, group.process_id, &group.lane, &text, wall)?;
         let batch = StoredBatch {
             no,
             stopped_at: None,
-            process_id,
-            lane,
+            process_id: Some(group.process_id),
+            lane: group.lane.clone(),
             worker: Some(worker),
             jobs: 0,
             record: String::new(),
             created_at: wall,
         };
-        Ok(OwnedBatch {
-            most,
-            ..OwnedBatch::new(batch, record, self.clock.now())
-        })
+        let mut open = OwnedBatch::new(batch, record, self.clock.now());
+        open.most = self.halves.get_mut(&open.group()).and_then(Vec::pop);
+        self.batches.insert(no, open);
+        Ok(())
     }
 }

@@ -31,7 +31,7 @@ pub struct BatchInfo {
     pub label: String,
     /// `preparing`, `submitting` and `creating` before it exists; `looking_for` after a lost reply, `held` if that
     /// needs a decision, `presumed` if a batch was found that may belong to another program; then the provider's own
-    /// state; `collecting` at the end, `uncollected` if results are missing.
+    /// state; `uncollected` if results are missing.
     pub state: String,
     /// The number of its requests.
     pub total: u64,
@@ -85,13 +85,10 @@ impl BatchInfo {
     pub(crate) fn new(batch: &StoredBatch, now: Timestamp) -> Self {
         let read = Record::read(batch);
         let is_readable = read.is_some();
-        let nobody = || BatchAccount {
-            provider: String::new(),
-            base_url: String::new(),
-            credential: String::new(),
-        };
-        let record =
-            read.unwrap_or_else(|| Record::new(nobody(), String::new(), None, batch.created_at));
+        let record = read.unwrap_or_else(|| {
+            let nobody = BatchAccount::default();
+            Record::new(nobody, String::new(), None, batch.created_at)
+        });
         let (state, problem) = if is_readable {
             (record.word(), record.trouble())
         } else {

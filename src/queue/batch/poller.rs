@@ -3,27 +3,23 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select};
 
-use crate::base::random::Random;
-use crate::base::{Clock, Context, ProcessId, Time};
+use crate::base::{Clock, Context, ProcessId, Time, Timestamp};
 use crate::engine::dispatch::ErrorPolicy;
+use crate::queue::backlog::Scope;
 use crate::queue::store::{BatchNo, JobLane, StoredBatch};
 
 use super::context::{Accounts, BatchContext, BatchControl, Counts};
-use super::machine::{Event, Record, Refusals};
+use super::machine::{Event, Record, Refusals, Uncollected};
 use super::transfer::Transfers;
 
 /// Minimum time between two scans of the store.
 pub(super) const BETWEEN_SCANS: Duration = Duration::from_millis(200);
 /// Time until a failed access to the store is retried.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Number of attempts to record unsaved state when the worker ends.
-const LAST_TRIES: u32 = 5;
-const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 
 /// A batch that this worker owns.
 pub(super) struct OwnedBatch {
@@ -36,10 +32,10 @@ pub(super) struct OwnedBatch {
     pub busy: bool,
     /// The most jobs of a half of a divided batch.
     pub most: Option<usize>,
-    /// Its results were requested without success since this worker owns it.
-    pub asked_in_vain: bool,
-    /// State that could not be recorded: no step is taken before it is.
-    pub unsaved: Option<Unsaved>,
+    /// Its state could not be recorded, for this reason: no step is taken before it is.
+    pub unsaved: Option<String>,
+    /// It is closed, or belongs to another worker now.
+    pub is_gone: bool,
 }
 
 impl OwnedBatch {
@@ -52,8 +48,8 @@ impl OwnedBatch {
             uploads: false,
             busy: false,
             most: None,
-            asked_in_vain: false,
             unsaved: None,
+            is_gone: false,
         }
     }
 
@@ -65,25 +61,16 @@ impl OwnedBatch {
         (self.batch.process_id, self.batch.lane.clone())
     }
 
-    /// Whether a worker that ends when no job is left ends without the results of this batch: a request for them
-    /// failed, and the next one is later than `patience`.
-    fn is_put_off(&self, patience: Duration) -> bool {
-        let uncollected = self.record.uncollected();
-        let is_late = uncollected.is_some_and(|what| self.record.due > what.since.after(patience));
-        self.asked_in_vain && !self.busy && is_late
+    /// Whether a worker that ends when no job is left ends without the results of this batch: they were requested in
+    /// vain, and the next request is later than `patience`. A batch that was just taken over is due now.
+    fn is_put_off(&self, patience: Duration, now: Timestamp) -> bool {
+        let is_late = |what: &Uncollected| self.record.due > what.since.after(patience).max(now);
+        !self.busy && self.record.uncollected().is_some_and(is_late)
     }
 }
 
 /// Where the jobs of a batch wait if they are in no batch.
 pub(super) type Group = (Option<ProcessId>, Arc<JobLane>);
-
-/// The state of a batch that could not be recorded.
-pub(super) struct Unsaved {
-    /// Time of the next attempt.
-    pub retry_at: Time,
-    /// The reason, as a message.
-    pub why: String,
-}
 
 pub(crate) struct Poller<'a> {
     pub(super) options: PollerOptions<'a>,
@@ -98,7 +85,6 @@ pub(crate) struct Poller<'a> {
     pub(super) refusals: HashMap<Group, Refusals>,
     /// It was said that requests are called although their batch was asked for.
     pub(super) has_said_called: bool,
-    pub(super) jitter: Random,
     /// Time of the last scan of the store.
     pub(super) scanned_at: Option<Time>,
     /// Time of the next scan without a notification.
@@ -115,15 +101,10 @@ pub(crate) struct PollerOptions<'a> {
     pub transfers: Transfers,
     pub control: &'a BatchControl,
     pub ctx: &'a Context,
-    pub processes: &'a [ProcessId],
+    pub scope: Scope,
     pub on_error: ErrorPolicy,
-    pub until_empty: bool,
-    /// The worker ends when everything is submitted.
-    pub until_submitted: bool,
     /// Called when something has changed that others wait for.
     pub wake: &'a (dyn Fn() + Sync),
-    /// Seed of the jitter.
-    pub seed: u64,
 }
 
 impl<'a> Poller<'a> {
@@ -136,7 +117,6 @@ impl<'a> Poller<'a> {
             halves: HashMap::new(),
             refusals: HashMap::new(),
             has_said_called: false,
-            jitter: Random(options.seed),
             scanned_at: None,
             scan_at: None,
             hidden: HashSet::new(),
@@ -178,7 +158,7 @@ impl<'a> Poller<'a> {
         let control = self.options.control;
         if control.settings_changed.swap(false, Ordering::SeqCst) {
             for no in self.batches.keys().copied().collect::<Vec<_>>() {
-                self.feed(no, Event::Recheck);
+                self.tell(no, Event::Recheck);
             }
         }
         self.scan_store();
@@ -195,28 +175,19 @@ impl<'a> Poller<'a> {
             };
             self.receive(no, event);
         }
-        for _ in 0..LAST_TRIES {
-            for no in self.unsaved(Time::FAR) {
-                self.save(no);
-            }
-            if self.unsaved(Time::FAR).is_empty() {
-                break;
-            }
-            thread::sleep(BETWEEN_TRIES);
+        for no in self.due(Time::FAR) {
+            self.with(no, Self::save_late);
         }
         self.report();
     }
 
     /// When the next step is due, if that is known.
     pub(crate) fn next_due(&self) -> Option<Time> {
-        let all = || self.batches.values();
-        let idle = all().filter(|open| !open.busy && open.unsaved.is_none());
+        let idle = self.batches.values().filter(|open| !open.busy);
         let due = idle.map(|open| {
-            let paused = self.accounts.paused_until(&open.record.account);
-            paused.map_or(open.due, |until| open.due.max(until))
+            let paused_until = self.accounts.paused_until(&open.record.account);
+            open.due.max(paused_until)
         });
-        let unsaved = all().filter_map(|open| open.unsaved.as_ref());
-        let due = due.chain(unsaved.map(|unsaved| unsaved.retry_at));
         let changed = self.options.control.store_changed.load(Ordering::SeqCst);
         let scanned = self.scanned_at.map(|at| at.after(BETWEEN_SCANS));
         let look = changed.then(|| scanned.unwrap_or(Time::ZERO));
@@ -225,36 +196,28 @@ impl<'a> Poller<'a> {
 
     /// Batches whose next step is due by then.
     pub(super) fn due(&self, by: Time) -> Vec<BatchNo> {
-        let due = |open: &&OwnedBatch| !open.busy && open.unsaved.is_none() && open.due <= by;
-        let due = self.batches.values().filter(due);
-        due.map(|open| open.batch.no).collect()
-    }
-
-    /// Batches with unsaved state that is to be recorded by then.
-    pub(super) fn unsaved(&self, by: Time) -> Vec<BatchNo> {
-        let is_due = |what: &Unsaved| what.retry_at <= by;
-        let due = |open: &&OwnedBatch| open.unsaved.as_ref().is_some_and(is_due);
+        let due = |open: &&OwnedBatch| !open.busy && open.due <= by;
         let due = self.batches.values().filter(due);
         due.map(|open| open.batch.no).collect()
     }
 
     /// Publishes the states of all batches.
     pub(super) fn report(&self) {
-        let mut counts = Counts::default();
-        let patience = self.options.context.setup().settings.batches.results_wait;
+        let (mut counts, wall) = (Counts::default(), self.clock.wall());
+        let patience = self.options.context.setup().settings.batches.results_wait();
         let held = self.accounts.held(self.clock.now()).map(str::to_owned);
         let mut trouble = self.missing_credentials.clone().or(held);
         for open in self.batches.values() {
-            if let Some(unsaved) = &open.unsaved {
+            if let Some(why) = &open.unsaved {
                 // If the worker ended now, its successor would not know this state.
                 counts.submitting += 1;
-                trouble = Some(unsaved.why.clone());
+                trouble = Some(why.clone());
             } else if let Some(problem) = open.record.trouble() {
                 trouble = Some(problem.to_owned());
             }
             match &open.record {
                 record if record.is_held() => counts.held += 1,
-                _ if open.is_put_off(patience) => counts.put_off += 1,
+                _ if open.is_put_off(patience, wall) => counts.put_off += 1,
                 record if record.is_submitted() => counts.running += 1,
                 _ => counts.submitting += 1,
             }
@@ -262,7 +225,7 @@ impl<'a> Poller<'a> {
         let overview = &self.options.context.overview;
         *overview.trouble.lock() = trouble;
         *overview.counts.lock() = counts;
-        if self.options.until_empty {
+        if self.options.scope.until_empty || self.options.scope.until_submitted {
             (self.options.wake)();
         }
     }

@@ -41,14 +41,11 @@ impl BatchContext {
         let mut tries = history.tries(claimed.lane.step);
         let default = self.kinds.setup.now().settings.max_retries;
         tries.max_retries = Some(claimed.max_retries.unwrap_or(default));
-        let charge = match &mut result {
-            Ok(response) => response.charge.take(),
-            Err(error) => error.charge().cloned().map(Box::new),
+        let (charge, paid) = match &mut result {
+            Ok(response) => (response.charge.take(), response.paid()),
+            Err(error) => (error.charge().cloned().map(Box::new), error.paid()),
         };
-        let lost = match &result {
-            Ok(response) => self.lost(claimed, batch, response.paid(), None),
-            Err(error) => self.lost(claimed, batch, error.paid(), Some(error)),
-        };
+        let lost = self.lost(claimed, batch, paid, result.as_ref().err());
         let outcome = match result {
             Ok(mut response) => {
                 tries.calls = tries.calls.saturating_add(1);
@@ -148,9 +145,9 @@ impl BatchContext {
                 };
             }
         };
-        let names = |step| self.asked(claimed, batch, step);
-        let at = (now, wall);
-        history.failed(&error, tries, names, at);
+        // The step that it leaves is that of the batch.
+        let names = |_| (batch.account.provider.clone(), batch.intent.model.clone());
+        history.failed(&error, tries, names, (now, wall));
         ClaimOutcome::Retry {
             due_at: due,
             step: tries.step,
@@ -158,18 +155,6 @@ impl BatchContext {
             in_doubt: false,
             spent,
             history: history.text(),
-        }
-    }
-
-    /// The provider and model of a step. For the batch's own step it is the batch's provider, even if the route has
-    /// changed.
-    fn asked(&self, claimed: &ClaimedJob, batch: &Record, step: u8) -> (String, Option<String>) {
-        match self.kinds.prompt_route() {
-            Some(route) if step != claimed.lane.step => {
-                let lane = &claimed.lane;
-                route.asked(step, &prompt_job::naming(RequestTask::Complete, &lane.name))
-            }
-            _ => (batch.account.provider.clone(), batch.intent.model.clone()),
         }
     }
 
@@ -208,16 +193,9 @@ fn fitting(claimed: &ClaimedJob, response: Response) -> Result<Response, Error> 
     }
 }
 
-/// Whether the result keeps the provider's reply. For most payloads a substring search shows that it does not.
-pub(super) fn keeps_reply(claimed: &ClaimedJob) -> bool {
-    claimed.payload.get().contains("\"keep_reply\"")
-        && request(claimed).is_ok_and(|request| request.keep_reply)
-}
-
-/// Whether the job takes any complete reply as its answer.
-pub(super) fn is_unchecked(claimed: &ClaimedJob) -> bool {
-    claimed.payload.get().contains("\"unchecked\"")
-        && request(claimed).is_ok_and(|request| request.unchecked)
+/// Whether a request has an option with this name. For most payloads a substring search shows that it has not.
+pub(super) fn has(claimed: &ClaimedJob, name: &str, option: fn(&Request) -> bool) -> bool {
+    claimed.payload.get().contains(name) && request(claimed).is_ok_and(|request| option(&request))
 }
 
 /// The request in a job's payload.

@@ -35,19 +35,21 @@ impl Transfer<'_> {
     /// Deletes the input file of a finished batch, because providers limit the total size of files.
     pub(super) fn tidy(&self) {
         self.context.spool.drop_input(self.label());
-        if let Some(file) = self.record.file()
-            && let Err(error) = self.client.discard(file, self.ctx)
-        {
-            log::debug!("the input file {file} stays at the provider: {error}");
+        if let Some(file) = self.record.file() {
+            discard(&**self.client, file, self.ctx);
         }
     }
 }
 
-/// The work for a batch, which ends with an event.
-pub(crate) struct Order {
-    pub no: BatchNo,
-    pub work: Work,
+/// Deletes an unneeded input file at the provider. If that fails, the file stays.
+pub(super) fn discard(client: &dyn BatchClient, file: &str, ctx: &Context) {
+    if let Err(error) = client.discard(file, ctx) {
+        log::debug!("the input file {file} stays at the provider: {error}");
+    }
 }
+
+/// The work for a batch, which ends with an event.
+pub(crate) type Order = (BatchNo, Work);
 
 type Work = Box<dyn FnOnce(&BatchContext, &Context) -> Event + Send>;
 
@@ -72,11 +74,8 @@ impl Transfers {
             let (taken, report, context, ctx) =
                 (taken.clone(), report.clone(), context.clone(), ctx.clone());
             let run = move || {
-                for order in taken {
-                    if report
-                        .send((order.no, (order.work)(&context, &ctx)))
-                        .is_err()
-                    {
+                for (no, work) in taken {
+                    if report.send((no, work(&context, &ctx))).is_err() {
                         return;
                     }
                 }
@@ -93,11 +92,11 @@ impl Transfers {
         &self,
         no: BatchNo,
         record: &Record,
-        client: &Arc<dyn BatchClient>,
+        client: Arc<dyn BatchClient>,
         event: fn(Result<T, Error>) -> Event,
         work: impl FnOnce(&Transfer<'_>) -> Result<T, Error> + Send + 'static,
     ) {
-        let (record, client) = (record.clone(), client.clone());
+        let record = record.clone();
         let work = Box::new(move |context: &BatchContext, ctx: &Context| {
             if ctx.is_cancelled() {
                 return event(Err(Error::cancelled().with_sent(Sent::No)));
@@ -115,7 +114,7 @@ impl Transfers {
                 Err(Error::new(ErrorKind::Panic, PANICKED).with_sent(Sent::Maybe))
             }))
         });
-        (self.orders)(Order { no, work });
+        (self.orders)((no, work));
     }
 }
 

@@ -12,18 +12,14 @@ use super::settle_items::request;
 use super::spool::Draft;
 use super::transfer::Transfer;
 
-/// Jobs that are read at once.
+/// Jobs that are moved or read at once.
 pub(super) const CHUNK: usize = 500;
 pub(super) const CHUNK_BYTES: usize = 8 << 20;
-
-/// Jobs that are moved into a batch first; twice that number after it, because they and their files have fitted.
-const FIRST_MOVED: usize = 100;
-const MOST_MOVED: usize = 1_000;
 
 /// Writes the input of a batch. Jobs are moved into it meanwhile, unless it already has all of them.
 pub(crate) fn write_input(batch: &Transfer<'_>, limits: BatchLimits) -> Result<Written, Error> {
     let (context, no, record) = (batch.context, batch.no, batch.record);
-    let mut fills = matches!(&record.state, State::Forming(forming) if !forming.is_filled);
+    let mut fills = record.state == State::Forming;
     let mut input = Input {
         batch,
         limits,
@@ -32,7 +28,7 @@ pub(crate) fn write_input(batch: &Transfer<'_>, limits: BatchLimits) -> Result<W
         held: (0, 0),
     };
     let (store, worker) = (&context.store, context.worker);
-    let (mut after, mut most) = (None, FIRST_MOVED);
+    let mut after = None;
     loop {
         check(batch.ctx)?;
         let jobs = store.batch_jobs(no, after, CHUNK, CHUNK_BYTES)?;
@@ -42,13 +38,12 @@ pub(crate) fn write_input(batch: &Transfer<'_>, limits: BatchLimits) -> Result<W
             if !fills || room == 0 {
                 break;
             }
-            let most_now = most.min(room);
-            let filled = store.fill_batch(worker, no, after, most_now, CHUNK_BYTES as u64, wall)?;
+            let most = CHUNK.min(room);
+            let filled = store.fill_batch(worker, no, after, most, CHUNK_BYTES as u64, wall)?;
             if filled.jobs == 0 {
                 break;
             }
             fills = filled.next.is_some();
-            most = (2 * most).min(MOST_MOVED);
             continue;
         };
         after = Some(last.receipt.job);
@@ -84,40 +79,38 @@ enum Place {
 impl Input<'_> {
     /// Writes the lines of these jobs that are affordable. Returns the last job of a full batch.
     fn add_all(&mut self, jobs: &[ClaimedJob]) -> Result<Option<i64>, Error> {
-        let mut ends: Vec<Settlement> = Vec::new();
-        let mut full = None;
-        let mut rest = jobs;
-        while let (Some(first), None) = (rest.first(), full) {
-            let (affordable, unbounded) = self.hold(rest)?;
-            if affordable == 0 {
-                full = Some(first.receipt.job - 1);
-            }
-            let (now, later) = rest.split_at(affordable);
-            for (at, claimed) in now.iter().enumerate() {
-                let error = unbounded.as_ref().filter(|_| at + 1 == now.len());
-                match self.add(claimed, error)? {
-                    Place::Written => {}
-                    Place::Out(end) => ends.push(end),
-                    Place::Next => {
-                        full = Some(claimed.receipt.job - 1);
-                        break;
-                    }
+        let (mut affordable, unbounded) = self.hold(jobs)?;
+        let (mut ends, mut full) = (Vec::new(), None);
+        for (claimed, unbounded) in jobs.iter().zip(unbounded) {
+            let place = match unbounded {
+                None if affordable == 0 => Place::Next,
+                None => {
+                    affordable -= 1;
+                    self.add(claimed, request(claimed))?
+                }
+                Some(error) => self.add(claimed, Err(error))?,
+            };
+            match place {
+                Place::Written => {}
+                Place::Out(end) => ends.push(end),
+                Place::Next => {
+                    full = Some(claimed.receipt.job - 1);
+                    break;
                 }
             }
-            rest = later;
         }
         self.batch.context.settle(&ends, self.batch.record)?;
         Ok(full)
     }
 
-    /// Writes the line of a job if it fits, unless its budget refuses it.
-    fn add(&mut self, claimed: &ClaimedJob, refused: Option<&Error>) -> Result<Place, Error> {
+    /// Writes the line of a job if it fits, unless its request is refused.
+    fn add(
+        &mut self,
+        claimed: &ClaimedJob,
+        request: Result<Request, Error>,
+    ) -> Result<Place, Error> {
         let (batch, limits, written) = (self.batch, self.limits, &mut self.written);
         let key = key(batch.label(), claimed.receipt.number());
-        let request = match refused {
-            Some(error) => Err(error.clone()),
-            None => request(claimed),
-        };
         // Files that would not fit are not read.
         let files = request.as_ref().map_or(0, Request::encoded_files);
         if files > 0 && written.items > 0 && written.bytes + files > limits.bytes {
@@ -126,12 +119,10 @@ impl Input<'_> {
         let line = request.and_then(|request| batch.client.line(&key, &request));
         let bytes = line.as_ref().map_or(0, |line| line.len() as u64);
         let line = match line {
-            Ok(_) if bytes > limits.bytes => Err(too_long(bytes, limits.bytes)),
-            line => line,
-        };
-        let line = match line {
-            Ok(line) => line,
-            Err(error) => {
+            Ok(line) if bytes <= limits.bytes => line,
+            other => {
+                let error = other.err();
+                let error = error.unwrap_or_else(|| too_long(bytes, limits.bytes));
                 let end = batch.context.settlement(claimed, batch.record, Err(error));
                 return Ok(Place::Out(end));
             }
@@ -145,41 +136,35 @@ impl Input<'_> {
         Ok(Place::Written)
     }
 
-    /// Reserves what these jobs can cost. Returns how many of the first ones are affordable, and the error of the last of
-    /// them, if its request has no upper bound.
-    fn hold(&mut self, jobs: &[ClaimedJob]) -> Result<(usize, Option<Error>), Error> {
+    /// Reserves what these jobs can cost. Returns how many are affordable, and for each an error if its request has no
+    /// upper bound. Such a request costs nothing, because it is refused.
+    fn hold(&mut self, jobs: &[ClaimedJob]) -> Result<(usize, Vec<Option<Error>>), Error> {
         let (context, record) = (self.batch.context, self.batch.record);
+        let mut unbounded = vec![None; jobs.len()];
         if jobs.first().is_none_or(|job| job.budget.is_none()) {
-            return Ok((jobs.len(), None));
+            return Ok((jobs.len(), unbounded));
         }
         let Some(route) = context.kinds.prompt_route() else {
-            return Ok((0, None));
+            return Ok((0, unbounded));
         };
         let model = record.intent.model.as_deref().unwrap_or_default();
         let payee = [record.account.provider.as_str(), model];
         let mut needed = Vec::with_capacity(jobs.len());
-        let mut unbounded = None;
-        for job in jobs {
+        for (job, unbounded) in jobs.iter().zip(&mut unbounded) {
             // An invalid request is not sent.
             let most = request(job).map_or(Ok(0), |request| {
                 pricing::most_batched(&route.pricing(), payee, &request)
             });
             match most {
                 Ok(most) => needed.push(most),
-                Err(error) => {
-                    unbounded = Some(Error::new(ErrorKind::Invalid, error.message()));
-                    break;
-                }
+                Err(error) => *unbounded = Some(Error::new(ErrorKind::Invalid, error.message())),
             }
         }
         let store = &context.store;
         let fits = store.hold_batch(context.worker, self.batch.no, self.held, &needed)?;
         self.held.0 += needed[..fits].iter().sum::<u64>();
         self.held.1 += fits;
-        Ok(match unbounded {
-            Some(error) if fits == needed.len() => (fits + 1, Some(error)),
-            _ => (fits, None),
-        })
+        Ok((fits, unbounded))
     }
 }
 

@@ -7,7 +7,7 @@ use log::Level;
 use crate::base::{Error, ErrorKind};
 use crate::llm::batch::BatchStage;
 
-use super::event::{Effect, Effects, Event, Facts, ItemsSettled, Step, next};
+use super::event::{Effect, Effects, Event, Facts, ItemsSettled, Step, is_cut_off, next};
 use super::state::Record;
 use super::state::{Fence, Sending, State, Unknown};
 
@@ -44,7 +44,7 @@ impl Change<'_> {
             }
 
             // Forming and sending.
-            (S::Forming(_), Event::Written(written)) => self.written(written),
+            (S::Forming, Event::Written(written)) => self.written(written),
             // The local file had disappeared.
             (S::Sending(sending), Event::Written(written))
                 if sending.input == BatchStage::Ready
@@ -52,13 +52,11 @@ impl Change<'_> {
             {
                 self.written(written);
             }
-            (S::Sending(sending), Event::Sending)
-                if self.is_next(&[Step::Upload, Step::Create]) =>
-            {
-                self.sending(sending);
+            (S::Sending(sending), Event::Sending) if self.is_next(&Step::Submit) => {
+                self.sending(sending, true);
             }
             (S::Sending(sending), Event::NotSent(wait)) if sending.sent => {
-                self.not_sent(sending);
+                self.sending(sending, false);
                 wait.into_iter().for_each(|wait| self.wait(wait));
             }
             (S::Sending(sending), Event::Submitted(answer)) if sending.sent => {
@@ -75,10 +73,10 @@ impl Change<'_> {
             }
             (S::Unknown(unknown), Event::Listed(found)) => self.listed(unknown, found),
             (S::Unknown(unknown), Event::FileDeleted(answer)) => self.file_deleted(unknown, answer),
-            (S::Unknown(unknown), Event::GivenUp) if self.is_next(&[Step::GiveUp]) => {
+            (S::Unknown(unknown), Event::GivenUp) if self.is_next(&Step::GiveUp) => {
                 self.not_created(&unknown);
             }
-            (S::Forming(_) | S::Sending(_), Event::GivenUp) if self.is_next(&[Step::GiveUp]) => {
+            (S::Forming | S::Sending(_), Event::GivenUp) if self.is_next(&Step::GiveUp) => {
                 let file = self.record.file().map(str::to_owned);
                 self.close();
                 self.delete_file(file);
@@ -88,7 +86,7 @@ impl Change<'_> {
             (S::Running(remote), Event::Cancelled(answer)) => self.cancelled(remote, answer),
             (S::Running(remote), Event::Status(Ok(status))) => self.on_status(remote, status),
             (S::Running(remote), Event::Status(Err(error))) => self.no_status(remote, &error),
-            (S::Collecting(ended), Event::Collected(collected)) => self.collected(ended, collected),
+            (S::Running(remote), Event::Collected(collected)) => self.collected(remote, collected),
 
             // Refused.
             (S::Sending(_) | S::Running(_), Event::Settled(settled)) => self.settled(settled),
@@ -113,9 +111,9 @@ impl Change<'_> {
         }
     }
 
-    /// Whether one of these is the next step. Only then may money be spent or jobs be returned.
-    fn is_next(&self, steps: &[Step]) -> bool {
-        steps.contains(&next(&self.record.state, self.facts))
+    /// Whether this is the next step. Only then may money be spent or jobs be returned.
+    fn is_next(&self, step: &Step) -> bool {
+        next(&self.record.state, self.facts) == *step
     }
 
     /// Reports an invalid event, which changes nothing.
@@ -129,27 +127,18 @@ impl Change<'_> {
     /// A new worker tries the due step. The due time is corrected if the clock was set back since. A delayed list
     /// keeps its time, however often a worker that reads it crashes.
     fn taken_over(&mut self) {
-        let settings = &self.facts.settings;
         let left = self.record.due.since(self.facts.now);
-        let wait = match &self.record.state {
-            State::Unknown(unknown) => {
-                let (unknown, longest) = (unknown.clone(), settings.reconcile_wait);
-                // The list that must show that nothing was created before the file was deleted keeps its time too.
-                let is_confirming = unknown.fence == Fence::Closed { confirmed: false };
-                let is_free = unknown.held && !is_confirming;
-                // The settings may have changed: a held batch is searched once more before it is on hold again, with a
-                // new message.
-                self.searching(unknown);
-                if is_free {
-                    Duration::ZERO
-                } else {
-                    left.min(longest)
-                }
+        // The user may have started this worker because the results are available, the provider is reachable, or it
+        // accepts the API key now.
+        let mut wait = Duration::ZERO;
+        if let State::Unknown(unknown) = self.record.state.clone() {
+            // The settings may have changed: a held batch is searched once more before it is on hold again, with a new
+            // message. But the list that must show that nothing was created before the file was deleted keeps its time.
+            if !unknown.held || unknown.fence == (Fence::Closed { confirmed: false }) {
+                wait = left.min(self.facts.settings.reconcile_wait);
             }
-            // The user may have started this worker because the results are available, the provider is reachable, or it
-            // accepts the API key now.
-            _ => Duration::ZERO,
-        };
+            self.searching(unknown);
+        }
         self.wait(wait);
         let (name, provider) = (self.record.name(), &self.record.account.provider);
         let text = format!(
@@ -243,9 +232,4 @@ pub(super) const WEB_PAGES: u32 = 4;
 
 pub(super) fn is_web_page(error: &Error) -> bool {
     error.kind() == ErrorKind::Malformed && error.is_unreachable()
-}
-
-/// The provider is unreachable, so the other batches of its account would fail too.
-pub(crate) fn is_cut_off(error: &Error) -> bool {
-    error.is_unreachable() && error.status().is_none()
 }

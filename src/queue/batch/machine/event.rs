@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::base::{Error, Timestamp};
+use crate::base::{Error, ErrorKind, Timestamp};
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::{BatchStage, BatchStatus, ListedBatches, RequestName};
 
 use super::super::settings::{BatchSettings, LISTINGS};
-use super::state::{Collecting, Fence, Results, Sending, State, Unknown};
+use super::state::{Fence, Sending, State, Unknown};
 
 /// What a decision needs to know apart from the batch itself.
 #[derive(Debug, Clone, Copy)]
@@ -27,8 +27,6 @@ pub(crate) struct Facts {
     /// The provider's batches take their input as a file.
     pub uploads: bool,
     pub settings: BatchSettings,
-    /// Part by which waits are lengthened, from 0 to 1.
-    pub jitter: f64,
     /// This worker is ending.
     pub is_ending: bool,
     /// Another batch of its account is at the provider.
@@ -50,34 +48,31 @@ pub(crate) struct Refusals {
 impl Refusals {
     /// With this one. If it is not alike, the count begins anew.
     pub(super) fn and(self, why: &Error) -> Self {
-        let words = words(why);
+        let mut hasher = DefaultHasher::new();
+        let words = why.message().split_whitespace();
+        let words = words.filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
+        words.for_each(|word| word.hash(&mut hasher));
+        let words = hasher.finish();
         let alike = if self.words == words { self.count } else { 0 };
         let count = alike.saturating_add(1);
         Self { words, count }
     }
 }
 
-fn words(why: &Error) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    let words = why.message().split_whitespace();
-    let words = words.filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
-    words.for_each(|word| word.hash(&mut hasher));
-    hasher.finish()
-}
-
 impl Facts {
     /// The wait after this many consecutive failures. See [`BatchSettings::after_failures`].
     pub(crate) fn after_failures(&self, failures: u32, asked: Option<Duration>) -> Duration {
-        self.settings.after_failures(failures, asked, self.jitter)
+        self.settings.after_failures(failures, asked)
     }
 
     /// What to do with a batch that cannot be found. A cancelled batch that can no longer be created is abandoned.
     /// Others may still run and be billed.
     pub(crate) fn policy(&self) -> OnUnknown {
-        if self.is_stopped && self.uploads {
-            OnUnknown::Resubmit
-        } else {
-            self.settings.policy(self.uploads)
+        match self.settings.on_unknown {
+            _ if self.is_stopped && self.uploads => OnUnknown::Resubmit,
+            Some(policy) => policy,
+            None if self.uploads => OnUnknown::Resubmit,
+            None => OnUnknown::Hold,
         }
     }
 }
@@ -120,6 +115,22 @@ impl Event {
     pub(crate) fn name(&self) -> &'static str {
         self.into()
     }
+
+    /// Whether the server of its account has replied, with any status.
+    pub(crate) fn is_reply(&self) -> bool {
+        let error = match self {
+            Self::Submitted(answer) => answer.as_ref().err(),
+            Self::Status(answer) => answer.as_ref().err(),
+            Self::Listed(answer) => answer.as_ref().err(),
+            _ => return false,
+        };
+        error.is_none_or(|error| error.kind() != ErrorKind::Cancelled && !is_cut_off(error))
+    }
+}
+
+/// The provider is unreachable, so the other batches of its account would fail too.
+pub(crate) fn is_cut_off(error: &Error) -> bool {
+    error.is_unreachable() && error.status().is_none()
 }
 
 /// The written input of a batch.
@@ -127,6 +138,19 @@ impl Event {
 pub(crate) struct Written {
     pub items: u64,
     pub bytes: u64,
+}
+
+/// Where the results of an ended batch are, and what they must contain.
+#[derive(Debug, Clone)]
+pub(crate) struct Results {
+    /// Files to download.
+    pub files: Vec<String>,
+    /// Number of requests that the files must contain.
+    pub expected: Option<u64>,
+    /// Why requests have no result.
+    pub why: Error,
+    /// The provider reports that it has answered everything it could.
+    pub completed: bool,
 }
 
 /// The contents of the results of a batch.
@@ -178,18 +202,18 @@ pub(crate) struct Effects {
 #[derive(Debug)]
 pub(crate) enum Effect {
     Log(Level, String),
-    /// Store the record.
+    /// Store the record, and notify threads that wait for a change.
     Save,
     /// Return its jobs to the queue: it is certain that nothing was billed for them.
     GiveBack,
     /// Return its remaining jobs to the queue, and delete its row.
     Close,
-    /// Let the next two batches of its jobs have half of its size.
+    /// Let the next two batches of its jobs have half of its size: both halves are sent.
     Divide,
-    /// Take this step at once.
-    Take(Step),
     /// Settle jobs of it.
     SettleItems(ItemEnds),
+    /// Fetch and store its results.
+    Collect(Results),
     /// Cancel this superfluous batch. If that fails, it goes on.
     CancelDuplicate(String),
     /// Delete this input file at the provider. If that fails, the file stays.
@@ -210,12 +234,8 @@ pub(crate) enum Effect {
     CountRefusals(Refusals),
     /// A batch was accepted, so earlier refusals were because of their requests.
     ForgetRefusals,
-    /// Count a request for results that did not return all of them.
-    CountVainFetch,
     CountCreated,
     CountPossiblyPaidTwice(u64),
-    /// Notify waiting threads of a change.
-    Wake,
 }
 
 /// Which jobs to settle, and how.
@@ -234,29 +254,25 @@ pub(crate) enum ItemEnds {
 pub(crate) enum Step {
     /// Move jobs into it if necessary, and write their lines.
     WriteInput,
-    /// Upload its input, which creates nothing.
-    Upload,
-    /// Create it.
-    Create,
+    /// Upload its input, which creates nothing, or create it.
+    Submit,
     /// Search for it in the provider's list.
     ReadList(BatchStage),
     /// Delete this input file at the provider, so that the batch can no longer be created.
     DeleteFile(String),
     /// It does not exist: return its jobs.
     GiveUp,
-    /// Cancel it at the provider.
+    /// Cancel it at the provider, and poll it.
     Cancel(String),
     /// Poll it.
     AskStatus(String),
-    /// Fetch and store its results.
-    Collect(String, Results),
 }
 
 /// Decides the next step.
 pub(crate) fn next(state: &State, facts: &Facts) -> Step {
     match state {
-        State::Forming(_) if facts.is_stopped || facts.is_elsewhere => Step::GiveUp,
-        State::Forming(_) => Step::WriteInput,
+        State::Forming if facts.is_stopped || facts.is_elsewhere => Step::GiveUp,
+        State::Forming => Step::WriteInput,
         State::Sending(sending) => send(sending, facts),
         State::Unknown(unknown) => search(unknown, facts),
         // A batch that may belong to another program is not cancelled.
@@ -264,25 +280,20 @@ pub(crate) fn next(state: &State, facts: &Facts) -> Step {
             Step::Cancel(remote.id.clone())
         }
         State::Running(remote) => Step::AskStatus(remote.id.clone()),
-        State::Collecting(Collecting { remote, results }) => {
-            Step::Collect(remote.id.clone(), results.clone())
-        }
     }
 }
 
 fn send(sending: &Sending, facts: &Facts) -> Step {
-    let (creates, is_local) = (
-        sending.creates(facts.uploads),
-        sending.input == BatchStage::Ready,
-    );
-    match creates {
+    let is_local = sending.input == BatchStage::Ready;
+    if sending.sent && sending.creates(facts.uploads) {
         // It may exist: the outcome of its creation is unknown.
-        true if sending.sent => Step::ReadList(sending.input.clone()),
-        _ if facts.is_stopped => Step::GiveUp,
-        _ if facts.is_elsewhere && is_local && !sending.sent => Step::GiveUp,
-        _ if is_local && !facts.has_input => Step::WriteInput,
-        true => Step::Create,
-        false => Step::Upload,
+        Step::ReadList(sending.input.clone())
+    } else if facts.is_stopped || facts.is_elsewhere && is_local && !sending.sent {
+        Step::GiveUp
+    } else if is_local && !facts.has_input {
+        Step::WriteInput
+    } else {
+        Step::Submit
     }
 }
 

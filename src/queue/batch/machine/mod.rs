@@ -14,7 +14,7 @@ mod submit;
 pub(super) mod tests;
 
 pub(super) use apply::apply;
-pub(crate) use apply::is_cut_off;
+pub(crate) use event::is_cut_off;
 pub(super) use event::{Collected, Effect, Event, Facts, ItemEnds, ItemsSettled, Refusals};
-pub(super) use event::{Step, Written, next};
-pub(super) use state::{Record, Results, State, key, new_label, number};
+pub(super) use event::{Results, Step, Written, next};
+pub(super) use state::{Record, State, Uncollected, key, new_label, number};

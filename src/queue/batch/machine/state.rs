@@ -11,23 +11,19 @@
 //!     Sending --> Unknown: Listed, Submitted
 //!     Sending --> Running: Listed, Submitted
 //!     Unknown --> Running: Listed
-//!     Running --> Collecting: Status
-//!     Collecting --> Unknown: Collected
-//!     Collecting --> Running: Collected
+//!     Running --> Unknown: Collected
 //!     Forming --> [*]: GivenUp, Written
 //!     Sending --> [*]: GivenUp, Settled, Submitted, Written
 //!     Unknown --> [*]: GivenUp
-//!     Running --> [*]: Settled, Status
-//!     Collecting --> [*]: Collected
+//!     Running --> [*]: Collected, Settled, Status
 //! ```
 //!
 //! A batch returns to `Forming` when its input is lost, locally or at the provider. The jobs of a divided batch form new
-//! ones. `Collecting` returns to `Running` while the provider does not return the results, and to `Unknown` when the
-//! results show that the batch belongs to another program.
+//! ones. `Running` returns to `Unknown` when the results show that the batch belongs to another program.
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Error, ErrorKind, Optional, Sent, Timestamp};
+use crate::base::Timestamp;
 use crate::llm::batch::{BatchAccount, BatchCounts, BatchIntent, BatchStage};
 use crate::llm::providers::vendor::Vendor;
 use crate::queue::store::StoredBatch;
@@ -37,15 +33,13 @@ use crate::queue::store::StoredBatch;
 #[serde(rename_all = "snake_case", tag = "is")]
 pub(crate) enum State {
     /// Jobs are being moved into it, and their lines written to a file.
-    Forming(Forming),
+    Forming,
     /// Its input is written and is being submitted step by step.
     Sending(Sending),
     /// It is unknown whether it was created: the provider's list is read.
     Unknown(Unknown),
-    /// It is at the provider.
+    /// It is at the provider, until its results are stored.
     Running(Remote),
-    /// It has ended there; its results must be stored.
-    Collecting(Collecting),
 }
 
 impl State {
@@ -57,27 +51,10 @@ impl State {
     /// The provider's batch, once its id is known.
     pub(crate) fn remote(&self) -> Option<&Remote> {
         match self {
-            Self::Running(remote) | Self::Collecting(Collecting { remote, .. }) => Some(remote),
+            Self::Running(remote) => Some(remote),
             _ => None,
         }
     }
-
-    /// The location of its input, until its id is known.
-    pub(crate) fn input(&self) -> Option<&BatchStage> {
-        match self {
-            Self::Sending(Sending { input, .. }) | Self::Unknown(Unknown { input, .. }) => {
-                Some(input)
-            }
-            _ => None,
-        }
-    }
-}
-
-/// A batch whose lines must be written, possibly again.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Forming {
-    /// It has its jobs.
-    pub is_filled: bool,
 }
 
 /// A batch that is being submitted.
@@ -134,13 +111,6 @@ impl Default for Fence {
     }
 }
 
-/// A batch that has ended.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Collecting {
-    pub remote: Remote,
-    pub results: Results,
-}
-
 /// A batch at its provider.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Remote {
@@ -150,35 +120,16 @@ pub(crate) struct Remote {
     /// When its creation was answered, or it was found.
     pub created: Timestamp,
     /// The state as the provider names it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub status: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<BatchCounts>,
     /// Its cancellation was requested.
-    #[serde(default)]
     pub cancel_asked: bool,
     /// It was taken for ours only by its size and time. It is not cancelled, because it may belong to another program.
-    #[serde(default)]
     pub presumed: bool,
     /// It has ended, and the provider does not return all of its results.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uncollected: Option<Uncollected>,
     /// How often its results were requested without getting all of them.
-    #[serde(default)]
     pub fetches: u32,
-}
-
-/// The results of an ended batch.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Results {
-    /// Files to download.
-    pub files: Vec<String>,
-    /// Number of requests that the files must contain.
-    pub expected: Option<u64>,
-    /// Why requests have no result.
-    pub why: Why,
-    /// The provider reports that it has answered everything it could.
-    pub completed: bool,
 }
 
 /// An ended batch whose billed results are missing.
@@ -190,40 +141,6 @@ pub(crate) struct Uncollected {
     pub why: String,
 }
 
-/// A stored error.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Why {
-    pub kind: ErrorKind,
-    pub message: String,
-    pub status: Option<u16>,
-    /// The provider did not work on the requests, so they cost nothing.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub unworked: bool,
-}
-
-impl Why {
-    pub(crate) fn error(&self) -> Error {
-        let error = Error::new(self.kind, self.message.clone());
-        let error = error.with_sent(if self.unworked {
-            Sent::No
-        } else {
-            Sent::Answered
-        });
-        error.set(self.status, Error::with_status)
-    }
-}
-
-impl From<&Error> for Why {
-    fn from(error: &Error) -> Self {
-        Self {
-            kind: error.kind(),
-            message: error.message().to_owned(),
-            status: error.status(),
-            unworked: false,
-        }
-    }
-}
-
 // The record of a batch: its state, and what every batch has.
 
 /// A batch as stored in its row.
@@ -233,19 +150,14 @@ pub(crate) struct Record {
     pub intent: BatchIntent,
     pub state: State,
     /// Why it makes no progress, as a message.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
     /// Consecutive failures of the present step.
-    #[serde(default)]
     pub failures: u32,
     /// When its next step is due.
-    #[serde(default)]
     pub due: Timestamp,
     /// How often its input file was missing at the provider.
-    #[serde(default)]
     pub lost_files: u32,
     /// Batches that were taken for this one by mistake.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_ours: Vec<String>,
 }
 
@@ -266,7 +178,7 @@ impl Record {
                 bytes: 0,
                 begun: now,
             },
-            state: State::Forming(Forming::default()),
+            state: State::Forming,
             problem: None,
             failures: 0,
             due: now,
@@ -301,17 +213,19 @@ impl Record {
 
     /// The input file at the provider.
     pub(crate) fn file(&self) -> Option<&str> {
-        match (self.state.remote(), self.state.input()) {
-            (Some(remote), _) => remote.file.as_deref(),
-            (None, Some(input)) => input.input_file(),
-            (None, None) => None,
+        match &self.state {
+            State::Forming => None,
+            State::Sending(Sending { input, .. }) | State::Unknown(Unknown { input, .. }) => {
+                input.input_file()
+            }
+            State::Running(remote) => remote.file.as_deref(),
         }
     }
 
     /// Whether nothing of it was sent, or all of it was rejected: it belongs to no account then.
     pub(crate) fn is_unsent(&self) -> bool {
         match &self.state {
-            State::Forming(_) => true,
+            State::Forming => true,
             State::Sending(Sending { input, sent, .. }) => *input == BatchStage::Ready && !sent,
             _ => false,
         }
@@ -371,7 +285,7 @@ impl Record {
     /// The state for people and JSON.
     pub(crate) fn word(&self) -> &str {
         match &self.state {
-            State::Forming(_) => "preparing",
+            State::Forming => "preparing",
             State::Sending(sending) => match &sending.input {
                 BatchStage::Ready => "submitting",
                 _ => "creating",
@@ -381,7 +295,6 @@ impl Record {
             _ if self.uncollected().is_some() => "uncollected",
             State::Running(remote) if remote.presumed => PRESUMED,
             State::Running(remote) => remote.status.as_deref().unwrap_or("submitted"),
-            State::Collecting(_) => "collecting",
         }
     }
 

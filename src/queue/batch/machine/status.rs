@@ -4,36 +4,32 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::base::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, Sent};
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::{BatchRefusal, BatchState, BatchStatus, ListedBatches};
 
 use super::super::settings::LISTINGS;
-use super::apply::{Change, is_cut_off};
-use super::event::{Collected, Effect, Step};
-use super::state::{Collecting, Fence, Remote, Results, State, Uncollected, Unknown, Why};
+use super::apply::Change;
+use super::event::{Collected, Effect, Results, Step, next};
+use super::state::{Fence, Remote, State, Uncollected, Unknown};
 
 /// A cancelled batch that its provider did not know this many times is given up.
 const MOST_UNKNOWN: u32 = 3;
 
 impl Change<'_> {
+    /// A batch that could not be cancelled may have ended. Before each further poll, the cancellation is tried again.
     pub(super) fn cancelled(&mut self, mut remote: Remote, answer: Result<(), Error>) {
-        let id = remote.id.clone();
+        let id = &remote.id;
         match answer {
             Ok(()) => {
                 self.log(Level::Info, format!("batch {id} is cancelled"));
                 remote.cancel_asked = true;
                 self.record.state = State::Running(remote);
-                self.record.clear_failures();
-                self.wait(Duration::ZERO);
                 self.save();
             }
-            Err(error) if is_cut_off(&error) => self.failed(&error),
-            // The batch may have ended anyway. Before each further poll, the cancellation is tried again.
             Err(error) => {
                 let text = format!("batch {id} could not be cancelled: {error}");
                 self.log(Level::Debug, text);
-                self.add(Effect::Take(Step::AskStatus(id)));
             }
         }
     }
@@ -82,8 +78,13 @@ impl Change<'_> {
             self.add(Effect::ForgetRefusals);
         }
         let is_completed = matches!(status.state, BatchState::Completed);
-        // Providers bill the requests on which they worked before that.
-        let is_cut = matches!(status.state, BatchState::Expired | BatchState::Cancelled);
+        // Providers bill the requests on which they worked before the end. If it is known how many results there must
+        // be, one that is missing would be noticed.
+        let is_counted = status.expected.is_some();
+        let cut_off = |why| match not_reached(why) {
+            error if is_counted => error.with_sent(Sent::No),
+            error => error,
+        };
         let why = match status.state {
             BatchState::Refused(refused) => return self.on_refused_batch(refused),
             BatchState::Validating | BatchState::Running | BatchState::Cancelling => {
@@ -97,37 +98,27 @@ impl Change<'_> {
                 not_reached("the batch ended without a result for this request")
             }
             BatchState::Expired => {
-                let answered = status.counts.map_or_else(String::new, |counts| {
-                    format!(
-                        " with {} of {} requests answered",
-                        counts.completed, counts.total
-                    )
-                });
-                let text = format!(
-                    "batch {} expired{answered}; requests without an answer go into another batch",
-                    remote.id
-                );
+                let id = &remote.id;
+                let text =
+                    format!("batch {id} expired; requests without an answer go into another batch");
                 self.log(Level::Warn, text);
-                not_reached("the batch expired before this request was worked on")
+                cut_off("the batch expired before this request was worked on")
             }
             BatchState::Cancelled => {
-                not_reached("the batch was cancelled before this request was worked on")
+                cut_off("the batch was cancelled before this request was worked on")
             }
-            BatchState::Failed(error) => error,
+            BatchState::Failed(error) => error.with_sent(Sent::Answered),
         };
         let results = Results {
             files: status.results,
             expected: status.expected,
-            why: Why {
-                // Then, results that are missing would be noticed.
-                unworked: is_cut && status.expected.is_some(),
-                ..Why::from(&why)
-            },
+            why,
             completed: is_completed,
         };
-        self.record.state = State::Collecting(Collecting { remote, results });
-        self.wait(Duration::ZERO);
-        self.save();
+        if has_changed {
+            self.save();
+        }
+        self.add(Effect::Collect(results));
     }
 
     fn goes_on(&mut self, mut remote: Remote, asked: Option<Duration>, has_changed: bool) {
@@ -136,11 +127,10 @@ impl Change<'_> {
         let age = self.facts.now.since(remote.created);
         self.record.state = State::Running(remote);
         let settings = &self.facts.settings;
-        let wait = settings.poll(age, asked, self.facts.jitter);
+        let wait = settings.poll(age, asked);
         self.wait(wait);
         if has_changed || known.is_some() {
             self.save();
-            self.add(Effect::Wake);
         }
     }
 
@@ -179,20 +169,19 @@ impl Change<'_> {
 
 /// Why a request that its provider did not process is sent again.
 fn not_reached(why: &str) -> Error {
-    Error::new(ErrorKind::Transient, why)
+    Error::new(ErrorKind::Transient, why).with_sent(Sent::Answered)
 }
 
 // Effect of fetching the results of a batch. Missing results were billed: they are requested again with exponential
 // backoff and without a limit, and abandoned only if the user cancels.
 
 impl Change<'_> {
-    pub(super) fn collected(&mut self, ended: Collecting, collected: Result<Collected, Error>) {
+    pub(super) fn collected(&mut self, remote: Remote, collected: Result<Collected, Error>) {
         let collected = match collected {
             Ok(collected) => collected,
             Err(error) => return self.failed(&error),
         };
-        let remote = ended.remote;
-        self.say_what_is_odd(&remote.id, &collected);
+        self.say_found(&remote.id, &collected);
         if collected.foreign {
             return self.foreign(remote);
         }
@@ -202,31 +191,24 @@ impl Change<'_> {
         if remote.presumed && collected.requests > 0 {
             self.add(Effect::CountCreated);
         }
-        let (id, requests) = (&remote.id, collected.requests);
-        self.log(
-            Level::Info,
-            format!("batch {id} is stored: {requests} results"),
-        );
         self.close();
     }
 
-    fn say_what_is_odd(&mut self, id: &str, collected: &Collected) {
+    fn say_found(&mut self, id: &str, found: &Collected) {
         // In a cancelled batch, requests without a result are expected.
         let missing = if self.facts.is_stopped {
             0
         } else {
-            collected.missing
+            found.missing
         };
-        for (n, what) in [
-            (collected.duplicates, "repeated lines"),
-            (collected.foreign_lines, "lines of unknown requests"),
-            (collected.broken, "lines that cannot be read"),
-            (missing, "requests without a result"),
-        ] {
-            if n > 0 {
-                self.log(Level::Warn, format!("batch {id}: {n} {what}"));
-            }
-        }
+        let odd = found.duplicates + found.foreign_lines + found.broken + missing;
+        let level = if odd > 0 { Level::Warn } else { Level::Info };
+        let text = format!(
+            "batch {id} has {} results, {} repeated lines, {} lines of unknown requests, {} lines that cannot be read, \
+             and {missing} requests without a result",
+            found.requests, found.duplicates, found.foreign_lines, found.broken
+        );
+        self.log(level, text);
     }
 
     /// It was identified only by its size and time, and its results show that it belongs to another program. So it is
@@ -281,16 +263,14 @@ impl Change<'_> {
         remote.fetches = remote.fetches.saturating_add(1);
         let is_kept = self.record.kept_until(&uncollected);
         let is_kept = is_kept.is_none_or(|until| now < until);
-        let (settings, jitter) = (&self.facts.settings, self.facts.jitter);
-        let wait = settings.fetch_again(remote.fetches, is_kept, asked, jitter);
+        let settings = &self.facts.settings;
+        let wait = settings.fetch_again(remote.fetches, is_kept, asked);
         remote.uncollected = Some(uncollected);
         // The provider may have named its files too early, so its state is polled again.
         self.record.state = State::Running(remote);
         self.record.problem = None;
         self.wait(wait);
-        self.add(Effect::CountVainFetch);
         self.save();
-        self.add(Effect::Wake);
     }
 }
 
@@ -340,15 +320,10 @@ impl Change<'_> {
         }
         let file = unknown.input.input_file().map(str::to_owned);
         let mut remote = self.created(id, file);
-        let id = &remote.id;
         if self.facts.uploads {
-            self.log(Level::Info, format!("batch {id} was created after all"));
             self.add(Effect::CountCreated);
         } else {
-            let text = format!(
-                "batch {id} may be the one: its results will show whether it belongs to this queue"
-            );
-            self.log(Level::Info, text);
+            // Its results will show whether it belongs to this queue.
             remote.presumed = true;
         }
         self.running(remote);
@@ -368,8 +343,6 @@ impl Change<'_> {
         let is_open_for_good =
             matches!(unknown.fence, Fence::Open { refusals } if refusals >= MOST_REFUSALS);
         let stays = self.facts.policy() == OnUnknown::Hold && unknown.listings >= LISTINGS;
-        let is_decided = unknown.listings >= LISTINGS
-            || matches!(unknown.fence, Fence::Closed { confirmed: true });
         let is_held = is_undecided || is_open_for_good || stays;
         if is_held {
             let why = match undecidable {
@@ -381,11 +354,11 @@ impl Change<'_> {
         } else {
             self.searching(unknown);
         }
-        let settings = &self.facts.settings;
-        let wait = if is_decided && !is_held {
-            Duration::ZERO
+        let is_read_again = matches!(next(&self.record.state, self.facts), Step::ReadList(_));
+        let wait = if is_held || is_read_again {
+            self.facts.settings.between_listings(is_held)
         } else {
-            settings.between_listings(is_held)
+            Duration::ZERO
         };
         self.wait(wait);
         self.save();

@@ -7,9 +7,10 @@ use log::Level;
 use crate::base::{Error, ErrorKind};
 use crate::llm::batch::{BatchRefusal, BatchStage, RequestName, is_unknown};
 
+use super::super::settings::MOST_ASKED;
 use super::apply::{Change, WEB_PAGES, is_web_page};
 use super::event::{Effect, ItemEnds, Written};
-use super::state::{Forming, Remote, Sending, State, Unknown};
+use super::state::{Remote, Sending, State, Unknown};
 
 /// How often an input file that disappeared before the creation is uploaded again.
 const MOST_UPLOADS: u32 = 2;
@@ -21,8 +22,6 @@ const TOO_MUCH: u32 = 4;
 const MOST_REFUSALS: u32 = 16;
 /// A refused batch with fewer requests is not divided: they are called one by one.
 const FEWEST_DIVIDED: u64 = 100;
-/// The longest wait that a provider can request before a batch is sent again.
-const LONGEST_HOLD: Duration = Duration::from_secs(3600);
 
 impl Change<'_> {
     pub(super) fn written(&mut self, written: Result<Written, Error>) {
@@ -38,23 +37,13 @@ impl Change<'_> {
         self.save();
     }
 
-    pub(super) fn sending(&mut self, sending: Sending) {
-        if sending.creates(self.facts.uploads) {
+    /// The next step is about to be sent, or was not.
+    pub(super) fn sending(&mut self, sending: Sending, sent: bool) {
+        if sent && sending.creates(self.facts.uploads) {
             // If only its time identifies the batch, it is searched around this time.
             self.record.intent.begun = self.facts.now;
         }
-        self.record.state = State::Sending(Sending {
-            sent: true,
-            ..sending
-        });
-        self.save();
-    }
-
-    pub(super) fn not_sent(&mut self, sending: Sending) {
-        self.record.state = State::Sending(Sending {
-            sent: false,
-            ..sending
-        });
+        self.record.state = State::Sending(Sending { sent, ..sending });
         self.save();
     }
 
@@ -79,7 +68,7 @@ impl Change<'_> {
             return self.save();
         }
         if error.kind() == ErrorKind::Cancelled && self.facts.is_ending {
-            return self.not_sent(sending);
+            return self.sending(sending, false);
         }
         self.record.state = State::Sending(Sending {
             sent: false,
@@ -123,12 +112,11 @@ impl Change<'_> {
         self.log(Level::Info, text);
         self.record.state = State::Running(remote);
         self.record.clear_failures();
-        let wait = self.facts.settings.poll(Duration::ZERO, None, 0.0);
+        let wait = self.facts.settings.poll(Duration::ZERO, None);
         self.wait(wait);
         self.add(Effect::ResumeAccount);
         self.save();
         self.add(Effect::DropInput);
-        self.add(Effect::Wake);
     }
 
     /// The provider has rejected an upload or a creation, or was unreachable: nothing was created.
@@ -184,14 +172,14 @@ impl Change<'_> {
     /// The input file has disappeared, which another upload repairs.
     fn upload_again(&mut self, error: &Error) {
         self.record.lost_files += 1;
-        self.record.state = State::Forming(Forming { is_filled: true });
+        self.record.state = State::Forming;
         self.retry(error);
     }
 
     /// The account has no room for the batch now, which says nothing about its jobs. It is sent again each minute.
     fn hold(&mut self, error: Error) {
         self.problem(format!("{error}; it is tried again every minute"));
-        let asked = error.retry_after().unwrap_or_default().min(LONGEST_HOLD);
+        let asked = error.retry_after().unwrap_or_default().min(MOST_ASKED);
         let wait = self.facts.settings.hold().max(asked);
         self.wait(wait);
         let is_queue = error.kind() == ErrorKind::RateLimited;

@@ -333,7 +333,7 @@ fn a_batch_that_may_be_another_programs_is_never_cancelled_nor_counted_nor_colle
         }
         assert_eq!((harness.bought("a"), harness.bought("b")), (0, 0));
         assert_eq!(harness.counts(process).failed, 0);
-        assert_eq!(harness.overview.created.load(Ordering::SeqCst), 0);
+        assert_eq!(harness.overview.tally.lock().created, 0);
         let fake = harness.fake.lock();
         assert!(fake.batches.iter().all(|batch| batch.cancelled.is_none()));
     }

@@ -16,6 +16,7 @@ use crate::llm::providers::extract::Extract;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
+use crate::queue::backlog::Scope;
 use crate::queue::job::{Job, JobCounts};
 use crate::queue::kinds::Kinds;
 use crate::queue::kinds::WorkerSettings;
@@ -202,12 +203,12 @@ impl Harness {
             context,
             control: &self.control,
             ctx: &self.ctx,
-            processes,
+            scope: Scope {
+                processes: processes.to_vec(),
+                ..Scope::default()
+            },
             on_error: ErrorPolicy::ContinueOnError,
-            until_empty: false,
-            until_submitted: false,
             wake: &|| {},
-            seed,
         })
     }
 
@@ -408,8 +409,8 @@ impl Harness {
 
 fn carried_out_at_once(context: &Arc<BatchContext>, ctx: &Context) -> Transfers {
     let ((report, done), context, ctx) = (unbounded(), context.clone(), ctx.clone());
-    let orders = Box::new(move |order: Order| {
-        let _ = report.send((order.no, (order.work)(&context, &ctx)));
+    let orders = Box::new(move |(no, work): Order| {
+        let _ = report.send((no, work(&context, &ctx)));
     });
     Transfers { orders, done }
 }

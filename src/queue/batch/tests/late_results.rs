@@ -168,7 +168,7 @@ fn results_that_are_removed_before_they_are_read_are_fetched_again_and_not_bough
         }
         for spooled in std::fs::read_dir(&folder).unwrap() {
             let path = spooled.unwrap().path();
-            if !is_removed && path.extension().is_some_and(|end| end == "results") {
+            if !is_removed && path.extension().is_some_and(|end| end == "tmp") {
                 std::fs::remove_file(path).unwrap();
                 is_removed = true;
             }
@@ -181,6 +181,9 @@ fn results_that_are_removed_before_they_are_read_are_fetched_again_and_not_bough
     harness.bought_once();
 }
 
+/// The limit of the results of two requests.
+const MOST: usize = 32 << 20;
+
 /// What came before is stored, and no more of it lies on the disk than was let in. If it cannot be stored, it is no
 /// proof that all came, though it ends with a whole line and the batch does not say how many there are.
 #[test]
@@ -188,7 +191,7 @@ fn results_beyond_all_measure_are_cut_off_and_what_came_before_is_stored() {
     for is_full in [false, true] {
         let (harness, client, process, asked) = endpoint(HOUR, || None);
         let settings = BatchSettings::default().poll_interval(Some(seconds(1)));
-        harness.set(settings.max_result_bytes(1_000));
+        harness.set(settings);
         harness.on_status(&client, move |status| {
             status.expected = status.expected.filter(|_| !is_full);
         });
@@ -199,10 +202,11 @@ fn results_beyond_all_measure_are_cut_off_and_what_came_before_is_stored() {
             match (count.one_more(), is_full) {
                 (0, true) => {
                     fails.store(1, Ordering::SeqCst);
-                    Some(format!("{:<1999}\n{}", lines[0].trim_end(), lines[1]))
+                    let padding = " ".repeat(MOST - lines[0].len());
+                    Some(format!("{}{padding}\n{}", lines[0].trim_end(), lines[1]))
                 }
                 (_, true) => Some(lines.concat()),
-                (_, false) => Some(lines[0].clone() + &"x".repeat(1 << 20)),
+                (_, false) => Some(lines[0].clone() + &"x".repeat(MOST)),
             }
         });
         *harness.store.faults.unwritable.lock() = Some(Box::new(move || {
@@ -219,7 +223,7 @@ fn results_beyond_all_measure_are_cut_off_and_what_came_before_is_stored() {
             harness.pass(&mut poller, HOUR);
             harness.ended(process, [1, 0, 0, 1]);
             let problem = harness.the_batch().problem.unwrap();
-            assert!(problem.contains("larger than 0.0 MiB"), "{problem}");
+            assert!(problem.contains("larger than 32.0 MiB"), "{problem}");
         }
         harness.bought_once();
         let spooled = std::fs::read_dir(harness.store.folder()).unwrap();

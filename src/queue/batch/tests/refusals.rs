@@ -174,12 +174,12 @@ fn what_is_refused_again_and_again_for_no_request_ends_the_worker_and_fails_no_j
         if is_page {
             poller.options.on_error = ErrorPolicy::StopOnCriticalError;
         } else {
-            poller.options.until_submitted = true;
+            poller.options.scope.until_submitted = true;
         }
         let stops = || harness.overview.critical.lock().is_some();
         harness.until(&mut poller, stops);
         assert!(!is_page || times.load(Ordering::SeqCst) == 4);
         harness.ended(process, [0, 0, 0, 3]);
-        assert_eq!(harness.overview.failed.load(Ordering::SeqCst), 0);
+        assert_eq!(harness.overview.tally.lock().failed, 0);
     }
 }

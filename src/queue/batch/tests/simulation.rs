@@ -106,8 +106,7 @@ impl Scene {
                 self.world.wait(&poller, seconds(1), seconds(100));
             }
         }));
-        let twice = &self.world.overview.possibly_paid_twice;
-        self.twice += twice.load(Ordering::SeqCst);
+        self.twice += self.world.overview.tally.lock().possibly_paid_twice;
         match ended {
             Ok(()) => true,
             Err(cause) if cause.is::<Died>() => false,

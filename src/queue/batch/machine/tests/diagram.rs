@@ -8,7 +8,7 @@ use crate::config::choices::OnUnknown::{Hold, Resubmit};
 use super::super::apply::apply;
 use super::super::event::{Effect, Effects, Event, Facts, Refusals};
 use super::super::state::Record;
-use super::super::state::{Forming, State};
+use super::super::state::State;
 use super::examples::{events, facts, record, refusal, states};
 
 /// From, to, and the events that lead there.
@@ -74,7 +74,7 @@ fn arrows_of_the_code() -> Arrows {
             events.insert(event.to_owned());
         }
     };
-    let some = record(State::Forming(Forming::default()));
+    let some = record(State::Forming);
     let begun = Record::new(some.account, "bw-1".to_owned(), None, Timestamp(0));
     add("[*]", begun.state.name(), "");
     every_pair(|before, event, after, effects| {

@@ -11,9 +11,7 @@ use crate::queue::batch::settings::{BatchSettings, LISTINGS};
 
 use super::super::event::{Collected, Event, Facts, ItemsSettled, Refusals, Written};
 use super::super::state::Record;
-use super::super::state::{
-    Collecting, Fence, Forming, Remote, Results, Sending, State, Uncollected, Unknown, Why,
-};
+use super::super::state::{Fence, Remote, Sending, State, Uncollected, Unknown};
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000_000);
 
@@ -40,7 +38,6 @@ pub(in crate::queue::batch) fn facts(
         stopped_at: is_stopped.then_some(NOW),
         uploads,
         settings: BatchSettings::default().on_unknown(policy),
-        jitter: 0.5,
         is_elsewhere: false,
         has_input: true,
         is_ending: false,
@@ -87,16 +84,6 @@ fn withheld(remote: Remote) -> Remote {
     }
 }
 
-fn ended(remote: Remote) -> State {
-    let results = Results {
-        files: vec!["file-2".to_owned()],
-        expected: Some(8),
-        why: Why::from(&error(ErrorKind::Transient, None)),
-        completed: true,
-    };
-    State::Collecting(Collecting { remote, results })
-}
-
 /// Each state, in all the ways that make a difference.
 pub(in crate::queue::batch) fn states() -> Vec<State> {
     let fences = [
@@ -105,10 +92,7 @@ pub(in crate::queue::batch) fn states() -> Vec<State> {
         Fence::Closed { confirmed: false },
         Fence::Closed { confirmed: true },
     ];
-    let mut states = vec![
-        State::Forming(Forming::default()),
-        State::Forming(Forming { is_filled: true }),
-    ];
+    let mut states = vec![State::Forming];
     for input in [BatchStage::Ready, uploaded()] {
         states.extend([false, true].map(|sent| sending(input.clone(), sent)));
         for listings in [0, LISTINGS - 1, LISTINGS] {
@@ -133,9 +117,7 @@ pub(in crate::queue::batch) fn states() -> Vec<State> {
         ..remote()
     };
     for remote in [remote(), asked, presumed()] {
-        for remote in [remote.clone(), withheld(remote)] {
-            states.extend([State::Running(remote.clone()), ended(remote)]);
-        }
+        states.extend([remote.clone(), withheld(remote)].map(State::Running));
     }
     states
 }

@@ -85,7 +85,7 @@ impl Search {
                 }
                 self.feed(node, Event::Written(Err(busy())));
             }
-            Step::Upload | Step::Create => self.submit(node, step),
+            Step::Submit => self.submit(node),
             Step::ReadList(_) => self.read_list(node),
             Step::DeleteFile(_) => {
                 for (error, is_gone) in [(refusal(403), false), (lost(), false), (lost(), true)] {
@@ -101,18 +101,25 @@ impl Search {
             Step::Cancel(_) => {
                 let unreachable = error(ErrorKind::Transient, None).with_unreachable();
                 for answer in [Ok(()), Err(busy()), Err(unreachable)] {
-                    self.feed(node.clone(), Event::Cancelled(answer));
+                    let mut asked = node.clone();
+                    let effects = asked.apply(Event::Cancelled(answer));
+                    if count(&effects, |effect| matches!(effect, Effect::Save)) > 0 {
+                        self.reach(asked.clone().dies());
+                        asked.saved = asked.record.clone();
+                    }
+                    self.ask_status(asked);
                 }
             }
             Step::AskStatus(_) => self.ask_status(node),
-            Step::Collect(..) => self.collect(node),
         }
     }
 
     /// An upload or a creation: written down first, and not sent when that fails.
-    fn submit(&mut self, node: Node, step: Step) {
-        let creates = step == Step::Create;
-        assert!(matches!(node.record.state, State::Sending(_)));
+    fn submit(&mut self, node: Node) {
+        let State::Sending(sending) = &node.record.state else {
+            panic!("nothing is sent: {node:?}");
+        };
+        let creates = sending.creates(node.uploads);
         assert!(!creates || !node.may_exist(), "created twice: {node:?}");
         let sends_input = node.record.file().is_none();
         if sends_input {
@@ -270,7 +277,7 @@ impl Search {
                     }
                     return;
                 }
-                Effect::Take(step) => return self.step(node, step),
+                Effect::Collect(_) => return self.collect(node),
                 _ => {}
             }
         }
@@ -302,10 +309,13 @@ impl Search {
             node.pass();
             let step = next(&node.record.state, &node.facts());
             let is_held = node.record.is_held();
-            assert!(!is_held || !matches!(step, Step::Create | Step::Upload));
+            assert!(!is_held || step != Step::Submit);
             let events = usual(&node, &step);
             for event in events {
-                let effects = node.apply(event);
+                let mut effects = node.apply(event);
+                if count(&effects, |effect| matches!(effect, Effect::Collect(_))) > 0 {
+                    effects = node.apply(Event::Collected(Ok(Collected::default())));
+                }
                 let ends =
                     |effect: &Effect| matches!(effect, Effect::Close | Effect::SettleItems(_));
                 if count(&effects, ends) > 0 {
@@ -325,15 +335,14 @@ fn usual(node: &Node, step: &Step) -> Vec<Event> {
     let written = Written { items: 1, bytes: 1 };
     vec![match step {
         Step::WriteInput => Event::Written(Ok(written)),
-        Step::Upload => {
-            let stage = uploaded();
+        Step::Submit => {
+            let is_local = node.uploads && node.record.file().is_none();
+            let stage = if is_local {
+                uploaded()
+            } else {
+                examples::created("ours")
+            };
             return vec![Event::Sending, Event::Submitted(Ok(stage))];
-        }
-        Step::Create => {
-            return vec![
-                Event::Sending,
-                Event::Submitted(Ok(examples::created("ours"))),
-            ];
         }
         Step::ReadList(_) => Event::Listed(Ok(if node.provider.exists {
             ListedBatches::One("ours".to_owned())
@@ -344,7 +353,6 @@ fn usual(node: &Node, step: &Step) -> Vec<Event> {
         Step::GiveUp => Event::GivenUp,
         Step::Cancel(_) => Event::Cancelled(Ok(())),
         Step::AskStatus(_) => Event::Status(Ok(status(BatchState::Completed))),
-        Step::Collect(..) => Event::Collected(Ok(Collected::default())),
     }]
 }
 

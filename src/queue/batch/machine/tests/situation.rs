@@ -9,7 +9,7 @@ use crate::queue::batch::settings::LISTINGS;
 use super::super::apply::apply;
 use super::super::event::{Effects, Event, Facts};
 use super::super::state::Record;
-use super::super::state::{Fence, Forming, Remote, State};
+use super::super::state::{Fence, Remote, State};
 use super::examples::{NOW, facts, record};
 
 /// What is true at the provider, whoever knows of it.
@@ -45,7 +45,7 @@ pub(super) struct Node {
 
 impl Node {
     pub fn new(uploads: bool) -> Self {
-        let mut record = record(State::Forming(Forming::default()));
+        let mut record = record(State::Forming);
         (record.due, record.intent.begun) = (NOW, NOW);
         Self {
             saved: record.clone(),
@@ -71,7 +71,6 @@ impl Node {
             stopped_at: self
                 .is_stopped
                 .then_some(if self.stopped_early { NOW } else { late }),
-            jitter: 0.0,
             is_elsewhere: self.is_elsewhere,
             ..facts
         }
@@ -163,7 +162,7 @@ impl Node {
 fn normal(mut record: Record) -> Record {
     record.problem = None;
     record.not_ours.dedup();
-    if !matches!(record.state, State::Forming(_) | State::Sending(_)) {
+    if !matches!(record.state, State::Forming | State::Sending(_)) {
         record.lost_files = 0;
     }
     record.failures = match &mut record.state {
@@ -180,13 +179,7 @@ fn normal(mut record: Record) -> Record {
             normal_remote(remote);
             record.failures.min(3)
         }
-        State::Collecting(ended) => {
-            normal_remote(&mut ended.remote);
-            ended.results.why.message.clear();
-            ended.results.completed = true;
-            0
-        }
-        State::Forming(_) => 0,
+        State::Forming => 0,
     };
     record
 }
