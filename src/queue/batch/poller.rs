@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, after, never, select};
 
 use crate::base::{Clock, Context, ProcessId, Time, Timestamp};
 use crate::engine::dispatch::ErrorPolicy;
-use crate::queue::backlog::Scope;
+use crate::queue::controls::Scope;
 use crate::queue::store::{BatchNo, JobLane, StoredBatch};
 
 use super::context::{Accounts, BatchContext, BatchControl, Counts};

@@ -16,7 +16,7 @@ use crate::llm::providers::extract::Extract;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::route::Route;
-use crate::queue::backlog::Scope;
+use crate::queue::controls::Scope;
 use crate::queue::job::{Job, JobCounts};
 use crate::queue::kinds::Kinds;
 use crate::queue::kinds::WorkerSettings;
