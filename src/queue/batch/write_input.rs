@@ -12,9 +12,11 @@ use super::settle_items::request;
 use super::spool::Draft;
 use super::transfer::Transfer;
 
-/// Jobs that are moved or read at once.
+/// Jobs that are read at once.
 pub(super) const CHUNK: usize = 500;
 pub(super) const CHUNK_BYTES: usize = 8 << 20;
+/// Jobs that are moved into a batch at once. Their files may not fit; then they go back.
+const MOVED: usize = 100;
 
 /// Writes the input of a batch. Jobs are moved into it meanwhile, unless it already has all of them.
 pub(crate) fn write_input(batch: &Transfer<'_>, limits: BatchLimits) -> Result<Written, Error> {
@@ -38,7 +40,7 @@ pub(crate) fn write_input(batch: &Transfer<'_>, limits: BatchLimits) -> Result<W
             if !fills || room == 0 {
                 break;
             }
-            let most = CHUNK.min(room);
+            let most = MOVED.min(room);
             let filled = store.fill_batch(worker, no, after, most, CHUNK_BYTES as u64, wall)?;
             if filled.jobs == 0 {
                 break;

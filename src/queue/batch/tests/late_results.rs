@@ -257,7 +257,7 @@ fn who_ends_when_all_is_done_waits_some_minutes_and_another_worker_asks_at_once(
     asked.times();
     let worker = harness.worker();
     let mut poller = harness.poller(worker, &[]);
-    poller.turn();
+    poller.scan_store();
     assert!(harness.overview.open(false), "it ends before it has asked");
     harness.pass(&mut poller, seconds(1));
     assert_eq!(asked.times(), 1);
