@@ -36,7 +36,7 @@ impl Poller<'_> {
         }
     }
 
-    /// Works on a batch, which this thread has in its hands meanwhile.
+    /// Works on a batch, which is not among the others meanwhile. If the client panics, the batch waits.
     pub(super) fn with(&mut self, no: BatchNo, work: impl FnOnce(&mut Self, &mut OwnedBatch)) {
         let Some(mut open) = self.batches.remove(&no) else {
             return;
@@ -49,7 +49,7 @@ impl Poller<'_> {
         }
     }
 
-    /// Tells a batch of an event.
+    /// Passes an event to a batch.
     pub(super) fn tell(&mut self, no: BatchNo, event: Event) {
         self.with(no, |poller, open| {
             poller.feed(open, event);
