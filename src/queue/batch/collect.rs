@@ -78,12 +78,7 @@ fn withheld(
     refused: Option<&Error>,
 ) -> Option<String> {
     let provider = &record.account.provider;
-    let Collected {
-        requests,
-        answered,
-        broken,
-        ..
-    } = found;
+    let (requests, answered, broken) = (found.requests, found.answered, found.broken);
     let expected = results.expected.unwrap_or(0);
     // A batch without files may not have started at all.
     let is_due = results.completed || expected > 0;
@@ -94,7 +89,7 @@ fn withheld(
             "{provider} does not give all of its results out: {}",
             error.message()
         ),
-        None if *broken > 0 => format!(
+        None if broken > 0 => format!(
             "{broken} lines of its results at {provider} cannot be read; {requests} of {} requests have a readable \
              result",
             record.intent.items
@@ -102,10 +97,10 @@ fn withheld(
         None if results.files.is_empty() && is_due => {
             format!("{provider} names no file with its results")
         }
-        None if *answered < expected => format!(
+        None if answered < expected => format!(
             "its results at {provider} are incomplete: {answered} of {expected} can be read"
         ),
-        None if must_show && *requests == 0 => {
+        None if must_show && requests == 0 => {
             format!("its results at {provider} contain no request of this queue")
         }
         None => return None,
@@ -124,12 +119,8 @@ fn fetch(batch: &Transfer<'_>, id: &str, file: &str) -> Result<Fetched, Error> {
     check(batch.ctx)?;
     let spool = &batch.context.spool;
     let mut draft = spool.draft(spool.results(batch.label()))?;
-    draft.most = batch
-        .record
-        .intent
-        .items
-        .max(1)
-        .saturating_mul(RESULT_BYTES);
+    let items = batch.record.intent.items.max(1);
+    draft.most = items.saturating_mul(RESULT_BYTES);
     let result = batch.client.download(id, file, &mut draft, batch.ctx);
     let refused = match draft.stopped.take().map_or(result, Err) {
         Ok(()) => None,

@@ -48,12 +48,9 @@ impl Poller<'_> {
 
     /// Takes over batches without an active worker, and notices cancellations.
     fn adopt(&mut self) -> Result<(), Error> {
-        let (store, worker) = (
-            self.options.context.store.clone(),
-            self.options.context.worker,
-        );
+        let context = self.options.context.clone();
         let (mut missing, mut any_unowned) = (None, false);
-        for batch in store.batches(None)? {
+        for batch in context.store.batches(None)? {
             any_unowned |= batch.worker.is_none();
             if let Some(open) = self.batches.get_mut(&batch.no) {
                 let (no, is_newly_stopped) = (batch.no, batch.stopped_at > open.batch.stopped_at);
@@ -61,7 +58,7 @@ impl Poller<'_> {
                 if is_newly_stopped {
                     self.tell(no, Event::Recheck);
                 }
-            } else if batch.worker == Some(worker) {
+            } else if batch.worker == Some(context.worker) {
                 // A change that was reported as failed may have taken effect.
                 self.take_over(batch);
             }
@@ -83,7 +80,8 @@ impl Poller<'_> {
                 }
                 have
             };
-            for batch in store.adopt_batches(worker, &mut mine, &self.options.scope.processes)? {
+            let (store, processes) = (&context.store, &self.options.scope.processes);
+            for batch in store.adopt_batches(context.worker, &mut mine, processes)? {
                 self.take_over(batch);
             }
         }

@@ -296,10 +296,8 @@ impl Poller<'_> {
             Effect::Close => return self.close(open),
             Effect::Divide => {
                 let half = open.record.intent.items.div_ceil(2) as usize;
-                self.halves
-                    .entry(open.group())
-                    .or_default()
-                    .extend([half, half]);
+                let halves = self.halves.entry(open.group()).or_default();
+                halves.extend([half, half]);
             }
             Effect::SettleItems(ends) => {
                 if let ItemEnds::Called(error) = &ends {

@@ -126,9 +126,7 @@ impl Change<'_> {
         let known = remote.uncollected.take();
         let age = self.facts.now.since(remote.created);
         self.record.state = State::Running(remote);
-        let settings = &self.facts.settings;
-        let wait = settings.poll(age, asked);
-        self.wait(wait);
+        self.wait(self.facts.settings.poll(age, asked));
         if has_changed || known.is_some() {
             self.save();
         }
@@ -148,10 +146,8 @@ impl Change<'_> {
             | BatchRefusal::NoFile(error)
             | BatchRefusal::Busy(error) => {
                 self.delete_file(file);
-                self.log(
-                    Level::Info,
-                    format!("the provider refused batch {name}: {error}"),
-                );
+                let text = format!("the provider refused batch {name}: {error}");
+                self.log(Level::Info, text);
                 self.add(Effect::HoldAccount(error.clone()));
                 if !is_queue || !self.may_shrink() {
                     self.add(Effect::ReportHeld(error));

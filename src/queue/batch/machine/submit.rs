@@ -112,8 +112,7 @@ impl Change<'_> {
         self.log(Level::Info, text);
         self.record.state = State::Running(remote);
         self.record.clear_failures();
-        let wait = self.facts.settings.poll(Duration::ZERO, None);
-        self.wait(wait);
+        self.wait(self.facts.settings.poll(Duration::ZERO, None));
         self.add(Effect::ResumeAccount);
         self.save();
         self.add(Effect::DropInput);
