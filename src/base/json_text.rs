@@ -37,6 +37,17 @@ pub(crate) fn write_field(
     serde_json::to_writer(out, value)
 }
 
+/// Sets a field of an object if it has a value.
+pub(crate) fn set(
+    fields: &mut serde_json::Map<String, serde_json::Value>,
+    name: &str,
+    value: Option<impl Into<serde_json::Value>>,
+) {
+    if let Some(value) = value {
+        fields.insert(name.to_owned(), value.into());
+    }
+}
+
 #[inline]
 fn write_piece(piece: &[u8], out: &mut Vec<u8>) {
     if has_special(piece) {

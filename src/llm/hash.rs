@@ -11,7 +11,7 @@
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::base::json_text::{hex, write_string};
+use crate::base::json_text::{hex, set, write_string};
 
 use super::attachment;
 use super::native::Native;
@@ -203,18 +203,13 @@ fn write_parts(parts: &[Value], out: &mut Vec<u8>) {
 fn params(request: &Request) -> Map<String, Value> {
     let params = &request.params;
     let mut map = Map::new();
-    let mut put = |key: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            map.insert(key.to_owned(), value);
-        }
-    };
-    put("temperature", params.temperature.map(Value::from));
-    put("max_tokens", params.max_tokens.map(Value::from));
-    put("top_p", params.top_p.map(Value::from));
-    put("seed", params.seed.map(Value::from));
-    let stop = (!params.stop.is_empty()).then(|| Value::from(params.stop.clone()));
-    put("stop", stop);
-    put("dimensions", params.dimensions.map(Value::from));
+    set(&mut map, "temperature", params.temperature);
+    set(&mut map, "max_tokens", params.max_tokens);
+    set(&mut map, "top_p", params.top_p);
+    set(&mut map, "seed", params.seed);
+    let stop = (!params.stop.is_empty()).then(|| params.stop.clone());
+    set(&mut map, "stop", stop);
+    set(&mut map, "dimensions", params.dimensions);
     map
 }
 

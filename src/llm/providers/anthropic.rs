@@ -9,6 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::base::json_text::set;
 use crate::base::{Error, Paid, Usage};
 use crate::llm::params::ResponseFormat;
 use crate::llm::reply_details::shallow;
@@ -54,17 +55,12 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
             }
         }
     }
-    let mut set = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            fields.insert(name.to_owned(), value);
-        }
-    };
     let mark = cache_control(vendor, request);
-    set("system", system.value(mark));
-    set("temperature", params.temperature.map(Value::from));
-    set("top_p", params.top_p.map(Value::from));
-    let stops = &params.stop;
-    set("stop_sequences", (!stops.is_empty()).then(|| json!(stops)));
+    set(fields, "system", system.value(mark));
+    set(fields, "temperature", params.temperature);
+    set(fields, "top_p", params.top_p);
+    let stops = (!params.stop.is_empty()).then(|| params.stop.clone());
+    set(fields, "stop_sequences", stops);
     if let Some(schema) = enforced {
         // What the user wrote there stays.
         let output = content::object(further.entry("output_config").or_insert_with(|| json!({})));
@@ -72,8 +68,8 @@ pub(super) fn message(vendor: &Vendor, request: &Request, model: &str) -> Result
         output.insert("format".to_owned(), format);
     }
     let (tools, choice) = tools(request);
-    set("tools", tools);
-    set("tool_choice", choice);
+    set(fields, "tools", tools);
+    set(fields, "tool_choice", choice);
     for (field, value) in further {
         fields.entry(field).or_insert(value);
     }

@@ -10,6 +10,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::base::json_text::set;
 use crate::base::{Error, ErrorKind, Paid, Sent, Usage};
 use crate::llm::reply_details::{RawJson, shallow};
 use crate::llm::request::{Request, Text};
@@ -212,23 +213,20 @@ fn generation_config(request: &Request, given: Option<Value>) -> Map<String, Val
     for name in ["candidateCount", "candidate_count"] {
         config.remove(name);
     }
-    let mut set = |name: &str, value: Option<Value>| {
-        if let Some(value) = value {
-            config.insert(name.to_owned(), value);
-        }
-    };
-    set("temperature", params.temperature.map(Value::from));
-    set("topP", params.top_p.map(Value::from));
-    set("maxOutputTokens", params.max_tokens.map(Value::from));
-    set("seed", params.seed.map(Value::from));
-    let stops = &params.stop;
-    set("stopSequences", (!stops.is_empty()).then(|| json!(stops)));
+    let fields = &mut config;
+    set(fields, "temperature", params.temperature);
+    set(fields, "topP", params.top_p);
+    set(fields, "maxOutputTokens", params.max_tokens);
+    set(fields, "seed", params.seed);
+    let stops = (!params.stop.is_empty()).then(|| params.stop.clone());
+    set(fields, "stopSequences", stops);
     let format = params.response_format.as_ref();
     set(
+        fields,
         "responseMimeType",
-        format.map(|_| "application/json".into()),
+        format.map(|_| "application/json"),
     );
-    set("responseJsonSchema", request.schema().cloned());
+    set(fields, "responseJsonSchema", request.schema().cloned());
     config
 }
 
