@@ -19,8 +19,6 @@ use super::extract_content::{article_text, decoded};
 
 /// Maximum size of an article in bytes; longer texts are rejected.
 const LONGEST: u64 = 16 << 20;
-/// The file name of an article, with its extension, is at most 255 bytes.
-const LONGEST_ID: usize = 200;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 const MOST_REDIRECTS: u32 = 5;
 /// All bytes that have a meaning in an address.
@@ -50,9 +48,40 @@ impl Finder {
         ctx.check()?;
         let found = match &self.source {
             ArticleSource::Folder(folder) => in_folder(folder, id),
-            ArticleSource::Url(template) => at_url(self, template, id, ctx),
+            ArticleSource::Url(template) => self.at_url(template, id),
         };
         found.map_err(|error| error.context(format!("article {id:?}")))
+    }
+
+    fn at_url(&self, template: &str, id: &str) -> Result<String, Error> {
+        if id == "." || id == ".." {
+            return Err(invalid("the id would change the path of jobs.articles"));
+        }
+        let id = utf8_percent_encode(id, RESERVED).to_string();
+        let url = template.replace(ArticleSource::ID, &id);
+        let place = redacted_url(&url);
+        let sent = self.agent.get(&url).call();
+        let mut reply = sent.map_err(|error| unreachable(error, &place, self.private))?;
+        let status = reply.status();
+        let header = |name| reply.headers().get(name)?.to_str().ok();
+        if !status.is_success() {
+            let kind = match status.as_u16() {
+                404 | 410 => ErrorKind::NotFound,
+                401 | 403 => ErrorKind::PermissionDenied,
+                408 | 429 | 500.. => ErrorKind::Transient,
+                _ => ErrorKind::Invalid,
+            };
+            let wait = header(RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
+            let error = Error::new(kind, format!("{place} answered {status}"));
+            return Err(error.with_retry_after(wait.map(Duration::from_secs)));
+        }
+        let kind = header(CONTENT_TYPE).unwrap_or_default();
+        let is_page = ["text/html", "application/xhtml+xml"]
+            .iter()
+            .any(|page| kind.starts_with(page));
+        let body = reply.body_mut().with_config().limit(LONGEST).read_to_vec();
+        let bytes = body.map_err(|error| unreachable(error, &place, self.private))?;
+        text(&bytes, is_page)
     }
 }
 
@@ -66,11 +95,10 @@ fn too_long() -> Error {
 
 fn in_folder(folder: &Path, id: &str) -> Result<String, Error> {
     let is_odd = |c: char| c.is_control() || "/\\:".contains(c);
-    if id.len() > LONGEST_ID || id.starts_with('.') || id.contains(is_odd) {
-        let rules = "no `/`, `\\`, `:` or leading dot, and at most 200 bytes";
-        return Err(invalid(format!(
-            "the id is not a valid file name for jobs.articles: {rules}"
-        )));
+    if id.starts_with('.') || id.contains(is_odd) {
+        let why =
+            "the id is not a valid file name for jobs.articles: no `/`, `\\`, `:` or leading dot";
+        return Err(invalid(why));
     }
     let shown = folder.display();
     let folder = folder
@@ -125,6 +153,7 @@ fn agent(private: bool) -> Agent {
         // This is checked at every redirect, and so is each address that a name resolves to.
         .https_only(!private)
         .max_redirects(MOST_REDIRECTS)
+        .timeout_global(Some(FETCH_TIMEOUT))
         // A proxy would resolve names itself.
         .proxy(None)
         .user_agent(concat!("batchwright/", env!("CARGO_PKG_VERSION")))
@@ -136,69 +165,32 @@ fn agent(private: bool) -> Agent {
     )
 }
 
-fn at_url(finder: &Finder, template: &str, id: &str, ctx: &Context) -> Result<String, Error> {
-    if id == "." || id == ".." {
-        return Err(invalid("the id would change the path of jobs.articles"));
-    }
-    let id = utf8_percent_encode(id, RESERVED).to_string();
-    let url = template.replace(ArticleSource::ID, &id);
-    let place = redacted_url(&url);
-    let timeout = ctx
-        .remaining()
-        .map_or(FETCH_TIMEOUT, |left| left.min(FETCH_TIMEOUT));
-    let sent = finder
-        .agent
-        .get(&url)
-        .config()
-        .timeout_global(Some(timeout))
-        .build()
-        .call();
-    let mut reply = sent.map_err(|error| unreachable(&error, &place, finder.private))?;
-    let status = reply.status();
-    let header = |name| reply.headers().get(name)?.to_str().ok();
-    if !status.is_success() {
-        let kind = match status.as_u16() {
-            404 | 410 => ErrorKind::NotFound,
-            401 | 403 => ErrorKind::PermissionDenied,
-            408 | 429 | 500.. => ErrorKind::Transient,
-            _ => ErrorKind::Invalid,
-        };
-        let wait = header(RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
-        return Err(Error::new(kind, format!("{place} answered {status}"))
-            .with_retry_after(wait.map(Duration::from_secs)));
-    }
-    let is_page = header(CONTENT_TYPE).is_some_and(|kind| {
-        kind.starts_with("text/html") || kind.starts_with("application/xhtml+xml")
-    });
-    let body = reply.body_mut().with_config().limit(LONGEST).read_to_vec();
-    let bytes = body.map_err(|error| match error {
-        ureq::Error::BodyExceedsLimit(_) => too_long(),
-        other => unreachable(&other, &place, finder.private),
-    })?;
-    text(&bytes, is_page)
-}
-
 /// An address that is not allowed is a permanent failure; all others may be temporary.
-fn unreachable(error: &ureq::Error, place: &str, private: bool) -> Error {
-    let (refused, why) = match error {
-        ureq::Error::RequireHttpsOnly(_) => (true, "it does not begin with https://".to_owned()),
+fn unreachable(error: ureq::Error, place: &str, private: bool) -> Error {
+    let mut is_refused = false;
+    let why = match error {
+        ureq::Error::BodyExceedsLimit(_) => return too_long(),
+        ureq::Error::RequireHttpsOnly(_) => {
+            is_refused = true;
+            "it does not begin with https://".to_owned()
+        }
         // The texts of these errors may quote the URL, which may contain a key.
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::Protocol(_) => {
-            let why = "it is not a usable URL, redirects to an unusable one, or its reply is not valid HTTP";
-            (false, why.to_owned())
+            "it is not a usable URL, redirects to an unusable one, or its reply is not valid HTTP"
+                .to_owned()
         }
-        ureq::Error::Io(error) => (
-            error.kind() == io::ErrorKind::PermissionDenied,
-            error.to_string(),
-        ),
-        other => (false, other.to_string()),
+        ureq::Error::Io(error) => {
+            is_refused = !private && error.kind() == io::ErrorKind::PermissionDenied;
+            error.to_string()
+        }
+        other => other.to_string(),
     };
-    if refused && !private {
-        let why = format!(
-            "{place}: {why}; to allow private addresses and http://: batchwright config set \
-             jobs.articles_private true"
+    if is_refused {
+        let fix = "to allow private addresses and http://: batchwright config set jobs.articles_private true";
+        return Error::new(
+            ErrorKind::PermissionDenied,
+            format!("{place}: {why}; {fix}"),
         );
-        return Error::new(ErrorKind::PermissionDenied, why);
     }
     Error::new(ErrorKind::Transient, format!("{place}: {why}"))
 }

@@ -31,14 +31,9 @@ impl AudioFolder {
 
     /// The file of a podcast with this name.
     pub(crate) fn target(&self, job: JobId, name: &str) -> PathBuf {
-        let plain = |c: char| {
-            if c.is_ascii_alphanumeric() || "-_.".contains(c) {
-                c
-            } else {
-                '-'
-            }
-        };
-        let name: String = name.chars().take(60).map(plain).collect();
+        let is_odd = |c: char| !c.is_ascii_alphanumeric() && !"-_.".contains(c);
+        let name: String = name.chars().take(60).collect();
+        let name = name.replace(is_odd, "-");
         let name = name.trim_start_matches('.');
         self.0.join(format!("{name}-{job}.wav"))
     }
@@ -46,16 +41,16 @@ impl AudioFolder {
     /// Creates the folder for the parts, if the disk has enough space for them.
     ///
     /// # Errors
-    /// A failure that affects all jobs.
+    /// A failure that affects all podcasts: their jobs wait until the folder can be written.
     pub(crate) fn prepare(&self, job: JobId) -> Result<(), Error> {
         let folder = self.parts(job);
         make_private_folder(&folder)
-            .map_err(|error| unwritten(ErrorKind::Transient, &folder, &error))?;
+            .map_err(|error| unwritten(ErrorKind::Transient, &folder, &error).with_unreachable())?;
         match disk_space(&folder) {
             Some((free, _)) if free < LEAST_ROOM => {
-                let why = "the disk is nearly full; no audio is requested that could not be saved";
-                let why = format!("the audio folder: {why}");
-                Err(Error::new(ErrorKind::Transient, why).with_critical())
+                let why = "the disk of the audio folder is nearly full; no audio is requested that could not be saved";
+                let error = Error::new(ErrorKind::Transient, why);
+                Err(error.with_critical().with_unreachable())
             }
             _ => Ok(()),
         }
@@ -67,9 +62,7 @@ impl AudioFolder {
     /// A permanent failure: the audio was billed, and a retry would be billed again.
     pub(crate) fn keep_part(&self, job: JobId, name: &str, sound: &Wav) -> Result<(), Error> {
         let path = self.part(job, name);
-        let size = u32::try_from(sound.samples.len());
-        let size =
-            size.map_err(|_| Error::new(ErrorKind::Invalid, "more sound than a file holds"))?;
+        let size = u32::try_from(sound.samples.len()).unwrap_or(u32::MAX);
         write(&path, |file| {
             file.write_all(&header(sound.format, size))?;
             file.write_all(&sound.samples)
@@ -89,15 +82,12 @@ impl AudioFolder {
             }
             total += size;
         }
-        let whole = u32::try_from(total)
-            .ok()
-            .filter(|total| total.checked_add(36).is_some());
-        let (Some(format), Some(whole)) = (format, whole) else {
+        let (Some(format), Ok(end)) = (format, u32::try_from(total + 36)) else {
             let why = "the audio is empty, or exceeds the limit of a WAV file";
             return Err(Error::new(ErrorKind::Invalid, why));
         };
         write(target, |file| {
-            file.write_all(&header(format, whole))?;
+            file.write_all(&header(format, end - 36))?;
             for part in parts {
                 let mut part = File::open(part)?;
                 part.seek(SeekFrom::Start(HEADER_BYTES))?;
@@ -133,7 +123,7 @@ fn described(path: &Path) -> Result<(Format, u64), Error> {
         let mut file = File::open(path)?;
         file.read_exact(&mut head)?;
         let size = file.metadata()?.len() - HEADER_BYTES;
-        let format = Wav::format(&head).ok_or_else(|| io::Error::other("it is no WAV file"))?;
+        let format = format_at(&head, 20).ok_or_else(|| io::Error::other("it is no WAV file"))?;
         Ok((format, size))
     };
     read().map_err(|error: io::Error| {
@@ -212,12 +202,6 @@ impl Wav {
             at = body.saturating_add(size).saturating_add(size % 2);
         }
         Err(malformed("is cut off"))
-    }
-
-    /// The format in the header of a file.
-    pub(crate) fn format(head: &[u8]) -> Option<Format> {
-        let begins = has(head, 0, b"RIFF") && has(head, 8, b"WAVEfmt ");
-        begins.then(|| format_at(head, 20)).flatten()
     }
 
     pub(crate) fn seconds(&self) -> f64 {
@@ -351,7 +335,7 @@ mod wav_tests {
     fn a_file_is_read_to_the_last_sample_whatever_its_declared_size() {
         let whole = Wav::read(&file(12_000)).unwrap();
         assert_eq!((whole.format, whole.seconds()), ((1, 24_000, 16), 0.5));
-        assert_eq!(Wav::format(&file(0)), Some(whole.format));
+        assert_eq!(format_at(&file(0), 20), Some(whole.format));
         let streamed = |unknown: u32| {
             let mut streamed = file(10);
             streamed[40..44].copy_from_slice(&unknown.to_le_bytes());

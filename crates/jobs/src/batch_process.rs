@@ -12,22 +12,19 @@ use batchwright::{Context, Error, Handler, Job, RunningJob};
 use super::fields::{PayloadError, Text, check_list, read};
 use super::job_type::JobType;
 
-pub(crate) const NAME: &str = "batch_process";
+const NAME: &str = "batch_process";
 /// Limits the size of the result, which contains the results of all jobs.
 const MOST_JOBS: usize = 10_000;
 
 /// The types that its jobs may have: when it is created, and when it runs.
-pub(crate) fn job_type(
-    others: impl Fn() -> Vec<JobType> + Send + Sync + 'static,
-    running: impl Fn() -> Vec<JobType> + Send + Sync + 'static,
-) -> JobType {
+pub(crate) fn job_type(others: Vec<JobType>, running: Vec<JobType>) -> JobType {
     let handler =
         Handler::with_children(move |job: &RunningJob, children: &Children, _: &Context| {
-            process(&running(), job, children)
+            process(&running, job, children)
         });
     JobType::handled(NAME, handler)
         .about("Several jobs of other types as one job, with all their results")
-        .accept(move |payload| members(&others(), payload).map(drop))
+        .accept(move |payload| members(&others, payload).map(drop))
 }
 
 #[derive(Deserialize)]

@@ -60,35 +60,38 @@ impl TryFrom<Vec<f32>> for Vector {
     }
 }
 
+impl Item {
+    fn check(&self, path: &str) -> Result<(), PayloadError> {
+        if self.text.is_some() == self.embedding.is_some() {
+            let why = "write either text or embedding";
+            return Err(PayloadError::new("text", why).within(path));
+        }
+        Ok(())
+    }
+}
+
 impl Payload {
     fn check(&self) -> Result<(), PayloadError> {
         check_list("items", &self.items, MOST_ITEMS)?;
-        let items = self.items.iter().enumerate();
-        let items = items.map(|(i, item)| (format!("items[{i}]"), item));
-        let query = self.query.iter().map(|query| ("query".to_owned(), query));
-        for (path, source) in query.chain(items) {
-            if source.text.is_some() == source.embedding.is_some() {
-                let why = "write either text or embedding";
-                return Err(PayloadError::new("text", why).within(&path));
-            }
-        }
         let mut seen = HashSet::new();
-        for i in 0..self.items.len() {
+        for (i, item) in self.items.iter().enumerate() {
+            let path = format!("items[{i}]");
+            item.check(&path)?;
             let id = self.id(i);
             if !seen.insert(id.clone()) {
                 let why = format!("{id:?} occurs twice");
-                return Err(PayloadError::new(format!("items[{i}].id"), why));
+                return Err(PayloadError::new("id", why).within(&path));
             }
+        }
+        if let Some(query) = &self.query {
+            query.check("query")?;
         }
         if self.query.is_none() && !(2..=MOST_PAIRED).contains(&self.items.len()) {
             let why =
                 format!("without a query each is compared with each: write 2 to {MOST_PAIRED}");
             return Err(PayloadError::new("items", why));
         }
-        if self
-            .min_score
-            .is_some_and(|score| !(-1.0..=1.0).contains(&score))
-        {
+        if !(-1.0..=1.0).contains(&self.min_score.unwrap_or(-1.0)) {
             let why = "write a number from -1 to 1";
             return Err(PayloadError::new("min_score", why));
         }
@@ -128,40 +131,35 @@ fn calculate(job: &RunningJob, children: &Children, _: &Context) -> Result<Optio
         return Err(Error::new(ErrorKind::Invalid, why));
     }
     let units: Vec<Vec<f32>> = vectors.iter().map(|vector| unit(vector)).collect();
-    let id = |i| payload.id(i);
-    let keep = |score: &f64| *score >= payload.min_score.unwrap_or(-1.0);
-    let top_k = payload.top_k.map_or(TOP_K, NonZeroUsize::get);
-    Ok(Some(match (&payload.query, &units[..]) {
-        (Some(_), [query, items @ ..]) => {
-            let scores = items.iter().map(|item| cosine(query, item)).enumerate();
-            let scores = scores.filter(|(_, score)| keep(score)).collect();
-            let best = best(scores, top_k).into_iter();
-            let matches = best.map(|(i, score)| json!({"id": id(i), "score": rounded(score)}));
-            json!({"matches": matches.collect::<Vec<_>>(), "dimensions": dimensions})
+    let (all, has_query) = (units.len(), payload.query.is_some());
+    // The query is compared with each item; without one, each item with each later one.
+    let firsts = if has_query { 1 } else { all };
+    let pairs = (0..firsts).flat_map(|a| (a + 1..all).map(move |b| (a, b)));
+    let least = payload.min_score.unwrap_or(-1.0);
+    let scores = pairs.map(|(a, b)| ((a, b), cosine(&units[a], &units[b])));
+    let scores = scores.filter(|(_, score)| *score >= least).collect();
+    let best = best(scores, payload.top_k.map_or(TOP_K, NonZeroUsize::get));
+    let shown = best.into_iter().map(|((a, b), score)| {
+        // Embeddings of 32-bit numbers allow no higher precision.
+        let score = (score * 1e6).round() / 1e6;
+        if has_query {
+            json!({"id": payload.id(b - 1), "score": score})
+        } else {
+            json!({"a": payload.id(a), "b": payload.id(b), "score": score})
         }
-        (_, items) => {
-            let pairs = (0..items.len()).flat_map(|a| (a + 1..items.len()).map(move |b| (a, b)));
-            let scores = pairs.map(|(a, b)| ((a, b), cosine(&items[a], &items[b])));
-            let scores = scores.filter(|(_, score)| keep(score)).collect();
-            let best = best(scores, top_k).into_iter();
-            let pairs = best
-                .map(|((a, b), score)| json!({"a": id(a), "b": id(b), "score": rounded(score)}));
-            json!({"pairs": pairs.collect::<Vec<_>>(), "dimensions": dimensions})
-        }
-    }))
+    });
+    let name = if has_query { "matches" } else { "pairs" };
+    Ok(Some(
+        json!({name: shown.collect::<Vec<_>>(), "dimensions": dimensions}),
+    ))
 }
 
 /// The embeddings of all sources; `None` while some are not made yet.
 fn vectors(payload: &Payload, children: &Children) -> Result<Option<Vec<Vec<f32>>>, Error> {
     let texts = payload.sources().filter_map(|source| source.text.as_ref());
     let asked: Vec<Job> = texts.map(|text| payload.embedding(text)).collect();
-    let calls = if asked.is_empty() {
-        Vec::new()
-    } else {
-        match children.gather("embeddings", || Ok(asked))? {
-            Some(calls) => calls,
-            None => return Ok(None),
-        }
+    let Some(calls) = children.gather("embeddings", || Ok(asked))? else {
+        return Ok(None);
     };
     let mut calls = calls.iter();
     let vector = |source: &Item| match &source.embedding {
@@ -201,11 +199,6 @@ fn best<T: Ord + Copy>(mut scores: Vec<(T, f64)>, most: usize) -> Vec<(T, f64)> 
     scores.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     scores.truncate(most);
     scores
-}
-
-/// Embeddings of 32-bit numbers allow no higher precision.
-fn rounded(score: f64) -> f64 {
-    (score * 1e6).round() / 1e6
 }
 
 #[cfg(test)]

@@ -33,7 +33,7 @@ pub(crate) fn job_type(host: &Host) -> JobType {
     let local_files = host.local_files;
     let handler = Handler::new(|job: &RunningJob, _: &Context| {
         let payload: Payload = job.parse()?;
-        article(&payload.html.0, payload.url.as_ref().map(|url| &*url.0))
+        article(&payload.html.0, payload.url.as_deref())
     });
     JobType::handled(
         "extract_content",
@@ -44,7 +44,13 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         if local_files {
             read_file(payload)?;
         }
-        read::<Payload>(payload).map(drop)
+        let url = read::<Payload>(payload)?.url.unwrap_or_default();
+        let is_web = url.starts_with("http://") || url.starts_with("https://");
+        if !url.is_empty() && !is_web {
+            let why = "write an address as https://example.org/page";
+            return Err(PayloadError::new("url", why));
+        }
+        Ok(())
     })
 }
 
@@ -53,22 +59,7 @@ pub(crate) fn job_type(host: &Host) -> JobType {
 struct Payload {
     html: Text,
     /// The address of the page, for links and titles.
-    url: Option<PageUrl>,
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "String")]
-struct PageUrl(String);
-
-impl TryFrom<String> for PageUrl {
-    type Error = &'static str;
-
-    fn try_from(url: String) -> Result<Self, Self::Error> {
-        if url.starts_with("http://") || url.starts_with("https://") {
-            return Ok(Self(url));
-        }
-        Err("write an address as https://example.org/page")
-    }
+    url: Option<String>,
 }
 
 /// Replaces the path of a file in a payload by the text of the file.
@@ -292,7 +283,11 @@ mod tests {
         let types = types.local_files(true);
         let gone = by(&types, json!({"path": "/no/such/file"})).unwrap_err();
         assert!(gone.message.contains("cannot be read"), "{gone}");
-        let odd = by(&types, json!({"url": "file:///etc/passwd"})).unwrap_err();
+        let odd = by(
+            &types,
+            json!({"html": "<p>a</p>", "url": "file:///etc/passwd"}),
+        )
+        .unwrap_err();
         assert_eq!(odd.field, "url");
     }
 

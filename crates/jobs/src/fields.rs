@@ -95,25 +95,12 @@ impl TryFrom<String> for Text {
 
 /// The length of a text about an article.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
-#[serde(try_from = "String")]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Length {
     Short,
     #[default]
     Medium,
     Long,
-}
-
-impl TryFrom<String> for Length {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        match &*text {
-            "short" => Ok(Self::Short),
-            "medium" => Ok(Self::Medium),
-            "long" => Ok(Self::Long),
-            other => Err(format!("write short, medium or long, and not {other:?}")),
-        }
-    }
 }
 
 /// A language tag, for example `ja`, `en-GB` or `zh-Hant`.
@@ -125,17 +112,13 @@ impl TryFrom<String> for Language {
     type Error = &'static str;
 
     fn try_from(tag: String) -> Result<Self, Self::Error> {
+        let is_part =
+            |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_alphanumeric());
         let first = tag.split('-').next().unwrap_or_default();
-        let good = (2..=3).contains(&first.len())
-            && tag.split('-').all(|part| !part.is_empty())
-            && first.chars().all(|c| c.is_ascii_alphabetic())
-            && tag.len() <= 35
-            && tag.chars().all(|c| c == '-' || c.is_ascii_alphanumeric());
-        if good {
-            Ok(Self(tag))
-        } else {
-            Err("write a language as ja, en-GB or zh-Hant")
+        if tag.len() <= 35 && (2..=3).contains(&first.len()) && tag.split('-').all(is_part) {
+            return Ok(Self(tag));
         }
+        Err("write a language as ja, en-GB or zh-Hant")
     }
 }
 
@@ -143,15 +126,11 @@ impl TryFrom<String> for Language {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "an object")]
 pub(crate) struct Preferences {
-    length: Option<Length>,
+    pub length: Option<Length>,
     language: Option<Language>,
 }
 
 impl Preferences {
-    pub(crate) fn length(&self) -> Length {
-        self.length.unwrap_or_default()
-    }
-
     /// For a prompt: `in the language …`.
     pub(crate) fn in_language(&self) -> String {
         match &self.language {

@@ -16,7 +16,6 @@ use super::fields::{PayloadError, Text};
 
 type Accept = dyn Fn(&mut Value) -> Result<(), PayloadError> + Send + Sync;
 type MakePrompt = dyn Fn(&Value) -> Result<Request, PayloadError> + Send + Sync;
-type Priority = dyn Fn(&Value) -> u8 + Send + Sync;
 
 /// A type of jobs.
 ///
@@ -35,7 +34,7 @@ type Priority = dyn Fn(&Value) -> u8 + Send + Sync;
 ///         true => Ok(()),
 ///         false => Err(PayloadError::new("text", "write a text")),
 ///     })
-///     .priority_of(|payload| if payload["text"].as_str().map_or(0, str::len) < 1000 { 8 } else { 4 });
+///     .priority(8);
 /// let types = JobTypes::new().with(count_words);
 /// assert!(types.job("count_words", json!({"text": 7})).is_err());
 /// // A type that is one model call is made by `JobType::model_call`.
@@ -49,7 +48,7 @@ pub struct JobType {
     /// The field of the payload that contains the item's name.
     id_field: Option<&'static str>,
     accept: Arc<Accept>,
-    priority: Arc<Priority>,
+    priority: u8,
     pub(crate) work: JobWork,
 }
 
@@ -89,7 +88,7 @@ impl JobType {
             about: String::new(),
             id_field: None,
             accept: Arc::new(|_| Ok(())),
-            priority: Arc::new(|_| Job::DEFAULT_PRIORITY),
+            priority: Job::DEFAULT_PRIORITY,
             work,
         }
     }
@@ -118,15 +117,9 @@ impl JobType {
         self
     }
 
-    /// The default priority of its jobs, one of [`PRIORITIES`]. Default: 5.
-    pub fn priority(self, priority: u8) -> Self {
-        self.priority_of(move |_| priority)
-    }
-
-    /// Computes the default priority from the checked payload. A value outside [`PRIORITIES`] is replaced by the
-    /// nearest one in it.
-    pub fn priority_of(mut self, priority: impl Fn(&Value) -> u8 + Send + Sync + 'static) -> Self {
-        self.priority = Arc::new(priority);
+    /// The default priority of its jobs. A value outside [`PRIORITIES`] is replaced by the nearest one in it. Default: 5.
+    pub fn priority(mut self, priority: u8) -> Self {
+        self.priority = priority.clamp(*PRIORITIES.start(), *PRIORITIES.end());
         self
     }
 
@@ -167,24 +160,18 @@ impl JobType {
     /// The same, with the payload in the form in which it is enqueued.
     pub(crate) fn accepted(&self, payload: &mut Value) -> Result<Job, PayloadError> {
         (self.accept)(payload)?;
-        let priority = (self.priority)(payload);
-        let priority = priority.clamp(*PRIORITIES.start(), *PRIORITIES.end());
         if let JobWork::Prompt(make) = &self.work {
-            return Ok(Job::from(make(payload)?).priority(priority));
+            return Ok(Job::from(make(payload)?).priority(self.priority));
         }
         let id = self.id_field.and_then(|field| payload.get(field)?.as_str());
         // A value that was read from JSON can always be written as JSON.
         let raw = to_raw_value(payload).unwrap_or_default();
-        let digest = Sha256::new()
-            .chain_update(&self.name)
-            .chain_update(raw.get())
-            .finalize();
-        let hash = format!("{digest:x}");
+        let hash = format!("{:x}", Sha256::digest(format!("{}{raw}", self.name)));
         let id = id.map_or_else(|| hash[..16].to_owned(), str::to_owned);
         Ok(Job::raw(&self.name, raw)
             .item_id(id)
             .request_hash(hash)
-            .priority(priority))
+            .priority(self.priority))
     }
 }
 

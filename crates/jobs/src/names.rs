@@ -1,15 +1,14 @@
 //! Names of jobs that arrive one after the other, as lines of a file or of a body.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 
 use batchwright::Job;
 
-/// The names in use, by their hashes, each with how many others were made of it.
+/// The names in use, by their hashes, each with how often it was wanted.
 #[derive(Debug, Default)]
 pub struct JobNames {
-    taken: HashMap<(u64, u64), u32>,
+    wanted: HashMap<(u64, u64), u32>,
     hash: (RandomState, RandomState),
 }
 
@@ -21,42 +20,32 @@ impl JobNames {
     /// The name, if it is in use.
     pub fn name(&mut self, job: Job, name: Option<String>) -> Result<Job, String> {
         if let Some(name) = name {
-            if !self.take(&name) {
-                return Err(name);
-            }
-            return Ok(job.item_id(name));
+            return match self.want(&name) {
+                1 => Ok(job.item_id(name)),
+                _ => Err(name),
+            };
         }
         let made = || Some(job.request_hash.as_ref()?[..16].to_owned());
         let Some(own) = job.item_id.clone().or_else(made) else {
             return Ok(job);
         };
-        if self.take(&own) {
-            return Ok(job.item_id(own));
+        let (mut name, mut times) = (own.clone(), self.want(&own));
+        while times > 1 {
+            name = format!("{own}-{times}");
+            times = match self.want(&name) {
+                1 => 1,
+                _ => self.want(&own),
+            };
         }
-        let key = self.key(&own);
-        loop {
-            let repeats = self.taken.entry(key).or_insert(1);
-            *repeats += 1;
-            let name = format!("{own}-{repeats}");
-            if self.take(&name) {
-                return Ok(job.item_id(name));
-            }
-        }
+        Ok(job.item_id(name))
     }
 
-    fn key(&self, name: &str) -> (u64, u64) {
-        (self.hash.0.hash_one(name), self.hash.1.hash_one(name))
-    }
-
-    /// Whether the name was free.
-    fn take(&mut self, name: &str) -> bool {
-        match self.taken.entry(self.key(name)) {
-            Entry::Occupied(_) => false,
-            Entry::Vacant(free) => {
-                free.insert(1);
-                true
-            }
-        }
+    /// How often the name was wanted, with this time.
+    fn want(&mut self, name: &str) -> u32 {
+        let key = (self.hash.0.hash_one(name), self.hash.1.hash_one(name));
+        let times = self.wanted.entry(key).or_default();
+        *times += 1;
+        *times
     }
 }
 

@@ -35,10 +35,7 @@ pub(crate) fn completion() -> JobType {
         request.model = payload.model.map(|text| text.0);
         request.params.max_tokens = payload.max_tokens.map(NonZeroU32::get);
         request.params.temperature = payload.temperature;
-        if payload
-            .temperature
-            .is_some_and(|heat| !(0.0..=2.0).contains(&heat))
-        {
+        if !(0.0..=2.0).contains(&payload.temperature.unwrap_or_default()) {
             let why = "write a number from 0 to 2";
             return Err(PayloadError::new("temperature", why));
         }

@@ -54,7 +54,7 @@ struct Payload {
 }
 
 fn request(content: String, preferences: Preferences) -> Request {
-    let extent = match preferences.length() {
+    let extent = match preferences.length.unwrap_or_default() {
         Length::Short => "one or two sentences",
         Length::Medium => "one paragraph of four to six sentences",
         Length::Long => "three to five paragraphs",

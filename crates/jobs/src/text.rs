@@ -1,7 +1,7 @@
 //! Compares a summary with its source without a model: the scripts that they are written in, and the numbers that the
 //! source does not contain.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// Numbers of the summary that the source does not contain, each once. `1,200` and `1200` are equal, and so are
 /// digits of different scripts.
@@ -13,53 +13,54 @@ pub(crate) fn foreign_numbers(summary: &str, source: &str) -> Vec<String> {
         .collect()
 }
 
-/// Scripts, the letters of each, and the languages that are written in it; all others are written in Latin letters.
-const SCRIPTS: [(&str, &[std::ops::RangeInclusive<char>], &str); 10] = [
-    (
-        "Cyrillic",
-        &['\u{400}'..='\u{52f}'],
-        "ru uk bg sr mk be kk ky mn tg",
-    ),
-    ("Greek", &['\u{370}'..='\u{3ff}'], "el"),
-    ("Hebrew", &['\u{590}'..='\u{5ff}'], "he yi"),
-    ("Arabic", &['\u{600}'..='\u{77f}'], "ar fa ur ps"),
-    ("Devanagari", &['\u{900}'..='\u{97f}'], "hi mr ne"),
-    ("Bengali", &['\u{980}'..='\u{9ff}'], "bn as"),
-    ("Thai", &['\u{e00}'..='\u{e7f}'], "th"),
-    (
-        "Hangul",
-        &['\u{1100}'..='\u{11ff}', '\u{ac00}'..='\u{d7a3}'],
-        "ko",
-    ),
-    ("Japanese", &['\u{3040}'..='\u{30ff}'], "ja"),
-    ("Han", &['\u{3400}'..='\u{9fff}'], "zh yue"),
-];
+/// The script of a letter; all others count as Latin.
+fn script_of(letter: char) -> &'static str {
+    match letter {
+        '\u{370}'..='\u{3ff}' => "Greek",
+        '\u{400}'..='\u{52f}' => "Cyrillic",
+        '\u{590}'..='\u{5ff}' => "Hebrew",
+        '\u{600}'..='\u{77f}' => "Arabic",
+        '\u{900}'..='\u{97f}' => "Devanagari",
+        '\u{980}'..='\u{9ff}' => "Bengali",
+        '\u{e00}'..='\u{e7f}' => "Thai",
+        '\u{1100}'..='\u{11ff}' | '\u{ac00}'..='\u{d7a3}' => "Hangul",
+        '\u{3040}'..='\u{30ff}' => "Japanese",
+        '\u{3400}'..='\u{9fff}' => "Han",
+        _ => "Latin",
+    }
+}
 
 /// The script of a language with this tag.
 pub(crate) fn script_of_language(tag: &str) -> &'static str {
     let first = tag.split('-').next().unwrap_or_default();
-    let first = first.to_ascii_lowercase();
-    let mut scripts = SCRIPTS.iter();
-    let found = scripts.find(|(.., languages)| languages.split(' ').any(|one| one == first));
-    found.map_or("Latin", |(name, ..)| name)
+    match &*first.to_ascii_lowercase() {
+        "el" => "Greek",
+        "ru" | "uk" | "bg" | "sr" | "mk" | "be" | "kk" | "ky" | "mn" | "tg" => "Cyrillic",
+        "he" | "yi" => "Hebrew",
+        "ar" | "fa" | "ur" | "ps" => "Arabic",
+        "hi" | "mr" | "ne" => "Devanagari",
+        "bn" | "as" => "Bengali",
+        "th" => "Thai",
+        "ko" => "Hangul",
+        "ja" => "Japanese",
+        "zh" | "yue" => "Han",
+        _ => "Latin",
+    }
 }
 
 /// The script of most letters of a text; `None` if it has no letters. Chinese characters among kana are Japanese.
 pub(crate) fn script(text: &str) -> Option<&'static str> {
-    let count = |ranges: &[std::ops::RangeInclusive<char>]| {
-        let is_one = |c: &char| ranges.iter().any(|range| range.contains(c));
-        text.chars().filter(is_one).count()
-    };
-    let letters = text.chars().filter(|c| c.is_alphabetic()).count();
-    let counts = SCRIPTS.map(|(name, ranges, _)| (name, count(ranges)));
-    let [.., (_, kana), (_, han)] = counts;
-    let most = counts.into_iter().max_by_key(|(_, count)| *count);
-    match most {
-        _ if letters == 0 => None,
-        _ if 2 * (kana + han) > letters && 10 * kana > han => Some("Japanese"),
-        Some((name, count)) if 2 * count > letters => Some(name),
-        _ => Some("Latin"),
+    let mut counts = BTreeMap::new();
+    for letter in text.chars().filter(|c| c.is_alphabetic()) {
+        *counts.entry(script_of(letter)).or_default() += 1;
     }
+    let count = |script| counts.get(script).copied().unwrap_or(0_usize);
+    let (kana, han) = (count("Japanese"), count("Han"));
+    let most = counts.iter().max_by_key(|(_, count)| **count);
+    if 2 * (kana + han) > counts.values().sum() && 10 * kana > han {
+        return Some("Japanese");
+    }
+    most.map(|(script, _)| *script)
 }
 
 /// The numbers in a text: digits, without the separators that group thousands.

@@ -1,5 +1,6 @@
 //! The types by name, and the worker that runs them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -67,29 +68,24 @@ impl JobTypes {
 
     /// Adds a type, or replaces the one with the same name.
     pub fn with(mut self, own: JobType) -> Self {
-        self.own.retain(|known| known.name != own.name);
         self.own.push(own);
         self
     }
 
     /// All types, by name.
     pub fn all(&self) -> Vec<JobType> {
-        let types = self.clone();
+        let mut all = self.others();
+        let others = all.values().cloned().collect();
         // Files are read when the job is created, and not by a worker.
-        let running = self.clone().local_files(false);
-        let batch = batch_process::job_type(move || types.others(), move || running.others());
-        self.sorted(vec![batch])
+        let running = self.clone().local_files(false).others();
+        let batch = batch_process::job_type(others, running.into_values().collect());
+        all.entry(batch.name.clone()).or_insert(batch);
+        all.into_values().collect()
     }
 
-    /// The types that the jobs of a `batch_process` may have.
-    fn others(&self) -> Vec<JobType> {
-        let mut all = self.sorted(Vec::new());
-        all.retain(|one| one.name != batch_process::NAME);
-        all
-    }
-
-    fn sorted(&self, mut all: Vec<JobType>) -> Vec<JobType> {
-        all.extend([
+    /// The types that the jobs of a `batch_process` may have, by name.
+    fn others(&self) -> BTreeMap<String, JobType> {
+        let built_in = [
             calculate_similarity::job_type(),
             prompts::completion(),
             prompts::embedding(),
@@ -97,11 +93,9 @@ impl JobTypes {
             generate_podcast::job_type(&self.host),
             summarize::job_type(&self.host),
             validate_summary::job_type(),
-        ]);
-        all.retain(|one| self.own.iter().all(|own| own.name != one.name));
-        all.extend(self.own.iter().cloned());
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        all
+        ];
+        let all = built_in.into_iter().chain(self.own.iter().cloned());
+        all.map(|one| (one.name.clone(), one)).collect()
     }
 
     /// The type with this name.
@@ -140,12 +134,6 @@ impl From<&JobTypes> for JobKinds {
     }
 }
 
-impl From<JobTypes> for JobKinds {
-    fn from(types: JobTypes) -> Self {
-        Self::from(&types)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -156,15 +144,11 @@ mod tests {
     #[test]
     fn a_type_of_the_host_replaces_a_built_in_one() {
         let shout = Handler::new(|job, _: &Context| Ok(job.parse::<String>()?.to_uppercase()));
-        let own = JobType::handled("summarize", shout).priority_of(|payload| {
-            let text = payload.as_str().unwrap_or_default();
-            u8::try_from(text.len()).unwrap_or(u8::MAX)
-        });
-        let types = JobTypes::new().with(own);
-        let count = types.all().len();
-        assert_eq!(count, JobTypes::new().all().len());
-        for (text, priority) in [("", 1), ("abc", 3), ("very urgent indeed", 10)] {
-            let job = types.job("summarize", json!(text)).unwrap();
+        for (given, priority) in [(0, 1), (3, 3), (u8::MAX, 10)] {
+            let own = JobType::handled("summarize", shout.clone()).priority(given);
+            let types = JobTypes::new().with(own);
+            assert_eq!(types.all().len(), JobTypes::new().all().len());
+            let job = types.job("summarize", json!("abc")).unwrap();
             assert_eq!(job.priority, priority);
         }
     }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use batchwright::queue::{Children, ModelCall};
 use batchwright::{Context, Error, Handler, Job, Request, Response, ResponseFormat, RunningJob};
 
-use super::fields::{Language, PayloadError, Text, read};
+use super::fields::{Language, Text, read};
 use super::job_type::{JobType, made};
 use super::text;
 
@@ -22,16 +22,7 @@ pub(crate) fn job_type() -> JobType {
     let handler = Handler::with_children(validate).within(ModelCall::DEFAULT_TIMEOUT);
     JobType::handled("validate_summary", handler)
         .about("Check of a summary against its source: length, numbers, language")
-        .check(|payload| {
-            let payload: Payload = read(payload)?;
-            match payload.max_chars {
-                Some(most) if Some(most) < payload.min_chars => {
-                    let why = "it is less than min_chars";
-                    Err(PayloadError::new("max_chars", why))
-                }
-                _ => Ok(()),
-            }
-        })
+        .check(|payload| read::<Payload>(payload).map(drop))
 }
 
 /// The model call: checks whether the summary agrees with the source.
@@ -131,18 +122,19 @@ impl Payload {
 
 fn validate(job: &RunningJob, children: &Children, _: &Context) -> Result<Option<Value>, Error> {
     let payload: Payload = job.parse()?;
-    let verdict = if payload.judge != Some(true) {
-        None
-    } else {
+    let mut verdict = None;
+    if payload.judge == Some(true) {
         let texts = [&payload.summary.0, &payload.source.0];
         let ask = || Ok(vec![Job::new(JUDGE, &texts)?]);
         let Some(judged) = children.gather("judge", ask)? else {
             return Ok(None);
         };
         // If a requested check was not made, it does not count as passed.
-        let verdict: Verdict = made(judged.first(), "no model judged the summary")?;
-        Some(verdict)
-    };
+        verdict = Some(made::<Verdict>(
+            judged.first(),
+            "no model judged the summary",
+        )?);
+    }
     let (problems, measured) = payload.checked();
     let faithful = verdict.as_ref().is_none_or(|verdict| verdict.faithful);
     Ok(Some(json!({

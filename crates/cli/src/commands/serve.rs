@@ -49,7 +49,7 @@ pub fn execute(args: &ServeArgs) -> Result<Exit, Refusal> {
         .context(&ctx)
         .observer(Arc::new(metrics.clone()))
         .follow(watch)
-        .job_types(types)
+        .job_types(&types)
         .on_settings(worker::tell_change);
     let worker = manager
         .worker(&queue)

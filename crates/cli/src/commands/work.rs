@@ -51,7 +51,7 @@ pub fn execute(args: &WorkArgs) -> Result<Exit, Refusal> {
         .context(&ctx)
         .notifier(progress.clone())
         .follow(watch)
-        .job_types(types)
+        .job_types(&types)
         .on_settings(tell)
         .worker(&queue)
         .map_err(could_not_run)?;

@@ -110,7 +110,7 @@ impl Desk {
         let options = options.data_dir(self.folder.path());
         let plan = ProviderPlan::new(watch.settings().clone(), options).unwrap();
         let manager = LlmManager::of(plan)
-            .job_types(batchwright_jobs::JobTypes::new())
+            .job_types(&batchwright_jobs::JobTypes::new())
             .follow(watch);
         let worker = manager
             .worker(&queue)
