@@ -183,9 +183,13 @@ impl Availability {
     }
 
     fn all_excluded(&self) -> impl Iterator<Item = &Closed> {
+        let all = self.all_shared();
+        all.filter_map(|shared| shared.excluded.as_ref())
+    }
+
+    fn all_shared(&self) -> impl Iterator<Item = &Shared> {
         let of_steps = self.steps.iter().map(|step| &step.shared);
-        let shared = of_steps.chain(&self.quotas);
-        shared.filter_map(|shared| shared.excluded.as_ref())
+        of_steps.chain(&self.quotas)
     }
 
     /// Why a step is excluded.
@@ -286,8 +290,7 @@ impl Availability {
 
     /// Since when a server has been loading its model.
     pub(crate) fn loading_since(&self) -> Option<Time> {
-        let of_steps = self.steps.iter().map(|step| &step.shared);
-        let all = of_steps.chain(&self.quotas);
+        let all = self.all_shared();
         all.filter_map(|shared| shared.loading_since).min()
     }
 }

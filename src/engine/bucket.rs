@@ -132,13 +132,9 @@ impl Bucket {
 
     /// Time until `need` is available, or until the bucket is full if `need` exceeds the capacity.
     pub(super) fn wait_for(&self, need: f64) -> Duration {
+        let (level, per_second) = (self.level, self.per_second * self.part);
         // A small tolerance, so that rounding does not cause a second, empty wait.
-        let missing = self.at_most_full(need) - self.level - 1e-6;
-        if missing <= 0.0 {
-            Duration::ZERO
-        } else {
-            Duration::from_secs_f64((missing / (self.per_second * self.part)).min(1e9))
-        }
+        Flow { level, per_second }.wait_for(self.at_most_full(need) - 1e-6)
     }
 }
 

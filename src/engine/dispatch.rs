@@ -228,7 +228,7 @@ impl<W: Work> Dispatcher<W> {
         // If nothing else limits the run, the last calls do, or the writing of their outcomes.
         let limit = limit.unwrap_or(match self.calls_in_flight() {
             0 => Limit::Disk,
-            _ => Limit::Calls,
+            _ => Limit::Provider,
         });
         self.lately.account(limit, now);
         let waits = matches!(limit, Limit::Cooldown | Limit::Backoff);

@@ -515,14 +515,5 @@ fn end_of(call: Call<usize>, result: Result<(), Error>) -> EndedCall<usize, ()> 
     }
 }
 
-#[test]
-fn long_times_are_written_in_suitable_units() {
-    let long = |seconds| failure::long(Duration::from_secs(seconds));
-    assert_eq!(long(90), "90 s");
-    assert_eq!(long(2_500), "41 min");
-    assert_eq!(long(86_400), "24 h");
-    assert_eq!(long(31_536_000), "365 days");
-}
-
 #[path = "trip_tests.rs"]
 mod trip;

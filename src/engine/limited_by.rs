@@ -2,32 +2,27 @@
 
 use std::time::Duration;
 
+use strum::VariantNames;
+
 use crate::base::Time;
 
 /// What limits a run. At each moment it is exactly one thing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::VariantNames)]
+#[strum(serialize_all = "lowercase")]
 pub(crate) enum Limit {
     Quota,
     Cooldown,
     Backoff,
     /// All slots are in use, and items wait for one.
-    Slots,
+    Concurrency,
     /// Calls are in flight, and no other item is ready.
-    Calls,
+    Provider,
     Disk,
     Source,
 }
 
 /// The word for each, in the order of the variants.
-const WORDS: [&str; 7] = [
-    "quota",
-    "cooldown",
-    "backoff",
-    "concurrency",
-    "provider",
-    "disk",
-    "source",
-];
+pub(crate) const WORDS: &[&str] = Limit::VARIANTS;
 /// Minimum time that the current limit is determined from.
 const LATELY: Duration = Duration::from_secs(1);
 
@@ -53,7 +48,7 @@ impl Lately {
         }
         if self.spent.iter().sum::<Duration>() >= LATELY {
             let longest = self.spent.iter().zip(WORDS).max_by_key(|(time, _)| **time);
-            self.word = longest.map(|(_, word)| word);
+            self.word = longest.map(|(_, word)| *word);
             self.spent = Default::default();
         }
         self.word
@@ -68,12 +63,12 @@ mod tests {
     fn the_longest_part_of_a_second_names_the_limit() {
         let at = |ms| Time::ZERO.after(Duration::from_millis(ms));
         let mut lately = Lately::default();
-        lately.account(Limit::Calls, at(0));
+        lately.account(Limit::Provider, at(0));
         lately.account(Limit::Quota, at(100));
         assert_eq!(lately.limited_by(at(500)), None);
         assert_eq!(lately.limited_by(at(1000)), Some("quota"));
         assert_eq!(lately.limited_by(at(2000)), Some("quota"));
-        lately.account(Limit::Slots, at(2000));
+        lately.account(Limit::Concurrency, at(2000));
         assert_eq!(lately.limited_by(at(3000)), Some("concurrency"));
     }
 }

@@ -94,20 +94,23 @@ impl Limiter {
         output_cap: Option<u64>,
         now: Time,
     ) -> Gate {
-        match self.state.lock().get(quota) {
-            Some(state) => state.with_shared(false, now, |state| {
+        let gate = self.with(quota, |state| {
+            state.with_shared(false, now, |state| {
                 state.try_acquire(quota, input, output_cap, now)
-            }),
-            None => Gate::Go(Permit::default()),
-        }
+            })
+        });
+        gate.unwrap_or(Gate::Go(Permit::default()))
+    }
+
+    fn with<T>(&self, quota: QuotaId, act: impl FnOnce(&mut Quota) -> T) -> Option<T> {
+        self.state.lock().get(quota).map(act)
     }
 
     /// Current limits of a quota; the default for [`QuotaId::NONE`]. Use by other OS processes since the last start
     /// or end of a call here is not included.
     pub(crate) fn status(&self, quota: QuotaId, now: Time) -> QuotaStatus {
-        let mut state = self.state.lock();
-        let quota = state.get(quota);
-        quota.map_or_else(QuotaStatus::default, |quota| quota.status(now))
+        self.with(quota, |quota| quota.status(now))
+            .unwrap_or_default()
     }
 
     /// Calls in flight, of all quotas.
@@ -127,35 +130,28 @@ impl Limiter {
     /// Time until which no call of the quota can start, if it is closed now. Only for a run that does not share its
     /// limiter, and therefore knows when each call ends.
     pub(crate) fn closed_until(&self, quota: QuotaId, now: Time) -> Option<Time> {
-        let mut state = self.state.lock();
-        let quota = state.get(quota)?;
-        let until = quota.closed_until(now)?;
-        Some(if quota.is_busy() {
-            until.max(now.after(BUSY_FOR))
-        } else {
-            until
-        })
+        self.with(quota, |quota| {
+            let until = quota.closed_until(now)?;
+            let busy = quota.is_busy().then(|| now.after(BUSY_FOR));
+            Some(until.max(busy.unwrap_or_default()))
+        })?
     }
 
     /// The calls for which a worker may fetch items now.
     pub(crate) fn room(&self, quota: QuotaId, now: Time) -> Room {
-        let mut state = self.state.lock();
-        let quota = state.get(quota);
-        quota.map_or(Room::FREE, |quota| quota.room(now))
+        self.with(quota, |quota| quota.room(now))
+            .unwrap_or(Room::FREE)
     }
 
     /// End of the cooldown of a quota; in the past if there is none.
     pub(crate) fn paused_until(&self, quota: QuotaId) -> Time {
-        let mut state = self.state.lock();
-        let quota = state.get(quota);
-        quota.map_or(Time::ZERO, |quota| quota.paused_until)
+        self.with(quota, |quota| quota.paused_until)
+            .unwrap_or_default()
     }
 
     /// Allows one call in flight until the first reply of a quota.
     pub(crate) fn start_with_one(&self, quota: QuotaId) {
-        if let Some(quota) = self.state.lock().get(quota) {
-            quota.starts_with_one = true;
-        }
+        self.with(quota, |quota| quota.starts_with_one = true);
     }
 
     /// The keys of all quotas. A worker lists them, so that the others know which limits it uses.

@@ -35,9 +35,8 @@ const GUESSED: f64 = 0.75;
 const CHANGED: f64 = 1.15;
 /// Growth per step of slow start.
 const FAST: f64 = 1.35;
-/// Minimum time, and minimum number of calls, between two changes of the rate.
+/// Minimum time between two changes of the rate.
 const STEP: Duration = Duration::from_secs(1);
-const STEP_CALLS: u64 = 1;
 /// The rate grows only while calls are answered: the last answer is at most this old, or as old as two intervals
 /// between calls.
 const ANSWERING: Duration = Duration::from_secs(3);
@@ -78,7 +77,7 @@ pub(super) struct Pace {
     /// Number of calls that have started.
     begun: u64,
     /// The rejected call from which accepted calls are counted, and rejections since.
-    mark: Option<Begun>,
+    pub mark: Option<Begun>,
     refusals: u64,
     /// The quota has paused since then, so accepted calls include what was refilled meanwhile.
     paused: bool,
@@ -86,13 +85,13 @@ pub(super) struct Pace {
     last_call: Time,
     /// Duration of a call in seconds.
     latency: f64,
-    rate: Option<Rate>,
+    pub rate: Option<Rate>,
     outliers: Option<Outliers>,
 }
 
 /// The rate at which calls start, per second.
 #[derive(Debug)]
-struct Rate {
+pub(super) struct Rate {
     bucket: Bucket,
     /// The accepted rate at the last rejection; `None` in slow start.
     accepted: Option<f64>,
@@ -212,15 +211,6 @@ impl Pace {
         }
     }
 
-    /// Whether there is a rejection from which accepted calls are counted.
-    pub(super) fn was_refused(&self) -> bool {
-        self.mark.is_some()
-    }
-
-    pub(super) fn is_known(&self) -> bool {
-        self.rate.is_some()
-    }
-
     /// Whether the rate is in slow start: no rate is known to be too high.
     pub(super) fn is_starting(&self) -> bool {
         self.rate
@@ -272,12 +262,6 @@ impl Pace {
         self.last_call.after(Duration::from_secs_f64(self.apart()))
     }
 
-    /// No call was requested for a while. If no rate delayed calls, a measurement starts again, because calls
-    /// accepted at low use show no rate.
-    pub(super) fn resume(&mut self) {
-        self.mark = None;
-    }
-
     /// Time until a call may start.
     pub(super) fn wait(&mut self, now: Time) -> Duration {
         self.rate.as_mut().map_or(Duration::ZERO, |rate| {
@@ -306,11 +290,6 @@ impl Pace {
         }
         begun
     }
-
-    /// Drops the rate, because the provider reports its own.
-    pub(super) fn forget(&mut self) {
-        self.rate = None;
-    }
 }
 
 impl Rate {
@@ -334,7 +313,7 @@ impl Rate {
     /// Records the start of a call. Returns true if something else limits calls.
     fn called(&mut self, begun: Begun) -> bool {
         let span = begun.at.since(self.step.at);
-        if span < STEP || begun.number < self.step.number + STEP_CALLS {
+        if span < STEP {
             return false;
         }
         if !self.is_used(begun) {

@@ -203,7 +203,7 @@ impl Quota {
         let cap = match self.has_replied {
             false => self.first_calls().min(self.window.most()),
             // During the search, only rejections limit the number of calls.
-            true if self.is_searching() => f64::from(self.window.ceiling()),
+            true if self.is_searching() => f64::from(self.window.ceiling),
             true => self.window.most(),
         };
         cap.min(self.given.in_flight.map_or(f64::INFINITY, f64::from))
@@ -296,7 +296,8 @@ impl Quota {
         }
         let held_until = self.paused_until.max(self.pace.held_until());
         if self.in_flight == 0 && now.since(held_until) > IDLE {
-            self.pace.resume();
+            // If no rate delayed calls, a measurement starts again, because calls accepted at low use show no rate.
+            self.pace.mark = None;
         }
         let begun = self.pace.take(now);
         self.in_flight += 1;

@@ -2,7 +2,6 @@
 //!
 //! A pure function of the route, the history of the item, and the error. Nothing else in the crate retries calls.
 
-use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -102,7 +101,7 @@ impl RetryPolicy {
 
 /// History of an item. Small, because a waiting item stores little else.
 // More than 15 fields: counters of one byte or two each, stored side by side to keep a waiting item small.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Tries {
     /// Its step of the route.
@@ -133,9 +132,9 @@ pub struct Tries {
     /// Why it left earlier steps.
     #[serde(skip)]
     pub fallbacks: FallbackHistory,
-    /// Start of its first call.
+    /// Start of its first call; [`Time::ZERO`] before.
     #[serde(skip)]
-    pub first: First,
+    pub first: Time,
     /// Retries at each step, if the item has its own number.
     #[serde(skip)]
     pub max_retries: Option<u8>,
@@ -144,45 +143,24 @@ pub struct Tries {
 impl Tries {
     /// The time since the start of the first call.
     pub(crate) fn latency(&self, now: Time) -> Duration {
-        let first = self.first.time();
-        first.map_or(Duration::ZERO, |first| now.since(first))
-    }
-}
-
-/// A start time in 8 bytes, including `None`, because every waiting item stores one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct First(Option<NonZeroU64>);
-
-impl First {
-    /// Sets the start to `now`, unless it is set.
-    pub(crate) fn begin(&mut self, now: Time) {
-        if self.0.is_none() {
-            *self = now.into();
+        match self.first {
+            Time::ZERO => Duration::ZERO,
+            first => now.since(first),
         }
     }
-
-    pub(crate) fn time(self) -> Option<Time> {
-        self.0.map(|nanos| Time::from_nanos(nanos.get() - 1))
-    }
 }
 
-impl From<Time> for First {
-    fn from(time: Time) -> Self {
-        Self(NonZeroU64::new(time.as_nanos().saturating_add(1)))
+/// The steps that an item has left, with the reasons, in order. In 8 bytes, because most waiting items have never failed
+/// over.
+#[derive(Debug, Clone, Default)]
+pub struct FallbackHistory(Option<Arc<Vec<(u8, Error)>>>);
+
+/// Items that have left the same steps may share a call.
+impl PartialEq for FallbackHistory {
+    fn eq(&self, other: &Self) -> bool {
+        let steps = self.steps().iter().map(|(step, _)| step);
+        steps.eq(other.steps().iter().map(|(step, _)| step))
     }
-}
-
-/// The steps that an item has left; empty by default. In 8 bytes, because most waiting items have never failed over.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct FallbackHistory(Option<Arc<Left>>);
-
-#[derive(Debug, PartialEq, Eq)]
-struct Left {
-    before: FallbackHistory,
-    step: u8,
-    kind: ErrorKind,
-    status: Option<u16>,
-    message: String,
 }
 
 /// Longer messages are cut.
@@ -191,25 +169,14 @@ const MAX_MESSAGE_BYTES: usize = 300;
 impl FallbackHistory {
     /// The same after the item has left this step too, because of this error.
     pub(crate) fn and(self, step: u8, error: &Error) -> Self {
-        Self(Some(Arc::new(Left {
-            before: self,
-            step,
-            kind: error.kind(),
-            status: error.status(),
-            message: beginning(error.message(), MAX_MESSAGE_BYTES).into(),
-        })))
+        let why = Error::new(error.kind(), beginning(error.message(), MAX_MESSAGE_BYTES));
+        let mut steps = self.0.unwrap_or_default();
+        Arc::make_mut(&mut steps).push((step, why.set(error.status(), Error::with_status)));
+        Self(Some(steps))
     }
 
-    /// The steps and their errors, in order.
-    pub(crate) fn steps(&self) -> Vec<(u8, Error)> {
-        let last = std::iter::successors(self.0.as_deref(), |left| left.before.0.as_deref());
-        let error = |left: &Left| {
-            let error = Error::new(left.kind, left.message.clone());
-            (left.step, error.set(left.status, Error::with_status))
-        };
-        let mut steps: Vec<_> = last.map(error).collect();
-        steps.reverse();
-        steps
+    pub(crate) fn steps(&self) -> &[(u8, Error)] {
+        self.0.as_ref().map_or(&[], |steps| steps)
     }
 }
 

@@ -185,7 +185,7 @@ impl Scene {
             dispatcher: Dispatcher::new(work, limiter.clone(), options),
             random,
             limiter,
-            now: Time::ZERO,
+            now: Time::from_nanos(1),
             arrivals: BinaryHeap::new(),
             in_flight: HashMap::new(),
             io: Vec::new(),

@@ -173,7 +173,7 @@ pub(super) struct Window {
     /// The size that it grows to, by one call with each answer.
     target: u32,
     /// Maximum size.
-    most: u32,
+    pub ceiling: u32,
     /// The window finds its size itself: growth must bring a gain.
     tuned: bool,
     phase: Phase,
@@ -182,8 +182,8 @@ pub(super) struct Window {
     measured: SlotCost,
     /// Highest number of calls in flight since the measurement started.
     peak: u32,
-    /// Calls of the wave of the last cut that were not rejected.
-    accepted: Option<u32>,
+    /// Calls of the wave of the last cut that were not rejected; `None` if that had another cause than the concurrency.
+    pub accepted: Option<u32>,
     /// Answers since the last cut.
     since_cut: u32,
     /// Duration of the next rest, as a multiple of the size in answers.
@@ -200,7 +200,7 @@ impl Default for Window {
         Self {
             size: None,
             target: 0,
-            most: OPEN,
+            ceiling: OPEN,
             tuned: false,
             phase: Phase::Rest {
                 settled: None,
@@ -225,7 +225,7 @@ impl Window {
         Self {
             size: Some(start.clamp(1, most)),
             target: start.clamp(1, most),
-            most,
+            ceiling: most,
             tuned: true,
             phase: Phase::Climb {
                 from: None,
@@ -253,14 +253,9 @@ impl Window {
         }
     }
 
-    /// The largest possible size.
-    pub(super) fn ceiling(&self) -> u32 {
-        self.most
-    }
-
     /// Calls in flight that were accepted; 1 if nothing is known.
     pub(super) fn best(&self) -> u32 {
-        self.useful().unwrap_or(1).clamp(1, self.most)
+        self.useful().unwrap_or(1).clamp(1, self.ceiling)
     }
 
     /// This many calls in flight were accepted; more were not, or are not needed.
@@ -278,7 +273,7 @@ impl Window {
 
     /// Allows one call, as a probe.
     pub(super) fn narrow(&mut self) {
-        let before = self.most().min(self.most.into()) as u32;
+        let before = self.most().min(self.ceiling.into()) as u32;
         let threshold = self.useful().map_or(before, |found| found.max(before));
         self.accepted = None;
         self.resize(1, Phase::Return { threshold });
@@ -323,11 +318,6 @@ impl Window {
         soon
     }
 
-    /// The rejections of this wave have another cause than the concurrency.
-    pub(super) fn forget_wave(&mut self) {
-        self.accepted = None;
-    }
-
     /// Another call of the wave that caused the last cut was rejected.
     pub(super) fn refused_before_the_cut(&mut self) {
         let Some(accepted) = &mut self.accepted else {
@@ -348,7 +338,7 @@ impl Window {
         let soon = self.since_cut < SOON.saturating_mul(others + 1);
         let size = half(others + 1).min(self.size.unwrap_or(u32::MAX));
         let threshold = match self.size.is_some() && soon {
-            _ if !self.tuned => self.most,
+            _ if !self.tuned => self.ceiling,
             true => size,
             false => others + 1,
         };
@@ -360,7 +350,7 @@ impl Window {
     /// No call is accepted; afterwards the window of the last cut applies.
     pub(super) fn pause_after_cut(&mut self) {
         let size = self.size.unwrap_or(1);
-        let threshold = size.saturating_mul(2).min(self.most).max(1);
+        let threshold = size.saturating_mul(2).min(self.ceiling).max(1);
         self.accepted = None;
         self.resize(size, Phase::Return { threshold });
     }
@@ -494,12 +484,12 @@ impl Window {
             factor
         };
         let more = ((f64::from(size) * factor).round() as u32).max(size + 1);
-        if more > self.most && !self.tuned {
+        if more > self.ceiling && !self.tuned {
             // All calls fit.
             self.size = None;
             return;
         }
-        let more = more.min(self.most);
+        let more = more.min(self.ceiling);
         if more == size {
             return self.settle_at(size, (size == from.size).then_some(from.cost));
         }
@@ -517,7 +507,7 @@ impl Window {
     }
 
     fn settle_at(&mut self, size: u32, cost: Option<Cost>) {
-        self.size = Some(size.clamp(1, self.most));
+        self.size = Some(size.clamp(1, self.ceiling));
         self.begin_rest(cost);
     }
 

@@ -368,7 +368,7 @@ impl<'a> Route<'a> {
         left: &FallbackHistory,
         request: &Request,
     ) -> Vec<EarlierProvider> {
-        let steps = left.steps().into_iter();
+        let steps = left.steps().iter().cloned();
         steps
             .map(|(step, error)| {
                 let (provider, model) = self.asked(step, request);

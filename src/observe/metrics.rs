@@ -16,6 +16,7 @@ use prometheus::{
 };
 
 use crate::base::{Error, ErrorKind, Usd};
+use crate::engine::limited_by::WORDS;
 use crate::observe::calls::{CallObserver, CallResult, ObservedCall};
 use crate::observe::jobs::{EndedJob, JobObserver};
 use crate::observe::progress::{Progress, ProgressNotifier};
@@ -31,19 +32,11 @@ const MOST_NAMES: usize = 100;
 /// The name that replaces all further ones.
 const OTHER_NAME: &str = "_OTHER";
 
-/// What can limit a worker, by the same words as in its progress.
-const LIMITS: [&str; 10] = [
-    "concurrency",
-    "quota",
-    "cooldown",
-    "backoff",
-    "provider",
-    "disk",
-    "source",
-    "load",
-    "memory",
-    "budget",
-];
+/// Everything that can limit a worker.
+fn limits() -> impl Iterator<Item = &'static str> {
+    let of_worker = ["load", "memory", "budget"];
+    WORDS.iter().copied().chain(of_worker)
+}
 
 /// Counts events and writes the counts in the text format of Prometheus (version 0.0.4). Clones share their
 /// numbers; nothing is global.
@@ -371,7 +364,7 @@ impl JobObserver for Metrics {
     }
 
     fn on_limit(&self, limited_by: &'static str) {
-        for limit in LIMITS {
+        for limit in limits() {
             let gauge = self.0.limited_by.with_label_values(&[limit]);
             gauge.set(i64::from(limit == limited_by));
         }
@@ -456,7 +449,7 @@ mod tests {
         for now in ["quota", "concurrency"] {
             metrics.on_limit(now);
             let text = metrics.text().unwrap();
-            for limit in LIMITS {
+            for limit in limits() {
                 let is_it = u8::from(limit == now);
                 let line = format!("batchwright_worker_limited_by{{limit=\"{limit}\"}} {is_it}\n");
                 assert!(text.contains(&line), "{line}{text}");

@@ -186,20 +186,11 @@ impl<'a> Pool<'a> {
                 Err(error) => error.into(),
             }
         };
-        let outlet = Outlet {
-            outcomes,
-            sink: &mut sink,
-        };
-        let (options, clock, wakes) = (&self.options, self.clock, (waker, woken));
-        let outlet = Some(outlet);
+        let sink = &mut sink;
+        let outlet = Some(Outlet { outcomes, sink });
+        let (options, wakes, watch) = (&self.options, (waker, woken), &|_: &mut _, _| {});
         let ended = drive(
-            options,
-            clock,
-            dispatcher,
-            &runner,
-            wakes,
-            outlet,
-            &|_, _| {},
+            options, self.clock, dispatcher, &runner, wakes, outlet, watch,
         );
         if let Some(on_end) = self.on_end {
             on_end();

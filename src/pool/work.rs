@@ -144,16 +144,9 @@ impl<T: Send, D: Send> Work for PoolWork<T, D> {
                 Settled::Final(ticket, result) => {
                     match &result {
                         Ok((_, took)) => {
-                            let (items, took) = (1, *took);
-                            let rest = Measure::default();
-                            self.tally.answered(
-                                0,
-                                &Measure {
-                                    items,
-                                    took,
-                                    ..rest
-                                },
-                            );
+                            let mut measure = Measure::default();
+                            (measure.items, measure.took) = (1, *took);
+                            self.tally.answered(0, &measure);
                         }
                         Err(error) => self.tally.failed(error, 1),
                     }

@@ -18,7 +18,7 @@ use super::result::{
 };
 use super::task::{ProcessTask, SourceFile, Stamp};
 use crate::base::thread::Background;
-use crate::base::{Context, Error, MemoryManager};
+use crate::base::{Context, Error, ErrorKind, MemoryManager};
 use crate::engine::dispatch::StopReason;
 use crate::engine::route::RetryPolicy;
 use crate::engine::run::panicked;
@@ -225,15 +225,9 @@ fn source(
 fn ended<R>(end: TaskEnd<Queued, R>) -> ProcessResult<R> {
     let Queued { task, seen } = end.task;
     let Seen { stamp, bytes, took } = seen.into_inner();
-    let outcome = match &end.result {
-        Ok(_) => "done",
-        Err(error) => error.kind().as_str(),
-    };
-    log::debug!(
-        "{:?}: {bytes} bytes in {:.1} ms, {outcome}",
-        task.file_path,
-        took.as_secs_f64() * 1e3
-    );
+    let kind = end.result.as_ref().err().map(Error::kind);
+    let (path, outcome) = (&task.file_path, kind.map_or("done", ErrorKind::as_str));
+    log::debug!("{path:?}: {bytes} bytes in {took:.1?}, {outcome}");
     ProcessResult {
         index: end.index,
         file_path: task.file_path,

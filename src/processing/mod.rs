@@ -40,10 +40,8 @@ mod result;
 mod task;
 
 pub use config::{ParallelConfig, ProcessingConfig};
-pub use executor::ParallelExecutor;
-pub use executor::ProcessStream;
+pub use executor::{ParallelExecutor, ProcessStream};
 pub use processor::BatchProcessor;
 pub use recovery::{ErrorRecovery, FailedFile};
-pub use result::{BatchResult, ProcessResult};
-pub use result::{ProcessingStats, StatsCollector};
+pub use result::{BatchResult, ProcessResult, ProcessingStats, StatsCollector};
 pub use task::{ProcessTask, SourceFile};

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::config::{ParallelConfig, ProcessingConfig};
-use super::executor::ParallelExecutor;
-use super::executor::{Notes, ProcessStream};
+use super::executor::{Notes, ParallelExecutor, ProcessStream};
 use super::recovery::ErrorRecovery;
 use super::result::{BatchResult, ProcessResult};
 use super::task::{ProcessTask, SourceFile};

@@ -120,11 +120,9 @@ impl<R> BatchResult<R> {
 #[derive(Debug, Clone)]
 pub struct StatsCollector {
     started: Instant,
-    completed: u64,
-    failed: u64,
-    bytes: u64,
     busy: Duration,
-    longest: Duration,
+    /// What is counted, without what follows from it.
+    counted: ProcessingStats,
 }
 
 impl Default for StatsCollector {
@@ -138,24 +136,19 @@ impl StatsCollector {
     pub fn new() -> Self {
         Self {
             started: Instant::now(),
-            completed: 0,
-            failed: 0,
-            bytes: 0,
             busy: Duration::ZERO,
-            longest: Duration::ZERO,
+            counted: ProcessingStats::default(),
         }
     }
 
     /// Adds a file: the number of bytes read, its time, and whether it succeeded.
     pub fn record(&mut self, bytes: u64, took: Duration, success: bool) {
-        if success {
-            self.completed += 1
-        } else {
-            self.failed += 1
-        }
-        self.bytes = self.bytes.saturating_add(bytes);
+        let counted = &mut self.counted;
+        counted.completed += u64::from(success);
+        counted.failed += u64::from(!success);
+        counted.bytes = counted.bytes.saturating_add(bytes);
+        counted.longest_time = counted.longest_time.max(took);
         self.busy = self.busy.saturating_add(took);
-        self.longest = self.longest.max(took);
     }
 
     /// The numbers up to now.
@@ -164,25 +157,16 @@ impl StatsCollector {
     }
 
     fn after(&self, elapsed: Duration) -> ProcessingStats {
-        let files = self.completed + self.failed;
-        let per_second = |amount: u64| {
-            if elapsed.is_zero() {
-                0.0
-            } else {
-                amount as f64 / elapsed.as_secs_f64()
-            }
-        };
+        let counted = self.counted.clone();
+        let files = (counted.completed + counted.failed) as f64;
+        let seconds = elapsed.as_secs_f64().max(1e-9);
         ProcessingStats {
-            completed: self.completed,
-            failed: self.failed,
-            skipped: 0,
-            bytes: self.bytes,
             elapsed,
-            files_per_second: per_second(files),
-            bytes_per_second: per_second(self.bytes),
-            success_rate: (files > 0).then(|| self.completed as f64 / files as f64),
-            mean_time: self.busy.div_f64(files.max(1) as f64),
-            longest_time: self.longest,
+            files_per_second: files / seconds,
+            bytes_per_second: counted.bytes as f64 / seconds,
+            success_rate: (files > 0.0).then(|| counted.completed as f64 / files),
+            mean_time: self.busy.div_f64(files.max(1.0)),
+            ..counted
         }
     }
 }

@@ -1,8 +1,7 @@
 //! A file to process, its contents, and what failures of the file system mean.
 
 use std::fs::{File, Metadata};
-use std::io;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -94,27 +93,21 @@ impl ProcessTask {
     /// Reads the file completely, in the version that was checked.
     pub(super) fn read(&self, stamp: Stamp) -> Result<Vec<u8>, Error> {
         let failed = |error| failed_to("read it", &error);
-        let now = |file: &File| {
-            file.metadata()
-                .map(|found| Stamp::of(&found))
-                .map_err(failed)
-        };
+        let now = |file: &File| file.metadata().map(|found| Stamp::of(&found));
         let file = open_regular(&self.file_path, true).map_err(failed)?;
-        if now(&file)? != stamp {
+        if now(&file).map_err(failed)? != stamp {
             return Err(changed());
         }
         let mut bytes = Vec::new();
         // One byte more than expected: if the file grows, reading stops there.
         let most = stamp.size.saturating_add(1);
-        let room = usize::try_from(most)
-            .ok()
-            .map(|most| bytes.try_reserve_exact(most));
-        if !matches!(room, Some(Ok(()))) {
+        let room = usize::try_from(most).unwrap_or(usize::MAX);
+        if bytes.try_reserve_exact(room).is_err() {
             let why = format!("not enough memory for its {} bytes", stamp.size);
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         (&file).take(most).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() as u64 == stamp.size && now(&file)? == stamp {
+        if bytes.len() as u64 == stamp.size && now(&file).map_err(failed)? == stamp {
             Ok(bytes)
         } else {
             Err(changed())
@@ -181,15 +174,8 @@ impl SourceFile<'_> {
 }
 
 /// Numbers of temporary errors that [`io::ErrorKind`] does not name or classifies differently: EIO, which a network mount
-/// returns whose server did not answer in time (nfs(5), "soft"), ENFILE and EMFILE; on Windows ERROR_TOO_MANY_OPEN_FILES,
-/// and ERROR_SHARING_VIOLATION and ERROR_LOCK_VIOLATION while another program writes.
-const TEMPORARY: &[i32] = if cfg!(unix) {
-    &[5, 23, 24]
-} else if cfg!(windows) {
-    &[4, 32, 33]
-} else {
-    &[]
-};
+/// returns whose server did not answer in time (nfs(5), "soft"), ENFILE and EMFILE.
+const TEMPORARY: [i32; 3] = [5, 23, 24];
 
 /// The kind of a failure: temporary, or if not, its cause.
 pub(super) fn kind_of(error: &io::Error) -> ErrorKind {

@@ -110,7 +110,7 @@ impl StoreBacklog {
     pub(crate) fn held_by(&self) -> Option<Limit> {
         match self.held_by {
             Some(Limit::Quota) => Some(Limit::Quota),
-            _ if self.running > 0 => Some(Limit::Calls),
+            _ if self.running > 0 => Some(Limit::Provider),
             held_by => held_by,
         }
     }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::base::brief::beginning;
 use crate::base::{Error, Optional, Paid, Time, Timestamp};
-use crate::engine::route::{FallbackHistory, First, Tries};
+use crate::engine::route::{FallbackHistory, Tries};
 use crate::llm::carried::Carried;
 use crate::llm::outcome::EarlierProvider;
 use crate::llm::structured_output::Correction;
@@ -93,7 +93,7 @@ impl History {
         (now, wall): (Time, Timestamp),
     ) {
         let known = self.left.len();
-        let left = tries.fallbacks.steps().into_iter().skip(known);
+        let left = tries.fallbacks.steps().iter().skip(known).cloned();
         self.left.extend(left.map(|(step, error)| {
             let (provider, model) = asked(step);
             let left = EarlierProvider {
@@ -109,12 +109,12 @@ impl History {
         };
         let step = self.left[known..].iter().find(of_call);
         let step = step.map_or(tries.step, |(step, _)| *step);
-        let first = tries.first.time();
+        let first = Some(tries.first).filter(|first| *first != Time::ZERO);
         // The row of the job or the route contains the rest again when it is claimed.
         self.tries = Tries {
             step: 0,
             fallbacks: Default::default(),
-            first: First::default(),
+            first: Time::ZERO,
             max_retries: None,
             ..tries.clone()
         };
@@ -179,8 +179,8 @@ mod tests {
         let steps: Vec<u8> = history.errors.iter().map(|error| error.step).collect();
         assert_eq!(steps, [0, 1]);
         assert_eq!(history.earlier(Vec::new())[0].provider, "p0");
-        let left = history.tries(1).fallbacks.steps();
-        let left: Vec<_> = left
+        let tries = history.tries(1);
+        let left: Vec<_> = (tries.fallbacks.steps())
             .iter()
             .map(|(step, error)| (*step, error.status()))
             .collect();
@@ -195,7 +195,7 @@ mod tests {
         let busy = Error::new(ErrorKind::Transient, "busy");
         let mut history = History::default();
         let tries = Tries {
-            first: at(3, 0).0.into(),
+            first: at(3, 0).0,
             ..Tries::default()
         };
         let (millis, now) = (Duration::from_millis, at(203, 10_200));

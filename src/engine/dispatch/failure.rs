@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use humantime::{FormattedDuration, format_duration};
+
 use crate::base::{Error, ErrorKind, RateHints, Sent, Time};
 
 use super::super::availability::{Detour, EndFacts, is_overload, may_be_shared};
@@ -439,11 +441,6 @@ fn is_of_provider(error: &Error) -> bool {
 }
 
 /// A duration for messages.
-pub(super) fn long(time: Duration) -> String {
-    match time.as_secs() {
-        s if s < 120 => format!("{s} s"),
-        s if s < 2 * 3600 => format!("{} min", s / 60),
-        s if s < 48 * 3600 => format!("{} h", s / 3600),
-        s => format!("{} days", s / 86_400),
-    }
+pub(super) fn long(time: Duration) -> FormattedDuration {
+    format_duration(Duration::from_secs(time.as_secs()))
 }

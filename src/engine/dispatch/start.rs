@@ -103,7 +103,7 @@ impl<W: Work> Dispatcher<W> {
             Some(self.pauses_hold(now))
         } else if let Some(held) = self.work.held_by() {
             let is_full = held == Limit::Quota && self.is_full();
-            Some(if is_full { Limit::Slots } else { held })
+            Some(if is_full { Limit::Concurrency } else { held })
         } else if source_open {
             Some(Limit::Source)
         } else {
@@ -123,9 +123,9 @@ impl<W: Work> Dispatcher<W> {
         if 2 * self.calls_in_flight() < self.counters.in_flight {
             Limit::Disk
         } else if self.work.has_more() {
-            Limit::Slots
+            Limit::Concurrency
         } else {
-            Limit::Calls
+            Limit::Provider
         }
     }
 
@@ -135,7 +135,7 @@ impl<W: Work> Dispatcher<W> {
             return Limit::Cooldown;
         }
         if self.is_full() {
-            return Limit::Slots;
+            return Limit::Concurrency;
         }
         let mut paused = self.availability.pauses.paused(now);
         if paused.any(|quota| self.limiter.paused_until(quota) <= now) {
@@ -218,7 +218,9 @@ impl<W: Work> Dispatcher<W> {
             self.counters.possibly_paid_twice += 1;
         }
         *self.counters.of_kind(tries) += 1;
-        tries.first.begin(now);
+        if tries.first == Time::ZERO {
+            tries.first = now;
+        }
         self.counters.first_start.get_or_insert(now);
         self.counters.calls += 1;
         self.counters.in_flight += 1;

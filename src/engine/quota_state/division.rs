@@ -36,14 +36,10 @@ impl Division {
 
     /// The division after a count of the workers that use the quota; `is_listed`: whether this worker is one of them.
     pub(in crate::engine) fn counted(self, workers: usize, is_listed: bool, now: Time) -> Self {
+        let since = now.after(NOTICED_AFTER).min(self.noticed);
         Self {
-            workers: u32::try_from(workers).unwrap_or(u32::MAX).max(1),
-            counted: now,
-            noticed: if is_listed {
-                self.noticed.min(now.after(NOTICED_AFTER))
-            } else {
-                Time::FAR
-            },
+            noticed: if is_listed { since } else { Time::FAR },
+            ..Self::unlisted(workers, now)
         }
     }
 }

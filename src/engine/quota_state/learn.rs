@@ -16,7 +16,7 @@ impl Quota {
         let in_flight = f64::from(self.in_flight);
         let burst = f64::from(self.given.burst);
         if hints.requests.is_some_and(|window| is_minute(&window)) {
-            self.pace.forget();
+            self.pace.rate = None;
         }
         if let (None, Some(window)) = (self.given.requests_per_minute, hints.requests) {
             let unseen = if self.requests.is_some() {

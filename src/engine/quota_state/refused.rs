@@ -48,7 +48,7 @@ impl Quota {
         if for_rate {
             self.pace.refused(permit.begun, now);
         }
-        let paced = for_rate && self.pace.is_known();
+        let paced = for_rate && self.pace.rate.is_some();
         let slower = paced && first && wait.is_none_or(|wait| wait <= BRIEF);
         let asked_often = wait.is_some() && self.unanswered_cuts > 3;
         self.unanswered_cuts += 1;
@@ -66,12 +66,12 @@ impl Quota {
             return self.pause(now);
         }
         if paced {
-            self.window.forget_wave();
+            self.window.accepted = None;
         } else if passes_window && limits {
             self.window.found_at(self.accepted_peak);
         } else if self.window.cut(others) && self.guesses_rate() {
             self.pace.refused(permit.begun, now);
-            self.window.forget_wave();
+            self.window.accepted = None;
         } else {
             self.pace.mark(permit.begun);
         }
@@ -115,7 +115,7 @@ impl Quota {
             bucket.refill(now);
             bucket.level = bucket.level.min(0.0);
         }
-        let least = if self.asked_until.is_some() || self.pace.is_known() {
+        let least = if self.asked_until.is_some() || self.pace.rate.is_some() {
             own / PART_OF_OWN
         } else {
             own
@@ -129,7 +129,7 @@ impl Quota {
     /// roughly, and the search for the rate starts there.
     pub(super) fn search_rate(&mut self, now: Time) {
         let found = self.window.best();
-        let begins = self.search == Search::Ahead && self.pace.was_refused();
+        let begins = self.search == Search::Ahead && self.pace.mark.is_some();
         if begins && self.guesses_rate() && found < FEW {
             self.search = Search::On;
             self.pace.start(found, now);
