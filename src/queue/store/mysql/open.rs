@@ -197,11 +197,11 @@ pub(in crate::queue::store) fn open(
     workers: Arc<Registry>,
 ) -> Result<Mysql, Error> {
     let database = Arc::new(target(options)?);
+    // A server that does not understand this is too old.
+    let skip = "SELECT 1 FROM (SELECT 1) AS one FOR UPDATE SKIP LOCKED";
+    database.run(Mode::Read, |tx| tx.rows(skip, by![]))?;
     database.run(Mode::Read, |tx| database.read_clock(tx))?;
     create_tables(&database)?;
-    // A server that does not understand this is too old.
-    let skip = "SELECT 1 FROM #schema LIMIT 0 FOR UPDATE SKIP LOCKED";
-    database.run(Mode::Read, |tx| tx.rows(skip, by![]))?;
     let leases = Arc::new(Leases::new(database.clone(), workers, options.lease));
     Ok(Mysql { database, leases })
 }

@@ -31,7 +31,6 @@ use open::{Place, SCHEMA_VERSION};
 pub(super) use open::{open, open_in_memory};
 use readers::Readers;
 pub(crate) use signs::ConsumerLock;
-use writer::Writer;
 
 /// What a power failure can lose. A crash of an OS process loses nothing in either case.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -89,7 +88,7 @@ pub(crate) struct Sqlite {
     /// Copies the log into the database.
     copier: Mutex<Connection>,
     /// Closed after the reading connections: the last one removes the log.
-    writer: FairMutex<Writer>,
+    writer: FairMutex<Connection>,
 }
 
 impl Sqlite {
@@ -123,7 +122,7 @@ impl Sqlite {
             return Ok(());
         };
         let copied = match checkpoint(&copier, "PASSIVE") {
-            Ok(false) => checkpoint(&self.writer.lock().conn, "PASSIVE"),
+            Ok(false) => checkpoint(&self.writer.lock(), "PASSIVE"),
             copied => copied,
         };
         copied.map(drop).map_err(|error| self.place.fail(error))

@@ -56,7 +56,7 @@ impl Sqlite {
     /// # Errors
     /// When no record of a use can be written to the database itself.
     pub(super) fn hold(&mut self) -> Result<(), Fault> {
-        let conn = &self.writer.get_mut().conn;
+        let conn = self.writer.get_mut();
         let users = count_users(conn, 1)?;
         self.is_user = true;
         // Otherwise the database has the record of another one, which is not removed from it before this one is there.
@@ -75,7 +75,7 @@ impl Sqlite {
         if !self.place.is_movable {
             return;
         }
-        let conn = &self.writer.get_mut().conn;
+        let conn = self.writer.get_mut();
         if self.is_user {
             let is_last = count_users(conn, -1).is_ok_and(|users| users == 0);
             if !is_last || !checkpoint(conn, "TRUNCATE").unwrap_or(false) {

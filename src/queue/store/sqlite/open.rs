@@ -15,7 +15,7 @@ use crate::base::{Error, private};
 use crate::queue::store::statements::{Fault, check_schema, invalid};
 
 use super::readers::Readers;
-use super::writer::{Writer, be_patient};
+use super::writer::be_patient;
 use super::{Sqlite, SqliteOptions, movable};
 
 /// Identifies a file of this program: "bwjq".
@@ -118,6 +118,7 @@ impl Place {
         write.set(OpenFlags::SQLITE_OPEN_CREATE, !self.options.is_there);
         let conn = self.connect(write)?;
         movable::keep_log(&conn, self.is_movable)?;
+        conn.pragma_update(None, "synchronous", "NORMAL")?;
         Ok(conn)
     }
 
@@ -129,14 +130,6 @@ impl Place {
         let conn = conn.map_err(|error| self.fail(error))?;
         let set = conn.pragma_update(None, "cache_size", -2_048);
         set.map_err(|error| self.fail(error))?;
-        Ok(conn)
-    }
-
-    /// The connection that copies the log into the database.
-    fn copier(&self) -> Result<Connection, rusqlite::Error> {
-        let mut conn = self.writer()?;
-        be_patient(&mut conn, false)?;
-        conn.pragma_update(None, "synchronous", "NORMAL")?;
         Ok(conn)
     }
 }
@@ -167,13 +160,13 @@ fn connect(
         let cannot = |error| invalid(format!("{} cannot be read: {error}", place.path.display()));
         place.file = Some(identity(&fs::metadata(&place.path).map_err(cannot)?));
     }
-    let copier = place.copier().map_err(|error| place.fail(error))?;
-    let writer = Writer::new(conn).map_err(|error| place.fail(error))?;
+    let mut copier = place.writer().map_err(|error| place.fail(error))?;
+    be_patient(&mut copier, false).map_err(|error| place.fail(error))?;
     Ok(Sqlite {
         watcher: Mutex::new(place.reader()?),
         readers: Readers::new(place.reader()?),
         copier: Mutex::new(copier),
-        writer: FairMutex::new(writer),
+        writer: FairMutex::new(conn),
         is_user: false,
         place,
     })

@@ -14,41 +14,6 @@ use crate::queue::store::statements::{Fault, Sql};
 
 use super::{Durability, Sqlite};
 
-pub(super) struct Writer {
-    pub(super) conn: Connection,
-    full: bool,
-}
-
-impl Writer {
-    pub(super) fn new(conn: Connection) -> Result<Self, rusqlite::Error> {
-        conn.pragma_update(None, "synchronous", "NORMAL")?;
-        Ok(Self { conn, full: false })
-    }
-
-    fn set_full(&mut self, full: bool) -> Result<(), rusqlite::Error> {
-        if self.full != full {
-            let level = if full { "FULL" } else { "NORMAL" };
-            self.conn.pragma_update(None, "synchronous", level)?;
-            self.full = full;
-        }
-        Ok(())
-    }
-
-    /// Runs one transaction; with `full` it is synced to the disk.
-    fn write<T>(
-        &mut self,
-        full: bool,
-        mut work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
-    ) -> Result<T, Fault> {
-        self.set_full(full)?;
-        // Rolled back unless it is committed, also when the callback panics.
-        let open = Transaction::new_unchecked(&self.conn, TransactionBehavior::Immediate)?;
-        let done = work(&mut &*open)?;
-        open.commit()?;
-        Ok(done)
-    }
-}
-
 impl Fault {
     /// The error for callers. Messages of SQLite name tables and columns, never values.
     pub(super) fn in_file(self, path: &Path) -> Error {
@@ -158,14 +123,35 @@ impl Sqlite {
                 self.readers.read(open, moment)
             }
             Mode::Aside | Mode::Write | Mode::WriteLazily | Mode::WriteOnce => {
-                let mut writer = self.writer.lock();
+                let writer = self.writer.lock();
                 self.place.still_there()?;
-                let is_full = self.place.options.durability == Durability::Full;
-                let full = mode != Mode::WriteLazily && is_full;
-                writer.write(full, work)
+                self.write(&writer, mode, work)
             }
         };
         done.map_err(|fault| self.place.fail(fault))
+    }
+
+    /// Runs one transaction.
+    fn write<T>(
+        &self,
+        conn: &Connection,
+        mode: Mode,
+        mut work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
+    ) -> Result<T, Fault> {
+        if self.place.options.durability == Durability::Full {
+            // With FULL, it is synced to the disk.
+            let level = if mode == Mode::WriteLazily {
+                "NORMAL"
+            } else {
+                "FULL"
+            };
+            conn.pragma_update(None, "synchronous", level)?;
+        }
+        // Rolled back unless it is committed, also when the callback panics.
+        let open = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
+        let done = work(&mut &*open)?;
+        open.commit()?;
+        Ok(done)
     }
 }
 

@@ -22,7 +22,7 @@ pub(super) struct Tx<'a> {
 /// Maximum number of bytes that are deferred. A server with a low packet limit gets less.
 const MOST_BYTES: usize = 1 << 20;
 
-/// A value within a statement. The session's mode has backslashes escape characters.
+/// A value within a statement. In the SQL mode of all connections, a backslash escapes a character.
 fn literal(value: Value) -> String {
     match value {
         Value::Null => "NULL".to_owned(),
@@ -162,21 +162,20 @@ impl Sql for Tx<'_> {
         rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), Fault> {
         let (head, tail) = (self.database.named(head), self.database.named(tail));
-        let mut group = String::new();
+        let mut text = String::new();
         for row in rows {
             let cells: Vec<String> = row.into_iter().map(literal).collect();
-            let cells = format!("({})", cells.join(","));
-            if group.len() + cells.len() > self.most_deferred() && !group.is_empty() {
-                self.defer_text(format!("{head} {group} {tail}"))?;
-                group.clear();
+            let cells = cells.join(",");
+            if text.len() + cells.len() > self.most_deferred() && !text.is_empty() {
+                self.defer_text(std::mem::take(&mut text) + &tail)?;
             }
-            if !group.is_empty() {
-                group.push(',');
-            }
-            group += &cells;
+            text += if text.is_empty() { &head } else { "," };
+            text += " (";
+            text += &cells;
+            text += ") ";
         }
-        if !group.is_empty() {
-            self.defer_text(format!("{head} {group} {tail}"))?;
+        if !text.is_empty() {
+            self.defer_text(text + &tail)?;
         }
         Ok(())
     }
