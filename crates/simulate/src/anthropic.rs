@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
+use super::SimConfig;
 use super::http::Request;
-use super::prompt::{Answer, Conversation, Finish, Problem, Prompt, THOUGHTS};
-use super::rules::{self, Fault};
-use super::shape::{Shape, schema_told};
-use super::{SimConfig, tools};
+use super::problems::Problem;
+use super::prompt::{Answer, Conversation, Finish, Prompt, THOUGHTS};
+use super::rules::{self, Fault, text};
+use super::shape::{self, Shape, schema_told};
 
 /// Rejects a request without its version or without exactly one key.
 pub(super) fn admit(request: &Request, config: &SimConfig) -> Result<(), Problem> {
@@ -42,7 +43,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Fault> {
     let schema = schema.or_else(|| schema_told(&system));
     let object = || system.contains("JSON object").then_some(Shape::Object);
     Ok(Prompt {
-        tools: tools::anthropic(&root),
+        tools: shape::anthropic_tools(&root),
         flex: false,
         model: root["model"].as_str().unwrap_or_default().to_owned(),
         tokens: conversation.tokens(),
@@ -52,19 +53,8 @@ pub(super) fn parse(body: &[u8]) -> Result<Prompt, Fault> {
     })
 }
 
-/// The text of a string or of a list of blocks; empty if the field is missing.
-fn text(content: &Value) -> String {
-    match content {
-        Value::String(text) => text.clone(),
-        blocks => {
-            let texts = rules::list(blocks).filter(|block| block["type"] == "text");
-            texts.filter_map(|block| block["text"].as_str()).collect()
-        }
-    }
-}
-
-/// Appends a message.
-pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
+/// A message.
+pub(super) fn answer(answer: &Answer<'_>) -> Value {
     let tokens = answer.tokens;
     let mut content = Vec::new();
     if tokens.reasoning > 0 {
@@ -75,7 +65,7 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
         Finish::Stop if !answer.calls.is_empty() => "tool_use",
         Finish::Stop => "end_turn",
         Finish::Length => "max_tokens",
-        Finish::Refused | Finish::Filtered | Finish::Blocked => "refusal",
+        Finish::Refused | Finish::Filtered => "refusal",
     };
     let refused = stop_reason == "refusal";
     if !answer.text.is_empty() && !refused {
@@ -100,7 +90,7 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
         message["stop_details"] = json!({"type": "refusal", "category": "general_harms",
             "explanation": answer.text});
     }
-    let _ = serde_json::to_writer(out, &message);
+    message
 }
 
 #[cfg(test)]

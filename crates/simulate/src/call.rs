@@ -5,15 +5,15 @@ use std::io;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use super::Trouble;
-use super::answer::{self, Place};
 use super::dialect::{Content, Dialect, Endpoint, Work};
 use super::http::Request;
-use super::ledger::{Ask, Call, Delivery, Verdict};
-use super::prompt::Problem;
+use super::ledger::{Call, Delivery, Verdict};
+use super::problems::{self, Problem};
+use super::prompt;
 use super::reply::Head;
 use super::serve::{Connection, Next, Shared};
 use super::trouble::{Form, unit};
+use super::{SimConfig, Trouble};
 
 /// How long a call with [`Trouble::Stall`] hangs before its connection is closed.
 const STALL: Duration = Duration::from_secs(20);
@@ -24,13 +24,6 @@ enum Sent {
     Whole,
     Cut,
     Nothing,
-}
-
-/// A valid call.
-struct Job {
-    dialect: Dialect,
-    work: Work,
-    now: Duration,
 }
 
 impl Connection<'_> {
@@ -48,50 +41,43 @@ impl Connection<'_> {
         // the client may be gone by then.
         let held = self.shared.gate.is_held();
         let admitted = dialect.admit(request, config);
-        let read = admitted.and_then(|()| Ok(dialect.read(endpoint, request, config)?));
-        let work = match read {
-            Ok(work) => work,
+        let read = admitted.and_then(|()| read(dialect, endpoint, request, config));
+        let mut call = ledger.lock().arrive(now, read.as_ref().ok(), config);
+        let mut head = Head {
+            call: call.number,
+            limits: call.limits,
+            close: request.close,
+            now: self.shared.epoch + now.as_secs(),
+            ..Head::of(dialect)
+        };
+        let (sent, waited) = match read {
+            Ok(mut work) => {
+                call.cost = self.cost(&call, &work);
+                self.prepare(&call, &mut work, &mut head, arrived)
+            }
             Err(problem) => {
-                let ask = if problem.malformed {
-                    Ask::Malformed
-                } else {
-                    Ask::Rejected
-                };
-                let call = ledger.arrive(now, ask, config);
-                let head = self.problem(dialect, &problem, &call, now);
-                return self.finish(request, &call, head, Sent::Whole, held);
+                self.problem(&mut head, &problem);
+                (Sent::Whole, false)
             }
         };
-        if let (Content::Answer(_), Some(recorder)) = (&work.content, &config.recorder) {
-            recorder.record(&request.body);
-        }
-        if !config.knows_model(&work.model) {
-            let call = ledger.arrive(now, Ask::UnknownModel { keys: &work.keys }, config);
-            let head = self.problem(dialect, &Problem::no_model(&work.model), &call, now);
-            return self.finish(request, &call, head, Sent::Whole, held);
-        }
-        let mut call = ledger.arrive(now, Ask::Work(&work), config);
-        let mut job = Job { dialect, work, now };
-        call.cost = self.cost(&call, &job);
-        let (head, sent, waited) = self.prepare_reply(&call, &mut job, arrived);
-        self.finish(request, &call, head, sent, waited || held)
+        self.finish(&head, &call, sent, waited || held)
     }
 
     /// Prepares the reply to a valid call, after its latency; the last value is whether it waited.
-    fn prepare_reply(
+    fn prepare(
         &mut self,
         call: &Call,
-        job: &mut Job,
+        work: &mut Work,
+        head: &mut Head,
         arrived: Instant,
-    ) -> (Head, Sent, bool) {
+    ) -> (Sent, bool) {
         let kind = match call.verdict {
             Verdict::Plain => None,
             Verdict::Trouble(kind) => Some(kind),
             Verdict::Busy => Some(Trouble::RateLimit),
             Verdict::Limited(denial) => {
-                let problem = Problem::limited(&denial, &job.work.model);
-                let head = self.problem(job.dialect, &problem, call, job.now);
-                return (head, Sent::Whole, false);
+                self.problem(head, &Problem::limited(&denial, &work.model));
+                return (Sent::Whole, false);
             }
         };
         let waited = match kind {
@@ -102,24 +88,24 @@ impl Connection<'_> {
             Some(kind) if kind.is_refusal() => false,
             _ => self.wait(arrived, call),
         };
-        let (head, sent) = match kind {
-            Some(kind) => self.trouble(kind, call, job),
-            None => (self.good(call, job, None), Sent::Whole),
+        let sent = match kind {
+            Some(kind) => self.trouble(kind, work, head),
+            None => self.good(work, head, None),
         };
-        (head, sent, waited)
+        (sent, waited)
     }
 
     /// What the call costs, in picodollars, also if its reply will not be sent whole.
-    fn cost(&self, call: &Call, job: &Job) -> u64 {
+    fn cost(&self, call: &Call, work: &Work) -> u64 {
         let config = &self.shared.config;
         let odd = match call.verdict {
             Verdict::Plain => None,
             Verdict::Trouble(kind) if kind.is_paid() => Some(kind),
             Verdict::Trouble(_) | Verdict::Limited(_) | Verdict::Busy => return 0,
         };
-        match &job.work.content {
+        match &work.content {
             Content::Answer(prompt) => {
-                let tokens = answer::tokens(prompt, config, odd);
+                let tokens = prompt::tokens(prompt, config, odd);
                 config.cost(&prompt.model, tokens, prompt.flex)
             }
             Content::Vectors(_) | Content::Sound(_) => 0,
@@ -127,54 +113,50 @@ impl Connection<'_> {
     }
 
     /// Prepares the reply to a call that meets the problem `kind`.
-    fn trouble(&mut self, kind: Trouble, call: &Call, job: &mut Job) -> (Head, Sent) {
-        let config = &self.shared.config;
+    fn trouble(&mut self, kind: Trouble, work: &mut Work, head: &mut Head) -> Sent {
         match kind {
-            Trouble::Drop | Trouble::Stall => return (Head::default(), Sent::Nothing),
-            Trouble::BrokenJson if job.work.form == Form::Sound => {
+            Trouble::Drop | Trouble::Stall => return Sent::Nothing,
+            Trouble::BrokenJson if work.form == Form::Sound => {
                 self.body.extend_from_slice(b"{\"status\": \"queued\"");
-                return (self.head(job.dialect, job.now), Sent::Whole);
             }
             Trouble::BrokenJson => {
-                let head = self.good(call, job, None);
+                self.good(work, head, None);
                 self.body.truncate(self.body.len() / 2);
-                return (head, Sent::Whole);
             }
-            Trouble::Truncated => return (self.good(call, job, None), Sent::Cut),
+            Trouble::Truncated => {
+                self.good(work, head, None);
+                return Sent::Cut;
+            }
             Trouble::Html502 => {
                 self.body.extend_from_slice(
                     b"<html><head><title>502 Bad Gateway</title></head>\
                       <body><h1>502 Bad Gateway</h1></body></html>\n",
                 );
-                let head = Head {
-                    status: 502,
-                    media: Some("text/html"),
-                    ..self.head(job.dialect, job.now)
-                };
-                return (head, Sent::Whole);
+                head.status = 502;
+                head.media = Some("text/html");
             }
-            _ => {}
+            kind => {
+                let at = match work.content {
+                    Content::Vectors(_) | Content::Sound(_) => "input",
+                    Content::Answer(_) => "messages",
+                };
+                match problems::of(kind, &self.shared.config, &work.model, at) {
+                    Some(problem) => self.problem(head, &problem),
+                    None => return self.good(work, head, Some(kind)),
+                }
+            }
         }
-        let at = match job.work.content {
-            Content::Vectors(_) | Content::Sound(_) => "input",
-            Content::Answer(_) => "messages",
-        };
-        let head = match answer::problem(kind, config, &job.work.model, at) {
-            Some(problem) => self.problem(job.dialect, &problem, call, job.now),
-            None => self.good(call, job, Some(kind)),
-        };
-        (head, Sent::Whole)
+        Sent::Whole
     }
 
     /// Prepares the requested reply; with `odd`, one with status 200 that is not the requested one.
-    fn good(&mut self, call: &Call, job: &mut Job, odd: Option<Trouble>) -> Head {
-        let mut head = self.head(job.dialect, job.now);
-        match &mut job.work.content {
+    fn good(&mut self, work: &mut Work, head: &mut Head, odd: Option<Trouble>) -> Sent {
+        match &mut work.content {
             Content::Vectors(pack) => {
                 if odd.is_some() {
                     pack.inputs.clear();
                 }
-                job.dialect.vectors(&mut self.body, pack);
+                self.write(&head.dialect.vectors(pack));
             }
             Content::Sound(speech) => {
                 if odd.is_some() {
@@ -184,32 +166,15 @@ impl Connection<'_> {
                 head.media = Some("audio/wav");
             }
             Content::Answer(prompt) => {
-                let place = Place {
-                    call: call.number,
-                    created: self.shared.epoch + job.now.as_secs(),
-                };
-                let config = &self.shared.config;
-                answer::write(&mut self.body, job.dialect, config, prompt, odd, place);
+                if head.dialect.row().blank {
+                    // Sent while it is busy.
+                    self.body.extend_from_slice(b"\n\n\n");
+                }
+                let (config, place) = (&self.shared.config, (head.call, head.now));
+                self.write(&prompt::reply(head.dialect, config, prompt, odd, place));
             }
         }
-        head
-    }
-
-    fn problem(&mut self, dialect: Dialect, problem: &Problem, call: &Call, now: Duration) -> Head {
-        let status = dialect.problem(&mut self.body, problem, call.number);
-        Head {
-            status,
-            retry_after: problem.wait,
-            ..self.head(dialect, now)
-        }
-    }
-
-    fn head(&self, dialect: Dialect, now: Duration) -> Head {
-        Head {
-            dialect,
-            now: self.shared.epoch + now.as_secs(),
-            ..Head::status(200)
-        }
+        Sent::Whole
     }
 
     /// Waits for the latency; returns whether there was any.
@@ -237,21 +202,11 @@ impl Connection<'_> {
     }
 
     /// Ends a call: settles it, then sends the content of `body`.
-    fn finish(
-        &mut self,
-        request: &Request,
-        call: &Call,
-        mut head: Head,
-        sent: Sent,
-        waited: bool,
-    ) -> Next {
+    fn finish(&mut self, head: &Head, call: &Call, sent: Sent, waited: bool) -> Next {
         let Shared { ledger, gate, .. } = self.shared;
         // A stall ends with its connection, so it does not wait at the gate.
         let stalled = call.verdict == Verdict::Trouble(Trouble::Stall);
         let held = !stalled && gate.pass();
-        head.call = call.number;
-        head.limits = call.limits;
-        head.close = request.close;
         let delivery = match call.verdict {
             _ if sent != Sent::Nothing && (waited || held) && is_gone(self.stream) => {
                 Delivery::Gone
@@ -259,7 +214,7 @@ impl Connection<'_> {
             Verdict::Plain if head.status == 200 => Delivery::Answered,
             _ => Delivery::Failed,
         };
-        ledger.settle(call, delivery);
+        ledger.lock().settle(call, delivery);
         if sent == Sent::Nothing {
             return Next::Close;
         }
@@ -268,13 +223,31 @@ impl Connection<'_> {
             self.out.truncate(self.out.len() - self.body.len() / 2);
         }
         if self.send().is_err() {
-            ledger.undelivered(call, delivery);
+            ledger.lock().undelivered(call, delivery);
             return Next::Close;
         }
-        if sent == Sent::Cut || request.close {
+        if sent == Sent::Cut || head.close {
             return Next::Close;
         }
         Next::Keep
+    }
+}
+
+/// Reads the request of a call.
+fn read(
+    dialect: Dialect,
+    endpoint: &Endpoint,
+    request: &Request,
+    config: &SimConfig,
+) -> Result<Work, Problem> {
+    let work = dialect.read(endpoint, request, config)?;
+    if let (Content::Answer(_), Some(recorder)) = (&work.content, &config.recorder) {
+        recorder.record(&request.body);
+    }
+    if config.knows_model(&work.model) {
+        Ok(work)
+    } else {
+        Err(Problem::no_model(&work.model))
     }
 }
 

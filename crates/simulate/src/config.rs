@@ -31,8 +31,11 @@ pub struct SimConfig {
     pub(super) jitter: Duration,
     /// Decides, together with a prompt's text, which trouble it meets; also the jitter. Default: 0.
     pub(super) seed: u64,
-    #[setters(skip)]
-    pub(super) api_key: Option<Key>,
+    /// The required key, in the header of the called API; calls without it, or with another one, get status 401, or 400
+    /// for some vendors. Default: any key is accepted, and only Anthropic and Gemini require one. [`Vendor::Local`]
+    /// never requires one.
+    #[setters(into)]
+    pub(super) api_key: Option<String>,
     #[setters(skip)]
     pub(super) models: Option<Vec<String>>,
     /// Accepted requests per minute, refilled continuously. Default: unlimited.
@@ -76,14 +79,6 @@ pub struct SimConfig {
 }
 
 impl SimConfig {
-    /// The required key, in the header of the called API; calls without it, or with another one, get status 401, or 400
-    /// for some vendors. Default: any key is accepted, and only Anthropic and Gemini require one. [`Vendor::Local`]
-    /// never requires one.
-    pub fn api_key(mut self, key: impl Into<String>) -> SimConfig {
-        self.api_key = Some(Key(key.into()));
-        self
-    }
-
     /// The models that exist; calls for others get status 404. Default: every name is accepted, and the list of models
     /// contains `sim-1`.
     pub fn models<S: Into<String>>(mut self, models: impl IntoIterator<Item = S>) -> SimConfig {
@@ -132,7 +127,7 @@ impl SimConfig {
     /// Whether this key is accepted.
     pub(super) fn is_key(&self, shown: &str) -> bool {
         match &self.api_key {
-            Some(key) => shown == key.0,
+            Some(key) => shown == key,
             None => !shown.is_empty(),
         }
     }
@@ -169,11 +164,6 @@ impl SimConfig {
         self.script.check()
     }
 }
-
-/// A secret; its `Debug` form hides it.
-#[derive(Clone, derive_more::Debug)]
-#[debug("***")]
-pub(super) struct Key(pub(super) String);
 
 /// The bodies of requests for answers, by calls and in batches, in the order in which they arrived. Clones
 /// share them.

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::Value;
+
 use super::embed::{self, Pack};
 use super::http::Request;
-use super::prompt::{Answer, Problem, Prompt, Tokens};
+use super::problems::{self, Problem};
+use super::prompt::{Answer, Prompt, Tokens};
 use super::rules::Fault;
 use super::speech::Speech;
 use super::trouble::{Form, prompt_key};
 use super::vendor::{Row, row};
-use super::{SimConfig, Vendor, anthropic, gemini, openai, problems};
+use super::{SimConfig, Vendor, anthropic, gemini, openai};
 
 /// The endpoint of a call, with the model if it is a part of the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,12 +147,13 @@ impl Dialect {
         }
     }
 
-    /// What a vendor of OpenAI's API has of its own.
+    /// What a vendor has of its own.
     pub(super) fn row(self) -> &'static Row {
-        match self {
-            Dialect::OpenAi(vendor) => row(vendor),
-            Dialect::Anthropic | Dialect::Gemini => row(None),
-        }
+        row(match self {
+            // All that any vendor takes.
+            Dialect::OpenAi(None) => "any",
+            dialect => dialect.vendor_name(),
+        })
     }
 
     /// Rejects a request because of its headers or its address, mostly because of its key.
@@ -161,32 +165,32 @@ impl Dialect {
         }
     }
 
-    /// Appends an error body and returns its status.
-    pub(super) fn problem(self, out: &mut Vec<u8>, problem: &Problem, call: u64) -> u16 {
-        problems::write(out, problem, self.vendor_name(), call)
+    /// The status and the body of an error.
+    pub(super) fn problem(self, problem: &Problem, call: u64) -> (u16, Value) {
+        problems::reply(problem, self.vendor_name(), call)
     }
 
-    /// Appends the body of an answer.
-    pub(super) fn answer(self, out: &mut Vec<u8>, answer: &Answer<'_>) {
+    /// The body of an answer.
+    pub(super) fn answer(self, answer: &Answer<'_>) -> Value {
         match self {
-            Dialect::OpenAi(vendor) => openai::answer(out, answer, vendor),
-            Dialect::Anthropic => anthropic::answer(out, answer),
-            Dialect::Gemini => gemini::answer(out, answer),
+            Dialect::OpenAi(_) => openai::answer(answer, self.row()),
+            Dialect::Anthropic => anthropic::answer(answer),
+            Dialect::Gemini => gemini::answer(answer),
         }
     }
 
-    /// Appends the body with embeddings.
-    pub(super) fn vectors(self, out: &mut Vec<u8>, pack: &Pack) {
+    /// The body with embeddings.
+    pub(super) fn vectors(self, pack: &Pack) -> Value {
         match self {
-            Dialect::Gemini => embed::write_gemini(out, pack),
-            Dialect::OpenAi(_) | Dialect::Anthropic => embed::write_openai(out, pack),
+            Dialect::Gemini => embed::gemini_body(pack),
+            Dialect::OpenAi(_) | Dialect::Anthropic => embed::openai_body(pack),
         }
     }
 
     /// Reads the body of a request for an answer; `model` is that of the address, or of the whole batch.
     pub(super) fn prompt(self, body: &[u8], model: &str) -> Result<Prompt, Fault> {
         match self {
-            Dialect::OpenAi(vendor) => openai::parse(body, vendor),
+            Dialect::OpenAi(_) => openai::parse(body, self.row()),
             Dialect::Anthropic => anthropic::parse(body),
             Dialect::Gemini => gemini::parse(body, model),
         }

@@ -86,7 +86,7 @@ pub(super) fn parse_gemini(body: &[u8], model: &str) -> Result<Pack, Fault> {
         }
         let dimensions = request["outputDimensionality"].as_u64();
         let dimensions = dimensions.unwrap_or(DIMENSIONS) as usize;
-        let text = gemini::text(&request["content"]);
+        let text = rules::text(&request["content"]["parts"]);
         if text.is_empty() {
             return Err(Fault::invalid(
                 format!("requests[{nth}].content"),
@@ -102,8 +102,8 @@ pub(super) fn parse_gemini(body: &[u8], model: &str) -> Result<Pack, Fault> {
     })
 }
 
-/// Appends a list of vectors in reverse order: only their index shows the order.
-pub(super) fn write_openai(out: &mut Vec<u8>, pack: &Pack) {
+/// A list of vectors in reverse order: only their index shows the order.
+pub(super) fn openai_body(pack: &Pack) -> Value {
     let vector = |(index, (text, dimensions)): (usize, &(String, usize))| {
         let vector = embedding(text, *dimensions);
         let embedding = if pack.base64 {
@@ -116,23 +116,20 @@ pub(super) fn write_openai(out: &mut Vec<u8>, pack: &Pack) {
         json!({"object": "embedding", "index": index, "embedding": embedding})
     };
     let data: Vec<_> = pack.inputs.iter().enumerate().rev().map(vector).collect();
-    let body = json!({"object": "list", "model": pack.model, "data": data,
-        "usage": {"prompt_tokens": pack.tokens(), "total_tokens": pack.tokens()}});
-    // Writing into memory does not fail.
-    let _ = serde_json::to_writer(out, &body);
+    json!({"object": "list", "model": pack.model, "data": data,
+        "usage": {"prompt_tokens": pack.tokens(), "total_tokens": pack.tokens()}})
 }
 
-/// Appends the vectors in order.
-pub(super) fn write_gemini(out: &mut Vec<u8>, pack: &Pack) {
+/// The vectors in order.
+pub(super) fn gemini_body(pack: &Pack) -> Value {
     let vector =
         |(text, dimensions): &(String, usize)| json!({"values": embedding(text, *dimensions)});
     let vectors: Vec<_> = pack.inputs.iter().map(vector).collect();
-    let body = if vectors.is_empty() {
+    if vectors.is_empty() {
         json!({})
     } else {
         json!({"embeddings": vectors})
-    };
-    let _ = serde_json::to_writer(out, &body);
+    }
 }
 
 #[cfg(test)]

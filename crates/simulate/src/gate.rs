@@ -140,11 +140,6 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Takes back a stop, once all that it ended has ended.
-    pub(super) fn restart(&self) {
-        self.stopped.store(false, Ordering::Release);
-    }
-
     pub(super) fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }

@@ -2,11 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
+use super::SimConfig;
 use super::http::Request;
-use super::prompt::{Answer, Conversation, Finish, Problem, Prompt, THOUGHTS};
-use super::rules::{self, Fault};
-use super::shape::Shape;
-use super::{SimConfig, tools};
+use super::problems::Problem;
+use super::prompt::{Answer, Conversation, Finish, Prompt, THOUGHTS};
+use super::rules::{self, Fault, text};
+use super::shape::{self, Shape};
 
 /// Rejects a request without a key in its header, or with one in its address. Google accepts the latter, but it would
 /// be in every log on the way.
@@ -66,9 +67,9 @@ fn camel(value: Value) -> Value {
 pub(super) fn parse(body: &[u8], model: &str) -> Result<Prompt, Fault> {
     let root = read(body, "request")?;
     let mut conversation = Conversation::default();
-    conversation.instruct(&text(&root["systemInstruction"]));
+    conversation.instruct(&text(&root["systemInstruction"]["parts"]));
     for content in rules::list(&root["contents"]) {
-        conversation.say(content["role"] != "model", text(content));
+        conversation.say(content["role"] != "model", text(&content["parts"]));
     }
     let config = &root["generationConfig"];
     let json = config["responseMimeType"] == "application/json";
@@ -79,7 +80,7 @@ pub(super) fn parse(body: &[u8], model: &str) -> Result<Prompt, Fault> {
     }
     let object = json.then_some(Shape::Object);
     Ok(Prompt {
-        tools: tools::gemini(&root),
+        tools: shape::gemini_tools(&root),
         flex: root["serviceTier"] == "flex",
         model: model.to_owned(),
         tokens: conversation.tokens(),
@@ -89,22 +90,11 @@ pub(super) fn parse(body: &[u8], model: &str) -> Result<Prompt, Fault> {
     })
 }
 
-/// The text of a content's parts.
-pub(super) fn text(content: &Value) -> String {
-    let texts = rules::list(&content["parts"]).map(|part| part["text"].as_str());
-    texts.flatten().collect()
-}
-
-/// Appends an answer.
-pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
+/// An answer.
+pub(super) fn answer(answer: &Answer<'_>) -> Value {
     let tokens = answer.tokens;
-    let mut body =
-        json!({"modelVersion": answer.model, "responseId": format!("sim-{}", answer.call)});
-    if answer.finish == Finish::Blocked {
-        body["promptFeedback"] = json!({"blockReason": "PROHIBITED_CONTENT"});
-    } else {
-        body["candidates"] = json!([candidate(answer)]);
-    }
+    let mut body = json!({"modelVersion": answer.model, "responseId": format!("sim-{}", answer.call),
+            "candidates": [candidate(answer)]});
     let counts = [
         ("promptTokenCount", tokens.prompt),
         ("cachedContentTokenCount", tokens.cached),
@@ -120,14 +110,14 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>) {
         usage.insert("serviceTier".into(), "flex".into());
     }
     body["usageMetadata"] = usage.into();
-    let _ = serde_json::to_writer(out, &body);
+    body
 }
 
 fn candidate(answer: &Answer<'_>) -> Value {
     let reason = match answer.finish {
         Finish::Stop => "STOP",
         Finish::Length => "MAX_TOKENS",
-        Finish::Filtered | Finish::Blocked | Finish::Refused => {
+        Finish::Filtered | Finish::Refused => {
             return json!({"finishReason": "SAFETY"});
         }
     };

@@ -1,21 +1,15 @@
 //! Counts calls, and decides the outcome of each: the trouble of its prompts, and the limits. One lock protects
-//! everything, so the counts are consistent at any time; it is held briefly, twice per call, and never during I/O.
+//! the ledger, so the counts are consistent at any time; it is held briefly, and never during I/O.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use parking_lot::Mutex;
 use serde::Serialize;
 
 use super::dialect::Work;
 use super::limits::{Denial, Limits, Told};
 use super::trouble::Form;
 use super::{SimConfig, Trouble};
-
-#[derive(Debug)]
-pub(super) struct Ledger {
-    inner: Mutex<Inner>,
-}
 
 /// What is remembered of a prompt.
 #[derive(Debug, Default)]
@@ -25,23 +19,10 @@ struct Memory {
     paid: bool,
 }
 
-/// The contents of a call, once its request has been parsed.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Ask<'a> {
-    /// It is answered without regard to its prompt: a wrong key.
-    Rejected,
-    /// No correct client sends it.
-    Malformed,
-    /// Its model does not exist.
-    UnknownModel { keys: &'a [u64] },
-    /// A valid request.
-    Work(&'a Work),
-}
-
 /// The outcome of a call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Verdict {
-    /// The normal reply: an answer for [`Ask::Work`], otherwise its error.
+    /// The normal reply: an answer to a valid request, otherwise its error.
     Plain,
     Trouble(Trouble),
     Limited(Denial),
@@ -90,9 +71,9 @@ pub(super) enum Delivery {
 }
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Ledger {
+    /// The counts, but for those of prompts.
     stats: SimStats,
-    met: [u64; Trouble::ALL.len()],
     limits: Limits,
     /// All prompts seen, by their keys.
     prompts: HashMap<u64, Memory>,
@@ -103,79 +84,21 @@ struct Inner {
 impl Ledger {
     pub(super) fn new(config: &SimConfig) -> Ledger {
         Ledger {
-            inner: Mutex::new(Inner {
-                stats: SimStats::default(),
-                met: [0; Trouble::ALL.len()],
-                limits: Limits::new(config.rpm, config.burst, config.tpm),
-                prompts: HashMap::new(),
-                admitted: 0,
-            }),
+            stats: SimStats::default(),
+            limits: Limits::new(config.rpm, config.burst, config.tpm),
+            prompts: HashMap::new(),
+            admitted: 0,
         }
     }
 
-    /// Counts a call that arrived at `now` (since the start) and decides its outcome.
-    pub(super) fn arrive(&self, now: Duration, ask: Ask<'_>, config: &SimConfig) -> Call {
-        self.inner.lock().arrive(now, ask, config)
-    }
-
-    /// Counts the call's end. This happens before its reply is written, so a client that has received its answer finds
-    /// it in the statistics, and its next call never overlaps this one.
-    pub(super) fn settle(&self, call: &Call, delivery: Delivery) {
-        let mut inner = self.inner.lock();
-        inner.stats.in_flight -= 1;
-        inner.admitted -= u64::from(call.admitted);
-        *inner.bill(call, delivery) += call.cost;
-        if delivery == Delivery::Answered {
-            inner.stats.answered += 1;
-            inner.stats.embedded += call.inputs;
-        }
-    }
-
-    /// Takes back a settled `delivery`: writing it failed.
-    pub(super) fn undelivered(&self, call: &Call, delivery: Delivery) {
-        let mut inner = self.inner.lock();
-        if delivery == Delivery::Answered {
-            inner.stats.answered -= 1;
-            inner.stats.embedded -= call.inputs;
-        }
-        if delivery != Delivery::Gone {
-            *inner.bill(call, delivery) -= call.cost;
-            *inner.bill(call, Delivery::Gone) += call.cost;
-        }
-    }
-
-    /// Records processed requests of a batch, by their prompts. Returns the trouble of each.
-    pub(super) fn buy(&self, asked: &[(u64, Form)], config: &SimConfig) -> Bought {
-        let mut inner = self.inner.lock();
-        let before = inner.stats.paid_twice;
-        let bought = asked
-            .iter()
-            .map(|(key, form)| inner.buy(*key, *form, config));
-        let met = bought.collect();
-        (met, inner.stats.paid_twice - before)
-    }
-
-    /// Bills requests of a batch, in picodollars.
-    pub(super) fn bill(&self, cost: u64) {
-        self.inner.lock().stats.billed_picos += cost;
-    }
-
-    /// Counts a request that is malformed and no call.
-    pub(super) fn malformed(&self) {
-        self.inner.lock().stats.malformed += 1;
-    }
-
-    pub(super) fn connected(&self) {
-        self.inner.lock().stats.connections += 1;
-    }
-
-    pub(super) fn stats(&self) -> SimStats {
-        self.inner.lock().snapshot()
-    }
-}
-
-impl Inner {
-    fn arrive(&mut self, now: Duration, ask: Ask<'_>, config: &SimConfig) -> Call {
+    /// Counts a call that arrived at `now` (since the start) and decides its outcome; without `work` its request was not
+    /// in order.
+    pub(super) fn arrive(
+        &mut self,
+        now: Duration,
+        work: Option<&Work>,
+        config: &SimConfig,
+    ) -> Call {
         let stats = &mut self.stats;
         stats.calls += 1;
         stats.in_flight += 1;
@@ -188,29 +111,79 @@ impl Inner {
             inputs: 0,
             cost: 0,
         };
-        match ask {
-            Ask::Rejected => {}
-            Ask::Malformed => stats.malformed += 1,
-            Ask::UnknownModel { keys } => self.meet(keys),
-            Ask::Work(work) => {
-                stats.embedding_calls += u64::from(work.form == Form::Vectors);
-                stats.speech_calls += u64::from(work.form == Form::Sound);
-                call.inputs = work.inputs;
-                self.meet(&work.keys);
-                let trouble = self.trouble(&work.keys, work.form, config);
-                call.verdict = self.judge(now, work, trouble, config);
-                if let Verdict::Trouble(kind) = call.verdict {
-                    self.meet_trouble(&work.keys, kind, config);
-                }
-                self.count(call.verdict, &work.keys);
-                call.admitted = !call.verdict.is_refusal();
-                self.admitted += u64::from(call.admitted);
+        if let Some(work) = work {
+            stats.embedding_calls += u64::from(work.form == Form::Vectors);
+            stats.speech_calls += u64::from(work.form == Form::Sound);
+            call.inputs = work.inputs;
+            self.meet(&work.keys);
+            let trouble = self.trouble(&work.keys, work.form, config);
+            call.verdict = self.judge(now, work, trouble, config);
+            if let Verdict::Trouble(kind) = call.verdict {
+                self.meet_trouble(&work.keys, kind, config);
             }
+            self.count(call.verdict, &work.keys);
+            call.admitted = !call.verdict.is_refusal();
+            self.admitted += u64::from(call.admitted);
         }
         if !config.hide_limits {
             call.limits = self.limits.tell(now);
         }
         call
+    }
+
+    /// Counts the call's end. This happens before its reply is written, so a client that has received its answer finds
+    /// it in the statistics, and its next call never overlaps this one.
+    pub(super) fn settle(&mut self, call: &Call, delivery: Delivery) {
+        self.stats.in_flight -= 1;
+        self.admitted -= u64::from(call.admitted);
+        *self.sum(call, delivery) += call.cost;
+        if delivery == Delivery::Answered {
+            self.stats.answered += 1;
+            self.stats.embedded += call.inputs;
+        }
+    }
+
+    /// Takes back a settled `delivery`: writing it failed.
+    pub(super) fn undelivered(&mut self, call: &Call, delivery: Delivery) {
+        if delivery == Delivery::Answered {
+            self.stats.answered -= 1;
+            self.stats.embedded -= call.inputs;
+        }
+        if delivery != Delivery::Gone {
+            *self.sum(call, delivery) -= call.cost;
+            *self.sum(call, Delivery::Gone) += call.cost;
+        }
+    }
+
+    /// Records processed requests of a batch, by their prompts. Returns the trouble of each.
+    pub(super) fn buy(&mut self, asked: &[(u64, Form)], config: &SimConfig) -> Bought {
+        let before = self.stats.paid_twice;
+        let bought = asked
+            .iter()
+            .map(|(key, form)| self.buy_one(*key, *form, config));
+        let met = bought.collect();
+        (met, self.stats.paid_twice - before)
+    }
+
+    /// Bills requests of a batch, in picodollars.
+    pub(super) fn bill(&mut self, cost: u64) {
+        self.stats.billed_picos += cost;
+    }
+
+    /// Counts a malformed request.
+    pub(super) fn malformed(&mut self) {
+        self.stats.malformed += 1;
+    }
+
+    pub(super) fn connected(&mut self) {
+        self.stats.connections += 1;
+    }
+
+    pub(super) fn stats(&self) -> SimStats {
+        SimStats {
+            prompts: self.prompts.len() as u64,
+            ..self.stats.clone()
+        }
     }
 
     /// The outcome of a valid call with this trouble, if any.
@@ -258,7 +231,8 @@ impl Inner {
 
     /// Every prompt of the call that was to meet this kind has met it.
     fn meet_trouble(&mut self, keys: &[u64], kind: Trouble, config: &SimConfig) {
-        self.met[kind as usize] += 1;
+        let met = self.stats.by_trouble.entry(kind.name().to_owned());
+        *met.or_default() += 1;
         for key in keys {
             if config.plan_key(*key) == Some(kind) {
                 let memory = self.prompts.entry(*key).or_default();
@@ -267,7 +241,7 @@ impl Inner {
         }
     }
 
-    fn buy(&mut self, key: u64, form: Form, config: &SimConfig) -> Option<Trouble> {
+    fn buy_one(&mut self, key: u64, form: Form, config: &SimConfig) -> Option<Trouble> {
         self.meet(&[key]);
         let kind = self.trouble(&[key], form, config);
         let kind = kind.filter(|kind| kind.is_in_batches());
@@ -304,7 +278,7 @@ impl Inner {
     }
 
     /// The sum to which the cost of a call belongs.
-    fn bill(&mut self, call: &Call, delivery: Delivery) -> &mut u64 {
+    fn sum(&mut self, call: &Call, delivery: Delivery) -> &mut u64 {
         let is_seen = match call.verdict {
             // The reply is whole, and reports its usage.
             Verdict::Trouble(Trouble::Empty) => true,
@@ -316,18 +290,6 @@ impl Inner {
         } else {
             &mut self.stats.billed_unseen_picos
         }
-    }
-
-    fn snapshot(&self) -> SimStats {
-        let mut stats = self.stats.clone();
-        stats.prompts = self.prompts.len() as u64;
-        for kind in Trouble::ALL {
-            let met = self.met[*kind as usize];
-            if met > 0 {
-                stats.by_trouble.insert(kind.name().to_owned(), met);
-            }
-        }
-        stats
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::dialect::{Content, Work};
-use super::ledger::{Ask, Delivery, Ledger, Verdict};
+use super::ledger::{Delivery, Ledger, Verdict};
 use super::trouble::Form;
 use super::{SimConfig, Trouble};
 
@@ -21,7 +21,7 @@ fn work(keys: &[u64], form: Form) -> Work {
         } else {
             0
         },
-        content: Content::Answer(crate::openai::parse(body, None).unwrap()),
+        content: Content::Answer(crate::openai::parse(body, crate::vendor::row("any")).unwrap()),
     }
 }
 
@@ -36,9 +36,9 @@ fn pack(keys: &[u64]) -> Work {
 #[test]
 fn a_second_answer_to_one_prompt_is_paid_twice() {
     let config = SimConfig::default();
-    let ledger = Ledger::new(&config);
+    let mut ledger = Ledger::new(&config);
     for key in [1, 2, 1] {
-        let call = ledger.arrive(NOW, Ask::Work(&prompt(&[key])), &config);
+        let call = ledger.arrive(NOW, Some(&prompt(&[key])), &config);
         ledger.settle(&call, Delivery::Answered);
     }
     let stats = ledger.stats();
@@ -50,8 +50,8 @@ fn a_second_answer_to_one_prompt_is_paid_twice() {
 #[test]
 fn an_undelivered_reply_is_no_answer() {
     let config = SimConfig::default();
-    let ledger = Ledger::new(&config);
-    let call = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
+    let mut ledger = Ledger::new(&config);
+    let call = ledger.arrive(NOW, Some(&prompt(&[1])), &config);
     ledger.settle(&call, Delivery::Answered);
     ledger.undelivered(&call, Delivery::Answered);
     assert_eq!(ledger.stats().answered, 0);
@@ -60,9 +60,9 @@ fn an_undelivered_reply_is_no_answer() {
 #[test]
 fn a_pack_is_one_call_and_each_of_its_inputs_a_prompt() {
     let config = SimConfig::default();
-    let ledger = Ledger::new(&config);
+    let mut ledger = Ledger::new(&config);
     for keys in [&[1, 2, 3][..], &[3, 4]] {
-        let call = ledger.arrive(NOW, Ask::Work(&pack(keys)), &config);
+        let call = ledger.arrive(NOW, Some(&pack(keys)), &config);
         ledger.settle(&call, Delivery::Answered);
     }
     let stats = ledger.stats();
@@ -82,13 +82,13 @@ fn one_bad_input_goes_before_the_other_troubles_of_its_pack() {
             .unwrap()
     };
     let keys = [key(Trouble::Error500), key(Trouble::BadRequest)];
-    let ledger = Ledger::new(&config);
+    let mut ledger = Ledger::new(&config);
     for _ in 0..3 {
-        let call = ledger.arrive(NOW, Ask::Work(&pack(&keys)), &config);
+        let call = ledger.arrive(NOW, Some(&pack(&keys)), &config);
         assert_eq!(call.verdict, Verdict::Trouble(Trouble::BadRequest));
         ledger.settle(&call, Delivery::Failed);
     }
-    let alone = ledger.arrive(NOW, Ask::Work(&pack(&keys[..1])), &config);
+    let alone = ledger.arrive(NOW, Some(&pack(&keys[..1])), &config);
     assert_eq!(alone.verdict, Verdict::Trouble(Trouble::Error500));
     ledger.settle(&alone, Delivery::Failed);
 }
@@ -96,7 +96,7 @@ fn one_bad_input_goes_before_the_other_troubles_of_its_pack() {
 #[test]
 fn requests_of_batches_are_paid_and_meet_troubles_as_calls_do() {
     let config = SimConfig::default().trouble(Trouble::Error500, 1.0);
-    let ledger = Ledger::new(&config);
+    let mut ledger = Ledger::new(&config);
     let asked = [(1, Form::Text), (2, Form::Text)];
     for _ in 0..2 {
         let met = ledger.buy(&asked, &config);
@@ -104,7 +104,7 @@ fn requests_of_batches_are_paid_and_meet_troubles_as_calls_do() {
     }
     assert_eq!(ledger.stats().by_trouble["error_500"], 4);
     assert_eq!(ledger.buy(&asked, &config), (vec![None; 2], 0));
-    let call = ledger.arrive(NOW, Ask::Work(&prompt(&[1])), &config);
+    let call = ledger.arrive(NOW, Some(&prompt(&[1])), &config);
     ledger.settle(&call, Delivery::Answered);
     assert_eq!(ledger.buy(&asked[1..], &config), (vec![None], 1));
     let stats = ledger.stats();

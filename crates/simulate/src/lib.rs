@@ -26,7 +26,7 @@
 //! Batches contain only chat requests, from a file if the API has files.
 //!
 //! [`SimConfig::vendor`] selects one vendor's variant of OpenAI's API. The simulator rejects what the API rejects:
-//! unknown fields, unknown roles, a key in the wrong header, a schema that is not strict enough.
+//! unknown fields, unknown roles, a key in the wrong header.
 //! [`SimStats::malformed`] counts these requests, so a test of a client can require none. If the model may call tools
 //! and the last message is from the user, it calls each of them once. If an answer must be JSON, it is an instance of
 //! the schema. [`embedding`] returns the vector of a text, [`speech`] the audio.
@@ -47,7 +47,6 @@
 //! # }
 //! ```
 
-mod answer;
 mod anthropic;
 mod batch;
 mod call;
@@ -69,7 +68,6 @@ mod serve;
 mod shape;
 mod speech;
 mod template;
-mod tools;
 mod trouble;
 mod vendor;
 
@@ -122,8 +120,7 @@ const TICK: Duration = Duration::from_millis(1);
 #[derive(Debug)]
 pub struct Simulator {
     shared: Arc<Shared>,
-    addr: SocketAddr,
-    listener: Mutex<Option<Listener>>,
+    listener: Listener,
 }
 
 impl Simulator {
@@ -133,11 +130,14 @@ impl Simulator {
         let invalid = |why| io::Error::new(io::ErrorKind::InvalidInput, why);
         config.check().map_err(invalid)?;
         let port = config.port;
-        let listener = bind(port)?;
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
+            let message = format!("cannot listen on 127.0.0.1:{port}: {error}");
+            io::Error::new(error.kind(), message)
+        })?;
         let shared = Arc::new(Shared {
-            ledger: Ledger::new(&config),
+            ledger: Mutex::new(Ledger::new(&config)),
             gate: Arc::default(),
-            batches: Store::new(&config.batches),
+            batches: Mutex::new(Store::new(&config.batches)),
             started: Instant::now(),
             epoch: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
@@ -145,34 +145,12 @@ impl Simulator {
             config,
         });
         let listener = Listener::start(listener, Arc::clone(&shared))?;
-        Ok(Simulator {
-            shared,
-            addr: listener.addr(),
-            listener: Mutex::new(Some(listener)),
-        })
-    }
-
-    /// Closes all connections and refuses new ones, like an unavailable provider; requests held by a [`Pause`] continue
-    /// first. The simulator keeps its state, and batches continue.
-    pub fn stop_listening(&self) {
-        drop(self.listener.lock().take());
-    }
-
-    /// Listens again on the same port after [`stop_listening`](Simulator::stop_listening). Fails if another program
-    /// uses it.
-    pub fn resume(&self) -> io::Result<()> {
-        let mut listener = self.listener.lock();
-        if listener.is_none() {
-            let bound = bind(self.addr.port())?;
-            self.shared.gate.restart();
-            *listener = Some(Listener::start(bound, Arc::clone(&self.shared))?);
-        }
-        Ok(())
+        Ok(Simulator { shared, listener })
     }
 
     /// The address it listens on, with the real port.
     pub fn addr(&self) -> SocketAddr {
-        self.addr
+        self.listener.addr()
     }
 
     /// The base URL for clients of OpenAI's API: `http://127.0.0.1:PORT/v1`.
@@ -198,7 +176,7 @@ impl Simulator {
 
     /// The counts of files and batches at this moment.
     pub fn batch_stats(&self) -> BatchStats {
-        self.shared.batches.stats(&self.shared)
+        self.shared.batch_stats()
     }
 
     /// Waits until `ready` is true of the counts of batches; false if that does not happen before
@@ -235,11 +213,4 @@ fn wait(mut ready: impl FnMut() -> bool, timeout: Duration) -> bool {
         thread::sleep(TICK);
     }
     true
-}
-
-fn bind(port: u16) -> io::Result<TcpListener> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| {
-        let message = format!("cannot listen on 127.0.0.1:{port}: {error}");
-        io::Error::new(error.kind(), message)
-    })
 }

@@ -29,17 +29,12 @@ impl Denial {
             asked,
             wait,
         } = self;
-        match wait {
-            Some(wait) => format!(
-                "Rate limit reached for {model} on {bucket} per min: Limit {per_minute}, Requested \
-                 {asked}. Please try again in {}.",
-                in_seconds(*wait)
-            ),
-            None => format!(
-                "Request too large for {model} on {bucket} per min: Limit {per_minute}, Requested \
-                 {asked}."
-            ),
-        }
+        let again = wait.map(|wait| format!(" Please try again in {}.", in_seconds(wait)));
+        let again = again.unwrap_or_default();
+        format!(
+            "Rate limit reached for {model} on {bucket} per min: Limit {per_minute}, Requested \
+             {asked}.{again}"
+        )
     }
 }
 

@@ -56,6 +56,6 @@ fn no_more_calls_than_the_cap_are_answered_at_once() {
         let refused = second.chat("y").is(429);
         assert_eq!(refused.header("retry-after"), Some("1"));
         assert_eq!((sim.stats().accepted, sim.stats().refused), (1, 1));
-        sim.stop_listening();
+        drop(sim);
     });
 }

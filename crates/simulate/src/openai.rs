@@ -6,12 +6,13 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::http::Request;
-use super::prompt::{Answer, Conversation, Finish, Problem, Prompt, THOUGHTS};
-use super::rules::{self, Fault};
-use super::shape::{Shape, schema_told};
+use super::problems::Problem;
+use super::prompt::{Answer, Conversation, Finish, Prompt, THOUGHTS};
+use super::rules::{self, Fault, text};
+use super::shape::{self, Shape, schema_told};
 use super::template::Facts;
-use super::vendor::{Row, row};
-use super::{SimConfig, Vendor, tools};
+use super::vendor::Row;
+use super::{SimConfig, Vendor};
 
 /// Rejects a request without the required key.
 pub(super) fn admit(
@@ -32,7 +33,7 @@ pub(super) fn admit(
         _ => request.bearer(),
     };
     match shown {
-        Some(shown) if shown == key.0 => Ok(()),
+        Some(shown) if shown == key => Ok(()),
         Some(_) => Err(Problem::new("key", "wrong_key")),
         None => Err(Problem::new("key", "no_key")),
     }
@@ -64,10 +65,9 @@ fn known(object: &Value, at: &str, fields: &[(String, String)], vendor: &str) ->
     rules::only(object.as_object().unwrap_or(&Map::new()), at, is_known)
 }
 
-/// Reads a request's body as `vendor` does; without one everything is taken that any of them takes.
-pub(super) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt, Fault> {
+/// Reads a request's body as the vendor of this row does.
+pub(super) fn parse(body: &[u8], row: &Row) -> Result<Prompt, Fault> {
     let root = rules::read(body, "openai", "chat")?;
-    let row = row(vendor);
     if let Some(name) = &row.fields {
         known(&root, "", &KNOWN.fields, name)?;
     }
@@ -88,7 +88,7 @@ pub(super) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt, Fault
     }
     let newer = root["max_completion_tokens"].as_u64();
     Ok(Prompt {
-        tools: tools::openai(&root),
+        tools: shape::openai_tools(&root),
         flex: root["service_tier"] == "flex",
         model: root["model"].as_str().unwrap_or_default().to_owned(),
         tokens: conversation.tokens(),
@@ -100,14 +100,6 @@ pub(super) fn parse(body: &[u8], vendor: Option<Vendor>) -> Result<Prompt, Fault
     })
 }
 
-/// A text, or those of all parts together.
-fn text(content: &Value) -> String {
-    match content {
-        Value::String(text) => text.clone(),
-        parts => rules::list(parts).map(|part| text(&part["text"])).collect(),
-    }
-}
-
 /// The requested format.
 fn shape(root: &Value, row: &Row) -> Result<Option<Shape>, Fault> {
     let format = &root["response_format"];
@@ -115,7 +107,6 @@ fn shape(root: &Value, row: &Row) -> Result<Option<Shape>, Fault> {
         return Ok(None);
     }
     rules::check(format, "response_format", "openai", &row.format)?;
-    let wanted = &format["json_schema"];
     let told =
         || rules::list(&root["messages"]).find_map(|said| schema_told(said["content"].as_str()?));
     Ok(match format["type"].as_str() {
@@ -123,48 +114,19 @@ fn shape(root: &Value, row: &Row) -> Result<Option<Shape>, Fault> {
             let schema = format.get("schema").cloned().or_else(told);
             Some(schema.map_or(Shape::Object, Shape::Schema))
         }
-        Some("json_schema") => {
-            let schema = &wanted["schema"];
-            let is_object = schema["type"] == "object";
-            if row.strict && wanted["strict"] == true && !(is_object && is_strict(schema)) {
-                let message = "Invalid schema: a strict one is an object, requires every property of each object, \
-                               and allows no others.";
-                return Err(Fault::invalid("response_format", message));
-            }
-            Some(Shape::Schema(schema.clone()))
-        }
+        Some("json_schema") => Some(Shape::Schema(format["json_schema"]["schema"].clone())),
         _ => None,
     })
 }
 
-/// Whether every object requires all of its properties and allows no others.
-fn is_strict(schema: &Value) -> bool {
-    let kind = &schema["type"];
-    let is_object = kind == "object" || rules::list(kind).any(|kind| kind == "object");
-    let is_required = |name: &String| rules::list(&schema["required"]).any(|other| other == name);
-    let of_name = |name: &str| schema[name].as_object().into_iter().flatten();
-    let named = ["properties", "$defs", "definitions"]
-        .into_iter()
-        .flat_map(of_name);
-    let choices = rules::list(&schema["anyOf"]).chain(schema.get("items"));
-    (!is_object || schema["additionalProperties"] == false)
-        && of_name("properties").all(|(name, _)| is_required(name))
-        && named.map(|(_, inner)| inner).chain(choices).all(is_strict)
-}
-
-/// Appends a chat completion.
-pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vendor>) {
-    let row = row(vendor);
-    if row.blank {
-        // Sent while it is busy.
-        out.extend_from_slice(b"\n\n\n");
-    }
+/// A chat completion.
+pub(super) fn answer(answer: &Answer<'_>, row: &Row) -> Value {
     let finish = match answer.finish {
         Finish::Stop if !answer.calls.is_empty() => "tool_calls",
         Finish::Stop => &row.stop,
         Finish::Refused => "stop",
         Finish::Length => "length",
-        Finish::Filtered | Finish::Blocked => "content_filter",
+        Finish::Filtered => "content_filter",
     };
     let mut body = json!({
         "id": format!("chatcmpl-sim-{}", answer.call), "object": "chat.completion",
@@ -180,7 +142,7 @@ pub(super) fn answer(out: &mut Vec<u8>, answer: &Answer<'_>, vendor: Option<Vend
     if answer.flex {
         body["service_tier"] = "flex".into();
     }
-    let _ = serde_json::to_writer(out, &body);
+    body
 }
 
 fn extend(object: &mut Value, more: Value) {

@@ -1,4 +1,4 @@
-//! Error bodies and their statuses, from the vendors' entries in `rules/problems.json`.
+//! Errors, and their bodies and statuses, from the vendors' entries in `rules/problems.json`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,9 +8,11 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::prompt::Problem;
-use super::rules;
+use super::http::Request;
+use super::limits::Denial;
+use super::rules::{self, Fault};
 use super::template::{Facts, reason};
+use super::{SimConfig, Trouble};
 
 /// Each vendor's errors. A problem has several names, from the most general to its own. If a vendor has entries for
 /// several of them, the most specific entry applies.
@@ -65,17 +67,11 @@ impl Table {
         })
     }
 
-    fn write(
-        &self,
-        out: &mut Vec<u8>,
-        name: &str,
-        kinds: &[Cow<'static, str>],
-        mut facts: Facts,
-        status: u16,
-    ) -> u16 {
-        let status = self
-            .find(name, kinds, |entry| entry.status)
-            .unwrap_or(status);
+    /// The status and the body of an error of the vendor with this name.
+    fn reply(&self, problem: &Problem, name: &str, mut facts: Facts) -> (u16, Value) {
+        let kinds = &problem.names;
+        let status = self.find(name, kinds, |entry| entry.status);
+        let status = status.unwrap_or(problem.status);
         facts.set("status", status);
         facts.set("reason", reason(status));
         let code = self.find(name, kinds, |entry| entry.code.as_ref());
@@ -87,18 +83,142 @@ impl Table {
         }
         let body = self.find(name, kinds, |entry| entry.body.as_ref());
         let body = body.or_else(|| self.chain(name).find_map(|vendor| vendor.body.as_ref()));
-        // Writing into memory does not fail.
-        let _ = serde_json::to_writer(out, &facts.fill(body.unwrap_or(&Value::Null)));
-        status
+        (status, facts.fill(body.unwrap_or(&Value::Null)))
     }
 }
 
-/// Appends the error body of a vendor and returns its status.
-pub(super) fn write(out: &mut Vec<u8>, problem: &Problem, vendor: &str, call: u64) -> u16 {
+/// The status and the body of an error.
+pub(super) fn reply(problem: &Problem, vendor: &str, call: u64) -> (u16, Value) {
     let mut facts = problem.facts.clone();
     facts.set("call", call);
     facts.set("delay", problem.wait.map(delay));
-    TABLE.write(out, vendor, &problem.names, facts, problem.status)
+    TABLE.reply(problem, vendor, facts)
+}
+
+/// Why a call gets an error: its names in `rules/problems.json`, from the most general on, and the facts for its words.
+#[derive(Debug)]
+pub(super) struct Problem {
+    pub(super) names: [Cow<'static, str>; 3],
+    pub(super) facts: Facts,
+    /// The status, unless the table has another.
+    pub(super) status: u16,
+    /// No correct client sends such a request.
+    pub(super) malformed: bool,
+    /// The wait that the client is asked for.
+    pub(super) wait: Option<Duration>,
+}
+
+impl Problem {
+    pub(super) fn new(general: &'static str, own: &'static str) -> Problem {
+        Problem {
+            names: ["any", general, own].map(Cow::from),
+            facts: Facts::default(),
+            status: 400,
+            malformed: false,
+            wait: None,
+        }
+    }
+
+    pub(super) fn no_model(model: &str) -> Problem {
+        let mut problem = Problem::new("no_model", "no_model");
+        problem.facts.set("model", model);
+        problem
+    }
+
+    /// A limit of requests or of tokens, or a trouble that pretends so.
+    pub(super) fn rate(own: &'static str, bucket: &'static str, wait: Option<Duration>) -> Problem {
+        let mut problem = Problem::new("rate", own);
+        problem.facts.set("bucket", bucket);
+        problem.wait = wait;
+        problem
+    }
+
+    /// One of the simulator's own limits.
+    pub(super) fn limited(denial: &Denial, model: &str) -> Problem {
+        let own = match denial.bucket {
+            "tokens" => "limited_tokens",
+            _ => "limited_requests",
+        };
+        let mut problem = Problem::rate(own, denial.bucket, denial.wait);
+        problem.facts.set("message", denial.message(model));
+        problem
+    }
+
+    /// Something a correct client does not send.
+    pub(super) fn bad(status: u16, message: impl Into<String>) -> Problem {
+        Problem {
+            malformed: true,
+            ..Problem::told(status, message)
+        }
+    }
+
+    pub(super) fn missing(what: &str, id: &str) -> Problem {
+        Problem::told(404, format!("No such {what}: '{id}'."))
+    }
+
+    /// There is no such address. Only a request that sends something counts as malformed.
+    pub(super) fn nowhere(request: &Request) -> Problem {
+        let message = format!("Invalid URL ({} {})", request.method, request.path);
+        Problem {
+            malformed: request.method == "POST",
+            ..Problem::told(404, message)
+        }
+    }
+
+    /// Something that can happen to anyone: an error that is not of a call.
+    pub(super) fn told(status: u16, message: impl Into<String>) -> Problem {
+        let mut problem = Problem::new("batch", "batch");
+        problem.names = [
+            "batch".into(),
+            "batch".into(),
+            format!("batch_{status}").into(),
+        ];
+        problem.status = status;
+        problem.facts.set("message", message.into());
+        problem
+    }
+}
+
+impl From<Fault> for Problem {
+    fn from(fault: Fault) -> Problem {
+        let mut problem = Problem::new("fault", fault.kind);
+        problem.malformed = true;
+        let dotted = fault.at.replace('[', ".").replace(']', "");
+        let param = Some(fault.at.as_str()).filter(|at| !at.is_empty());
+        problem.facts.set("param", param);
+        problem.facts.set("dotted", dotted);
+        problem.facts.set("message", fault.message);
+        problem.facts.set("at", fault.at);
+        problem
+    }
+}
+
+/// The error for `kind`; `None` for kinds that are not errors of the API. `at` is the field that a bad request names.
+pub(super) fn of(
+    kind: Trouble,
+    config: &SimConfig,
+    model: &str,
+    at: &'static str,
+) -> Option<Problem> {
+    let wait = |seconds| Some(config.retry_after.unwrap_or(Duration::from_secs(seconds)));
+    let mut problem = match kind {
+        Trouble::UnknownModel => Problem::no_model(model),
+        Trouble::Error500 => Problem::new("server_error", "server_error"),
+        Trouble::Error503 => Problem::new("overload", "unavailable"),
+        Trouble::Overloaded => Problem::new("overload", "overloaded"),
+        Trouble::RateLimit => Problem::rate("rate_limit", "requests", wait(1)),
+        Trouble::Quota => Problem::new("no_credit", "no_credit"),
+        Trouble::Unauthorized => Problem::new("key", "wrong_key"),
+        Trouble::BadRequest => Problem::new("bad_prompt", "bad_prompt"),
+        _ => return None,
+    };
+    if kind == Trouble::Error503 {
+        problem.wait = wait(2);
+    }
+    if kind == Trouble::BadRequest {
+        problem.facts.set("param", at);
+    }
+    Some(problem)
 }
 
 /// Decimal seconds, as protocol buffers write a duration.

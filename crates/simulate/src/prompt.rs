@@ -1,14 +1,13 @@
-//! Types that all dialects share: a prompt, an answer, and errors. The dialects translate them.
+//! Types that all dialects share, a prompt and an answer, which the dialects translate; and the answer to a prompt, of a
+//! call or in a batch.
 
 use std::borrow::Cow;
-use std::time::Duration;
 
-use super::SimConfig;
-use super::limits::Denial;
-use super::rules::Fault;
-use super::shape::Shape;
-use super::template::Facts;
-use super::tools::{Call, Tools};
+use serde_json::Value;
+
+use super::dialect::Dialect;
+use super::shape::{Call, Shape, Tools};
+use super::{SimConfig, Trouble};
 
 /// The parts of a request that the simulator uses.
 #[derive(Debug)]
@@ -84,8 +83,6 @@ pub(super) enum Finish {
     Length,
     /// The answer is withheld.
     Filtered,
-    /// The prompt is withheld from the model, if the API distinguishes this.
-    Blocked,
     /// The model refuses; the text is the refusal.
     Refused,
 }
@@ -125,79 +122,78 @@ impl Tokens {
     }
 }
 
-/// Why a call gets an error: its names in `rules/problems.json`, from the most general on, and the facts for its words.
-#[derive(Debug)]
-pub(super) struct Problem {
-    pub(super) names: [Cow<'static, str>; 3],
-    pub(super) facts: Facts,
-    /// The status, unless the table has another.
-    pub(super) status: u16,
-    /// No correct client sends such a request.
-    pub(super) malformed: bool,
-    /// The wait that the client is asked for.
-    pub(super) wait: Option<Duration>,
-}
-
-impl Problem {
-    pub(super) fn new(general: &'static str, own: &'static str) -> Problem {
-        Problem {
-            names: ["any", general, own].map(Cow::from),
-            facts: Facts::default(),
-            status: 400,
-            malformed: false,
-            wait: None,
+/// The body with status 200 that answers `prompt`; with `odd`, a wrong one. It is for the call of this number at this
+/// time in seconds since the epoch.
+pub(super) fn reply(
+    dialect: Dialect,
+    config: &SimConfig,
+    prompt: &Prompt,
+    odd: Option<Trouble>,
+    (call, created): (u64, u64),
+) -> Value {
+    let tokens = tokens(prompt, config, odd);
+    let (finish, text): (_, Cow<'_, str>) = match odd {
+        None => {
+            let (output, reasoning) = config.tokens();
+            let finish = if tokens.completion() < output.saturating_add(reasoning) {
+                Finish::Length
+            } else {
+                Finish::Stop
+            };
+            (finish, words(config, prompt, tokens))
         }
-    }
+        Some(Trouble::ContentFilter) => (Finish::Filtered, "".into()),
+        Some(Trouble::Refusal) => (Finish::Refused, "I'm sorry, I can't help with that.".into()),
+        Some(Trouble::Length) => {
+            let whole = words(config, prompt, tokens);
+            let half = whole.chars().count() / 2;
+            (Finish::Length, whole.chars().take(half).collect())
+        }
+        Some(Trouble::InvalidJson) => (Finish::Stop, "This is not JSON.".into()),
+        Some(_) => (Finish::Stop, "".into()),
+    };
+    let calls = match odd {
+        None if finish == Finish::Stop => prompt.tools.calls(&prompt.text),
+        _ => Vec::new(),
+    };
+    dialect.answer(&Answer {
+        calls: &calls,
+        flex: prompt.flex,
+        call,
+        created,
+        model: &prompt.model,
+        text: if calls.is_empty() { &text } else { "" },
+        finish,
+        tokens,
+    })
+}
 
-    pub(super) fn no_model(model: &str) -> Problem {
-        let mut problem = Problem::new("no_model", "no_model");
-        problem.facts.set("model", model);
-        problem
-    }
-
-    /// A limit of requests or of tokens, or a trouble that pretends so.
-    pub(super) fn rate(own: &'static str, bucket: &'static str, wait: Option<Duration>) -> Problem {
-        let mut problem = Problem::new("rate", own);
-        problem.facts.set("bucket", bucket);
-        problem.wait = wait;
-        problem
-    }
-
-    /// One of the simulator's own limits.
-    pub(super) fn limited(denial: &Denial, model: &str) -> Problem {
-        let own = match denial.bucket {
-            "tokens" => "limited_tokens",
-            _ => "limited_requests",
-        };
-        let mut problem = Problem::rate(own, denial.bucket, denial.wait);
-        problem.facts.set("message", denial.message(model));
-        problem
-    }
-
-    /// An error of a request for files or batches.
-    pub(super) fn of_batches(status: u16, message: impl Into<String>) -> Problem {
-        let mut problem = Problem::new("batch", "batch");
-        problem.names = [
-            "batch".into(),
-            "batch".into(),
-            format!("batch_{status}").into(),
-        ];
-        problem.status = status;
-        problem.facts.set("message", message.into());
-        problem
+/// The tokens of the answer to `prompt`, or of a wrong one.
+pub(super) fn tokens(prompt: &Prompt, config: &SimConfig, odd: Option<Trouble>) -> Tokens {
+    let tokens = Tokens::of(prompt, config);
+    match odd {
+        Some(Trouble::ContentFilter | Trouble::Empty) => Tokens {
+            output: 0,
+            reasoning: 0,
+            ..tokens
+        },
+        _ => tokens,
     }
 }
 
-impl From<Fault> for Problem {
-    fn from(fault: Fault) -> Problem {
-        let mut problem = Problem::new("fault", fault.kind);
-        problem.malformed = true;
-        let dotted = fault.at.replace('[', ".").replace(']', "");
-        let param = Some(fault.at.as_str()).filter(|at| !at.is_empty());
-        problem.facts.set("param", param);
-        problem.facts.set("dotted", dotted);
-        problem.facts.set("message", fault.message);
-        problem.facts.set("at", fault.at);
-        problem
+/// The text of an answer; empty if the limit leaves no token for it.
+fn words<'a>(config: &'a SimConfig, prompt: &Prompt, tokens: Tokens) -> Cow<'a, str> {
+    if tokens.output == 0 {
+        return "".into();
+    }
+    if let Some(canned) = &config.answer {
+        return canned.into();
+    }
+    let text = &prompt.text;
+    let end = text.char_indices().nth(60).map_or(text.len(), |(at, _)| at);
+    let echo = format!("echo: {}", &text[..end]);
+    match &prompt.shape {
+        Some(shape) => shape.instance(&echo).to_string().into(),
+        None => echo.into(),
     }
 }

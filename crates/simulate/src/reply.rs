@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::dialect::Dialect;
 use super::limits::{Told, in_seconds, millis_up};
-use super::template::{Rfc3339, reason};
+use super::template::{reason, rfc3339};
 
 /// Everything in a reply's head but the length of its body.
 #[derive(Debug, Default)]
@@ -33,9 +33,11 @@ pub(super) struct Head {
 const NAMES: [&str; 2] = ["requests", "tokens"];
 
 impl Head {
-    pub(super) fn status(status: u16) -> Head {
+    /// The head of a good reply.
+    pub(super) fn of(dialect: Dialect) -> Head {
         Head {
-            status,
+            status: 200,
+            dialect,
             ..Head::default()
         }
     }
@@ -88,6 +90,7 @@ impl Head {
     /// Appends what is left of both limits, with the header names of the vendor.
     fn write_limits(&self, out: &mut Vec<u8>) {
         let row = self.dialect.row();
+        let Some(header) = &row.limits else { return };
         for (name, told) in NAMES.into_iter().zip(self.limits) {
             let Some(mut told) = told else { continue };
             let mut period = "minute";
@@ -96,19 +99,10 @@ impl Head {
                 period = "day";
             }
             let seconds = millis_up(told.reset).div_ceil(1_000);
-            let (header, reset) = match (self.dialect, &row.limits) {
-                (Dialect::Anthropic, _) => {
-                    let reset = Rfc3339(self.now.saturating_add(seconds)).to_string();
-                    ("anthropic-ratelimit-NAME-WHAT", reset)
-                }
-                (Dialect::OpenAi(_), Some(header)) => {
-                    if header.contains("PERIOD") {
-                        (header.as_str(), told.reset.as_secs_f64().to_string())
-                    } else {
-                        (header.as_str(), in_seconds(told.reset))
-                    }
-                }
-                _ => return,
+            let reset = match self.dialect {
+                Dialect::Anthropic => rfc3339(self.now.saturating_add(seconds)),
+                _ if header.contains("PERIOD") => told.reset.as_secs_f64().to_string(),
+                _ => in_seconds(told.reset),
             };
             let header = header.replace("NAME", name).replace("PERIOD", period);
             for (what, value) in [
@@ -125,13 +119,7 @@ impl Head {
     fn write_wait(&self, out: &mut Vec<u8>) {
         let Some(wait) = self.retry_after else { return };
         let millis = millis_up(wait);
-        let in_seconds = ["Retry-After".to_owned()];
-        let names = match self.dialect {
-            Dialect::OpenAi(_) => self.dialect.row().waits.as_slice(),
-            Dialect::Anthropic => &in_seconds,
-            Dialect::Gemini => &[],
-        };
-        for name in names {
+        for name in &self.dialect.row().waits {
             let value = if name.ends_with("-ms") {
                 millis
             } else {

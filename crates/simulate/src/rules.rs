@@ -67,6 +67,14 @@ pub(super) fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
+/// A text, or those of all parts together.
+pub(super) fn text(content: &Value) -> String {
+    match content {
+        Value::String(text) => text.clone(),
+        parts => list(parts).map(|part| text(&part["text"])).collect(),
+    }
+}
+
 /// Reads a body of JSON and checks it against a rule of an API.
 pub(super) fn read(body: &[u8], api: &str, rule: &str) -> Result<Value, Fault> {
     let value = serde_json::from_slice(body).map_err(|_| Fault::not_json())?;

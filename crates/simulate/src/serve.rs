@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::batch::{self, Store};
@@ -13,9 +14,9 @@ use super::dialect::{Dialect, Endpoint};
 use super::gate::Gate;
 use super::http::{Reader, Refusal, Request};
 use super::ledger::Ledger;
-use super::prompt::Problem;
+use super::problems::Problem;
 use super::reply::Head;
-use super::{SimConfig, SimStats, Vendor};
+use super::{BatchStats, SimConfig, SimStats, Vendor};
 
 /// A connection without any input for this time is closed.
 const IDLE: Duration = Duration::from_secs(60);
@@ -24,24 +25,24 @@ const IDLE: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: SimConfig,
-    pub(super) ledger: Ledger,
+    pub(super) ledger: Mutex<Ledger>,
     pub(super) gate: Arc<Gate>,
-    pub(super) batches: Store,
+    /// Accessed by [`with_batches`](Shared::with_batches).
+    pub(super) batches: Mutex<Store>,
     pub(super) started: Instant,
     /// The start in seconds since the epoch.
     pub(super) epoch: u64,
 }
 
 impl Shared {
-    /// The time since the start.
-    pub(super) fn now(&self) -> Duration {
-        self.started.elapsed()
-    }
-
     /// The counts, including the progress of batches until now.
     pub(super) fn stats(&self) -> SimStats {
-        self.batches.catch_up(self);
-        self.ledger.stats()
+        self.with_batches(|_, _| ());
+        self.ledger.lock().stats()
+    }
+
+    pub(super) fn batch_stats(&self) -> BatchStats {
+        self.with_batches(|store, now| store.stats(now, &self.config.batches))
     }
 }
 
@@ -120,15 +121,11 @@ impl Connection<'_> {
         let body = match request.path.as_str() {
             _ if request.method != "GET" => return self.nowhere(request),
             "/_sim/stats" => json!(self.shared.stats()),
-            "/_sim/batches" => json!(self.shared.batches.stats(self.shared)),
+            "/_sim/batches" => json!(self.shared.batch_stats()),
             "/health" | "/v1/health" => json!({"status": "ok"}),
             "/v1/models" => {
                 if let Err(problem) = openai.admit(request, config) {
-                    let head = Head {
-                        dialect: openai,
-                        ..Head::default()
-                    };
-                    return self.error(request, head, &problem);
+                    return self.error(request, Head::of(openai), &problem);
                 }
                 let default = ["sim-1".to_owned()];
                 let models = config.models.as_deref().unwrap_or(&default).iter();
@@ -140,28 +137,36 @@ impl Connection<'_> {
             }
             _ => return self.nowhere(request),
         };
+        self.write(&body);
+        self.reply(request, Head::of(openai))
+    }
+
+    /// Appends JSON to the body of the reply.
+    pub(super) fn write(&mut self, value: &Value) {
         // Neither writing into memory nor this value can fail.
-        let _ = serde_json::to_writer(&mut self.body, &body);
-        self.reply(request, Head::status(200))
+        let _ = serde_json::to_writer(&mut self.body, value);
     }
 
     /// Replies with an error to a request that is not a call.
     pub(super) fn error(&mut self, request: &Request, mut head: Head, problem: &Problem) -> Next {
-        if problem.malformed {
-            self.shared.ledger.malformed();
-        }
-        head.status = head.dialect.problem(&mut self.body, problem, 0);
+        self.problem(&mut head, problem);
         self.reply(request, head)
     }
 
-    /// Replies that there is no such address. Only a request that sends something counts as malformed.
-    pub(super) fn nowhere(&mut self, request: &Request) -> Next {
-        if request.method == "POST" {
-            self.shared.ledger.malformed();
+    /// Appends an error, and counts it if it is malformed.
+    pub(super) fn problem(&mut self, head: &mut Head, problem: &Problem) {
+        if problem.malformed {
+            self.shared.ledger.lock().malformed();
         }
-        let message = format!("Invalid URL ({} {})", request.method, request.path);
-        invalid(&mut self.body, &message);
-        self.reply(request, Head::status(404))
+        let (status, body) = head.dialect.problem(problem, head.call);
+        self.write(&body);
+        head.status = status;
+        head.retry_after = problem.wait;
+    }
+
+    /// Replies that there is no such address.
+    pub(super) fn nowhere(&mut self, request: &Request) -> Next {
+        self.error(request, Head::default(), &Problem::nowhere(request))
     }
 
     /// Sends the content of `body` as the reply to a request that is not a call.
@@ -177,21 +182,18 @@ impl Connection<'_> {
 
     /// Replies to a request that cannot be served.
     fn refuse(&mut self, refusal: &Refusal) {
-        let (status, message) = match *refusal {
+        let problem = match *refusal {
             Refusal::Closed => return,
-            Refusal::Handshake => (400, "This server does not speak TLS."),
-            Refusal::Told(status, message) => (status, message),
+            Refusal::Handshake => Problem::told(400, "This server does not speak TLS."),
+            Refusal::Told(status, message) => Problem::bad(status, message),
         };
         self.body.clear();
         self.out.clear();
-        if !matches!(refusal, Refusal::Handshake) {
-            self.shared.ledger.malformed();
-        }
-        invalid(&mut self.body, message);
-        let head = Head {
+        let mut head = Head {
             close: true,
-            ..Head::status(status)
+            ..Head::default()
         };
+        self.problem(&mut head, &problem);
         head.write(&mut self.out, &self.body);
         let _ = self.send();
     }
@@ -200,11 +202,4 @@ impl Connection<'_> {
         let mut stream = self.stream;
         stream.write_all(&self.out)
     }
-}
-
-/// Appends an error body in OpenAI's format, for requests that belong to no API.
-fn invalid(out: &mut Vec<u8>, message: &str) {
-    let error = json!({"message": message, "type": "invalid_request_error", "param": null,
-        "code": null});
-    let _ = serde_json::to_writer(out, &json!({"error": error}));
 }

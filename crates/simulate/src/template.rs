@@ -7,7 +7,6 @@
 //! `$name|shape` converts a value: a time, which is in milliseconds, into `unix` seconds, into `rfc3339`, into the same
 //! with `millis`, or into its `day`; a number into `text`; and `some` makes null from zero and from empty values.
 
-use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
@@ -91,7 +90,7 @@ impl Facts {
 /// A value in this shape; null stays null.
 fn shaped(value: Value, shape: &str) -> Value {
     let millis = value.as_u64().unwrap_or_default();
-    let time = || Rfc3339(millis / 1_000).to_string();
+    let time = || rfc3339(millis / 1_000);
     match shape {
         _ if value.is_null() => Value::Null,
         "unix" => (millis / 1_000).into(),
@@ -113,11 +112,7 @@ pub(super) fn reason(status: u16) -> &'static str {
 }
 
 /// Seconds since the epoch as `2026-11-20T05:00:00Z`.
-pub(super) struct Rfc3339(pub(super) u64);
-
-impl fmt::Display for Rfc3339 {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let time = UNIX_EPOCH.checked_add(Duration::from_secs(self.0));
-        humantime::format_rfc3339_seconds(time.unwrap_or(UNIX_EPOCH)).fmt(f)
-    }
+pub(super) fn rfc3339(seconds: u64) -> String {
+    let time = UNIX_EPOCH.checked_add(Duration::from_secs(seconds));
+    humantime::format_rfc3339_seconds(time.unwrap_or(UNIX_EPOCH)).to_string()
 }

@@ -36,8 +36,8 @@ pub enum Trouble {
     Html502,
     /// `bad_request`: status 400, always. One such input spoils a whole embedding call.
     BadRequest,
-    /// `content_filter`: status 200 with finish reason `content_filter` and no text, always. Gemini
-    /// blocks half of these prompts without a candidate; Anthropic knows refusals only.
+    /// `content_filter`: status 200 with finish reason `content_filter` and no text, always.
+    /// Anthropic knows refusals only.
     ContentFilter,
     /// `stall`: no reply for 20 s, then a close, once.
     Stall,

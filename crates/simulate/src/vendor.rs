@@ -1,4 +1,4 @@
-//! The services with OpenAI's API, each with its own variant of it: a row in `rules/vendors.json`.
+//! The services with OpenAI's API, each with its own variant of it, and other APIs: a row in `rules/vendors.json`.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -80,9 +80,9 @@ pub(super) fn named<T: Copy>(
     })
 }
 
-/// One vendor's variant of OpenAI's API.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// One vendor's variant of OpenAI's API, or another API.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub(super) struct Row {
     /// The name by which `chat.json` knows its fields; without a name, unknown fields are ignored.
     pub(super) fields: Option<String>,
@@ -91,9 +91,6 @@ pub(super) struct Row {
     pub(super) parts: String,
     pub(super) format: String,
     pub(super) embeddings: Option<String>,
-    /// Whether a strict schema must require everything and allow nothing else.
-    #[serde(default)]
-    pub(super) strict: bool,
     /// Whether it takes the newer of the two limits of output.
     pub(super) newer_cap: bool,
     /// The least and the most characters in the id of a tool's call.
@@ -102,27 +99,21 @@ pub(super) struct Row {
     pub(super) reasoning: Option<String>,
     pub(super) stop: String,
     /// Whether blank lines come before an answer, and whether the completion tokens are without those of reasoning.
-    #[serde(default)]
     pub(super) blank: bool,
-    #[serde(default)]
     pub(super) apart: bool,
     /// Further fields of an answer and of its usage.
-    #[serde(default)]
     pub(super) answer: Value,
-    #[serde(default)]
     pub(super) usage: Value,
     /// The header of a limit, and whether requests are counted by the day.
     pub(super) limits: Option<String>,
-    #[serde(default)]
     pub(super) daily: bool,
     /// The headers with the requested wait.
-    #[serde(default)]
     pub(super) waits: Vec<String>,
 }
 
-/// The row of a vendor; without one, of all that any vendor takes.
-pub(super) fn row(vendor: Option<Vendor>) -> &'static Row {
+/// The row of this name.
+pub(super) fn row(name: &str) -> &'static Row {
     static ROWS: LazyLock<BTreeMap<String, Row>> =
         LazyLock::new(|| rules::table("vendors", include_str!("../rules/vendors.json")));
-    &ROWS[vendor.map_or("any", Vendor::name)]
+    &ROWS[name]
 }

@@ -41,7 +41,7 @@ pub struct BatchConfig {
     /// Whether a failed validation does not name the line, counted from 1, where the API can: OpenAI and Groq.
     /// Default: false.
     pub(super) hide_lines: bool,
-    /// Maximum number of prompt tokens in unfinished batches of one model. A batch that would exceed it fails
+    /// Maximum number of prompt tokens in unfinished batches. A batch that would exceed it fails
     /// validation with `token_limit_exceeded` at OpenAI and Groq, and is rejected with status 429 by Anthropic and
     /// Gemini; xAI has no such limit. Default: unlimited.
     pub(super) enqueued_tokens: Option<u64>,

@@ -1,82 +1,83 @@
 //! Files: those that OpenAI and its like take in a form, and the result files of all.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use memchr::memmem;
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::life::{Batch, Blob, Phase};
-use super::results::{Results, Which};
-use super::store::{File, Inner, Session, Spoiled};
+use super::life::{Batch, Phase};
+use super::results::{self, Which};
+use super::store::{File, Session, Store};
 use super::wire::{self, Query};
-use super::{BatchPoint, Desk, Family, Outcome, Refusal, Reply};
-use crate::gemini;
+use super::{BatchPoint, Desk, Outcome, Reply};
+use crate::dialect::Dialect;
+use crate::problems::Problem;
 use crate::rules::Fault;
+use crate::{Vendor, gemini};
 
 const LARGEST: u64 = 512_000_000;
 
 pub(super) fn file(desk: &Desk<'_>, id: &str) -> Outcome {
-    desk.with(|inner, _| {
-        let file = inner
-            .file(desk.family, id)
+    desk.with(|store, _| {
+        let file = store
+            .file(desk.dialect, id)
             .ok_or_else(|| desk.no_file(id))?;
         file.looked_at = true;
-        Ok(Reply::Json(wire::file(desk, file)))
+        Ok(Reply::Json(wire::file(desk, file), None))
     })
 }
 
-pub(super) fn upload(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
-    let form = multipart(desk.header("content-type"), &body)?;
+pub(super) fn upload(desk: &Desk<'_>, body: &[u8]) -> Outcome {
+    let form = multipart(desk.header("content-type"), body)?;
     let purpose = match form.purpose {
         Some(purpose) => purpose,
         // xAI's files have no purpose of need.
-        None if desk.family == Family::Xai => String::new(),
+        None if desk.dialect == Dialect::OpenAi(Some(Vendor::Xai)) => String::new(),
         None => return Err(Fault::missing("purpose").into()),
     };
     if !matches!(purpose.as_str(), "" | "batch") {
         let message = format!("'{purpose}' is not a purpose the simulator knows; try 'batch'.");
         return Err(Fault::invalid("purpose", message).into());
     }
-    let (name, range) = form.file.ok_or_else(|| Fault::missing("file"))?;
-    if !name.ends_with(".jsonl") || range.is_empty() {
+    let (name, content) = form.file.ok_or_else(|| Fault::missing("file"))?;
+    if !name.ends_with(".jsonl") || content.is_empty() {
         let message =
             "Invalid file: a file for batches is not empty, and its name ends in '.jsonl'.";
         return Err(Fault::invalid("file", message).into());
     }
-    let most = desk.wire().max_bytes.min(LARGEST);
-    if range.len() as u64 > most {
+    let most = desk.wire.max_bytes.min(LARGEST);
+    if content.len() as u64 > most {
         let message = format!("The file is larger than {most} bytes.");
-        return Err(Refusal::bad(413, message));
+        return Err(Problem::bad(413, message));
     }
     desk.pass(BatchPoint::UploadArrived);
-    let shown = desk.with(|inner, now| {
+    let shown = desk.with(|store, now| {
         let file = File {
-            id: desk.family.file_id(inner.fresh()),
-            family: desk.family,
+            id: desk.file_id(store.fresh()),
+            dialect: desk.dialect,
             name,
             purpose,
             created: now,
-            blob: Arc::new(Blob { bytes: body, range }),
+            content: Arc::from(content),
             looked_at: false,
         };
-        wire::file(desk, inner.add(file))
+        wire::file(desk, store.add(file))
     });
     desk.pass(BatchPoint::UploadDone);
-    Ok(Reply::Json(shown))
+    Ok(Reply::Json(shown, None))
 }
 
 /// Which results are in the file of this id, if it is one of the batch that is still there.
 fn in_file(desk: &Desk<'_>, batch: &Batch, id: &str, now: Duration) -> Option<Which> {
     let ended = batch.ended(now, desk.batches())?;
     let is_gone = !desk.is_kept(ended, now) || batch.deleted_files.iter().any(|gone| gone == id);
-    if batch.family() != desk.family || is_gone {
+    if !batch.is_of(desk.dialect) || is_gone {
         return None;
     }
     let [answers, errors] = batch.has_results();
-    let files = match desk.family {
-        Family::Gemini => {
+    let files = match desk.dialect {
+        Dialect::Gemini => {
             let has_ended = batch.phase(now, desk.batches()) == Phase::Ended;
             vec![(Which::All, "", has_ended)]
         }
@@ -85,36 +86,35 @@ fn in_file(desk: &Desk<'_>, batch: &Batch, id: &str, now: Duration) -> Option<Wh
             (Which::Errors, "error", errors),
         ],
     };
-    let is_it = |kind: &str| desk.family.results_id(&batch.id, kind) == id;
+    let is_it = |kind: &str| desk.results_id(&batch.id, kind) == id;
     let mut files = files.into_iter();
     let found = files.find(|(_, kind, there)| *there && is_it(kind));
     found.map(|(which, ..)| which)
 }
 
-/// The results of a batch as a download.
-pub(super) fn download(desk: &Desk<'_>, batch: &Batch, which: Which, spoiled: Spoiled) -> Reply {
-    let bytes = Results::new(batch, desk, which).bytes(spoiled);
-    Reply::Download("application/x-jsonl", bytes, spoiled)
-}
-
 /// A result file as a download; input files are not given out.
 pub(super) fn content(desk: &Desk<'_>, id: &str) -> Outcome {
-    desk.with(|inner, now| {
-        let mut batches = inner.batches.iter().enumerate();
+    desk.with(|store, now| {
+        let mut batches = store.batches.iter().enumerate();
         let found = batches.find_map(|(at, batch)| Some((at, in_file(desk, batch, id, now)?)));
         let (place, which) = found.ok_or_else(|| desk.no_file(id))?;
-        let spoiled = inner.next_download();
-        Ok(download(desk, &inner.batches[place], which, spoiled))
+        let spoiled = store.next_download();
+        Ok(results::download(
+            desk,
+            &store.batches[place],
+            which,
+            spoiled,
+        ))
     })
 }
 
 pub(super) fn delete(desk: &Desk<'_>, id: &str) -> Outcome {
     desk.pass(BatchPoint::DeleteArrived);
-    let deleted = desk.with(|inner, now| {
-        if inner.delete_file(desk.family, id) {
+    let deleted = desk.with(|store, now| {
+        if store.delete_file(desk.dialect, id) {
             return true;
         }
-        let mut batches = inner.batches.iter_mut();
+        let mut batches = store.batches.iter_mut();
         let owner = batches.find(|batch| in_file(desk, batch, id, now).is_some());
         owner
             .map(|batch| batch.deleted_files.push(id.to_owned()))
@@ -124,24 +124,24 @@ pub(super) fn delete(desk: &Desk<'_>, id: &str) -> Outcome {
     if !deleted {
         return Err(desk.no_file(id));
     }
-    Desk::deleted(&desk.wire().deleted_file, id)
+    Desk::deleted(&desk.wire.deleted_file, id)
 }
 
-pub(super) fn upload_parts(desk: &Desk<'_>, query: &Query, body: Vec<u8>) -> Outcome {
+pub(super) fn upload_parts(desk: &Desk<'_>, query: &Query, body: &[u8]) -> Outcome {
     match query.get("upload_id") {
-        None => start(desk, &body),
+        None => start(desk, body),
         Some(id) => receive(desk, id, body),
     }
 }
 
 /// Rejects an upload whose header of this name has another value.
-fn has(desk: &Desk<'_>, name: &str, value: &str) -> Result<(), Refusal> {
+fn has(desk: &Desk<'_>, name: &str, value: &str) -> Result<(), Problem> {
     let name = format!("x-goog-upload-{name}");
     if desk.header(&name) == value {
         return Ok(());
     }
     let message = format!("The header {name} must be '{value}'.");
-    Err(Refusal::bad(400, message))
+    Err(Problem::bad(400, message))
 }
 
 fn start(desk: &Desk<'_>, body: &[u8]) -> Outcome {
@@ -151,9 +151,9 @@ fn start(desk: &Desk<'_>, body: &[u8]) -> Outcome {
     }
     let size = desk.header("x-goog-upload-header-content-length").parse();
     let size: u64 =
-        size.map_err(|_| Refusal::bad(400, "The length of the upload is not a number."))?;
-    if size > desk.wire().max_bytes {
-        return Err(Refusal::bad(413, "The file is too large."));
+        size.map_err(|_| Problem::bad(400, "The length of the upload is not a number."))?;
+    if size > desk.wire.max_bytes {
+        return Err(Problem::bad(413, "The file is too large."));
     }
     let root = gemini::read(body, "upload")?;
     let file = &root["file"];
@@ -163,29 +163,29 @@ fn start(desk: &Desk<'_>, body: &[u8]) -> Outcome {
                        letters, digits and inner dashes\n";
         return Err(Fault::invalid("file.name", message).into());
     }
-    let id = desk.with(|inner, now| {
-        let fresh = Family::Gemini.file_id(inner.fresh());
+    let id = desk.with(|store, now| {
+        let fresh = desk.file_id(store.fresh());
         let file = File {
             id: name.map_or(fresh, str::to_owned),
-            family: Family::Gemini,
+            dialect: Dialect::Gemini,
             name: file["displayName"].as_str().unwrap_or_default().to_owned(),
             purpose: String::new(),
             created: now,
-            blob: Arc::default(),
+            content: Arc::default(),
             looked_at: false,
         };
-        is_free(inner, &file.id)?;
-        let id = format!("{:016x}", inner.fresh());
-        inner.sessions.push(Session {
+        is_free(store, &file.id)?;
+        let id = format!("{:016x}", store.fresh());
+        store.sessions.push(Session {
             id: id.clone(),
             size,
             file,
         });
-        Ok::<_, Refusal>(id)
+        Ok::<_, Problem>(id)
     })?;
     let host = desk.header("host");
     let url = format!("http://{host}/upload/v1beta/files?upload_id={id}&upload_protocol=resumable");
-    Ok(Reply::Headed(("x-goog-upload-url", url), None))
+    Ok(Reply::Json(Value::Null, Some(("x-goog-upload-url", url))))
 }
 
 fn is_name(name: &str) -> bool {
@@ -196,46 +196,46 @@ fn is_name(name: &str) -> bool {
     })
 }
 
-fn is_free(inner: &mut Inner, name: &str) -> Result<(), Refusal> {
-    match inner.file(Family::Gemini, name) {
-        Some(_) => Err(Refusal::told(409, format!("File {name} already exists."))),
+fn is_free(store: &mut Store, name: &str) -> Result<(), Problem> {
+    match store.file(Dialect::Gemini, name) {
+        Some(_) => Err(Problem::told(409, format!("File {name} already exists."))),
         None => Ok(()),
     }
 }
 
-fn receive(desk: &Desk<'_>, id: &str, body: Vec<u8>) -> Outcome {
+fn receive(desk: &Desk<'_>, id: &str, body: &[u8]) -> Outcome {
     // It is received in one piece.
     has(desk, "command", "upload, finalize")?;
     has(desk, "offset", "0")?;
     desk.pass(BatchPoint::UploadArrived);
-    let shown = desk.with(|inner, now| {
-        let place = inner.sessions.iter().position(|session| session.id == id);
-        let place = place.ok_or_else(|| Refusal::told(404, "There is no such upload."))?;
-        let Session { size, mut file, .. } = inner.sessions.remove(place);
+    let shown = desk.with(|store, now| {
+        let place = store.sessions.iter().position(|session| session.id == id);
+        let place = place.ok_or_else(|| Problem::told(404, "There is no such upload."))?;
+        let Session { size, mut file, .. } = store.sessions.remove(place);
         if body.len() as u64 != size {
             let message = "The upload is not as long as was announced.";
-            return Err(Refusal::bad(400, message));
+            return Err(Problem::bad(400, message));
         }
-        is_free(inner, &file.id)?;
-        (file.created, file.blob) = (now, Arc::new(Blob::whole(body)));
-        Ok(wire::file(desk, inner.add(file)))
+        is_free(store, &file.id)?;
+        (file.created, file.content) = (now, Arc::from(body));
+        Ok(wire::file(desk, store.add(file)))
     })?;
     desk.pass(BatchPoint::UploadDone);
     let header = ("x-goog-upload-status", "final".to_owned());
-    Ok(Reply::Headed(header, Some(json!({"file": shown}))))
+    Ok(Reply::Json(json!({"file": shown}), Some(header)))
 }
 
 /// The parts of an upload.
 #[derive(Debug, Default)]
-pub(super) struct Form {
-    pub(super) purpose: Option<String>,
-    /// The name of the file, and where it is in the body.
-    pub(super) file: Option<(String, Range<usize>)>,
+struct Form<'b> {
+    purpose: Option<String>,
+    /// The name of the file, and its content.
+    file: Option<(String, &'b [u8])>,
 }
 
 /// Parses a `multipart/form-data` body with this content type.
-pub(super) fn multipart(kind: &str, body: &[u8]) -> Result<Form, Refusal> {
-    let broken = || Refusal::bad(400, "The body must be multipart/form-data with a boundary.");
+fn multipart<'b>(kind: &str, body: &'b [u8]) -> Result<Form<'b>, Problem> {
+    let broken = || Problem::bad(400, "The body must be multipart/form-data with a boundary.");
     let kind = kind
         .strip_prefix("multipart/form-data")
         .ok_or_else(broken)?;
@@ -253,7 +253,7 @@ pub(super) fn multipart(kind: &str, body: &[u8]) -> Result<Form, Refusal> {
         let end = memmem::find(&body[start..], limit.as_bytes()).ok_or_else(broken)? + start;
         let head = String::from_utf8_lossy(&body[at..head_end]);
         match (parameter(&head, "name"), parameter(&head, "filename")) {
-            (Some("file"), Some(name)) => form.file = Some((name.to_owned(), start..end)),
+            (Some("file"), Some(name)) => form.file = Some((name.to_owned(), &body[start..end])),
             (Some("purpose"), None) => {
                 form.purpose = Some(String::from_utf8_lossy(&body[start..end]).into_owned());
             }

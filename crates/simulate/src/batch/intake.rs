@@ -1,7 +1,6 @@
-//! Reads the requests of a batch, one by one: for the errors that validation reports, and again when the result of a
-//! request is needed.
+//! Reads the requests of a batch, one by one, for the errors that validation reports.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,56 +9,92 @@ use serde_json::Value;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
-use super::life::{Blob, Failure, Fate, Item, Plan, Reading};
-use super::wire::Create;
-use super::{BatchPoint, Desk, Family, Outcome, Refusal, Reply};
-use crate::prompt::Prompt;
+use super::life::{Failure, Fate, Item, Plan};
+use super::{BatchPoint, Desk, Outcome, Reply};
+use crate::dialect::Dialect;
+use crate::problems::Problem;
+use crate::prompt::{self, Prompt};
 use crate::rules::{self, Fault};
 use crate::trouble::{Form, prompt_key};
-use crate::{SimConfig, Trouble, answer, gemini};
+use crate::{Trouble, Vendor, gemini};
 
 /// Maximum number of reported errors.
 const FAILURES: usize = 50;
 
-/// Fields that Anthropic supports only in single calls.
-const NEVER_IN_BATCHES: [&str; 5] = [
-    "stream",
-    "speed",
-    "store",
-    "previous_thread_event_id",
-    "cache_hint",
-];
-
+/// The code and the message of a failure.
 type Reason = (&'static str, String);
 
 /// One request of a batch, in whatever API.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Line<'a> {
+struct Line {
     #[serde(rename = "custom_id", alias = "key")]
     id: String,
     method: Option<String>,
     url: Option<String>,
-    #[serde(borrow, alias = "params", alias = "request")]
-    body: &'a RawValue,
+    #[serde(alias = "params", alias = "request")]
+    body: Box<RawValue>,
 }
 
-impl Reading {
+/// Reads the requests of a batch into its plan.
+struct Intake<'a> {
+    desk: &'a Desk<'a>,
+    plan: &'a mut Plan,
+    ids: HashSet<String>,
+    /// Whether something was not as the API has it, poison aside.
+    malformed: bool,
+}
+
+impl Intake<'_> {
+    /// Reads a request, which has a number if it is a line of a file.
+    fn line(&mut self, line: &[u8], number: Option<u64>) {
+        let (id, body) = match self.split(line) {
+            Ok(split) => split,
+            Err(reason) => {
+                self.malformed = true;
+                return self.fail(number, reason);
+            }
+        };
+        if let Some(recorder) = &self.desk.config().recorder {
+            recorder.record(body.get().as_bytes());
+        }
+        let read = self
+            .plan
+            .dialect
+            .prompt(body.get().as_bytes(), &self.plan.model);
+        let mut item = Item {
+            id,
+            body,
+            key: 0,
+            form: Form::Text,
+            fate: Fate::Waiting,
+            costs: [0; 2],
+        };
+        match read {
+            Ok(prompt) => self.judge(&mut item, prompt, number),
+            Err(fault) => {
+                self.malformed = true;
+                item.fate = Fate::Invalid;
+                let message = format!("The request is invalid at '{}': {fault:?}", fault.at);
+                self.fail_item(number, ("invalid_request", message));
+            }
+        }
+        self.plan.items.push(item);
+    }
+
     /// The id of a request, and its body.
-    pub(super) fn split<'l>(&self, line: &'l [u8]) -> Result<(String, &'l RawValue), Reason> {
-        let line: Line<'l> = serde_json::from_slice(line).map_err(|error| {
+    fn split(&mut self, line: &[u8]) -> Result<(String, Box<RawValue>), Reason> {
+        let line: Line = serde_json::from_slice(line).map_err(|error| {
             let code = match error.classify() {
                 Category::Data => "invalid_request",
                 _ => "invalid_json_line",
             };
             (code, format!("This line is not a request: {error}"))
         })?;
-        let url = self.family.wire().url.as_deref();
+        let url = self.plan.wire.url.as_deref();
         if line.method.as_deref() != url.map(|_| "POST") || line.url.as_deref() != url {
-            let message = format!(
-                "The method and the url must be POST {}.",
-                url.unwrap_or_default()
-            );
+            let url = url.unwrap_or_default();
+            let message = format!("The method and the url must be POST {url}.");
             return Err(("invalid_url", message));
         }
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
@@ -67,148 +102,63 @@ impl Reading {
             let message = "custom_id: String should match pattern '^[a-zA-Z0-9_-]{1,64}$'";
             return Err(("invalid_custom_id", message.to_owned()));
         }
+        if !self.ids.insert(line.id.clone()) {
+            let message = format!("The custom_id '{}' is used more than once.", line.id);
+            return Err(("duplicate_custom_id", message));
+        }
         Ok((line.id, line.body))
     }
 
-    /// Reads the body of a request like that of a call.
-    pub(super) fn prompt(&self, body: &RawValue) -> Result<Prompt, Fault> {
-        if self.family == Family::Anthropic {
-            let fields: Result<BTreeMap<&str, &RawValue>, _> = serde_json::from_str(body.get());
-            let fields = fields.unwrap_or_default();
-            let never = NEVER_IN_BATCHES
-                .into_iter()
-                .find(|name| fields.contains_key(name));
-            if let Some(name) = never {
-                return Err(Fault::unknown(name));
-            }
-        }
-        let bytes = body.get().as_bytes();
-        self.dialect.prompt(bytes, &self.model)
-    }
-}
-
-/// Reads the requests of a batch into its plan.
-struct Intake<'a> {
-    config: &'a SimConfig,
-    plan: &'a mut Plan,
-    ids: HashSet<u64>,
-    /// Whether something was not as the API has it, poison aside.
-    malformed: bool,
-}
-
-impl<'a> Intake<'a> {
-    fn new(plan: &'a mut Plan, desk: &Desk<'a>) -> Intake<'a> {
-        Intake {
-            config: &desk.shared.config,
-            plan,
-            ids: HashSet::new(),
-            malformed: false,
-        }
-    }
-
-    /// Reads all lines of the file.
-    fn lines(&mut self) {
-        let blob = Arc::clone(&self.plan.blob);
-        let mut at = blob.range.start;
-        for (line, number) in blob.get().split(|byte| *byte == b'\n').zip(1..) {
-            // The last line end is no beginning of a line.
-            if at < blob.range.end {
-                let whole = line.strip_suffix(b"\r").unwrap_or(line);
-                self.line(whole, at, Some(number));
-            }
-            at += line.len() + 1;
-        }
-    }
-
-    /// Reads one request at this position of its blob.
-    fn line(&mut self, line: &[u8], at: usize, number: Option<u64>) {
-        let split = self.plan.reading.split(line).and_then(|(id, body)| {
-            let is_new = self.ids.insert(prompt_key(&id));
-            let message = format!("The custom_id '{id}' is used more than once.");
-            is_new
-                .then_some(body)
-                .ok_or(("duplicate_custom_id", message))
-        });
-        let body = match split {
-            Ok(body) => body,
-            Err((code, message)) => {
-                self.malformed = true;
-                return self.fail(number, code, message);
-            }
-        };
-        if let Some(recorder) = &self.config.recorder {
-            recorder.record(body.get().as_bytes());
-        }
-        let mut item = Item {
-            at: u32::try_from(at).unwrap_or(u32::MAX),
-            size: u32::try_from(line.len()).unwrap_or(u32::MAX),
-            key: 0,
-            form: Form::Text,
-            fate: Fate::Waiting,
-            costs: [0; 2],
-        };
-        match self.plan.reading.prompt(body) {
-            Ok(prompt) => self.judge(&mut item, prompt, number),
-            Err(fault) => {
-                self.malformed = true;
-                item.fate = Fate::Invalid;
-                let message = format!("The request is invalid at '{}': {fault:?}", fault.at);
-                self.fail_item(number, "invalid_request", message);
-            }
-        }
-        self.plan.items.push(item);
-    }
-
     fn judge(&mut self, item: &mut Item, prompt: Prompt, number: Option<u64>) {
-        let config = self.config;
-        let family = self.plan.reading.family;
+        let config = self.desk.config();
+        let dialect = self.plan.dialect;
         item.key = prompt_key(&prompt.text);
         item.form = Form::of(prompt.shape.is_some());
         item.costs = [None, Some(Trouble::Empty)].map(|odd| {
-            let tokens = answer::tokens(&prompt, config, odd);
+            let tokens = prompt::tokens(&prompt, config, odd);
             config.cost(&prompt.model, tokens, true)
         });
+        self.plan.tokens += prompt.tokens;
         let model = prompt.model;
         if !config.knows_model(&model) {
             item.fate = Fate::Invalid;
-            let message = match family {
-                Family::Xai => format!("The model {model} is not supported for batch processing."),
+            let message = match dialect {
+                Dialect::OpenAi(Some(Vendor::Xai)) => {
+                    format!("The model {model} is not supported for batch processing.")
+                }
                 _ => format!("The model `{model}` does not exist."),
             };
-            self.fail_item(number, "model_not_found", message);
+            self.fail_item(number, ("model_not_found", message));
         }
-        let of_batch = &mut self.plan.reading.model;
+        let mixes = |vendor| matches!(vendor, Some(Vendor::Groq | Vendor::Xai));
+        let of_batch = &mut self.plan.model;
         if of_batch.is_empty() {
-            of_batch.clone_from(&model);
-        } else if *of_batch != model && matches!(family, Family::OpenAi | Family::Azure) {
+            *of_batch = model;
+        } else if *of_batch != model && matches!(dialect, Dialect::OpenAi(vendor) if !mixes(vendor))
+        {
             self.malformed = true;
             let message = "All requests of a batch must name the same model.".to_owned();
-            self.fail(number, "mismatched_model", message);
+            self.fail(number, ("mismatched_model", message));
         }
         let poison = config.batches.poison.as_ref();
         if poison.is_some_and(|poison| prompt.text.contains(poison.as_str())) {
-            if family == Family::Anthropic {
+            if dialect == Dialect::Anthropic {
                 item.fate = Fate::Done(Some(Trouble::BadRequest));
             }
             let number = number.filter(|_| !config.batches.hide_lines);
             let message = "The simulator refuses this prompt.".to_owned();
-            self.fail_item(number, "invalid_request", message);
-        }
-        let mut known = self.plan.tokens.iter_mut();
-        match known.find(|(name, _)| *name == model) {
-            Some((_, tokens)) => *tokens += prompt.tokens,
-            None => self.plan.tokens.push((model, prompt.tokens)),
+            self.fail_item(number, ("invalid_request", message));
         }
     }
 
     /// Fails the whole batch because of a request; Anthropic reports its error only when it processes it.
-    fn fail_item(&mut self, line: Option<u64>, code: &'static str, message: String) {
-        if self.plan.reading.family != Family::Anthropic {
-            self.fail(line, code, message);
+    fn fail_item(&mut self, line: Option<u64>, reason: Reason) {
+        if self.plan.dialect != Dialect::Anthropic {
+            self.fail(line, reason);
         }
     }
 
-    fn fail(&mut self, line: Option<u64>, code: &'static str, message: String) {
+    fn fail(&mut self, line: Option<u64>, (code, message): Reason) {
         if self.plan.failures.len() < FAILURES {
             self.plan.failures.push(Failure {
                 line,
@@ -217,99 +167,114 @@ impl<'a> Intake<'a> {
             });
         }
     }
+}
 
-    /// The rules for whole batches.
-    fn end(mut self, desk: &Desk<'_>) {
-        let most = desk.wire().max_requests.unwrap_or(u64::MAX);
-        if self.plan.items.len() as u64 > most {
-            self.malformed = true;
-            let message = format!("The batch has more than {most} requests.");
-            self.fail(None, "too_many_requests", message);
-        }
-        if self.malformed {
-            desk.shared.ledger.malformed();
-        }
+/// Reads requests, each with its number if it has one, into a plan, and applies the rules for whole batches.
+fn take<'l>(
+    desk: &Desk<'_>,
+    plan: &mut Plan,
+    lines: impl Iterator<Item = (&'l [u8], Option<u64>)>,
+) {
+    let mut intake = Intake {
+        desk,
+        plan,
+        ids: HashSet::new(),
+        malformed: false,
+    };
+    for (line, number) in lines {
+        intake.line(line, number);
+    }
+    let most = desk.wire.max_requests.unwrap_or(u64::MAX);
+    if intake.plan.items.len() as u64 > most {
+        intake.malformed = true;
+        let message = format!("The batch has more than {most} requests.");
+        intake.fail(None, ("too_many_requests", message));
+    }
+    if intake.malformed {
+        desk.shared.ledger.lock().malformed();
     }
 }
 
-/// Counts a request to create a batch, and holds it if the test requests that. Returns an empty batch.
-fn arrived(desk: &Desk<'_>, model: &str, hours: u64) -> Plan {
-    desk.with(|inner, _| inner.counts.creates += 1);
+/// Counts a request to create a batch, holds it if the test requests that, and creates the batch unless its queue is
+/// full; the reply may be lost on purpose. `model` is that of the address, where it has one.
+pub(super) fn create(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
+    desk.with(|store, _| store.counts.creates += 1);
     desk.pass(BatchPoint::CreateArrived);
-    Plan {
-        reading: Reading {
-            family: desk.family,
-            dialect: desk.dialect,
-            model: model.to_owned(),
-        },
+    let mut plan = Plan {
+        dialect: desk.dialect,
+        wire: desk.wire,
+        model: model.to_owned(),
         label: Value::Null,
-        window: Duration::from_secs(hours * 3_600),
+        window: Duration::from_secs(desk.wire.create.hours * 3_600),
         input: None,
-        blob: Arc::default(),
         items: Vec::new(),
         failures: Vec::new(),
-        tokens: Vec::new(),
+        tokens: 0,
+    };
+    match desk.dialect {
+        Dialect::Anthropic => inline(desk, &mut plan, body)?,
+        _ => from_file(desk, &mut plan, body)?,
     }
+    let told = desk.with(|store, now| {
+        if matches!(desk.dialect, Dialect::Anthropic | Dialect::Gemini)
+            && store.is_full(&plan, now, desk.batches())
+        {
+            let message = format!(
+                "Too many tokens of batches are enqueued for {}.",
+                plan.model
+            );
+            return Err(Problem::told(429, message));
+        }
+        let place = store.create(plan, now, desk.config());
+        Ok(place.map(|place| desk.show(&store.batches[place], now)))
+    })?;
+    desk.pass(BatchPoint::CreateDone);
+    Ok(told.map_or(Reply::Nothing, |told| Reply::Json(told, None)))
 }
 
-/// Creates a batch of the requests in a file; `model` is that of the address, where it has one.
-pub(super) fn from_file(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
-    let rules = desk.wire().create.as_ref().ok_or(Refusal::Nowhere)?;
-    let mut plan = arrived(desk, model, rules.hours);
-    let root = match desk.family {
-        Family::Gemini => gemini::read(body, &rules.rule)?["batch"].take(),
-        _ => rules::read(body, &rules.api, &rules.rule)?,
+/// Plans a batch of the requests in a file; one that is not there is a failure of validation at most APIs.
+fn from_file(desk: &Desk<'_>, plan: &mut Plan, body: &[u8]) -> Result<(), Problem> {
+    let rules = &desk.wire.create;
+    let root = match desk.dialect {
+        Dialect::Gemini => gemini::read(body, &rules.rule)?["batch"].take(),
+        _ => rules::read(body, "openai", &rules.rule)?,
     };
     let endpoint = root["endpoint"].as_str();
-    if endpoint.is_some_and(|endpoint| desk.wire().url.as_deref() != Some(endpoint)) {
+    if endpoint.is_some_and(|endpoint| desk.wire.url.as_deref() != Some(endpoint)) {
         let message = "Invalid endpoint: the simulator runs no batches for it.";
         return Err(Fault::invalid("endpoint", message).into());
     }
-    if !model.is_empty() && !desk.config().knows_model(model) {
-        return Err(Refusal::missing("model", model));
+    if !plan.model.is_empty() && !desk.config().knows_model(&plan.model) {
+        return Err(Problem::missing("model", &plan.model));
     }
-    let labels = ["metadata", "name", "displayName"].into_iter();
-    plan.label = labels
-        .filter_map(|name| root.get(name).cloned())
-        .next()
-        .unwrap_or_default();
+    let mut labels = ["metadata", "name", "displayName"].into_iter();
+    let label = labels.find_map(|name| root.get(name).cloned());
+    plan.label = label.unwrap_or_default();
     let input = root["input_file_id"].as_str();
-    let input = input
-        .or(root["inputConfig"]["fileName"].as_str())
-        .unwrap_or_default();
-    plan.input = Some(input.to_owned());
-    read(desk, rules, input, &mut plan)?;
-    make(desk, plan)
-}
-
-/// Reads the requests of an input file; one that is not there is a failure of validation at most APIs.
-fn read(desk: &Desk<'_>, rules: &Create, id: &str, plan: &mut Plan) -> Result<(), Refusal> {
-    let found = desk.with(|inner, _| {
-        let file = inner.file(desk.family, id)?;
-        Some((Arc::clone(&file.blob), file.looked_at))
+    let input = input.or(root["inputConfig"]["fileName"].as_str());
+    let id = input.unwrap_or_default();
+    plan.input = Some(id.to_owned());
+    let found = desk.with(|store, _| {
+        let file = store.file(desk.dialect, id)?;
+        Some((Arc::clone(&file.content), file.looked_at))
     });
     match found {
-        None if rules.needs_file => Err(Refusal::missing("file", id)),
-        None => {
-            plan.failures.push(Failure {
-                line: None,
-                code: "invalid_input_file",
-                message: format!("The input file {id} does not exist."),
-            });
-            Ok(())
-        }
+        None if rules.needs_file => return Err(Problem::missing("file", id)),
+        None => plan.failures.push(Failure {
+            line: None,
+            code: "invalid_input_file",
+            message: format!("The input file {id} does not exist."),
+        }),
         Some((_, false)) if rules.looked_at => {
             let message = "The input file has not been processed yet: look at its status first.";
-            Err(Refusal::bad(400, message))
+            return Err(Problem::bad(400, message));
         }
-        Some((blob, _)) => {
-            plan.blob = blob;
-            let mut intake = Intake::new(plan, desk);
-            intake.lines();
-            intake.end(desk);
-            Ok(())
+        Some((content, _)) => {
+            let lines = content.split_inclusive(|byte| *byte == b'\n');
+            take(desk, plan, lines.zip((1..).map(Some)));
         }
     }
+    Ok(())
 }
 
 #[derive(Deserialize)]
@@ -319,44 +284,21 @@ struct Body<'a> {
     requests: Vec<&'a RawValue>,
 }
 
-/// Creates a batch of the requests in a body, as Anthropic has it.
-pub(super) fn inline(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
-    let mut plan = arrived(desk, "", 24);
-    if body.len() as u64 > desk.wire().max_bytes {
-        return Err(Refusal::bad(413, "Request exceeds the maximum size"));
+/// Plans a batch of the requests in a body, as Anthropic has it.
+fn inline(desk: &Desk<'_>, plan: &mut Plan, body: &[u8]) -> Result<(), Problem> {
+    if body.len() as u64 > desk.wire.max_bytes {
+        return Err(Problem::bad(413, "Request exceeds the maximum size"));
     }
-    let read: Body<'_> = serde_json::from_slice(&body)
+    let read: Body<'_> = serde_json::from_slice(body)
         .map_err(|error| Fault::invalid("requests", format!("requests: {error}")))?;
     if read.requests.is_empty() {
         let message = "requests: List should have at least 1 item after validation";
         return Err(Fault::invalid("requests", message).into());
     }
-    let mut intake = Intake::new(&mut plan, desk);
-    for request in &read.requests {
-        let line = request.get().as_bytes();
-        let at = line.as_ptr() as usize - body.as_ptr() as usize;
-        intake.line(line, at, None);
-    }
-    intake.end(desk);
-    plan.blob = Arc::new(Blob::whole(body));
+    let lines = read.requests.iter();
+    take(desk, plan, lines.map(|line| (line.get().as_bytes(), None)));
     match plan.failures.first() {
-        Some(failure) => Err(Refusal::told(400, format!("requests: {}", failure.message))),
-        None => make(desk, plan),
+        Some(failure) => Err(Problem::told(400, format!("requests: {}", failure.message))),
+        None => Ok(()),
     }
-}
-
-/// Creates a batch and returns it, unless the reply is lost on purpose or the queue is full.
-fn make(desk: &Desk<'_>, plan: Plan) -> Outcome {
-    let told = desk.with(|inner, now| {
-        if matches!(desk.family, Family::Anthropic | Family::Gemini)
-            && let Some(model) = inner.too_many_tokens(&plan, now, desk.batches())
-        {
-            let message = format!("Too many tokens of batches are enqueued for {model}.");
-            return Err(Refusal::told(429, message));
-        }
-        let place = inner.create(plan, now, desk.config());
-        Ok(place.map(|place| desk.show(&inner.batches[place], now)))
-    })?;
-    desk.pass(BatchPoint::CreateDone);
-    Ok(told.map_or(Reply::Nothing, Reply::Json))
 }

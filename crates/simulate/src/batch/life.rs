@@ -1,41 +1,22 @@
 //! One batch from its creation to its end. Its state at a time is a function of that time and of the requests for it:
 //! there is no background work here, and no clock is read.
 
-use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::Family;
 use super::config::BatchConfig;
+use super::wire::Wire;
 use crate::Trouble;
 use crate::dialect::Dialect;
 use crate::trouble::Form;
 
-/// Received bytes, and the positions of the relevant parts.
-#[derive(Debug, Default)]
-pub(super) struct Blob {
-    pub(super) bytes: Vec<u8>,
-    pub(super) range: Range<usize>,
-}
-
-impl Blob {
-    pub(super) fn whole(bytes: Vec<u8>) -> Blob {
-        let range = 0..bytes.len();
-        Blob { bytes, range }
-    }
-
-    pub(super) fn get(&self) -> &[u8] {
-        &self.bytes[self.range.clone()]
-    }
-}
-
-/// One request of a batch: its position in its blob, and its outcome.
-#[derive(Debug, Clone, Copy)]
+/// One request of a batch, and its outcome.
+#[derive(Debug)]
 pub(super) struct Item {
-    pub(super) at: u32,
-    pub(super) size: u32,
+    pub(super) id: String,
+    pub(super) body: Box<RawValue>,
     /// Its prompt's.
     pub(super) key: u64,
     pub(super) form: Form,
@@ -85,30 +66,23 @@ pub(super) struct Failure {
     pub(super) message: String,
 }
 
-/// How the requests of one batch are to be read.
-#[derive(Debug)]
-pub(super) struct Reading {
-    pub(super) family: Family,
-    pub(super) dialect: Dialect,
-    /// The batch's, where the requests do not name one each; otherwise that of the first.
-    pub(super) model: String,
-}
-
 /// A batch as it was requested.
 #[derive(Debug)]
 pub(super) struct Plan {
-    pub(super) reading: Reading,
+    pub(super) dialect: Dialect,
+    pub(super) wire: &'static Wire,
+    /// The batch's, where the requests do not name one each; otherwise that of the first.
+    pub(super) model: String,
     /// Data of the client: metadata, or a name.
     pub(super) label: Value,
     pub(super) window: Duration,
     /// The id of the input file.
     pub(super) input: Option<String>,
-    pub(super) blob: Arc<Blob>,
     pub(super) items: Vec<Item>,
     /// Why validation fails; empty if it does not.
     pub(super) failures: Vec<Failure>,
-    /// The prompt tokens of each model.
-    pub(super) tokens: Vec<(String, u64)>,
+    /// The tokens of all prompts.
+    pub(super) tokens: u64,
 }
 
 /// The phase of a batch, independent of any API.
@@ -158,8 +132,8 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    pub(super) fn family(&self) -> Family {
-        self.plan.reading.family
+    pub(super) fn is_of(&self, dialect: Dialect) -> bool {
+        self.plan.dialect == dialect
     }
 
     pub(super) fn total(&self) -> u64 {
@@ -169,13 +143,6 @@ impl Batch {
     /// How many items are neither finished nor lost.
     pub(super) fn waiting(&self) -> u64 {
         self.total() - self.done - self.failed - self.missing
-    }
-
-    /// The line of an item.
-    pub(super) fn line(&self, place: usize) -> &[u8] {
-        let item = &self.plan.items[place];
-        let at = item.at as usize;
-        &self.plan.blob.bytes[at..at + item.size as usize]
     }
 
     /// The outcome of an item by now: an item that was not reached is waiting, even if its outcome is decided already.
@@ -249,7 +216,7 @@ impl Batch {
             1.0
         };
         let most = match self.expires {
-            Some(_) if self.family() == Family::Gemini => 0.0,
+            Some(_) if self.is_of(Dialect::Gemini) => 0.0,
             Some(share) => (all * share).round(),
             None => all,
         };

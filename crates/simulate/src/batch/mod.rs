@@ -22,30 +22,27 @@ mod xai_tests;
 
 use std::io::{self, ErrorKind, Write};
 use std::mem;
-use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-pub use config::BatchConfig;
-pub use config::{BatchSeen, BatchStats};
+pub use config::{BatchConfig, BatchSeen, BatchStats};
 pub(super) use store::Store;
 
 use life::Batch;
-use results::{Results, Which};
-use store::{Inner, Spoiled};
+use results::Which;
+use store::Spoiled;
 use wire::{Action, Query, TABLE, Wire};
 
+use super::SimConfig;
 use super::dialect::Dialect;
 use super::gate::BatchPoint;
 use super::http::Request;
-use super::prompt::Problem;
+use super::problems::Problem;
 use super::reply::Head;
-use super::rules::Fault;
 use super::serve::{Connection, Next, Shared, is_in_its_place};
 use super::template::Facts;
 use super::trouble::prompt_key;
-use super::{SimConfig, Vendor};
 
 /// Maximum size of bodies that are read; the limits of the APIs are checked afterwards.
 pub(super) const LARGEST_BODY: usize = (2 << 30) + (1 << 20);
@@ -56,118 +53,24 @@ pub(super) fn owns(path: &str) -> bool {
     routes.any(|route| route.id(path).is_some())
 }
 
-/// The APIs that have batches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::IntoStaticStr)]
-#[strum(serialize_all = "lowercase")]
-enum Family {
-    OpenAi,
-    Azure,
-    Groq,
-    Xai,
-    Anthropic,
-    Gemini,
-}
-
-impl Family {
-    fn of(request: &Request, config: &SimConfig) -> Option<Family> {
-        if request.path.starts_with("/v1/messages/") {
-            return Some(Family::Anthropic);
-        }
-        if !request.path.starts_with("/v1/") {
-            return Some(Family::Gemini);
-        }
-        match Dialect::openai(request, config) {
-            Dialect::OpenAi(None | Some(Vendor::OpenAi | Vendor::DeepInfra)) => {
-                Some(Family::OpenAi)
-            }
-            Dialect::OpenAi(Some(Vendor::Azure)) => Some(Family::Azure),
-            Dialect::OpenAi(Some(Vendor::Groq)) => Some(Family::Groq),
-            Dialect::OpenAi(Some(Vendor::Xai)) => Some(Family::Xai),
-            _ => None,
-        }
-    }
-
-    fn dialect(self, config: &SimConfig) -> Dialect {
-        match self {
-            Family::OpenAi | Family::Azure => Dialect::OpenAi(config.vendor),
-            Family::Groq => Dialect::OpenAi(Some(Vendor::Groq)),
-            Family::Xai => Dialect::OpenAi(Some(Vendor::Xai)),
-            Family::Anthropic => Dialect::Anthropic,
-            Family::Gemini => Dialect::Gemini,
-        }
-    }
-
-    /// How it shows batches.
-    fn wire(self) -> &'static Wire {
-        let name: &str = self.into();
-        &TABLE[name]
-    }
-
-    fn file_id(self, number: u64) -> String {
-        format!("{}{number:016x}", self.wire().file_id)
-    }
-
-    /// The id of a result file of a batch; `kind` distinguishes its files.
-    fn results_id(self, batch: &str, kind: &str) -> String {
-        match self {
-            Family::Gemini => batch.replacen("batches/", "files/batch-", 1),
-            _ => self.file_id(prompt_key(&format!("{batch}/{kind}"))),
-        }
-    }
-}
-
-/// Why a request fails.
-#[derive(Debug)]
-enum Refusal {
-    Problem(Problem),
-    /// There is no such call.
-    Nowhere,
-}
-
-impl Refusal {
-    /// Something a correct client does not send.
-    fn bad(status: u16, message: impl Into<String>) -> Refusal {
-        Refusal::Problem(Problem {
-            malformed: true,
-            ..Problem::of_batches(status, message)
-        })
-    }
-
-    /// Something that can happen to anyone.
-    fn told(status: u16, message: impl Into<String>) -> Refusal {
-        Refusal::Problem(Problem::of_batches(status, message))
-    }
-
-    fn missing(what: &str, id: &str) -> Refusal {
-        Refusal::told(404, format!("No such {what}: '{id}'."))
-    }
-}
-
-impl From<Fault> for Refusal {
-    fn from(fault: Fault) -> Refusal {
-        Refusal::Problem(fault.into())
-    }
-}
-
 /// The reply to a request.
 #[derive(Debug)]
 enum Reply {
-    Json(Value),
-    /// A header, and JSON if there is any.
-    Headed((&'static str, String), Option<Value>),
-    /// Results, and their media type.
-    Download(&'static str, Vec<u8>, Spoiled),
+    /// JSON, null for none, and one more header.
+    Json(Value, Option<(&'static str, String)>),
+    /// Results; their media type, if it is not that of JSON.
+    Download(Option<&'static str>, Vec<u8>, Spoiled),
     /// The connection is closed without a reply.
     Nothing,
 }
 
-type Outcome = Result<Reply, Refusal>;
+type Outcome = Result<Reply, Problem>;
 
 /// One request, and the simulator that serves it.
 struct Desk<'a> {
     shared: &'a Shared,
-    family: Family,
     dialect: Dialect,
+    wire: &'static Wire,
     request: &'a Request,
 }
 
@@ -180,10 +83,6 @@ impl Desk<'_> {
         &self.shared.config.batches
     }
 
-    fn wire(&self) -> &'static Wire {
-        self.family.wire()
-    }
-
     /// A header; empty if it is missing.
     fn header(&self, name: &str) -> &str {
         self.request.header(name).unwrap_or_default()
@@ -193,8 +92,20 @@ impl Desk<'_> {
         self.shared.gate.reach(point);
     }
 
-    fn with<R>(&self, work: impl FnOnce(&mut Inner, Duration) -> R) -> R {
-        self.shared.batches.with(self.shared, work)
+    fn with<R>(&self, work: impl FnOnce(&mut Store, Duration) -> R) -> R {
+        self.shared.with_batches(work)
+    }
+
+    fn file_id(&self, number: u64) -> String {
+        format!("{}{number:016x}", self.wire.file_id)
+    }
+
+    /// The id of a result file of a batch; `kind` distinguishes its files.
+    fn results_id(&self, batch: &str, kind: &str) -> String {
+        match self.dialect {
+            Dialect::Gemini => batch.replacen("batches/", "files/batch-", 1),
+            _ => self.file_id(prompt_key(&format!("{batch}/{kind}"))),
+        }
     }
 
     /// Milliseconds since the epoch.
@@ -202,15 +113,15 @@ impl Desk<'_> {
         self.shared.epoch * 1_000 + time.as_millis() as u64
     }
 
-    fn no_file(&self, id: &str) -> Refusal {
-        Refusal::missing(&self.wire().file_word, id)
+    fn no_file(&self, id: &str) -> Problem {
+        Problem::missing(&self.wire.file_word, id)
     }
 
     /// The answer once something has been deleted.
     fn deleted(template: &Value, id: &str) -> Outcome {
         let mut facts = Facts::default();
         facts.set("id", id);
-        Ok(Reply::Json(facts.fill(template)))
+        Ok(Reply::Json(facts.fill(template), None))
     }
 
     /// Whether the results of a batch that ended then are still there.
@@ -229,67 +140,79 @@ impl Connection<'_> {
     pub(super) fn batch(&mut self, mut request: Request) -> Next {
         let shared = self.shared;
         let body = mem::take(&mut request.body);
-        let family = Family::of(&request, &shared.config);
-        let Some(family) = family.filter(|_| is_in_its_place(&request, &shared.config)) else {
+        let dialect = if request.path.starts_with("/v1/messages/") {
+            Dialect::Anthropic
+        } else if request.path.starts_with("/v1/") {
+            Dialect::openai(&request, &shared.config)
+        } else {
+            Dialect::Gemini
+        };
+        let wire = wire::wire(dialect).filter(|_| is_in_its_place(&request, &shared.config));
+        let Some(wire) = wire else {
             return self.nowhere(&request);
         };
         let desk = Desk {
             shared,
-            family,
-            dialect: family.dialect(&shared.config),
+            dialect,
+            wire,
             request: &request,
         };
-        let admitted = desk.dialect.admit(&request, &shared.config);
         let mut head = Head {
-            dialect: desk.dialect,
             of_batches: true,
-            close: request.close,
-            ..Head::status(200)
+            ..Head::of(dialect)
         };
-        let outcome = admitted.map_err(Refusal::Problem);
-        let (bytes, spoiled) = match outcome.and_then(|()| serve(&desk, body)) {
-            Ok(Reply::Nothing) => return Next::Close,
-            Err(Refusal::Nowhere) => return self.nowhere(&request),
+        let admitted = dialect.admit(&request, &shared.config);
+        match admitted.and_then(|()| serve(&desk, body)) {
+            Ok(Reply::Nothing) => Next::Close,
             Ok(Reply::Download(media, bytes, spoiled)) => {
-                head.media = Some(media);
-                (bytes, spoiled)
-            }
-            Ok(Reply::Json(value)) => {
-                let _ = serde_json::to_writer(&mut self.body, &value);
-                return self.reply(&request, head);
-            }
-            Ok(Reply::Headed(header, value)) => {
-                if let Some(value) = value {
-                    let _ = serde_json::to_writer(&mut self.body, &value);
+                head.media = media;
+                head.close = request.close;
+                match self.download(&head, &bytes, spoiled) {
+                    Ok(()) if !request.close => Next::Keep,
+                    _ => Next::Close,
                 }
-                head.extra = Some(header);
-                return self.reply(&request, head);
             }
-            Err(Refusal::Problem(problem)) => return self.error(&request, head, &problem),
-        };
-        match download(shared, self.stream, &head, &bytes, spoiled) {
-            Ok(()) if !request.close => Next::Keep,
-            _ => Next::Close,
+            Ok(Reply::Json(value, header)) => {
+                head.extra = header;
+                if !value.is_null() {
+                    self.write(&value);
+                }
+                self.reply(&request, head)
+            }
+            Err(problem) => self.error(&request, head, &problem),
         }
+    }
+
+    /// Sends a download, head and all. An error means that the connection is over.
+    fn download(&mut self, head: &Head, bytes: &[u8], spoiled: Spoiled) -> io::Result<()> {
+        head.write_for(&mut self.out, bytes.len());
+        self.send()?;
+        let (first, second) = bytes.split_at(bytes.len() / 2);
+        let mut stream = self.stream;
+        stream.write_all(first)?;
+        self.shared.gate.reach(BatchPoint::DownloadHalf);
+        if spoiled == Spoiled::Cut {
+            return Err(ErrorKind::ConnectionAborted.into());
+        }
+        stream.write_all(second)
     }
 }
 
 /// Handles a request.
 fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let (method, path) = (&desk.request.method, &desk.request.path);
-    let routes = desk.wire().routes.iter();
+    let routes = desk.wire.routes.iter();
     let mut routes = routes.filter(|route| route.method == *method);
     let found = routes.find_map(|route| Some((route, route.id(path)?)));
-    let (route, id) = found.ok_or(Refusal::Nowhere)?;
-    let query = Query::read(&desk.request.query, &route.query)?;
+    let (route, id) = found.ok_or_else(|| Problem::nowhere(desk.request))?;
+    let query = wire::query(&desk.request.query, &route.query)?;
     match route.action {
-        Action::Upload => files::upload(desk, body),
-        Action::UploadParts => files::upload_parts(desk, &query, body),
+        Action::Upload => files::upload(desk, &body),
+        Action::UploadParts => files::upload_parts(desk, &query, &body),
         Action::File => files::file(desk, id),
         Action::Content => files::content(desk, id),
         Action::DeleteFile => files::delete(desk, id),
-        Action::Create if desk.family == Family::Anthropic => intake::inline(desk, body),
-        Action::Create => intake::from_file(desk, id, &body),
+        Action::Create => intake::create(desk, id, &body),
         Action::List => list(desk, &query),
         Action::Status => status(desk, id),
         Action::Cancel => cancel(desk, id),
@@ -301,138 +224,106 @@ fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
 
 fn status(desk: &Desk<'_>, id: &str) -> Outcome {
     desk.pass(BatchPoint::StatusArrived);
-    desk.with(|inner, now| {
-        inner.counts.statuses += 1;
-        let batch = inner.batch(desk.family, id)?;
-        Ok(Reply::Json(desk.show(batch, now)))
+    desk.with(|store, now| {
+        store.counts.statuses += 1;
+        let batch = store.batch(desk.dialect, id)?;
+        Ok(Reply::Json(desk.show(batch, now), None))
     })
 }
 
 /// Cancels a batch that is not over.
 fn cancel(desk: &Desk<'_>, id: &str) -> Outcome {
     desk.pass(BatchPoint::CancelArrived);
-    let told = desk.with(|inner, now| {
-        inner.counts.cancels += 1;
-        let batch = inner.batch(desk.family, id)?;
+    let told = desk.with(|store, now| {
+        store.counts.cancels += 1;
+        let batch = store.batch(desk.dialect, id)?;
         let phase = batch.phase(now, desk.batches());
         if phase.is_over() {
             let message = format!("Cannot cancel a batch with status '{}'.", phase.name());
-            return Err(Refusal::told(400, message));
+            return Err(Problem::told(400, message));
         }
         batch.cancelled.get_or_insert(now);
-        Ok(match desk.family {
-            Family::Gemini => json!({}),
+        Ok(match desk.dialect {
+            Dialect::Gemini => json!({}),
             _ => desk.show(batch, now),
         })
     })?;
     desk.pass(BatchPoint::CancelDone);
-    Ok(Reply::Json(told))
+    Ok(Reply::Json(told, None))
 }
 
 fn list(desk: &Desk<'_>, query: &Query) -> Outcome {
     desk.pass(BatchPoint::ListArrived);
-    desk.with(|inner, now| {
-        inner.counts.lists += 1;
-        let batches = inner.listed(desk.family, now, desk.batches());
-        let paging = &desk.wire().batches;
+    desk.with(|store, now| {
+        store.counts.lists += 1;
+        let batches = store.listed(desk.dialect, now, desk.batches());
+        let paging = &desk.wire.batches;
         let ids: Vec<_> = batches.iter().map(|batch| batch.id.clone()).collect();
         let (range, mut facts) = paging.find(query, &ids)?;
-        let full = desk.family != Family::Gemini;
+        let full = desk.dialect != Dialect::Gemini;
         let shown = batches[range].iter();
         let shown: Vec<_> = shown
             .map(|batch| wire::batch(desk, batch, now, full))
             .collect();
         facts.set("data", shown);
-        Ok(Reply::Json(facts.fill(&paging.reply)))
+        Ok(Reply::Json(facts.fill(&paging.reply), None))
     })
 }
 
 fn delete(desk: &Desk<'_>, id: &str) -> Outcome {
     desk.pass(BatchPoint::DeleteArrived);
-    desk.with(|inner, now: Duration| {
-        let batch = inner.batch(desk.family, id)?;
+    desk.with(|store, now: Duration| {
+        let batch = store.batch(desk.dialect, id)?;
         let has_ended = batch.ended(now, desk.batches()).is_some();
-        if desk.family == Family::Anthropic && !has_ended {
+        if desk.dialect == Dialect::Anthropic && !has_ended {
             let message = format!("Batch {id} has not ended; cancel it first.");
-            return Err(Refusal::bad(400, message));
+            return Err(Problem::bad(400, message));
         }
         batch.deleted = true;
         Ok(())
     })?;
     desk.pass(BatchPoint::DeleteDone);
-    Desk::deleted(&desk.wire().deleted_batch, id)
+    Desk::deleted(&desk.wire.deleted_batch, id)
 }
 
 /// The results of a batch that has a download of its own.
 fn results(desk: &Desk<'_>, id: &str) -> Outcome {
-    desk.with(
-        |inner, now| match inner.batch(desk.family, id)?.ended(now, desk.batches()) {
-            None => {
-                let message = format!("Batch {id} has no available results.");
-                Err(Refusal::bad(404, message))
-            }
-            Some(ended) if !desk.is_kept(ended, now) => {
-                let message = format!("The results of batch {id} are gone.");
-                Err(Refusal::told(404, message))
-            }
-            Some(_) => {
-                let spoiled = inner.next_download();
-                let batch = inner.batch(desk.family, id)?;
-                Ok(files::download(desk, batch, Which::All, spoiled))
-            }
-        },
-    )
+    desk.with(|store, now| {
+        let ended = store.batch(desk.dialect, id)?.ended(now, desk.batches());
+        let Some(ended) = ended else {
+            let message = format!("Batch {id} has no available results.");
+            return Err(Problem::bad(404, message));
+        };
+        if !desk.is_kept(ended, now) {
+            let message = format!("The results of batch {id} are gone.");
+            return Err(Problem::told(404, message));
+        }
+        let spoiled = store.next_download();
+        let batch = store.batch(desk.dialect, id)?;
+        Ok(results::download(desk, batch, Which::All, spoiled))
+    })
 }
 
 /// A page of a batch's results.
 fn result_page(desk: &Desk<'_>, id: &str, query: &Query) -> Outcome {
-    desk.with(|inner, now| {
-        let spoiled = inner.next_download();
-        let batch = inner.batch(desk.family, id)?;
+    desk.with(|store, now| {
+        let spoiled = store.next_download();
+        let batch = store.batch(desk.dialect, id)?;
         let ended = batch.ended(now, desk.batches());
         if ended.is_some_and(|ended| !desk.is_kept(ended, now)) {
-            return Err(Refusal::missing("batch result", id));
+            return Err(Problem::missing("batch result", id));
         }
-        let results = Results::new(batch, desk, Which::All);
-        let paging = desk.wire().parts.as_ref().ok_or(Refusal::Nowhere)?;
-        let places: Vec<_> = (0..results.len()).map(|place| place.to_string()).collect();
+        let paging = desk.wire.parts.as_ref();
+        let paging = paging.ok_or_else(|| Problem::nowhere(desk.request))?;
+        let order = results::order(desk, batch, Which::All);
+        let places: Vec<_> = (0..order.len()).map(|place| place.to_string()).collect();
         let (mut range, mut facts) = paging.find(query, &places)?;
         if spoiled == Spoiled::Short {
             range.end = range.start + range.len() * 2 / 3;
         }
-        // Each result is JSON already, and is put in the place of its number.
-        facts.set("data", range.clone().collect::<Vec<_>>());
+        let lines = range.map(|nth| results::line(desk, batch, nth, order[nth]));
+        facts.set("data", lines.collect::<Value>());
         let page = facts.fill(&paging.reply).to_string();
-        let (before, rest) = page.split_once('[').unwrap_or_default();
-        let (_, behind) = rest.split_once(']').unwrap_or_default();
-        let lines: Vec<_> = range.map(|line| results.line(line)).collect();
-        let page = [
-            before.as_bytes(),
-            b"[",
-            &lines.join(&b','),
-            b"]",
-            behind.as_bytes(),
-        ];
-        Ok(Reply::Download("application/json", page.concat(), spoiled))
+        Ok(Reply::Download(None, page.into_bytes(), spoiled))
     })
-}
-
-/// Sends a download, head and all. An error means that the connection is over.
-fn download(
-    shared: &Shared,
-    mut stream: &TcpStream,
-    head: &Head,
-    bytes: &[u8],
-    spoiled: Spoiled,
-) -> io::Result<()> {
-    let mut out = Vec::new();
-    head.write_for(&mut out, bytes.len());
-    stream.write_all(&out)?;
-    let (first, second) = bytes.split_at(bytes.len() / 2);
-    stream.write_all(first)?;
-    shared.gate.reach(BatchPoint::DownloadHalf);
-    if spoiled == Spoiled::Cut {
-        return Err(ErrorKind::ConnectionAborted.into());
-    }
-    stream.write_all(second)
 }

@@ -2,15 +2,16 @@
 //! get, in the format of each API.
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::life::{Batch, Fate};
+use super::life::{Batch, Fate, Item};
 use super::store::Spoiled;
-use super::{Desk, Family};
-use crate::answer::{self, Place};
-use crate::prompt::Problem;
-use crate::rules::Fault;
+use super::{Desk, Reply};
+use crate::dialect::Dialect;
+use crate::problems::{self, Problem};
+use crate::prompt;
 use crate::template::Facts;
-use crate::{SimConfig, Trouble};
+use crate::{Trouble, Vendor};
 
 /// Which results to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,136 +22,114 @@ pub(super) enum Which {
     All,
 }
 
-/// A batch's results, the other way round than its requests unless that is configured.
-pub(super) struct Results<'a> {
-    batch: &'a Batch,
-    config: &'a SimConfig,
-    /// The indices of the requests, in the order of their lines; `None` is a line with an unknown id.
-    order: Vec<Option<usize>>,
-    /// Seconds since the epoch.
-    created: u64,
+/// The indices of the requests in the order of their results, the other way round unless that is configured; `None` is
+/// a line with an unknown id.
+pub(super) fn order(desk: &Desk<'_>, batch: &Batch, which: Which) -> Vec<Option<usize>> {
+    let config = desk.batches();
+    let over = batch.waiting() == 0 || batch.cancelled.is_some();
+    let shown = |fate: Fate| match (which, fate) {
+        (_, Fate::Missing) => false,
+        (Which::Answers, fate) => matches!(fate, Fate::Done(_)) && !fate.is_error(),
+        (Which::Errors, Fate::Waiting) => batch.has_expired(),
+        (Which::Errors, fate) => fate.is_error(),
+        (Which::All, Fate::Waiting) => desk.dialect == Dialect::Anthropic,
+        (Which::All, _) => true,
+    };
+    let places = 0..batch.plan.items.len();
+    let places = places.filter(|place| shown(batch.fate(*place)));
+    let mut order: Vec<_> = places.map(Some).collect();
+    // While xAI's batch runs, its pages must only grow at their end.
+    if !config.in_order && (desk.dialect != Dialect::OpenAi(Some(Vendor::Xai)) || over) {
+        order.reverse();
+    }
+    let twice = order.len().min(config.duplicates as usize);
+    order.extend_from_within(..twice);
+    if !order.is_empty() {
+        order.resize(order.len() + config.strangers as usize, None);
+    }
+    order
 }
 
-impl<'a> Results<'a> {
-    pub(super) fn new(batch: &'a Batch, desk: &Desk<'a>, which: Which) -> Results<'a> {
-        let config = &desk.shared.config;
-        let family = batch.family();
-        let over = batch.waiting() == 0 || batch.cancelled.is_some();
-        let shown = |fate: Fate| match (which, fate) {
-            (_, Fate::Missing) => false,
-            (Which::Answers, fate) => matches!(fate, Fate::Done(_)) && !fate.is_error(),
-            (Which::Errors, Fate::Waiting) => batch.has_expired(),
-            (Which::Errors, fate) => fate.is_error(),
-            (Which::All, Fate::Waiting) => family == Family::Anthropic,
-            (Which::All, _) => true,
-        };
-        let places = 0..batch.plan.items.len();
-        let places = places.filter(|place| shown(batch.fate(*place)));
-        let mut order: Vec<_> = places.map(Some).collect();
-        // While xAI's batch runs, its pages must only grow at their end.
-        if !config.batches.in_order && (family != Family::Xai || over) {
-            order.reverse();
-        }
-        let twice = order.len().min(config.batches.duplicates as usize);
-        order.extend_from_within(..twice);
-        if !order.is_empty() {
-            let strangers = config.batches.strangers as usize;
-            order.resize(order.len() + strangers, None);
-        }
-        Results {
-            batch,
-            config,
-            order,
-            created: desk.millis(batch.created) / 1_000,
-        }
+/// All lines; a short download lacks the last third.
+pub(super) fn download(desk: &Desk<'_>, batch: &Batch, which: Which, spoiled: Spoiled) -> Reply {
+    let mut order = order(desk, batch, which);
+    if spoiled == Spoiled::Short {
+        order.truncate(order.len() * 2 / 3);
     }
+    let lines = order.iter().enumerate();
+    let lines: String = lines
+        .map(|(nth, place)| format!("{}\n", line(desk, batch, nth, *place)))
+        .collect();
+    Reply::Download(Some("application/x-jsonl"), lines.into_bytes(), spoiled)
+}
 
-    pub(super) fn len(&self) -> usize {
-        self.order.len()
+/// One result.
+pub(super) fn line(desk: &Desk<'_>, batch: &Batch, nth: usize, place: Option<usize>) -> Value {
+    let item = place.map(|place| (&batch.plan.items[place], batch.fate(place)));
+    let number = place.unwrap_or(nth);
+    let mut facts = Facts::default();
+    facts.set("number", number);
+    let id = item.map_or_else(|| format!("stranger-{nth}"), |(item, _)| item.id.clone());
+    facts.set("id", id);
+    if let Some((_, Fate::Waiting)) = item {
+        let is_late = batch.has_expired();
+        facts.set("left_over", if is_late { "expired" } else { "canceled" });
+        return facts.fill(&desk.wire.left_line);
     }
+    let (mut status, mut template) = (200, &desk.wire.line);
+    let number = number as u64 + 1;
+    let body = result(desk, batch, item, number).unwrap_or_else(|problem| {
+        let (refused, body) = desk.dialect.problem(&problem, number);
+        status = refused;
+        template = desk.wire.failed_line.as_ref().unwrap_or(template);
+        facts.set("rpc", rpc(status));
+        facts.set("message", message(&body));
+        body
+    });
+    facts.set("status", status);
+    facts.set("body", body);
+    facts.fill(template)
+}
 
-    /// All lines; a short download lacks the last third.
-    pub(super) fn bytes(&self, spoiled: Spoiled) -> Vec<u8> {
-        let shown = match spoiled {
-            Spoiled::Short => self.len() * 2 / 3,
-            _ => self.len(),
-        };
-        let lines = (0..shown).map(|nth| self.line(nth));
-        lines
-            .flat_map(|line| [line, b"\n".to_vec()])
-            .flatten()
-            .collect()
+/// The body that a call would get; that of a bad request if there is no such item.
+fn result(
+    desk: &Desk<'_>,
+    batch: &Batch,
+    item: Option<(&Item, Fate)>,
+    call: u64,
+) -> Result<Value, Problem> {
+    let config = desk.config();
+    let odd = match item {
+        Some((_, Fate::Done(odd))) => odd,
+        Some(_) => None,
+        None => Some(Trouble::BadRequest),
+    };
+    let problem = |kind| problems::of(kind, config, &batch.plan.model, "messages");
+    if let Some(problem) = odd.and_then(problem) {
+        return Err(problem);
     }
-
-    /// One result, without a line's end.
-    pub(super) fn line(&self, line: usize) -> Vec<u8> {
-        let reading = &self.batch.plan.reading;
-        let mut facts = Facts::default();
-        let mut fate = Fate::Done(Some(Trouble::BadRequest));
-        let mut body = "";
-        let mut id = format!("stranger-{line}");
-        if let Some(place) = self.order[line]
-            && let Ok((own, own_body)) = reading.split(self.batch.line(place))
-        {
-            (id, body, fate) = (own, own_body.get(), self.batch.fate(place));
-        }
-        let number = self.order[line].unwrap_or(line);
-        facts.set("number", number);
-        facts.set("id", id);
-        let wire = reading.family.wire();
-        if fate == Fate::Waiting {
-            let left_over = if self.batch.has_expired() {
-                "expired"
-            } else {
-                "canceled"
-            };
-            facts.set("left_over", left_over);
-            return facts.fill(&wire.left_line).to_string().into_bytes();
-        }
-        let mut result = Vec::new();
-        let number = number as u64 + 1;
-        let status = match self.result(&mut result, number, fate, body) {
-            Ok(()) => 200,
-            Err(problem) => reading.dialect.problem(&mut result, &problem, number),
-        };
-        if status != 200 {
-            facts.set("rpc", rpc(status));
-            facts.set("message", message(&result));
-        }
-        wire.line(facts, status, &result)
+    let body = item.map_or(RawValue::NULL, |(item, _)| &*item.body);
+    let prompt = desk
+        .dialect
+        .prompt(body.get().as_bytes(), &batch.plan.model)?;
+    if !config.knows_model(&prompt.model) {
+        return Err(Problem::no_model(&prompt.model));
     }
-
-    /// Appends the body that a call would get.
-    fn result(&self, out: &mut Vec<u8>, call: u64, fate: Fate, body: &str) -> Result<(), Problem> {
-        let (config, reading) = (self.config, &self.batch.plan.reading);
-        let odd = match fate {
-            Fate::Done(odd) => odd,
-            _ => None,
-        };
-        let problem = |kind| answer::problem(kind, config, &reading.model, "messages");
-        if let Some(problem) = odd.and_then(problem) {
-            return Err(problem);
-        }
-        let body = serde_json::from_str(body).map_err(|_| Fault::not_json())?;
-        let prompt = reading.prompt(body)?;
-        if !config.knows_model(&prompt.model) {
-            return Err(Problem::no_model(&prompt.model));
-        }
-        let place = Place {
-            call,
-            created: self.created,
-        };
-        answer::write(out, reading.dialect, config, &prompt, odd, place);
-        Ok(())
-    }
+    let created = desk.millis(batch.created) / 1_000;
+    Ok(prompt::reply(
+        desk.dialect,
+        config,
+        &prompt,
+        odd,
+        (call, created),
+    ))
 }
 
 /// The text of an error body.
-fn message(body: &[u8]) -> String {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+fn message(body: &Value) -> &str {
     let error = &body["error"];
     let text = error.as_str().or_else(|| error["message"].as_str());
-    text.unwrap_or("The request failed.").to_owned()
+    text.unwrap_or("The request failed.")
 }
 
 /// A status as gRPC numbers it.

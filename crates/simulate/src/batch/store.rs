@@ -5,15 +5,13 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use parking_lot::Mutex;
-
-use super::config::BatchConfig;
-use super::config::{BatchSeen, BatchStats};
-use super::life::{Batch, Blob, Failure, Fate, Item, Phase, Plan};
-use super::{Family, Refusal};
+use super::config::{BatchConfig, BatchSeen, BatchStats};
+use super::life::{Batch, Failure, Fate, Item, Phase, Plan};
+use crate::dialect::Dialect;
+use crate::problems::Problem;
 use crate::serve::Shared;
 use crate::trouble::{mix, unit};
-use crate::{SimConfig, Trouble};
+use crate::{SimConfig, Trouble, Vendor};
 
 /// Makes these random draws independent of each other and of those of troubles.
 const FAILS: u64 = 0x6661_696c;
@@ -23,11 +21,11 @@ const LACKS: u64 = 0x6c61_636b;
 #[derive(Debug)]
 pub(super) struct File {
     pub(super) id: String,
-    pub(super) family: Family,
+    pub(super) dialect: Dialect,
     pub(super) name: String,
     pub(super) purpose: String,
     pub(super) created: Duration,
-    pub(super) blob: Arc<Blob>,
+    pub(super) content: Arc<[u8]>,
     /// Whether its client has polled it.
     pub(super) looked_at: bool,
 }
@@ -41,13 +39,8 @@ pub(super) struct Session {
     pub(super) file: File,
 }
 
-#[derive(Debug)]
-pub(crate) struct Store {
-    inner: Mutex<Inner>,
-}
-
 #[derive(Debug, Default)]
-pub(super) struct Inner {
+pub(crate) struct Store {
     pub(super) files: Vec<File>,
     pub(super) sessions: Vec<Session>,
     /// The oldest first.
@@ -73,9 +66,20 @@ pub(super) enum Spoiled {
     Short,
 }
 
+impl Shared {
+    /// Runs `work` on the files and batches of this moment, which it may change.
+    pub(crate) fn with_batches<R>(&self, work: impl FnOnce(&mut Store, Duration) -> R) -> R {
+        let mut store = self.batches.lock();
+        // Read under the lock, otherwise time could go back between two accesses.
+        let now = self.started.elapsed();
+        store.catch_up(self, now);
+        work(&mut store, now)
+    }
+}
+
 impl Store {
     pub(crate) fn new(config: &BatchConfig) -> Store {
-        let inner = Inner {
+        Store {
             lost: config.lost_creates,
             expiring: config.expire_first.0,
             cuts: config.cut_downloads,
@@ -83,38 +87,10 @@ impl Store {
             salt: SystemTime::now()
                 .duration_since(UNIX_EPOCH)
                 .map_or(0, |since| since.as_nanos() as u64),
-            ..Inner::default()
-        };
-        Store {
-            inner: Mutex::new(inner),
+            ..Store::default()
         }
     }
 
-    /// Runs `work` on the state of this moment, which it may change.
-    pub(super) fn with<R>(
-        &self,
-        shared: &Shared,
-        work: impl FnOnce(&mut Inner, Duration) -> R,
-    ) -> R {
-        let mut inner = self.inner.lock();
-        // Read under the lock, otherwise time could go back between two accesses.
-        let now = shared.now();
-        inner.catch_up(shared, now);
-        work(&mut inner, now)
-    }
-
-    pub(crate) fn catch_up(&self, shared: &Shared) {
-        self.with(shared, |_, _| ());
-    }
-
-    pub(crate) fn stats(&self, shared: &Shared) -> BatchStats {
-        self.with(shared, |inner, now| {
-            inner.stats(now, &shared.config.batches)
-        })
-    }
-}
-
-impl Inner {
     fn catch_up(&mut self, shared: &Shared, now: Duration) {
         let (due, later) = std::mem::take(&mut self.late)
             .into_iter()
@@ -124,7 +100,7 @@ impl Inner {
             let gone = plan
                 .input
                 .as_deref()
-                .is_some_and(|id| self.file(plan.reading.family, id).is_none());
+                .is_some_and(|id| self.file(plan.dialect, id).is_none());
             if !gone {
                 self.open(plan, due, &shared.config);
             }
@@ -158,22 +134,23 @@ impl Inner {
     }
 
     fn open(&mut self, mut plan: Plan, now: Duration, config: &SimConfig) -> usize {
-        let family = plan.reading.family;
-        if matches!(family, Family::OpenAi | Family::Azure | Family::Groq)
+        let validates = |vendor| vendor != Some(Vendor::Xai);
+        if matches!(plan.dialect, Dialect::OpenAi(vendor) if validates(vendor))
             && plan.failures.is_empty()
-            && let Some(model) = self.too_many_tokens(&plan, now, &config.batches)
+            && self.is_full(&plan, now, &config.batches)
         {
             plan.failures.push(Failure {
                 line: None,
                 code: "token_limit_exceeded",
                 message: format!(
-                    "Enqueued token limit reached for {model} in organization org-sim. Please try \
-                     again once some in_progress batches have been completed."
+                    "Enqueued token limit reached for {} in organization org-sim. Please try \
+                     again once some in_progress batches have been completed.",
+                    plan.model
                 ),
             });
         }
         self.counts.created += 1;
-        let id = format!("{}{:016x}", family.wire().batch_id, self.fresh());
+        let id = format!("{}{:016x}", plan.wire.batch_id, self.fresh());
         let starts = plan.failures.is_empty();
         self.counts.started += u64::from(starts);
         let expires = (starts && self.expiring > 0).then_some(config.batches.expire_first.1);
@@ -213,27 +190,14 @@ impl Inner {
         }
     }
 
-    /// A model whose limit of enqueued tokens the plan would exceed.
-    pub(super) fn too_many_tokens<'p>(
-        &self,
-        plan: &'p Plan,
-        now: Duration,
-        config: &BatchConfig,
-    ) -> Option<&'p str> {
-        let most = config.enqueued_tokens?;
-        let queued = |model: &str| {
-            let here = self.batches.iter().filter(|batch| {
-                batch.family() == plan.reading.family
-                    && !batch.has_failed()
-                    && !batch.phase(now, config).is_over()
-            });
-            let tokens = here.flat_map(|batch| &batch.plan.tokens);
-            let tokens = tokens.filter(|(name, _)| name == model);
-            tokens.map(|(_, tokens)| tokens).sum::<u64>()
-        };
-        let mut asked = plan.tokens.iter();
-        let over = asked.find(|(model, tokens)| queued(model).saturating_add(*tokens) > most);
-        over.map(|(model, _)| model.as_str())
+    /// Whether the plan would exceed the limit of enqueued tokens.
+    pub(super) fn is_full(&self, plan: &Plan, now: Duration, config: &BatchConfig) -> bool {
+        let queued = self.batches.iter().filter(|batch| {
+            batch.is_of(plan.dialect) && !batch.has_failed() && !batch.phase(now, config).is_over()
+        });
+        let queued: u64 = queued.map(|batch| batch.plan.tokens).sum();
+        let most = config.enqueued_tokens.unwrap_or(u64::MAX);
+        queued.saturating_add(plan.tokens) > most
     }
 
     /// A number that no id has had.
@@ -250,40 +214,40 @@ impl Inner {
         &self.files[place]
     }
 
-    pub(super) fn file(&mut self, family: Family, id: &str) -> Option<&mut File> {
+    pub(super) fn file(&mut self, dialect: Dialect, id: &str) -> Option<&mut File> {
         let mut files = self.files.iter_mut();
-        files.find(|file| file.id == id && file.family == family)
+        files.find(|file| file.id == id && file.dialect == dialect)
     }
 
     /// Deletes a file. Returns whether it existed.
-    pub(super) fn delete_file(&mut self, family: Family, id: &str) -> bool {
+    pub(super) fn delete_file(&mut self, dialect: Dialect, id: &str) -> bool {
         let before = self.files.len();
         self.files
-            .retain(|file| file.id != id || file.family != family);
+            .retain(|file| file.id != id || file.dialect != dialect);
         let deleted = self.files.len() < before;
         self.counts.files_deleted += u64::from(deleted);
         deleted
     }
 
     /// A batch that has not been deleted.
-    pub(super) fn batch(&mut self, family: Family, id: &str) -> Result<&mut Batch, Refusal> {
-        let is_it = |batch: &&mut Batch| batch.id == id && batch.family() == family;
+    pub(super) fn batch(&mut self, dialect: Dialect, id: &str) -> Result<&mut Batch, Problem> {
+        let is_it = |batch: &&mut Batch| batch.id == id && batch.is_of(dialect);
         let mut batches = self.batches.iter_mut().filter(|batch| !batch.deleted);
         let found = batches.find(is_it);
-        found.ok_or_else(|| Refusal::missing("batch", id))
+        found.ok_or_else(|| Problem::missing("batch", id))
     }
 
     /// The batches that a list shows, the newest first.
     pub(super) fn listed(
         &self,
-        family: Family,
+        dialect: Dialect,
         now: Duration,
         config: &BatchConfig,
     ) -> Vec<&Batch> {
         let mut batches: Vec<_> = self
             .batches
             .iter()
-            .filter(|batch| batch.family() == family && !batch.deleted)
+            .filter(|batch| batch.is_of(dialect) && !batch.deleted)
             .filter(|batch| batch.created + config.listing_lag <= now)
             .collect();
         // Late ones are created out of turn.
@@ -306,7 +270,7 @@ impl Inner {
         Spoiled::No
     }
 
-    fn stats(&self, now: Duration, config: &BatchConfig) -> BatchStats {
+    pub(crate) fn stats(&self, now: Duration, config: &BatchConfig) -> BatchStats {
         let mut stats = self.counts.clone();
         stats.files_left = self.files.len() as u64;
         for batch in &self.batches {
@@ -339,7 +303,7 @@ fn book(batch: &mut Batch, finished: usize, shared: &Shared) -> u64 {
         .filter(|item| waiting(item.fate))
         .map(|item| (item.key, item.form))
         .collect();
-    let (met, again) = shared.ledger.buy(&asked, &shared.config);
+    let (met, again) = shared.ledger.lock().buy(&asked, &shared.config);
     let bought = items.iter_mut().filter(|item| waiting(item.fate));
     for (item, met) in bought.zip(met) {
         item.fate = Fate::Done(met);
@@ -353,6 +317,6 @@ fn book(batch: &mut Batch, finished: usize, shared: &Shared) -> u64 {
             _ => batch.done += 1,
         }
     }
-    shared.ledger.bill(cost);
+    shared.ledger.lock().bill(cost);
     again
 }

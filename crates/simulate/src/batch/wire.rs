@@ -1,22 +1,33 @@
 //! The wire formats of files and batches, as `rules/batches.json` has them for each API.
 
 use std::collections::BTreeMap;
-use std::ops::{Range, RangeInclusive};
+use std::ops::Range;
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::Desk;
 use super::life::{Batch, Phase};
 use super::store::File;
-use super::{Desk, Family, Refusal};
+use crate::Vendor;
+use crate::dialect::Dialect;
+use crate::problems::Problem;
 use crate::rules::{self, Fault};
 use crate::template::Facts;
 
 /// The APIs by name.
 pub(super) static TABLE: LazyLock<BTreeMap<String, Wire>> =
     LazyLock::new(|| rules::table("batches", include_str!("../../rules/batches.json")));
+
+/// How this API shows files and batches, if it has them.
+pub(super) fn wire(dialect: Dialect) -> Option<&'static Wire> {
+    TABLE.get(match dialect {
+        Dialect::OpenAi(Some(Vendor::DeepInfra)) => Vendor::OpenAi.name(),
+        dialect => dialect.vendor_name(),
+    })
+}
 
 /// How one API shows batches, and how large they may be.
 #[derive(Debug, Deserialize)]
@@ -30,7 +41,7 @@ pub(super) struct Wire {
     pub(super) parts: Option<Paging>,
     /// The address in the requests of a batch, which have a method and an address then.
     pub(super) url: Option<String>,
-    pub(super) create: Option<Create>,
+    pub(super) create: Create,
     /// The reply to a deletion.
     #[serde(default)]
     pub(super) deleted_batch: Value,
@@ -55,8 +66,8 @@ pub(super) struct Wire {
     #[serde(default)]
     pub(super) file_hours: u64,
     /// A result: of a success, of an error, and of a request that was not processed.
-    line: Value,
-    failed_line: Option<Value>,
+    pub(super) line: Value,
+    pub(super) failed_line: Option<Value>,
     pub(super) left_line: Value,
 }
 
@@ -64,8 +75,8 @@ pub(super) struct Wire {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Create {
-    /// The rule for its body.
-    pub(super) api: String,
+    /// The rule for its body, at an API that has files.
+    #[serde(default)]
     pub(super) rule: String,
     /// The hours until the batch expires.
     pub(super) hours: u64,
@@ -78,19 +89,6 @@ pub(super) struct Create {
 }
 
 impl Wire {
-    /// The line of a result: its `body` as a call would get it, and the status.
-    pub(super) fn line(&self, mut facts: Facts, status: u16, body: &[u8]) -> Vec<u8> {
-        facts.set("status", status);
-        // A placeholder for the body, which is not parsed: no other text has this character.
-        facts.set("body", "\0");
-        let failed = self.failed_line.as_ref().filter(|_| status != 200);
-        let line = facts.fill(failed.unwrap_or(&self.line)).to_string();
-        match line.split_once(r#""\u0000""#) {
-            Some((before, behind)) => [before.as_bytes(), body, behind.as_bytes()].concat(),
-            None => line.into_bytes(),
-        }
-    }
-
     /// The API's name of a phase.
     pub(super) fn state(&self, phase: Phase) -> &str {
         self.states.get(phase.name()).map_or("", String::as_str)
@@ -140,45 +138,20 @@ impl Route {
     }
 }
 
-/// The pairs of an address's query.
-#[derive(Debug, Default)]
-pub(super) struct Query(Vec<(String, String)>);
+/// The fields of an address's query.
+pub(super) type Query = BTreeMap<String, String>;
 
-impl Query {
-    /// Parses a query that may only have these names.
-    pub(super) fn read(query: &str, known: &[String]) -> Result<Query, Fault> {
-        let pairs = query.split('&').filter(|pair| !pair.is_empty());
-        let pairs: Vec<_> = pairs
-            .map(|pair| {
-                let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                (decode(name), decode(value))
-            })
-            .collect();
-        match pairs.iter().find(|(name, _)| !known.contains(name)) {
-            Some((name, _)) => Err(Fault::unknown(name)),
-            None => Ok(Query(pairs)),
-        }
-    }
-
-    pub(super) fn get(&self, name: &str) -> Option<&str> {
-        let found = self.0.iter().find(|(known, _)| known == name);
-        found.map(|(_, value)| value.as_str())
-    }
-
-    pub(super) fn whole(
-        &self,
-        name: &str,
-        range: RangeInclusive<usize>,
-        default: usize,
-    ) -> Result<usize, Fault> {
-        let Some(text) = self.get(name) else {
-            return Ok(default);
-        };
-        let number = text.parse().ok().filter(|number| range.contains(number));
-        number.ok_or_else(|| {
-            let message = format!("Invalid '{name}': expected a number of {range:?}.");
-            Fault::invalid(name, message)
-        })
+/// Parses a query that may only have these fields.
+pub(super) fn query(query: &str, known: &[String]) -> Result<Query, Fault> {
+    let pairs = query.split('&').filter(|pair| !pair.is_empty());
+    let pair = |pair: &str| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(name), decode(value))
+    };
+    let fields: Query = pairs.map(pair).collect();
+    match fields.keys().find(|name| !known.contains(name)) {
+        Some(name) => Err(Fault::unknown(name)),
+        None => Ok(fields),
     }
 }
 
@@ -207,13 +180,20 @@ impl Paging {
         &self,
         query: &Query,
         ids: &[String],
-    ) -> Result<(Range<usize>, Facts), Refusal> {
+    ) -> Result<(Range<usize>, Facts), Problem> {
         let (name, usual, most) = &self.limit;
-        let limit = query.whole(name, 1..=*most, *usual)?;
+        let limit = match query.get(name).map(|limit| limit.parse()) {
+            None => *usual,
+            Some(Ok(limit)) if (1..=*most).contains(&limit) => limit,
+            Some(_) => {
+                let message = format!("Invalid '{name}': expected a number from 1 to {most}.");
+                return Err(Fault::invalid(name, message).into());
+            }
+        };
         let place = |field: &Option<String>| {
-            let id = query.get(field.as_deref()?)?;
+            let id = query.get(field.as_ref()?)?;
             let place = ids.iter().position(|known| known == id);
-            Some(place.ok_or_else(|| Refusal::bad(400, format!("There is no page at '{id}'."))))
+            Some(place.ok_or_else(|| Problem::bad(400, format!("There is no page at '{id}'."))))
         };
         let start = match place(&self.after).transpose()? {
             Some(after) => after + 1,
@@ -235,13 +215,13 @@ impl Paging {
 
 /// A batch; lists omit some of the `full` fields.
 pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -> Value {
-    let (config, wire) = (desk.batches(), desk.wire());
+    let (config, wire) = (desk.batches(), desk.wire);
     let phase = batch.phase(now, config);
     let ended = batch.ended(now, config);
     let host = desk.header("host");
     let kept = ended.is_some_and(|ended| desk.is_kept(ended, now));
     let there = batch.has_results().map(|there| there && ended.is_some());
-    let id = |kind, there: bool| there.then(|| desk.family.results_id(&batch.id, kind));
+    let id = |kind, there: bool| there.then(|| desk.results_id(&batch.id, kind));
     let (output, error_file) = (id("output", there[0]), id("error", there[1]));
     let mut facts = Facts::default();
     facts.set("id", batch.id.as_str());
@@ -249,7 +229,7 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     facts.set("endpoint", wire.url.as_deref());
     facts.set("input", batch.plan.input.as_deref());
     facts.set("label", batch.plan.label.clone());
-    facts.set("model", batch.plan.reading.model.as_str());
+    facts.set("model", batch.plan.model.as_str());
     facts.set("hours", batch.plan.window.as_secs() / 3_600);
     facts.set("state", wire.state(phase));
     facts.set("over", ended.map(|_| true));
@@ -290,7 +270,7 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     }
     let error = wire.errors.get(phase.name()).map(|error| facts.fill(error));
     if ended.is_some() && error.is_none() && full {
-        facts.set("results", Family::Gemini.results_id(&batch.id, ""));
+        facts.set("results", desk.results_id(&batch.id, ""));
     }
     facts.set("error", error);
     facts.fill(&wire.batch)
@@ -349,7 +329,7 @@ fn failures(facts: &mut Facts, batch: &Batch) {
 
 /// An input file.
 pub(super) fn file(desk: &Desk<'_>, file: &File) -> Value {
-    let wire = desk.wire();
+    let wire = desk.wire;
     let kept = Duration::from_secs(wire.file_hours * 3_600);
     let looked_at = if file.looked_at {
         "processed"
@@ -361,7 +341,7 @@ pub(super) fn file(desk: &Desk<'_>, file: &File) -> Value {
     facts.set("id", file.id.as_str());
     facts.set("name", file.name.as_str());
     facts.set("purpose", file.purpose.as_str());
-    facts.set("bytes", file.blob.range.len());
+    facts.set("bytes", file.content.len());
     facts.set("created", desk.millis(file.created));
     facts.set("expires", desk.millis(file.created + kept));
     facts.set("processed", looked_at);
