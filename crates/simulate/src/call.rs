@@ -5,6 +5,7 @@ use std::io;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use super::Trouble;
 use super::dialect::{Content, Dialect, Endpoint, Work};
 use super::http::Request;
 use super::ledger::{Call, Delivery, Verdict};
@@ -13,7 +14,6 @@ use super::prompt;
 use super::reply::Head;
 use super::serve::{Connection, Next, Shared};
 use super::trouble::{Form, unit};
-use super::{SimConfig, Trouble};
 
 /// How long a call with [`Trouble::Stall`] hangs before its connection is closed.
 const STALL: Duration = Duration::from_secs(20);
@@ -41,7 +41,7 @@ impl Connection<'_> {
         // the client may be gone by then.
         let held = self.shared.gate.is_held();
         let admitted = dialect.admit(request, config);
-        let read = admitted.and_then(|()| read(dialect, endpoint, request, config));
+        let read = admitted.and_then(|()| dialect.read(endpoint, request, config));
         let mut call = ledger.lock().arrive(now, read.as_ref().ok(), config);
         let mut head = Head {
             call: call.number,
@@ -193,12 +193,8 @@ impl Connection<'_> {
 
     /// Hangs until the client disconnects, the time is over, or the simulator stops. The socket reports all of these.
     fn stall(&self) {
-        let deadline = Instant::now() + STALL;
-        let pipelined = self.stream.set_read_timeout(Some(STALL)).is_ok()
-            && matches!(self.stream.peek(&mut [0]), Ok(1));
-        if pipelined {
-            self.shared.gate.wait_until(deadline);
-        }
+        let _ = self.stream.set_read_timeout(Some(STALL));
+        let _ = self.stream.peek(&mut [0]);
     }
 
     /// Ends a call: settles it, then sends the content of `body`.
@@ -230,24 +226,6 @@ impl Connection<'_> {
             return Next::Close;
         }
         Next::Keep
-    }
-}
-
-/// Reads the request of a call.
-fn read(
-    dialect: Dialect,
-    endpoint: &Endpoint,
-    request: &Request,
-    config: &SimConfig,
-) -> Result<Work, Problem> {
-    let work = dialect.read(endpoint, request, config)?;
-    if let (Content::Answer(_), Some(recorder)) = (&work.content, &config.recorder) {
-        recorder.record(&request.body);
-    }
-    if config.knows_model(&work.model) {
-        Ok(work)
-    } else {
-        Err(Problem::no_model(&work.model))
     }
 }
 

@@ -196,25 +196,33 @@ impl Dialect {
         }
     }
 
-    /// Reads the request of a call.
+    /// Reads the request of a call, which is for a model that exists.
     pub(super) fn read(
         self,
         endpoint: &Endpoint,
         request: &Request,
         config: &SimConfig,
-    ) -> Result<Work, Fault> {
+    ) -> Result<Work, Problem> {
         let body = &request.body;
         let rule = self.row().embeddings.as_deref().unwrap_or_default();
         let prompt = |model: &str| {
             let prompt = self.prompt(body, model)?;
             Ok(Work::of_prompt(prompt, config))
         };
-        match endpoint {
+        let work = match endpoint {
             Endpoint::Chat | Endpoint::Messages => prompt(""),
             Endpoint::Generate(model) => prompt(model),
             Endpoint::Embeddings => embed::parse_openai(body, rule).map(Work::of_pack),
             Endpoint::Speech => Speech::parse(body).map(Work::of_speech),
             Endpoint::BatchEmbed(model) => embed::parse_gemini(body, model).map(Work::of_pack),
+        }?;
+        if let (Content::Answer(_), Some(recorder)) = (&work.content, &config.recorder) {
+            recorder.record(body);
+        }
+        if config.knows_model(&work.model) {
+            Ok(work)
+        } else {
+            Err(Problem::no_model(&work.model))
         }
     }
 }

@@ -1,8 +1,6 @@
 //! Embeddings: one vector for each input of a call. A vector depends only on its text, so tests detect a client that
 //! swaps two of them.
 
-use base64::engine::Engine;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::gemini;
@@ -32,7 +30,6 @@ pub(super) struct Pack {
     pub(super) model: String,
     /// Each text and how many numbers its vector has.
     pub(super) inputs: Vec<(String, usize)>,
-    base64: bool,
 }
 
 impl Pack {
@@ -70,7 +67,6 @@ pub(super) fn parse_openai(body: &[u8], rule: &str) -> Result<Pack, Fault> {
     Ok(Pack {
         model: root["model"].as_str().unwrap_or_default().to_owned(),
         inputs,
-        base64: root["encoding_format"] == "base64",
     })
 }
 
@@ -98,21 +94,13 @@ pub(super) fn parse_gemini(body: &[u8], model: &str) -> Result<Pack, Fault> {
     Ok(Pack {
         model: model.to_owned(),
         inputs,
-        base64: false,
     })
 }
 
 /// A list of vectors in reverse order: only their index shows the order.
 pub(super) fn openai_body(pack: &Pack) -> Value {
     let vector = |(index, (text, dimensions)): (usize, &(String, usize))| {
-        let vector = embedding(text, *dimensions);
-        let embedding = if pack.base64 {
-            // The numbers' bytes, the lowest first.
-            let bytes: Vec<u8> = vector.iter().flat_map(|n| n.to_le_bytes()).collect();
-            STANDARD.encode(bytes).into()
-        } else {
-            json!(vector)
-        };
+        let embedding = embedding(text, *dimensions);
         json!({"object": "embedding", "index": index, "embedding": embedding})
     };
     let data: Vec<_> = pack.inputs.iter().enumerate().rev().map(vector).collect();

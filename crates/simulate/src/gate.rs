@@ -56,13 +56,10 @@ impl Pause {
         let deadline = Instant::now() + timeout.min(LONGEST);
         let mut pauses = self.gate.pauses.lock();
         let is_reached = |held: &Held| held.id == self.id && held.left == 0;
-        while !pauses.iter().any(is_reached) {
-            let wait = self.gate.changed.wait_until(&mut pauses, deadline);
-            if wait.timed_out() {
-                return pauses.iter().any(is_reached);
-            }
-        }
-        true
+        let waits = |pauses: &mut Vec<Held>| !pauses.iter().any(is_reached);
+        let changed = &self.gate.changed;
+        changed.wait_while_until(&mut pauses, waits, deadline);
+        pauses.iter().any(is_reached)
     }
 
     /// Lets the request continue.
@@ -114,9 +111,8 @@ impl Gate {
             return false;
         }
         let mut pauses = self.pauses.lock();
-        while self.is_held() && !self.is_stopped() {
-            self.changed.wait(&mut pauses);
-        }
+        let waits = |_: &mut Vec<Held>| self.is_held() && !self.is_stopped();
+        self.changed.wait_while(&mut pauses, waits);
         true
     }
 
@@ -157,18 +153,16 @@ impl Gate {
     pub(super) fn reach(&self, point: BatchPoint) {
         let mut pauses = self.pauses.lock();
         let mut here = Vec::new();
-        for held in pauses
-            .iter_mut()
-            .filter(|held| held.point == point && held.left > 0)
-        {
+        let ours = |held: &&mut Held| held.point == point && held.left > 0;
+        for held in pauses.iter_mut().filter(ours) {
             held.left -= 1;
             if held.left == 0 {
                 here.push(held.id);
             }
         }
         self.changed.notify_all();
-        while pauses.iter().any(|held| here.contains(&held.id)) && !self.is_stopped() {
-            self.changed.wait(&mut pauses);
-        }
+        let is_here = |held: &Held| here.contains(&held.id);
+        let waits = |pauses: &mut Vec<Held>| pauses.iter().any(is_here) && !self.is_stopped();
+        self.changed.wait_while(&mut pauses, waits);
     }
 }

@@ -42,7 +42,6 @@ impl Verdict {
 
 /// One received call, from its arrival to its [`settle`](Ledger::settle).
 #[derive(Debug)]
-#[must_use]
 pub(super) struct Call {
     pub(super) verdict: Verdict,
     /// Counts calls from 1.
@@ -73,7 +72,7 @@ pub(super) enum Delivery {
 #[derive(Debug)]
 pub(super) struct Ledger {
     /// The counts, but for those of prompts.
-    stats: SimStats,
+    pub(super) counts: SimStats,
     limits: Limits,
     /// All prompts seen, by their keys.
     prompts: HashMap<u64, Memory>,
@@ -84,7 +83,7 @@ pub(super) struct Ledger {
 impl Ledger {
     pub(super) fn new(config: &SimConfig) -> Ledger {
         Ledger {
-            stats: SimStats::default(),
+            counts: SimStats::default(),
             limits: Limits::new(config.rpm, config.burst, config.tpm),
             prompts: HashMap::new(),
             admitted: 0,
@@ -99,7 +98,7 @@ impl Ledger {
         work: Option<&Work>,
         config: &SimConfig,
     ) -> Call {
-        let stats = &mut self.stats;
+        let stats = &mut self.counts;
         stats.calls += 1;
         stats.in_flight += 1;
         stats.max_in_flight = stats.max_in_flight.max(stats.in_flight);
@@ -134,20 +133,20 @@ impl Ledger {
     /// Counts the call's end. This happens before its reply is written, so a client that has received its answer finds
     /// it in the statistics, and its next call never overlaps this one.
     pub(super) fn settle(&mut self, call: &Call, delivery: Delivery) {
-        self.stats.in_flight -= 1;
+        self.counts.in_flight -= 1;
         self.admitted -= u64::from(call.admitted);
         *self.sum(call, delivery) += call.cost;
         if delivery == Delivery::Answered {
-            self.stats.answered += 1;
-            self.stats.embedded += call.inputs;
+            self.counts.answered += 1;
+            self.counts.embedded += call.inputs;
         }
     }
 
     /// Takes back a settled `delivery`: writing it failed.
     pub(super) fn undelivered(&mut self, call: &Call, delivery: Delivery) {
         if delivery == Delivery::Answered {
-            self.stats.answered -= 1;
-            self.stats.embedded -= call.inputs;
+            self.counts.answered -= 1;
+            self.counts.embedded -= call.inputs;
         }
         if delivery != Delivery::Gone {
             *self.sum(call, delivery) -= call.cost;
@@ -157,32 +156,18 @@ impl Ledger {
 
     /// Records processed requests of a batch, by their prompts. Returns the trouble of each.
     pub(super) fn buy(&mut self, asked: &[(u64, Form)], config: &SimConfig) -> Bought {
-        let before = self.stats.paid_twice;
+        let before = self.counts.paid_twice;
         let bought = asked
             .iter()
             .map(|(key, form)| self.buy_one(*key, *form, config));
         let met = bought.collect();
-        (met, self.stats.paid_twice - before)
-    }
-
-    /// Bills requests of a batch, in picodollars.
-    pub(super) fn bill(&mut self, cost: u64) {
-        self.stats.billed_picos += cost;
-    }
-
-    /// Counts a malformed request.
-    pub(super) fn malformed(&mut self) {
-        self.stats.malformed += 1;
-    }
-
-    pub(super) fn connected(&mut self) {
-        self.stats.connections += 1;
+        (met, self.counts.paid_twice - before)
     }
 
     pub(super) fn stats(&self) -> SimStats {
         SimStats {
             prompts: self.prompts.len() as u64,
-            ..self.stats.clone()
+            ..self.counts.clone()
         }
     }
 
@@ -231,7 +216,7 @@ impl Ledger {
 
     /// Every prompt of the call that was to meet this kind has met it.
     fn meet_trouble(&mut self, keys: &[u64], kind: Trouble, config: &SimConfig) {
-        let met = self.stats.by_trouble.entry(kind.name().to_owned());
+        let met = self.counts.by_trouble.entry(kind.name().to_owned());
         *met.or_default() += 1;
         for key in keys {
             if config.plan_key(*key) == Some(kind) {
@@ -255,10 +240,10 @@ impl Ledger {
     }
 
     fn pay(&mut self, keys: &[u64]) {
-        self.stats.paid += 1;
+        self.counts.paid += 1;
         for key in keys {
             let memory = self.prompts.entry(*key).or_default();
-            self.stats.paid_twice += u64::from(memory.paid);
+            self.counts.paid_twice += u64::from(memory.paid);
             memory.paid = true;
         }
     }
@@ -269,7 +254,7 @@ impl Ledger {
             Verdict::Limited(_) | Verdict::Busy => (false, false, true),
             Verdict::Trouble(kind) => (!kind.is_refusal(), kind.is_paid(), kind.is_429()),
         };
-        let stats = &mut self.stats;
+        let stats = &mut self.counts;
         stats.accepted += u64::from(accepted);
         stats.refused += u64::from(refused);
         if paid {
@@ -286,9 +271,9 @@ impl Ledger {
             _ => true,
         };
         if is_seen && delivery != Delivery::Gone {
-            &mut self.stats.billed_picos
+            &mut self.counts.billed_picos
         } else {
-            &mut self.stats.billed_unseen_picos
+            &mut self.counts.billed_unseen_picos
         }
     }
 }

@@ -95,8 +95,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
 
-pub use batch::{BatchConfig, BatchSeen, BatchStats};
-pub use config::{Recorder, SimConfig, SimPrice};
+pub use config::{BatchConfig, BatchSeen, BatchStats, Recorder, SimConfig, SimPrice};
 pub use embed::embedding;
 pub use gate::{BatchPoint, Pause};
 pub use ledger::SimStats;

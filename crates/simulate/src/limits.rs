@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
+/// The names of the buckets.
+pub(super) const NAMES: [&str; 2] = ["requests", "tokens"];
+
 /// Both limits; either may be absent.
 #[derive(Debug)]
-pub(super) struct Limits {
-    requests: Option<Bucket>,
-    tokens: Option<Bucket>,
-}
+pub(super) struct Limits([Option<Bucket>; 2]);
 
 /// Why a call was rejected.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -48,20 +48,18 @@ pub(super) struct Told {
 
 impl Limits {
     pub(super) fn new(rpm: Option<u64>, burst: Option<u64>, tpm: Option<u64>) -> Limits {
-        Limits {
-            requests: rpm.map(|rpm| Bucket::new(rpm, burst.unwrap_or(rpm))),
-            tokens: tpm.map(|tpm| Bucket::new(tpm, tpm)),
-        }
+        Limits([
+            rpm.map(|rpm| Bucket::new(rpm, burst.unwrap_or(rpm))),
+            tpm.map(|tpm| Bucket::new(tpm, tpm)),
+        ])
     }
 
     /// Takes one request and `tokens` tokens from the buckets, or nothing.
     pub(super) fn take(&mut self, now: Duration, tokens: u64) -> Result<(), Denial> {
-        let sides = [
-            ("requests", self.requests.as_mut(), 1),
-            ("tokens", self.tokens.as_mut(), tokens),
-        ];
-        let denials = sides.into_iter().filter_map(|(name, bucket, asked)| {
-            let bucket = bucket?;
+        let asked = [1, tokens];
+        let buckets = NAMES.into_iter().zip(&mut self.0).zip(asked);
+        let denials = buckets.filter_map(|((name, bucket), asked)| {
+            let bucket = bucket.as_mut()?;
             bucket.refill(now);
             (!bucket.holds(asked)).then(|| Denial {
                 bucket: name,
@@ -74,18 +72,17 @@ impl Limits {
         if let Some(denial) = denials.max_by_key(|denial| denial.wait.unwrap_or(Duration::MAX)) {
             return Err(denial);
         }
-        if let Some(bucket) = &mut self.requests {
-            bucket.level -= 1.0;
-        }
-        if let Some(bucket) = &mut self.tokens {
-            bucket.level -= tokens as f64;
+        for (bucket, asked) in self.0.iter_mut().zip(asked) {
+            if let Some(bucket) = bucket {
+                bucket.level -= asked as f64;
+            }
         }
         Ok(())
     }
 
     /// The state of the requests bucket and of the tokens bucket.
     pub(super) fn tell(&mut self, now: Duration) -> [Option<Told>; 2] {
-        [&mut self.requests, &mut self.tokens].map(|bucket| {
+        self.0.each_mut().map(|bucket| {
             bucket.as_mut().map(|bucket| {
                 bucket.refill(now);
                 bucket.tell()

@@ -121,7 +121,7 @@ fn start(stream: TcpStream, shared: &Arc<Shared>) -> io::Result<Open> {
     let thread = spawn("sim-connection", move || {
         // Closes the connection also after a panic, and although the list still has it.
         let _closing = Closing(&mine);
-        shared.ledger.lock().connected();
+        shared.ledger.lock().counts.connections += 1;
         serve::connection(&shared, &mine);
     })?;
     Ok(Open { stream, thread })

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::time::{Duration, SystemTime};
 
 use super::dialect::Dialect;
-use super::limits::{Told, in_seconds, millis_up};
+use super::limits::{NAMES, Told, in_seconds, millis_up};
 use super::template::{reason, rfc3339};
 
 /// Everything in a reply's head but the length of its body.
@@ -29,8 +29,6 @@ pub(super) struct Head {
     /// Seconds since the epoch.
     pub(super) now: u64,
 }
-
-const NAMES: [&str; 2] = ["requests", "tokens"];
 
 impl Head {
     /// The head of a good reply.

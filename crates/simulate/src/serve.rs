@@ -54,13 +54,8 @@ pub(super) enum Next {
 
 /// Serves `stream` until either side closes it.
 pub(super) fn connection(shared: &Shared, stream: &TcpStream) {
-    let ready = stream
-        .set_nodelay(true)
-        .and_then(|()| stream.set_read_timeout(Some(IDLE)));
-    if let Err(error) = ready {
-        log::debug!("simulator: connection not set up: {error}");
-        return;
-    }
+    let _ = stream.set_nodelay(true);
+    let _ = stream.set_read_timeout(Some(IDLE));
     let mut reader = Reader::new(stream);
     let mut connection = Connection {
         shared,
@@ -156,7 +151,7 @@ impl Connection<'_> {
     /// Appends an error, and counts it if it is malformed.
     pub(super) fn problem(&mut self, head: &mut Head, problem: &Problem) {
         if problem.malformed {
-            self.shared.ledger.lock().malformed();
+            self.shared.ledger.lock().counts.malformed += 1;
         }
         let (status, body) = head.dialect.problem(problem, head.call);
         self.write(&body);

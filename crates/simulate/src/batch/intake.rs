@@ -191,7 +191,7 @@ fn take<'l>(
         intake.fail(None, ("too_many_requests", message));
     }
     if intake.malformed {
-        desk.shared.ledger.lock().malformed();
+        desk.shared.ledger.lock().counts.malformed += 1;
     }
 }
 

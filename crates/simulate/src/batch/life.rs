@@ -6,9 +6,9 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::config::BatchConfig;
 use super::wire::Wire;
 use crate::Trouble;
+use crate::config::BatchConfig;
 use crate::dialect::Dialect;
 use crate::trouble::Form;
 

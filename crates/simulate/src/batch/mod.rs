@@ -1,7 +1,6 @@
 //! Files and batches of all APIs that have them. One store contains them and their progress; `rules/batches.json`
 //! describes the format of each API, and the modules here reject invalid requests. This one handles those for batches.
 
-mod config;
 mod files;
 mod intake;
 mod life;
@@ -26,7 +25,6 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-pub use config::{BatchConfig, BatchSeen, BatchStats};
 pub(super) use store::Store;
 
 use life::Batch;
@@ -34,7 +32,6 @@ use results::Which;
 use store::Spoiled;
 use wire::{Action, Query, TABLE, Wire};
 
-use super::SimConfig;
 use super::dialect::Dialect;
 use super::gate::BatchPoint;
 use super::http::Request;
@@ -43,6 +40,7 @@ use super::reply::Head;
 use super::serve::{Connection, Next, Shared, is_in_its_place};
 use super::template::Facts;
 use super::trouble::prompt_key;
+use super::{BatchConfig, SimConfig};
 
 /// Maximum size of bodies that are read; the limits of the APIs are checked afterwards.
 pub(super) const LARGEST_BODY: usize = (2 << 30) + (1 << 20);

@@ -2,11 +2,12 @@
 //! since the last one, so no thread is needed.
 
 use std::collections::HashSet;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use super::config::{BatchConfig, BatchSeen, BatchStats};
 use super::life::{Batch, Failure, Fate, Item, Phase, Plan};
+use crate::config::{BatchConfig, BatchSeen, BatchStats};
 use crate::dialect::Dialect;
 use crate::problems::Problem;
 use crate::serve::Shared;
@@ -84,9 +85,7 @@ impl Store {
             expiring: config.expire_first.0,
             cuts: config.cut_downloads,
             shorts: config.short_downloads,
-            salt: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .map_or(0, |since| since.as_nanos() as u64),
+            salt: RandomState::new().hash_one(0),
             ..Store::default()
         }
     }
@@ -317,6 +316,6 @@ fn book(batch: &mut Batch, finished: usize, shared: &Shared) -> u64 {
             _ => batch.done += 1,
         }
     }
-    shared.ledger.lock().bill(cost);
+    shared.ledger.lock().counts.billed_picos += cost;
     again
 }

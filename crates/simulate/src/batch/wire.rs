@@ -218,14 +218,13 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     let (config, wire) = (desk.batches(), desk.wire);
     let phase = batch.phase(now, config);
     let ended = batch.ended(now, config);
-    let host = desk.header("host");
     let kept = ended.is_some_and(|ended| desk.is_kept(ended, now));
     let there = batch.has_results().map(|there| there && ended.is_some());
     let id = |kind, there: bool| there.then(|| desk.results_id(&batch.id, kind));
     let (output, error_file) = (id("output", there[0]), id("error", there[1]));
     let mut facts = Facts::default();
     facts.set("id", batch.id.as_str());
-    facts.set("host", host);
+    facts.set("host", desk.header("host"));
     facts.set("endpoint", wire.url.as_deref());
     facts.set("input", batch.plan.input.as_deref());
     facts.set("label", batch.plan.label.clone());
@@ -258,8 +257,6 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     ] {
         facts.set(name, if counts { count } else { 0 });
     }
-    let worked = (batch.done + batch.failed) as f64 / total.max(1) as f64;
-    facts.set("percent", worked * 100.0);
     // At Azure an ended batch always has the field for an error file, which may be empty.
     let none = ended.map(|_| String::new());
     facts.set("error_file_or_none", error_file.clone().or(none));
@@ -281,14 +278,12 @@ fn times(facts: &mut Facts, desk: &Desk<'_>, batch: &Batch, now: Duration, kept:
     let config = desk.batches();
     let phase = batch.phase(now, config);
     let ended = batch.ended(now, config);
-    let began = batch.began(config);
+    let began = Some(batch.began(config)).filter(|began| now >= *began && !batch.has_failed());
     let ended_so = |so: Phase| ended.filter(|_| phase == so);
+    let failed = ended_so(Phase::Failed).or(ended_so(Phase::Expired));
     for (name, time) in [
         ("created", Some(batch.created)),
-        (
-            "began",
-            Some(began).filter(|began| now >= *began && !batch.has_failed()),
-        ),
+        ("began", began),
         ("expires", Some(batch.created + batch.plan.window)),
         ("updated", Some(ended.unwrap_or(now))),
         ("ended", ended),
@@ -298,19 +293,13 @@ fn times(facts: &mut Facts, desk: &Desk<'_>, batch: &Batch, now: Duration, kept:
         ("ended_cancelled", ended_so(Phase::Cancelled)),
         ("archived", ended.filter(|_| !kept)),
         ("cancelled", batch.cancelled),
-        (
-            "stopped",
-            batch
-                .cancelled
-                .or(ended_so(Phase::Failed))
-                .or(ended_so(Phase::Expired)),
-        ),
+        ("stopped", batch.cancelled.or(failed)),
     ] {
         facts.set(name, time.map(|time| desk.millis(time)));
     }
 }
 
-/// Why validation failed, in the forms that the APIs have for it.
+/// Why validation failed.
 fn failures(facts: &mut Facts, batch: &Batch) {
     let failures = &batch.plan.failures;
     let first = failures.first();
@@ -320,11 +309,6 @@ fn failures(facts: &mut Facts, batch: &Batch) {
             "param": null})
     });
     facts.set("failures", each.collect::<Value>());
-    let texts = failures.iter().map(|failure| match failure.line {
-        Some(line) => format!("line {line}: {}", failure.message),
-        None => failure.message.clone(),
-    });
-    facts.set("failure_text", texts.collect::<Vec<_>>().join("; "));
 }
 
 /// An input file.
