@@ -199,7 +199,7 @@ impl Overview {
         let left = (jobs.pending + jobs.in_progress + jobs.at_provider) as f64;
         let eta = (left > 0.0 && rate > 0.0).then(|| (left / rate).ceil());
         Ok(json!({
-            "now": time::text(now()),
+            "now": time(now()),
             "jobs": jobs,
             "eta_seconds": eta,
             "paused": self.queue.is_paused()?,

@@ -197,20 +197,16 @@ impl From<Error> for Problem {
 
 impl From<io::Error> for Problem {
     fn from(error: io::Error) -> Self {
-        match error
-            .get_ref()
-            .and_then(|inner| inner.downcast_ref::<Self>())
-        {
-            Some(problem) => problem.clone(),
-            None if matches!(
-                error.kind(),
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-            ) =>
-            {
+        let inner = error.get_ref();
+        if let Some(problem) = inner.and_then(|inner| inner.downcast_ref::<Self>()) {
+            return problem.clone();
+        }
+        match error.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
                 let why = "the server's disk is full: delete files that are no longer needed";
                 Self::new(507, "insufficient_storage", why).header("x-should-retry", "false")
             }
-            None => Self::storage().because(&error),
+            _ => Self::storage().because(&error),
         }
     }
 }

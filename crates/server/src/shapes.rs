@@ -1,5 +1,7 @@
 //! How processes, jobs and batches look in JSON.
 
+use std::time::{Duration, UNIX_EPOCH};
+
 use batchwright::progress::Timestamp;
 use batchwright::queue::{
     AttemptError, DeliveredResult, JobReceipt, JobState, JobStatus, ProcessState,
@@ -15,18 +17,12 @@ pub(crate) fn now() -> Timestamp {
     SystemClock.wall()
 }
 
-/// Times as RFC 3339 has them, in UTC and with milliseconds.
-pub(crate) mod time {
-    use std::time::{Duration, UNIX_EPOCH};
-
-    use batchwright::progress::Timestamp;
-
-    pub fn text(at: Timestamp) -> String {
-        let since = Duration::from_millis(u64::try_from(at.0).unwrap_or(0));
-        // The last second that has a form.
-        let since = since.min(Duration::from_secs(253_402_300_799));
-        humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
-    }
+/// A time as RFC 3339 has it, in UTC and with milliseconds.
+pub(crate) fn time(at: Timestamp) -> String {
+    let since = Duration::from_millis(u64::try_from(at.0).unwrap_or(0));
+    // The last second that has a form.
+    let since = since.min(Duration::from_secs(253_402_300_799));
+    humantime::format_rfc3339_millis(UNIX_EPOCH + since).to_string()
 }
 
 /// Where a process stands.
@@ -61,8 +57,8 @@ pub(crate) fn process(process: &ProcessState, pace: Option<&Progress>) -> Value 
         "output_tokens": spent.output_tokens,
         "cost_usd": spent.cost_usd,
         "unpriced": spent.unpriced,
-        "created_at": time::text(process.created_at),
-        "changed_at": time::text(process.changed_at),
+        "created_at": time(process.created_at),
+        "changed_at": time(process.changed_at),
         "limited_by": pace.and_then(|pace| pace.limited_by),
     });
     if let (Value::Object(shown), Value::Object(facts)) = (&mut shown, facts) {
@@ -140,7 +136,7 @@ fn progress(job: &JobState) -> u8 {
 impl<'a> ShownJob<'a> {
     pub fn of(job: &'a JobState) -> Self {
         let attempt = |attempt: &AttemptError| {
-            let at = time::text(attempt.at);
+            let at = time(attempt.at);
             json!({"at": at, "step": attempt.step, "error": attempt.error})
         };
         Self {
@@ -154,8 +150,8 @@ impl<'a> ShownJob<'a> {
             progress: progress(job),
             priority: job.priority,
             attempts: job.attempts,
-            created_at: time::text(job.created_at),
-            due_at: job.due_at.map(time::text),
+            created_at: time(job.created_at),
+            due_at: job.due_at.map(time),
             receipt: job.receipt.map(Receipt),
             result: job.result.as_deref(),
             error: job.error.as_ref(),

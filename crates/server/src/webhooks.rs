@@ -287,7 +287,7 @@ fn message(app: &App, subject: &str) -> Result<Option<Value>, Problem> {
         // A client was quicker and has taken all its results.
         None => json!({"process_id": id, "state": "consumed"}),
     };
-    let time = shapes::time::text(shapes::now());
+    let time = shapes::time(shapes::now());
     Ok(Some(
         json!({"type": "process.finished", "timestamp": time, "data": data}),
     ))

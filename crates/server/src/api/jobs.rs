@@ -220,7 +220,7 @@ fn brief(job: &JobState) -> Value {
         "status": job.status,
         "at_provider": job.at_provider,
         "attempts": job.attempts,
-        "created_at": time::text(job.created_at),
+        "created_at": time(job.created_at),
         "error": job.error,
     })
 }

@@ -394,9 +394,8 @@ impl Response {
         write: impl FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
     ) -> Self {
         Self {
-            status: 200,
-            headers: vec![("content-type", kind.to_owned())],
             body: Body::Stream(None, Box::new(write)),
+            ..Self::full(200, kind, Vec::new())
         }
     }
 

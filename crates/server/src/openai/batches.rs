@@ -146,9 +146,8 @@ fn metadata(given: Value) -> Result<Box<RawValue>, Problem> {
 
 /// How many seconds the files of results are to be kept.
 fn kept(given: Value) -> Result<u64, Problem> {
-    let seconds = given["seconds"].as_u64();
-    let seconds = seconds.filter(|_| given["anchor"] == "created_at");
-    files::kept(seconds, "output_expires_after")
+    let (anchor, seconds) = (given["anchor"].as_str(), given["seconds"].as_u64());
+    files::kept(anchor, seconds, "output_expires_after")
 }
 
 /// `GET /v1/batches/{id}`.

@@ -66,8 +66,12 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let missing = |name: &str| Problem::invalid(format!("the form has no {name}")).param(name);
     let (new, filename) = file.ok_or_else(|| missing("file"))?;
     let purpose = purpose.ok_or_else(|| missing("purpose"))?;
-    let kept = kept_seconds(anchor.as_deref(), seconds.as_deref())?;
-    let kept = kept.or((purpose == "batch").then_some(KEPT_SECONDS));
+    let kept = if anchor.is_some() || seconds.is_some() {
+        let seconds = seconds.and_then(|seconds| seconds.parse().ok());
+        Some(kept(anchor.as_deref(), seconds, "expires_after")?)
+    } else {
+        (purpose == "batch").then_some(KEPT_SECONDS)
+    };
     let id = id_of("file-", key.unwrap_or_else(ProcessId::new));
     let filename = filename.unwrap_or_else(|| id.clone());
     let request = once::hash(&[
@@ -80,10 +84,8 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         if known.request != Some(request) {
             return Err(once::another());
         }
-        return Ok(once::replayed(
-            Response::json(200, &described(&known)),
-            true,
-        ));
+        let response = Response::json(200, &described(&known));
+        return Ok(once::replayed(response, true));
     }
     let bytes = new.keep(&id)?;
     let created_at = now();
@@ -115,18 +117,14 @@ fn check_name(name: Option<&str>) -> Result<(), Problem> {
     Ok(())
 }
 
-fn kept_seconds(anchor: Option<&str>, seconds: Option<&str>) -> Result<Option<u64>, Problem> {
-    let seconds = match (anchor, seconds) {
-        (None, None) => return Ok(None),
-        (Some("created_at"), Some(text)) => text.parse().ok(),
-        _ => None,
-    };
-    kept(seconds, "expires_after").map(Some)
-}
-
 /// For how many seconds a file is to be kept, after a check.
-pub(super) fn kept(seconds: Option<u64>, param: &'static str) -> Result<u64, Problem> {
+pub(super) fn kept(
+    anchor: Option<&str>,
+    seconds: Option<u64>,
+    param: &'static str,
+) -> Result<u64, Problem> {
     let seconds = seconds.filter(|seconds| KEPT_RANGE.contains(seconds));
+    let seconds = seconds.filter(|_| anchor == Some("created_at"));
     seconds.ok_or_else(|| {
         let (least, most) = (KEPT_RANGE.start(), KEPT_RANGE.end());
         let why =
