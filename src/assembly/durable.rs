@@ -1,6 +1,6 @@
 //! The batch strategy for a program that waits for the end: it uses a queue that survives the program.
 
-use crate::base::{Error, ErrorKind, ProcessId, Usd, private};
+use crate::base::{Error, ErrorKind, ProcessId, Usd};
 use crate::bulk::run::BulkError;
 use crate::engine::dispatch::StopReason;
 use crate::llm::outcome::Outcome;
@@ -75,9 +75,7 @@ impl LlmManager {
             let known = queue.process(process)?.and_then(|known| known.budget);
             before = known.map_or(spent, |known| known.used);
             let most = before + limit.saturating_sub(spent);
-            if most < limit {
-                queue.set_budget(process, most)?;
-            }
+            queue.set_budget(process, most.min(limit))?;
         }
         let info = ProcessInfo::new().budget(ProcessBudget::new(limit, spent));
         Ok((queue.described(info), Some(before)))
@@ -87,10 +85,6 @@ impl LlmManager {
         let folder = self.plan.options.data_dir.as_ref().ok_or_else(|| {
             let why =
                 "the batch strategy keeps its work in a folder: set `ProviderOptions::data_dir`";
-            Error::new(ErrorKind::Invalid, why)
-        })?;
-        private::make_folder(folder).map_err(|error| {
-            let why = format!("cannot make the folder {}: {error}", folder.display());
             Error::new(ErrorKind::Invalid, why)
         })?;
         JobQueue::open(&folder.join("llm_jobs.db"))

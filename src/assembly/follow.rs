@@ -62,7 +62,7 @@ impl LlmManager {
         mut self,
         listener: impl Fn(&SettingsEvent<'_>) + Send + Sync + 'static,
     ) -> Self {
-        self.listener = Some(Arc::new(listener));
+        self.listener = Arc::new(listener);
         self
     }
 

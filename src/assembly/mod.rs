@@ -90,6 +90,10 @@ pub struct LlmManager {
     /// Gets the progress of [`run_bulk`](Self::run_bulk). Default: none.
     #[setters(generate)]
     notifier: Option<Arc<dyn ProgressNotifier>>,
+    /// Sets the deadline of [`run_bulk`](Self::run_bulk), and of the workers of this manager. With the strategy `sync`, no
+    /// call starts after it, see [`Bulk::deadline`]. With `batch`, the call returns at the deadline: what is in
+    /// batches stays there, and the same call attaches to it later. Default: no deadline.
+    #[setters(generate)]
     deadline: Option<SystemTime>,
     budget: Option<Budget>,
     /// Gets every call of the routes and workers of this manager, except calls of Batch APIs. Default: none.
@@ -98,7 +102,7 @@ pub struct LlmManager {
     watch: Option<SettingsWatch>,
     /// The plan of the settings that applied last, for this manager and its copies.
     latest: Arc<Mutex<Option<(ProviderPlan, SettingsWatch)>>>,
-    listener: Option<Listener>,
+    listener: Listener,
     /// Types of jobs that a [worker](Self::worker) of this manager handles in addition to prompts. Those that call a
     /// model use the providers of [`ProviderPlan::for_job_types`]. Default: none.
     #[cfg(feature = "queue")]
@@ -129,7 +133,7 @@ impl LlmManager {
             observer: None,
             watch: None,
             latest: Arc::default(),
-            listener: None,
+            listener: Arc::new(follow::log),
             #[cfg(feature = "queue")]
             job_types: None,
         }
@@ -148,14 +152,6 @@ impl LlmManager {
     /// process instead. Default: no limit.
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.budget = Some(budget.clone());
-        self
-    }
-
-    /// Sets the deadline of [`run_bulk`](Self::run_bulk), and of the workers of this manager. With the strategy `sync`, no
-    /// call starts after it, see [`Bulk::deadline`]. With `batch`, the call returns at the deadline: what is in
-    /// batches stays there, and the same call attaches to it later. Default: no deadline.
-    pub fn deadline(mut self, deadline: SystemTime) -> Self {
-        self.deadline = Some(deadline);
         self
     }
 

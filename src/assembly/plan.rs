@@ -410,8 +410,8 @@ pub struct EffectiveStrategy {
     pub asked: Strategy,
     /// Why the strategy differs from the setting, as text for people. The setting does not change.
     pub fallback_reason: Option<String>,
-    /// The provider that charges the full price for these calls, although batches were requested.
-    full_price_at: Option<String>,
+    /// Why these calls cost the full price, although batches were requested.
+    full_price: Option<String>,
 }
 
 impl EffectiveStrategy {
@@ -421,7 +421,7 @@ impl EffectiveStrategy {
             strategy: asked,
             asked,
             fallback_reason: None,
-            full_price_at: None,
+            full_price: None,
         }
     }
 
@@ -437,15 +437,19 @@ impl EffectiveStrategy {
 
     /// The effect of a strategy at the provider with this name.
     pub fn new(asked: Strategy, provider: &str) -> Self {
-        let possible = known(provider).is_ok_and(|vendor| vendor.batches.is_some());
-        if asked == Strategy::Sync || possible {
+        let missing = known(provider).and_then(|vendor| vendor.batch_api().map(drop));
+        let Some(error) = missing.err().filter(|_| asked == Strategy::Batch) else {
             return Self::possible(asked);
-        }
+        };
+        let why = || {
+            let error = error.message();
+            format!("every prompt would cost the full price, because {error}")
+        };
         Self {
             strategy: Strategy::Sync,
             asked,
             fallback_reason: Some(format!("{provider} has no Batch API: runs sync")),
-            full_price_at: has_allowance(provider).then(|| provider.to_owned()),
+            full_price: has_allowance(provider).then(why),
         }
     }
 
@@ -455,17 +459,8 @@ impl EffectiveStrategy {
     /// # Errors
     /// If they cost more; the error names the providers that support the strategy.
     pub fn check_price(&self) -> Result<(), Error> {
-        let Some(provider) = &self.full_price_at else {
-            return Ok(());
-        };
-        let Err(error) = known(provider)?.batch_api() else {
-            return Ok(());
-        };
-        let why = format!(
-            "every prompt would cost the full price, because {}",
-            error.message()
-        );
-        Err(Error::new(ErrorKind::Invalid, why))
+        let refused = |why| Err(Error::new(ErrorKind::Invalid, why));
+        self.full_price.as_ref().map_or(Ok(()), refused)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::queue::scale::WorkerScale;
 use crate::queue::worker::Worker;
 
 use super::LlmManager;
-use super::follow::{SettingsEvent, log};
+use super::follow::SettingsEvent;
 use super::options::ProviderOptions;
 use super::plan::ProviderPlan;
 use super::route_plan::{Caller, MOST_FOUND};
@@ -90,18 +90,50 @@ impl LlmManager {
     fn worker_of(&self, queue: &JobQueue, caller: Caller) -> Result<Worker, Error> {
         let worker = self.unfollowed(queue, caller)?;
         let follower = self.watch.is_some().then(|| {
-            let mut follower = FollowingWorker {
-                manager: Self {
-                    latest: Arc::default(),
-                    ..self.clone()
-                },
-                queue: queue.clone(),
-                caller,
-                refused: None,
+            let mut manager = Self {
+                latest: Arc::default(),
+                ..self.clone()
             };
-            Box::new(move |controls: &Controls| follower.look(controls)) as Follower
+            let (queue, mut refused) = (queue.clone(), None);
+            let look = move |controls: &Controls| {
+                manager.apply_to(controls, &queue, caller, &mut refused);
+            };
+            Box::new(look) as Follower
         });
         Ok(worker.set(follower, Worker::followed_by))
+    }
+
+    /// Has a worker apply the present settings if they have changed since that last succeeded, and notifies the listener.
+    /// `refused` is why they are not applied. A missing provider may also become available without a change of them.
+    fn apply_to(
+        &mut self,
+        controls: &Controls,
+        queue: &JobQueue,
+        caller: Caller,
+        refused: &mut Option<String>,
+    ) {
+        let applied = match self.catch_up() {
+            Ok(false) if refused.is_none() => return,
+            Ok(_) => self.unfollowed(queue, caller),
+            // Another program is writing them, and the next look is soon.
+            Err(error) if error.kind() == ErrorKind::Transient => return,
+            Err(error) => Err(error),
+        };
+        let listener = self.listener.clone();
+        match applied {
+            Ok(worker) => {
+                worker.set_up(controls);
+                *refused = None;
+                listener(&SettingsEvent::Applied(self));
+            }
+            Err(error) => {
+                let why = Some(error.message().to_owned());
+                if *refused != why {
+                    *refused = why;
+                    listener(&SettingsEvent::Refused(&error));
+                }
+            }
+        }
     }
 
     /// A worker with the present plan.
@@ -147,44 +179,6 @@ impl ProviderPlan {
         } else {
             settings
         })
-    }
-}
-
-/// A worker that follows settings, and what it applies now.
-struct FollowingWorker {
-    manager: LlmManager,
-    queue: JobQueue,
-    caller: Caller,
-    /// Why the present settings are not applied. A missing provider may also become available without a change of them.
-    refused: Option<String>,
-}
-
-impl FollowingWorker {
-    /// Applies the present settings if they have changed since that last succeeded, and notifies the listener.
-    fn look(&mut self, controls: &Controls) {
-        let applied = match self.manager.catch_up() {
-            Ok(false) if self.refused.is_none() => return,
-            Ok(_) => self.manager.unfollowed(&self.queue, self.caller),
-            // Another program is writing them, and the next look is soon.
-            Err(error) if error.kind() == ErrorKind::Transient => return,
-            Err(error) => Err(error),
-        };
-        let listener = self.manager.listener.clone();
-        let listener = listener.unwrap_or_else(|| Arc::new(log));
-        match applied {
-            Ok(worker) => {
-                worker.set_up(controls);
-                self.refused = None;
-                listener(&SettingsEvent::Applied(&self.manager));
-            }
-            Err(error) => {
-                let why = Some(error.message().to_owned());
-                if self.refused != why {
-                    self.refused = why;
-                    listener(&SettingsEvent::Refused(&error));
-                }
-            }
-        }
     }
 }
 

@@ -276,11 +276,6 @@ impl Context {
     pub(crate) fn is_run_cancelled(&self) -> bool {
         self.run().level.load(Ordering::SeqCst) >= CANCELLED
     }
-
-    /// [`on_cancel`](Self::on_cancel) for the run of a context for calls.
-    pub(crate) fn on_run_cancel(&self, hook: impl Fn() + Send + Sync + 'static) -> CancelHook {
-        self.run().subscribe(CANCELLED, Arc::new(hook))
-    }
 }
 
 impl fmt::Debug for Context {

@@ -139,7 +139,7 @@ impl StoreBacklog {
         if self.prefetched.is_empty() || self.is_asked || self.arrived.is_some() {
             return Vec::new();
         }
-        let version = self.controls.kinds.kinds_version();
+        let version = self.controls.kinds.setup.now().kinds_version;
         let goes = |ticket: &JobTicket| {
             let first = &ticket.task[0];
             let since = first.waiting_since.unwrap_or(now);
@@ -240,9 +240,9 @@ impl StoreBacklog {
         if self.is_asked {
             return Some(idle_until(None));
         }
-        let heard = &self.controls.heard;
-        let has_jobs = heard.jobs.swap(false, Ordering::SeqCst);
-        let has_writes = heard.writes.swap(false, Ordering::SeqCst);
+        let controls = &self.controls;
+        let has_jobs = controls.heard_of_jobs.swap(false, Ordering::SeqCst);
+        let has_writes = controls.heard_of_writes.swap(false, Ordering::SeqCst);
         let quiet_until = self.quiet_until.filter(|until| *until > now);
         let until = quiet_until.filter(|_| !has_jobs && (!has_writes || self.only_waits))?;
         let hold = (!self.prefetched.is_empty()).then(|| now.after(HOLD));
@@ -284,11 +284,7 @@ impl StoreBacklog {
             return Err(error);
         }
         self.trouble = Some(error);
-        Ok(if out.is_empty() {
-            idle_until(Some(now.after(CLAIM_AGAIN)))
-        } else {
-            Take::Items(out)
-        })
+        Ok(items_or(out, idle_until(Some(now.after(CLAIM_AGAIN)))))
     }
 
     /// Takes up to about `max` calls.
@@ -305,7 +301,7 @@ impl StoreBacklog {
         let closed = availability.reasons().count();
         if closed < std::mem::replace(&mut self.closed, closed) {
             // Jobs that were skipped can start.
-            self.controls.heard.jobs.store(true, Ordering::SeqCst);
+            self.controls.heard_of_jobs.store(true, Ordering::SeqCst);
         }
         // Read before the claim, because results of a batch are stored before the batch disappears.
         let batches = overview.open(self.scope.until_submitted);
@@ -353,9 +349,13 @@ impl StoreBacklog {
         self.only_waits = is_partial && found.opens.is_some() && !found.waits_for_call;
         self.adapt(plan.most, jobs.len());
         // Events since the request to the store may have made other jobs claimable.
-        let heard = &self.controls.heard;
-        let has_writes = heard.writes.load(Ordering::SeqCst) && !self.only_waits;
-        let is_stale = self.is_stale || heard.jobs.load(Ordering::SeqCst) || has_writes;
+        let Controls {
+            heard_of_jobs,
+            heard_of_writes,
+            ..
+        } = &*self.controls;
+        let has_writes = heard_of_writes.load(Ordering::SeqCst) && !self.only_waits;
+        let is_stale = self.is_stale || heard_of_jobs.load(Ordering::SeqCst) || has_writes;
         if !jobs.is_empty() || !out.is_empty() {
             if is_partial && !is_stale {
                 self.idle(Some(&found), availability, now);

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -26,6 +27,9 @@ type Need<'t> = (JobBudget, Vec<(&'t JobTask, u64)>);
 
 /// From this number of processes on, those without calls are forgotten.
 const MANY: usize = 1_000;
+
+/// Interval of checks whether the worker goes on while a call waits for others.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The budgets of the processes whose jobs a worker has.
 pub(crate) struct Budgets {
@@ -132,9 +136,8 @@ impl Budgets {
             }
         }
         for (budget, parts) in needs.into_values() {
-            let all = parts
-                .iter()
-                .fold(0_u64, |all, (_, most)| all.saturating_add(*most));
+            let most = parts.iter().map(|(_, most)| *most);
+            let all = most.fold(0, u64::saturating_add);
             let account = self.hold(budget, all, ctx)?;
             for (task, most) in parts {
                 *task.part.lock() = Some(Part {
@@ -151,12 +154,6 @@ impl Budgets {
     fn hold(&self, budget: JobBudget, most: u64, ctx: &Context) -> Result<Arc<Account>, Error> {
         let account = self.account(budget);
         self.note_most(&account, most)?;
-        let waker = account.clone();
-        let _wakes = ctx.on_run_cancel(move || {
-            // With the lock, so that a call that is about to wait is woken.
-            let _own = waker.own.lock();
-            waker.changed.notify_all();
-        });
         let mut own = account.own.lock();
         loop {
             let all = own.in_flight.checked_add(own.unrecorded);
@@ -175,10 +172,8 @@ impl Budgets {
             if ctx.is_run_cancelled() {
                 return Err(Error::cancelled());
             }
-            match ctx.deadline() {
-                Some(at) => drop(account.changed.wait_until(&mut own, at)),
-                None => account.changed.wait(&mut own),
-            }
+            // The context cannot wake this wait.
+            let _ = account.changed.wait_for(&mut own, LOOK_AGAIN);
         }
         drop(own);
         Ok(account)

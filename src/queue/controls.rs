@@ -41,15 +41,6 @@ pub(crate) struct Scope {
     pub deadline: Option<Timestamp>,
 }
 
-/// Why a claim may find more than the last one.
-#[derive(Default)]
-pub(crate) struct Heard {
-    /// Jobs have become claimable.
-    pub jobs: AtomicBool,
-    /// Another program has written to the store.
-    pub writes: AtomicBool,
-}
-
 /// Options that do not change while a worker runs.
 pub(crate) struct FixedOptions {
     pub notifier: Option<Arc<dyn ProgressNotifier>>,
@@ -78,8 +69,10 @@ pub(crate) struct Controls {
     /// The budgets of the processes whose jobs the worker has.
     pub budgets: Budgets,
     pub waker: Waker,
-    /// What was heard since the last claim.
-    pub heard: Heard,
+    /// Since the last claim: jobs have become claimable.
+    pub heard_of_jobs: AtomicBool,
+    /// Another program has written to the store.
+    pub heard_of_writes: AtomicBool,
     /// Control channel of the poller.
     pub batch_control: BatchControl,
     pub batch_overview: Arc<BatchOverview>,
@@ -109,7 +102,8 @@ impl Controls {
             kinds: Arc::new(kinds),
             clock,
             waker,
-            heard: Heard::default(),
+            heard_of_jobs: AtomicBool::new(false),
+            heard_of_writes: AtomicBool::new(false),
             batch_control: BatchControl::new(),
             batch_overview: Arc::default(),
             availability: Mutex::default(),
@@ -121,15 +115,14 @@ impl Controls {
     /// Makes the worker check for jobs now.
     pub(crate) fn wake(&self) {
         self.written.store(true, Ordering::SeqCst);
-        self.heard.jobs.store(true, Ordering::SeqCst);
-        self.waker.wake();
+        self.nudge();
         self.batch_control.wake();
     }
 
     /// Another program has written to the store, perhaps only what its calls have led to.
     pub(crate) fn hint(&self) {
         self.written.store(true, Ordering::SeqCst);
-        self.heard.writes.store(true, Ordering::SeqCst);
+        self.heard_of_writes.store(true, Ordering::SeqCst);
         self.waker.wake();
         if self.kinds.setup.now().batches.is_some() || self.batch_overview.has_batches() {
             self.batch_control.wake();
@@ -138,7 +131,7 @@ impl Controls {
 
     /// Makes the worker check for jobs and poll its batches now.
     pub(crate) fn nudge(&self) {
-        self.heard.jobs.store(true, Ordering::SeqCst);
+        self.heard_of_jobs.store(true, Ordering::SeqCst);
         self.waker.wake();
     }
 
@@ -157,36 +150,19 @@ impl Controls {
         self.wake();
     }
 
-    /// Sends prompts of these kinds through a route.
+    /// Sends prompts, or jobs that are one call of a model, of these kinds through a route.
     pub(crate) fn set_prompts(
         &self,
         setup: &mut WorkerSetup,
-        names: &[&str],
         task: RequestTask,
         route: Route<'static>,
+        kinds: impl IntoIterator<Item = (String, Option<ModelCall>)>,
     ) {
-        let route = self.following(setup, route);
-        for name in names {
-            let (route, call) = (route.clone(), None);
-            setup.set_kind(name, Kind::Prompts { route, task, call });
-        }
-    }
-
-    /// Sends the jobs of these kinds through a route.
-    pub(crate) fn set_model_calls(
-        &self,
-        setup: &mut WorkerSetup,
-        route: Route<'static>,
-        calls: Vec<(String, ModelCall)>,
-    ) {
-        let route = self.following(setup, route);
-        for (name, call) in calls {
-            let kind = Kind::Prompts {
-                route: call.route(&route),
-                task: RequestTask::Complete,
-                call: Some(call),
-            };
-            setup.set_kind(&name, kind);
+        let all = self.following(setup, route);
+        for (name, call) in kinds {
+            let fit = call.as_ref().map(|call| call.route(&all));
+            let route = fit.unwrap_or_else(|| all.clone());
+            setup.set_kind(&name, Kind::Prompts { route, task, call });
         }
     }
 
@@ -236,7 +212,9 @@ impl WorkerLimits {
             RequestTask::Embed => [EMBEDDING_KIND].as_slice(),
             _ => &[DIRECT_COMPLETION_KIND, COMPLETION_KIND],
         };
-        kinds.iter().find(|kind| self.0.kinds.has(kind)).copied()
+        let setup = self.0.kinds.setup.now();
+        let mut kinds = kinds.iter().copied();
+        kinds.find(|kind| setup.kinds.contains_key(*kind))
     }
 
     /// Calls in flight. Calls that handlers make themselves are not included.

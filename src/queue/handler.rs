@@ -153,10 +153,8 @@ impl Handler {
         + 'static,
     ) -> Self {
         let handle = move |job: &RunningJob, children: &Children, ctx: &Context| {
-            let Some(result) = handle(job, children, ctx)? else {
-                return Ok(None);
-            };
-            result_json(&result).map(Some)
+            let result = handle(job, children, ctx)?;
+            result.map(|result| result_json(&result)).transpose()
         };
         Self {
             handle: Arc::new(handle),
@@ -330,9 +328,10 @@ impl Children {
         for job in &mut jobs {
             job.priority = job.priority.max(self.priority);
         }
-        let info = ProcessInfo::new()
-            .name(format!("{} of {}", stage, self.name))
-            .child_of(self.parent);
+        let info = ProcessInfo {
+            parent: Some(self.parent),
+            ..ProcessInfo::new().name(format!("{} of {}", stage, self.name))
+        };
         let queue = self.queue.described(info);
         match jobs.len() {
             0 => return Ok(None),

@@ -162,14 +162,6 @@ impl JobQueue {
         }
     }
 
-    /// Replaces the description of a process. Returns false if the process does not exist.
-    ///
-    /// # Errors
-    /// When it could not be written.
-    pub fn describe(&self, process: ProcessId, info: &ProcessInfo) -> Result<bool, Error> {
-        self.store.describe(process, info)
-    }
-
     /// The path of the queue's database, or its address without the password.
     pub fn location(&self) -> String {
         self.store.location().to_owned()

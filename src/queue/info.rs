@@ -62,12 +62,6 @@ impl ProcessInfo {
     pub fn new() -> Self {
         Self::default()
     }
-
-    /// The parent job of its jobs. Default: none.
-    pub(super) fn child_of(mut self, parent: ParentJob) -> Self {
-        self.parent = Some(parent);
-        self
-    }
 }
 
 // The budget of a process.

@@ -329,7 +329,6 @@ struct HostLine<'a> {
 
 /// The result of a job. Its `Debug` output shows only the length of the result.
 #[derive(Clone, derive_more::Debug, Serialize)]
-#[non_exhaustive]
 pub struct JobResult {
     /// The job.
     pub job_id: JobId,
@@ -356,26 +355,6 @@ pub struct JobResult {
 }
 
 impl JobResult {
-    /// An outcome for a store to fill in: no result, no error, never tried.
-    pub fn new(
-        job_id: JobId,
-        process_id: ProcessId,
-        kind: impl Into<String>,
-        status: JobStatus,
-    ) -> Self {
-        Self {
-            job_id,
-            process_id,
-            item_id: None,
-            request_hash: None,
-            kind: kind.into(),
-            status,
-            result: None,
-            error: None,
-            attempts: 0,
-        }
-    }
-
     /// True when the job was completed.
     pub fn is_success(&self) -> bool {
         self.status == JobStatus::Completed

@@ -45,18 +45,9 @@ impl Kinds {
             .or_else(|| setup.collecting.clone())
     }
 
-    pub(crate) fn kinds_version(&self) -> u64 {
-        self.setup.now().kinds_version
-    }
-
     /// Whether the jobs of a lane go into batches.
     pub(crate) fn is_batched(&self, lane: &JobLane) -> bool {
         lane.step == 0 && lane.kind == COMPLETION_KIND && self.setup.now().batches.is_some()
-    }
-
-    /// Whether the worker processes jobs of this kind.
-    pub(super) fn has(&self, kind: &str) -> bool {
-        self.setup.now().kinds.contains_key(kind)
     }
 
     pub(super) fn open(&self, lane: &JobLane) -> Option<Open> {

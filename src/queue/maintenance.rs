@@ -37,7 +37,7 @@ pub(super) fn maintain(
     let mut upkeep = Upkeep {
         store,
         controls,
-        troubles: Troubles::default(),
+        trouble: WarnOnce::default(),
         version: store.version().unwrap_or(0),
         listed: Vec::new(),
         limited_by: None,
@@ -53,7 +53,7 @@ pub(super) fn maintain(
         if is_one_moment && is_set_back(std::mem::replace(&mut last_read, read), read) {
             log::warn!("the clock was set back; all waiting jobs are due now");
             let due = store.make_due(Duration::ZERO, controls.clock.wall());
-            if upkeep.troubles.note("set due times right in", due) > Some(0) {
+            if upkeep.done("set due times right in", due) > Some(0) {
                 controls.wake();
             }
         }
@@ -72,7 +72,7 @@ pub(super) fn maintain(
 struct Upkeep<'u> {
     store: &'u Store,
     controls: &'u Controls,
-    troubles: Troubles,
+    trouble: WarnOnce,
     version: u64,
     /// The quotas of this worker at the last count.
     listed: Vec<u64>,
@@ -81,8 +81,17 @@ struct Upkeep<'u> {
 }
 
 impl Upkeep<'_> {
+    /// Logs a problem once.
+    fn done<T>(&mut self, doing: &str, result: Result<T, Error>) -> Option<T> {
+        let failed = |error| {
+            self.trouble
+                .warn(format!("cannot {doing} the queue: {error}"))
+        };
+        result.map_err(failed).ok()
+    }
+
     fn look_at_file(&mut self, tick: u32) {
-        if let Some(version) = self.troubles.note("look at", self.store.version()) {
+        if let Some(version) = self.done("look at", self.store.version()) {
             self.note_version(version);
         }
         self.do_chores();
@@ -99,7 +108,7 @@ impl Upkeep<'_> {
         }
         self.listed.clone_from(&keys);
         let began = self.controls.clock.now();
-        let Some(mut workers) = self.troubles.note("look at", self.store.workers()) else {
+        let Some(mut workers) = self.done("look at", self.store.workers()) else {
             return;
         };
         self.list(&keys, &mut workers);
@@ -132,7 +141,7 @@ impl Upkeep<'_> {
             return;
         };
         let written = self.store.list_quotas(self.controls.worker, keys);
-        if self.troubles.note("list limits in", written).is_some() {
+        if self.done("list limits in", written).is_some() {
             *listed = keys.to_vec();
         }
     }
@@ -142,7 +151,7 @@ impl Upkeep<'_> {
         let now = *self.controls.limited_by.lock();
         if now != self.limited_by {
             let noted = self.store.note_limit(self.controls.worker, now);
-            if self.troubles.note("note a limit in", noted).is_some() {
+            if self.done("note a limit in", noted).is_some() {
                 self.limited_by = now;
             }
         }
@@ -158,7 +167,7 @@ impl Upkeep<'_> {
     fn do_chores(&mut self) {
         let wall = self.controls.clock.wall();
         for _ in 0..MOST_CHORES {
-            let more = self.troubles.note("tidy up", self.store.maintain(wall));
+            let more = self.done("tidy up", self.store.maintain(wall));
             if more != Some(true) {
                 break;
             }
@@ -168,7 +177,7 @@ impl Upkeep<'_> {
     /// Takes over the jobs of crashed workers.
     fn reclaim(&mut self) {
         let taken = self.store.reclaim(self.controls.clock.wall());
-        if self.troubles.note("take over jobs in", taken) > Some(0) {
+        if self.done("take over jobs in", taken) > Some(0) {
             self.controls.wake();
         }
     }
@@ -188,22 +197,6 @@ fn scale(controls: &Controls, meter: &mut Meter) {
         log::debug!("{next} slots instead of {now}");
         controls.permits.store(next, Ordering::SeqCst);
         controls.wake();
-    }
-}
-
-/// Logs each problem once.
-#[derive(Default)]
-struct Troubles(WarnOnce);
-
-impl Troubles {
-    fn note<T>(&mut self, doing: &str, result: Result<T, Error>) -> Option<T> {
-        match result {
-            Ok(value) => Some(value),
-            Err(error) => {
-                self.0.warn(format!("cannot {doing} the queue: {error}"));
-                None
-            }
-        }
     }
 }
 

@@ -45,10 +45,12 @@ pub(crate) struct ProgressReporter {
     limited_by: Option<&'static str>,
     /// The last reported state of each process.
     reported: HashMap<ProcessId, ProcessState>,
-    processes_looked_at: Option<(Time, Timestamp)>,
-    /// The open batches, and when they were read.
+    /// The last look at what others have changed.
+    looked_at: Option<Time>,
+    /// When the processes were last read.
+    processes_read_at: Option<Timestamp>,
+    /// The open batches.
     batches: Vec<BatchInfo>,
-    batches_looked_at: Option<Time>,
     /// The last reported obstacles: the problem, whether a server loads its model, whether the worker stops.
     obstacle: (Option<String>, bool, bool),
     stuck: WarnOnce,
@@ -73,9 +75,9 @@ impl ProgressReporter {
             tracker: ProcessTracker::new(),
             limited_by: None,
             reported: HashMap::new(),
-            processes_looked_at: None,
+            looked_at: None,
+            processes_read_at: None,
             batches: Vec::new(),
-            batches_looked_at: None,
             obstacle: (None, false, false),
             stuck: WarnOnce::default(),
         };
@@ -108,8 +110,14 @@ impl ProgressReporter {
         let Some(notifier) = self.notifier.clone() else {
             return;
         };
-        let deleted = self.look_at_processes(&mut snapshot);
-        self.look_at_batches(&mut snapshot);
+        let (now, wall) = (self.controls.clock.now(), self.controls.clock.wall());
+        let mut deleted = Vec::new();
+        let looked_at = self.looked_at;
+        if looked_at.is_none_or(|at| now.since(at) >= LOOK_INTERVAL) {
+            self.looked_at = Some(now);
+            deleted = self.look_at_processes(&mut snapshot, wall);
+            self.look_at_batches(&mut snapshot, wall);
+        }
         let obstacle = (
             snapshot.trouble.clone(),
             snapshot.loading.is_some(),
@@ -120,7 +128,6 @@ impl ProgressReporter {
             // A problem changes no process, but concerns all that wait.
             self.add_known(&mut snapshot, |process| !process.counts.is_finished());
         }
-        let (now, wall) = (self.controls.clock.now(), self.controls.clock.wall());
         for process in deleted {
             let mut progress = self.tracker.progress(&process, now, wall);
             self.tracker.forget(process.process_id);
@@ -151,16 +158,11 @@ impl ProgressReporter {
     }
 
     /// Adds the processes whose batches have a new state at the provider.
-    fn look_at_batches(&mut self, snapshot: &mut Snapshot) {
-        let (now, wall) = (self.controls.clock.now(), self.controls.clock.wall());
+    fn look_at_batches(&mut self, snapshot: &mut Snapshot, wall: Timestamp) {
         let all = self.reported.values().chain(&snapshot.changed);
-        let any = all.map(|process| process.counts.at_provider).max() > Some(0);
-        let looked_at = self.batches_looked_at;
-        let due = looked_at.is_none_or(|at| now.since(at) >= LOOK_INTERVAL);
-        if !any || !due {
+        if all.map(|process| process.counts.at_provider).max() <= Some(0) {
             return;
         }
-        self.batches_looked_at = Some(now);
         match self.controls.store.batches(None) {
             Ok(batches) => {
                 let batches = batches.iter().map(|batch| BatchInfo::new(batch, wall));
@@ -182,18 +184,14 @@ impl ProgressReporter {
     }
 
     /// Adds changes by others, and returns the processes that no longer exist. The first check includes all processes.
-    fn look_at_processes(&mut self, snapshot: &mut Snapshot) -> Vec<ProcessState> {
-        let now = self.controls.clock.now();
-        let looked_at = self.processes_looked_at;
-        let due = looked_at.is_none_or(|(at, _)| now.since(at) >= LOOK_INTERVAL);
+    fn look_at_processes(&mut self, snapshot: &mut Snapshot, wall: Timestamp) -> Vec<ProcessState> {
         let written = &self.controls.written;
-        if !due || !written.swap(false, Ordering::SeqCst) && looked_at.is_some() {
+        if !written.swap(false, Ordering::SeqCst) && self.processes_read_at.is_some() {
             return Vec::new();
         }
-        let wall = self.controls.clock.wall();
         // The clock may have been set back.
-        let last = self.processes_looked_at.replace((now, wall));
-        let since = last.map(|(_, last)| before(last.min(wall), LATEST_WRITE));
+        let last = self.processes_read_at;
+        let since = last.map(|last| before(last.min(wall), LATEST_WRITE));
         let reported = &self.reported;
         let mut changed: HashMap<ProcessId, ProcessState> = HashMap::new();
         let keep_news = |process: ProcessState| {
@@ -216,11 +214,12 @@ impl ProgressReporter {
             Ok(there) => there,
             Err(error) => {
                 log::warn!("cannot read the state of the queue: {error}");
-                // Missed changes are found at the next check.
-                self.processes_looked_at = last.map(|(_, last)| (now, last));
+                // Missed changes are found at the next look.
+                written.store(true, Ordering::SeqCst);
                 return Vec::new();
             }
         };
+        self.processes_read_at = Some(wall);
         let gone = self.reported.extract_if(|id, _| !there.contains(id));
         let gone = gone.map(|(_, process)| process).collect();
         let older = |process: &ProcessState| changed.contains_key(&process.process_id);
@@ -241,18 +240,12 @@ fn before(at: Timestamp, by: Duration) -> Timestamp {
 
 // Progress of processes, from the current and earlier states of their store.
 
-/// How fast the jobs of a process end, since it was first seen.
-#[derive(Debug)]
-struct Seen {
-    since: Time,
-    pace: Pace,
-}
-
 /// Makes [`Progress`] of successive [`ProcessState`]s. Rate and expected end are estimated as those of runs, from the
 /// changes since the tracker first saw the process.
 #[derive(Debug, Default)]
 pub struct ProcessTracker {
-    seen: HashMap<ProcessId, Seen>,
+    /// When it was first seen, and how fast its jobs have ended since then.
+    seen: HashMap<ProcessId, (Time, Pace)>,
 }
 
 impl ProcessTracker {
@@ -266,21 +259,20 @@ impl ProcessTracker {
         let counts = &process.counts;
         let finished = counts.finished();
         let age = wall.since(process.created_at);
-        let begin = |pace| Seen { since: now, pace };
-        let seen = self.seen.entry(process.process_id).or_insert_with(|| {
+        let (since, pace) = self.seen.entry(process.process_id).or_insert_with(|| {
             // With a single state, only the average since the start is known.
             let rate = match age.as_secs_f64() {
                 age if age > 0.0 => finished as f64 / age,
                 _ => 0.0,
             };
-            begin(Pace::begun(finished, rate))
+            (now, Pace::begun(finished, rate))
         });
         // No job has ended yet, or failed jobs were put back.
-        if finished == 0 || finished < seen.pace.settled() {
-            *seen = begin(Pace::begun(finished, seen.pace.rate()));
+        if finished == 0 || finished < pace.settled() {
+            (*since, *pace) = (now, Pace::begun(finished, pace.rate()));
         }
-        seen.pace.advance(now.since(seen.since), finished);
-        let pace = seen.pace;
+        pace.advance(now.since(*since), finished);
+        let pace = *pace;
         let left = counts.total - finished;
         let done = left == 0 && process.sealed;
         if done {

@@ -1,5 +1,6 @@
 //! A worker: claims jobs of the queue, processes them, and records their ends.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::thread;
 use std::time::SystemTime;
@@ -186,20 +187,14 @@ impl Worker {
 
     /// The names of the kinds of jobs that this worker processes. If it follows settings, the kinds can change.
     pub fn kinds(&self) -> Vec<String> {
-        let prompts = [
-            (self.completions.is_some(), COMPLETION_KIND),
-            (self.embeddings.is_some(), EMBEDDING_KIND),
-        ];
-        let prompts = prompts.into_iter().filter(|(known, _)| *known);
+        let completions = self.completions.iter().map(|_| COMPLETION_KIND.to_owned());
+        let embeddings = self.embeddings.iter().map(|_| EMBEDDING_KIND.to_owned());
+        let handlers = self.handlers.iter().map(|(kind, _)| kind.clone());
         let calls = self.model_calls.iter().flat_map(|(_, calls)| calls);
-        let mut kinds: Vec<String> = prompts
-            .map(|(_, kind)| kind.to_owned())
-            .chain(self.handlers.iter().map(|(kind, _)| kind.clone()))
-            .chain(calls.map(|(kind, _)| kind.clone()))
-            .collect();
-        kinds.sort();
-        kinds.dedup();
-        kinds
+        let calls = calls.map(|(kind, _)| kind.clone());
+        let kinds = completions.chain(embeddings).chain(handlers).chain(calls);
+        let kinds: BTreeSet<String> = kinds.collect();
+        kinds.into_iter().collect()
     }
 
     /// Cancellation and grace period. After a cancellation the worker takes no more jobs. Running jobs may finish
@@ -304,16 +299,19 @@ impl Worker {
             setup.batch_clients = self.batch_clients;
             if let Some(route) = self.completions {
                 let names = [COMPLETION_KIND, DIRECT_COMPLETION_KIND];
-                controls.set_prompts(setup, &names, RequestTask::Complete, route);
+                let kinds = names.map(|name| (name.to_owned(), None));
+                controls.set_prompts(setup, RequestTask::Complete, route, kinds);
             }
             match self.embeddings {
                 Some(route) => {
-                    controls.set_prompts(setup, &[EMBEDDING_KIND], RequestTask::Embed, route);
+                    let kinds = [(EMBEDDING_KIND.to_owned(), None)];
+                    controls.set_prompts(setup, RequestTask::Embed, route, kinds);
                 }
                 None => setup.remove_kind(EMBEDDING_KIND),
             }
             if let Some((route, calls)) = self.model_calls {
-                controls.set_model_calls(setup, route, calls);
+                let calls = calls.into_iter().map(|(kind, call)| (kind, Some(call)));
+                controls.set_prompts(setup, RequestTask::Complete, route, calls);
             }
             for (name, handler) in self.handlers {
                 setup.set_kind(&name, Kind::Host(handler));

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::base::random::Random;
 use crate::base::thread::spawn_scoped;
-use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Time};
+use crate::base::{Clock, Context, Error, ErrorKind, Time};
 use crate::engine::dispatch::{Dispatcher, Options, StopReason};
 use crate::engine::run::{Finish, Observer, RunSetup, run};
 use crate::engine::work::Work;
@@ -186,23 +186,19 @@ impl WorkerRun {
         if report.stop.is_some() || !(scope.until_empty || scope.until_submitted) {
             return report;
         }
-        match self.controls.store.closed_processes() {
-            Ok(closed) => {
-                let is_ours =
-                    |id: &ProcessId| scope.processes.is_empty() || scope.processes.contains(id);
-                let mut ours = closed.into_iter().filter(|(id, _)| is_ours(id));
-                if let Some((id, budget)) = ours.next() {
-                    let why = budget.why().unwrap_or_default();
-                    let why = match scope.processes[..] {
-                        [_] => why,
-                        _ => format!("process {id}: {why}"),
-                    };
-                    let error = Error::new(ErrorKind::BudgetExceeded, why);
-                    report.stop = Some(StopReason::BudgetExceeded(error));
-                }
-            }
-            Err(error) => log::warn!("cannot read the budgets of processes: {error}"),
-        }
+        let closed = self.controls.store.closed_processes();
+        let failed = |error| log::warn!("cannot read the budgets of processes: {error}");
+        let mut closed = closed.map_err(failed).into_iter().flatten();
+        let only = &scope.processes;
+        let ours = closed.find(|(id, _)| only.is_empty() || only.contains(id));
+        report.stop = ours.map(|(id, budget)| {
+            let why = budget.why().unwrap_or_default();
+            let why = match only[..] {
+                [_] => why,
+                _ => format!("process {id}: {why}"),
+            };
+            StopReason::BudgetExceeded(Error::new(ErrorKind::BudgetExceeded, why))
+        });
         report
     }
 
@@ -373,6 +369,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::base::ProcessId;
     use crate::base::usage::Usage;
     use crate::llm::client::LlmClient;
     use crate::llm::request::Request;

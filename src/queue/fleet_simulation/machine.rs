@@ -123,7 +123,8 @@ impl Machine {
         limiter.divide(&keys, &all, now);
         let _ = self.store.reclaim(wall);
         // Others have written.
-        backlog.controls.heard.writes.store(true, Ordering::SeqCst);
+        let heard = &backlog.controls.heard_of_writes;
+        heard.store(true, Ordering::SeqCst);
     }
 
     /// Claims and settles jobs, and starts calls.

@@ -4,25 +4,27 @@
 //! do every second anyway. No other thread waits for Redis: two threads talk to it, one that sends
 //! ([`talk`]) and one that receives ([`receive`]).
 
-mod options;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::collections::BTreeSet;
+use std::fs;
 use std::iter::once;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TryRecvError, bounded, unbounded};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use derive_setters::Setters;
 use parking_lot::Mutex;
-use redis::{Client, Connection, RedisError, RedisResult, Value};
+use redis::{
+    Client, Connection, IntoConnectionInfo, RedisError, RedisResult, TlsCertificates, Value,
+};
 
-use crate::base::Error;
 use crate::base::thread::spawn;
-
-pub use options::RedisOptions;
+use crate::base::{Error, ErrorKind, Secret, secret_file};
 
 /// The channel on which all processes publish.
 const CHANNEL: &str = "batchwright:work";
@@ -30,8 +32,8 @@ const CHANNEL: &str = "batchwright:work";
 const ANSWER: Duration = Duration::from_secs(2);
 /// Time-out of a connection attempt.
 const CONNECT: Duration = Duration::from_secs(1);
-/// Wait before a reconnect, at first and at most.
-const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// Wait before a reconnect.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Called by a thread of the hub when another process has made jobs claimable. Must return immediately.
 pub(crate) type Subscriber = dyn Fn() + Send + Sync;
@@ -51,7 +53,6 @@ impl RedisHub {
     /// [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) for an invalid address, file or password.
     pub fn new(options: RedisOptions) -> Result<Self, Error> {
         let (client, location) = options.client()?;
-        let (stop, stopped) = bounded(0);
         let shared = Arc::new(Shared {
             client,
             location,
@@ -65,8 +66,6 @@ impl RedisHub {
             shared,
             talker: Some((topics, talker)),
             listener: OnceLock::new(),
-            stop: Some(stop),
-            stopped,
         })))
     }
 
@@ -93,7 +92,13 @@ impl RedisHub {
             subscriptions.push((topic.to_owned(), subscriber));
         }
         drop(subscriptions);
-        self.0.listen();
+        self.0.listener.get_or_init(|| {
+            let (shared, owner) = (self.0.shared.clone(), Arc::downgrade(&self.0));
+            let listener = move || receive(&shared, &owner);
+            if let Err(error) = spawn("bw-redis-listener", listener) {
+                log::warn!("Redis wakes no worker here: {error}");
+            }
+        });
     }
 }
 
@@ -103,28 +108,11 @@ struct Owner {
     /// Where to send topics, and the thread that passes them on.
     talker: Option<(Sender<String>, JoinHandle<()>)>,
     listener: OnceLock<()>,
-    /// Dropped to stop the listener.
-    stop: Option<Sender<()>>,
-    stopped: Receiver<()>,
-}
-
-impl Owner {
-    fn listen(&self) {
-        self.listener.get_or_init(|| {
-            let (shared, stopped) = (self.shared.clone(), self.stopped.clone());
-            let listener = move || receive(&shared, &stopped);
-            if let Err(error) = spawn("bw-redis-listener", listener) {
-                log::warn!("Redis wakes no worker here: {error}");
-            }
-        });
-    }
 }
 
 impl Drop for Owner {
     fn drop(&mut self) {
-        // The listener is blocked in a read and notices this within a moment; nothing has to wait for it.
-        self.stop = None;
-        // The last messages must still be sent.
+        // The listener notices this after its read; nothing has to wait for it. The last messages must still be sent.
         if let Some((topics, thread)) = self.talker.take() {
             drop(topics);
             let _ = thread.join();
@@ -190,20 +178,12 @@ fn explain(error: &RedisError) -> String {
     why.to_owned()
 }
 
-/// The wait before the next attempt; each is longer than the one before.
-fn next_wait(backoff: &mut Duration) -> Duration {
-    let wait = *backoff;
-    *backoff = (2 * wait).min(AGAIN.1);
-    wait
-}
-
 // The thread that sends messages.
 
 /// Sends a message for each topic until the hub ends. Those that cannot be sent are dropped: other processes look at the
 /// database every second.
 fn talk(shared: &Shared, topics: &Receiver<String>) {
-    let (mut connection, mut backoff) = (None, AGAIN.0);
-    let mut again = Instant::now();
+    let (mut connection, mut again) = (None, Instant::now());
     while let Ok(topic) = topics.recv() {
         // Messages that queued up meanwhile are one.
         let topics: BTreeSet<String> = once(topic).chain(topics.try_iter()).collect();
@@ -211,14 +191,11 @@ fn talk(shared: &Shared, topics: &Receiver<String>) {
             continue;
         }
         match publish(shared, &mut connection, &topics) {
-            Ok(()) => {
-                shared.note_back();
-                backoff = AGAIN.0;
-            }
+            Ok(()) => shared.note_back(),
             Err(error) => {
                 shared.note_away(&error);
                 connection = None;
-                again = Instant::now() + next_wait(&mut backoff);
+                again = Instant::now() + AGAIN;
             }
         }
     }
@@ -251,55 +228,139 @@ fn connect(shared: &Shared) -> RedisResult<Connection> {
 
 // The thread that receives messages.
 
-/// Maximum time of one blocking read, and so of the wait for the end of this thread.
-const TURN: Duration = Duration::from_millis(250);
-/// After this time without a message, the thread checks whether the server is still available.
-const SILENCE: Duration = Duration::from_secs(5);
+/// Maximum time of one blocking read, and so of the wait for the end of this thread. After it, the thread checks whether
+/// the server is still available.
+const TURN: Duration = Duration::from_secs(1);
 
-/// Delivers messages of other processes until the sender of `stopped` is dropped.
-fn receive(shared: &Shared, stopped: &Receiver<()>) {
-    let mut backoff = AGAIN.0;
-    loop {
-        match listen(shared, stopped, &mut backoff) {
-            Ok(()) => return,
-            Err(error) => shared.note_away(&error),
-        }
-        if stopped.recv_timeout(next_wait(&mut backoff)) != Err(RecvTimeoutError::Timeout) {
-            return;
+/// Delivers messages of other processes until the hub ends.
+fn receive(shared: &Shared, owner: &Weak<Owner>) {
+    while owner.strong_count() > 0 {
+        if let Err(error) = listen(shared, owner) {
+            shared.note_away(&error);
+            thread::sleep(AGAIN);
         }
     }
 }
 
-fn listen(shared: &Shared, stopped: &Receiver<()>, backoff: &mut Duration) -> RedisResult<()> {
+fn listen(shared: &Shared, owner: &Weak<Owner>) -> RedisResult<()> {
     let mut connection = connect(shared)?;
     let mut channel = connection.as_pubsub();
     channel.subscribe(CHANNEL)?;
     shared.note_back();
-    *backoff = AGAIN.0;
     // Messages from before the connection are unknown, so there may be work.
     shared.deliver(None);
     channel.set_read_timeout(Some(TURN))?;
-    let mut heard = Instant::now();
-    while stopped.try_recv() == Err(TryRecvError::Empty) {
+    while owner.strong_count() > 0 {
         match channel.get_message() {
             Ok(message) => {
-                heard = Instant::now();
                 let text = std::str::from_utf8(message.get_payload_bytes());
                 let sent = text.ok().and_then(|text| text.split_once(' '));
                 if let Some((_, topic)) = sent.filter(|(from, _)| *from != shared.me) {
                     shared.deliver(Some(topic));
                 }
             }
-            Err(error) if error.is_timeout() => {
-                if heard.elapsed() >= SILENCE {
-                    channel.set_read_timeout(Some(ANSWER))?;
-                    let _: Value = channel.ping()?;
-                    channel.set_read_timeout(Some(TURN))?;
-                    heard = Instant::now();
-                }
-            }
+            Err(error) if error.is_timeout() => drop(channel.ping::<Value>()?),
             Err(error) => return Err(error),
         }
     }
     Ok(())
+}
+
+// The address of Redis and the credentials for it.
+
+/// The variable with the password, and the variable with the name of a file that contains it.
+const PASSWORD: &str = "BATCHWRIGHT_REDIS_PASSWORD";
+const PASSWORD_FILE: &str = "BATCHWRIGHT_REDIS_PASSWORD_FILE";
+
+/// The connection settings of Redis or Valkey. `Debug` shows no password.
+#[derive(Clone, derive_more::Debug, Setters)]
+#[setters(generate = false, strip_option)]
+#[debug("RedisOptions")]
+pub struct RedisOptions {
+    address: Secret,
+    /// The password, unless the address has one.
+    #[setters(generate)]
+    password: Option<Secret>,
+    /// A file whose first line is the password, unless the address has one.
+    #[setters(generate, into)]
+    password_file: Option<PathBuf>,
+}
+
+impl RedisOptions {
+    /// A server by its address: `redis://USER:PASSWORD@HOST:PORT/NUMBER`, or `rediss://…` for an encrypted connection.
+    /// User, password, port and number of the database are optional. `?ca=FILE` names the certificate authority for the
+    /// server's certificate, in PEM; default: the system's authorities.
+    ///
+    /// If the address has no password, it comes from [`password`](Self::password), else from
+    /// [`password_file`](Self::password_file), else from the variable `BATCHWRIGHT_REDIS_PASSWORD`, else from the file
+    /// that `BATCHWRIGHT_REDIS_PASSWORD_FILE` names.
+    pub fn new(address: impl Into<String>) -> Self {
+        Self {
+            address: Secret::new(address),
+            password: None,
+            password_file: None,
+        }
+    }
+
+    /// The client, not connected yet, and the address for messages.
+    fn client(&self) -> Result<(Client, String), Error> {
+        let address = self.address.expose();
+        let (plain, parameters) = address.split_once('?').unwrap_or((address, ""));
+        let scheme = plain.split("://").next().unwrap_or_default();
+        let shape = || {
+            invalid(
+                "the address of Redis is expected to look like redis://HOST:6379 or rediss://USER@HOST:6379/0, with % and \
+                 two digits for special characters in USER",
+            )
+        };
+        if !["redis", "rediss", "valkey", "valkeys"].contains(&scheme) || plain.contains('#') {
+            return Err(shape());
+        }
+        let authority = match parameters.split_once('=') {
+            None if parameters.is_empty() => None,
+            Some(("ca", file)) if !file.contains('&') => Some(PathBuf::from(file)),
+            _ => {
+                return Err(invalid(
+                    "the address of Redis has a parameter that is not known; ca is",
+                ));
+            }
+        };
+        // The client's own message would repeat the address.
+        let info = plain.into_connection_info().map_err(|_| shape())?;
+        let location = format!("{scheme}://{}", info.addr());
+        let mut login = info.redis_settings().clone();
+        if login.password().is_none() {
+            let (password, file) = (self.password.as_ref(), self.password_file.as_deref());
+            if let Some(found) =
+                secret_file::password("Redis", password, file, [PASSWORD, PASSWORD_FILE])?
+            {
+                login = login.set_password(found);
+            }
+        }
+        let tcp = info.tcp_settings().clone().set_nodelay(true);
+        let info = info.set_redis_settings(login).set_tcp_settings(tcp);
+        let client = match authority {
+            None => Client::open(info),
+            Some(file) => {
+                let pem = fs::read(&file).map_err(|error| {
+                    let file = file.display();
+                    invalid(format!(
+                        "the authority of Redis, {file}, cannot be read: {error}"
+                    ))
+                })?;
+                let certificates = TlsCertificates {
+                    client_tls: None,
+                    root_cert: Some(pem),
+                };
+                Client::build_with_tls(info, certificates)
+            }
+        };
+        let client = client
+            .map_err(|_| invalid("the authority of Redis is not usable: ca names a file in PEM"))?;
+        Ok((client, location))
+    }
+}
+
+fn invalid(why: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Invalid, why)
 }

@@ -74,3 +74,44 @@ fn a_wrong_password_is_explained_without_being_repeated() {
     );
     assert!(!text.contains("wr0ngone"));
 }
+
+#[test]
+fn no_text_about_redis_has_its_password() {
+    let options = RedisOptions::new("rediss://me:s3cret@cache.example:6380/2");
+    assert!(!format!("{options:?}").contains("s3cret"));
+    let (client, location) = options.client().unwrap();
+    assert_eq!(location, "rediss://cache.example:6380");
+    let login = client.get_connection_info().redis_settings();
+    let known = (login.username(), login.password(), login.db());
+    assert_eq!(known, (Some("me"), Some("s3cret"), 2));
+}
+
+#[test]
+fn the_password_of_redis_comes_from_a_file_unless_the_address_has_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("password");
+    fs::write(&file, "from a file\n").unwrap();
+    let found = |address: &str| {
+        let options = RedisOptions::new(address).password_file(&file);
+        let (client, _) = options.client().unwrap();
+        let login = client.get_connection_info().redis_settings();
+        login.password().map(str::to_owned)
+    };
+    assert_eq!(found("redis://127.0.0.1").as_deref(), Some("from a file"));
+    assert_eq!(found("redis://:own@127.0.0.1").as_deref(), Some("own"));
+}
+
+#[test]
+fn invalid_redis_addresses_are_rejected_without_quoting_them() {
+    for address in [
+        "s3cret",
+        "http://me:s3cret@host",
+        "redis://me:s3cret@host?what=s3cret",
+        "redis://me:s3cret@host/0#insecure",
+        "rediss://me:s3cret@host?ca=/nowhere/s",
+    ] {
+        let error = RedisOptions::new(address).client().expect_err(address);
+        assert_eq!(error.kind(), ErrorKind::Invalid);
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+    }
+}

@@ -36,8 +36,17 @@ fn batch() -> BatchRecord {
 
 fn result(n: u8, status: JobStatus) -> JobResult {
     let id = JobId::from_bytes([n; 16]);
-    let mut result = JobResult::new(id, ProcessId::new(), "completion", status);
-    result.item_id = Some(format!("r-{n}"));
+    let mut result = JobResult {
+        job_id: id,
+        process_id: ProcessId::new(),
+        item_id: Some(format!("r-{n}")),
+        request_hash: None,
+        kind: "completion".to_owned(),
+        status,
+        result: None,
+        error: None,
+        attempts: 0,
+    };
     let usage =
         r#"{"input_tokens":2,"cached_input_tokens":1,"output_tokens":3,"reasoning_tokens":1}"#;
     match status {
