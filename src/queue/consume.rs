@@ -104,7 +104,7 @@ impl JobQueue {
     /// way of saving.
     ///
     /// # Errors
-    /// As [`process`](Self::process).
+    /// When the queue cannot be read.
     pub fn peek(&self, process: ProcessId, n: usize) -> Result<Vec<DeliveredResult>, Error> {
         self.peek_after(process, None, n)
     }
@@ -117,7 +117,7 @@ impl JobQueue {
     /// The same for results after a job of the process; that job need not exist any more.
     ///
     /// # Errors
-    /// As [`process`](Self::process).
+    /// When the queue cannot be read.
     pub fn peek_after(
         &self,
         process: ProcessId,

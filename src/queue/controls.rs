@@ -193,28 +193,22 @@ impl WorkerLimits {
     /// [`Invalid`](crate::ErrorKind::Invalid), if the worker has no provider for such requests at all. `None` if at least
     /// one can be called. As of a moment ago.
     pub fn refusal(&self, request: &Request) -> Option<Error> {
-        let Some(kind) = self.kind_of(request) else {
+        let kinds = match request.task {
+            RequestTask::Embed => [EMBEDDING_KIND].as_slice(),
+            _ => &[DIRECT_COMPLETION_KIND, COMPLETION_KIND],
+        };
+        let known = &self.0.kinds.setup.now().kinds;
+        let Some(kind) = kinds.iter().find(|kind| known.contains_key(**kind)) else {
             let what = prompt_job::kind(request.task);
             let why = format!("no provider of this worker answers requests of the kind {what}");
             return Some(Error::new(ErrorKind::Invalid, why));
         };
         let open = self.0.kinds.open(&JobLane {
-            kind: kind.to_owned(),
+            kind: (*kind).to_owned(),
             name: request.model.clone(),
             step: 0,
         })?;
         self.0.availability.lock().refusal(&open.class).cloned()
-    }
-
-    /// The kind of jobs that clients wait for with such a request.
-    fn kind_of(&self, request: &Request) -> Option<&'static str> {
-        let kinds = match request.task {
-            RequestTask::Embed => [EMBEDDING_KIND].as_slice(),
-            _ => &[DIRECT_COMPLETION_KIND, COMPLETION_KIND],
-        };
-        let setup = self.0.kinds.setup.now();
-        let mut kinds = kinds.iter().copied();
-        kinds.find(|kind| setup.kinds.contains_key(*kind))
     }
 
     /// Calls in flight. Calls that handlers make themselves are not included.

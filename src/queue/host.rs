@@ -1,6 +1,7 @@
 //! The host's side of a queue: opening it, and adding jobs. `operate.rs` has what is done with them then, `consume.rs` fetches
 //! results.
 
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use crate::base::{Clock, Error, ErrorKind, JobId, ProcessId, SystemClock};
 /// A durable queue of jobs. Clones share it.
 ///
 /// Jobs belong to processes. A process is a group of jobs that a caller submits under a [`ProcessId`] of its choice.
-/// After a crash the caller finds the jobs by this id, or among the [open processes](Self::open_processes). Once a
+/// After a crash the caller finds the jobs by this id, or among the [open processes](Store::open_processes). Once a
 /// method has returned `Ok`, its change survives a crash.
 ///
 /// ```
@@ -71,6 +72,15 @@ impl<E: std::fmt::Display> std::fmt::Display for EnqueueError<E> {
 }
 
 impl<E: std::error::Error> std::error::Error for EnqueueError<E> {}
+
+/// What needs neither a clock nor a description is read and written through the [`Store`].
+impl Deref for JobQueue {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
 
 impl From<EnqueueError<Self>> for Error {
     fn from(error: EnqueueError<Self>) -> Self {
@@ -170,7 +180,7 @@ impl JobQueue {
     /// The id of this queue. A new queue at the same path has another id; a copy has the same.
     ///
     /// # Errors
-    /// As [`process`](Self::process).
+    /// When the store cannot be read.
     pub fn id(&self) -> Result<String, Error> {
         Ok(self.store.id().to_owned())
     }
@@ -224,7 +234,7 @@ impl JobQueue {
     }
 
     /// Adds any number of jobs to a process in little memory and without a long transaction. Workers start them when
-    /// all are added. If this is interrupted, [`open_processes`](Self::open_processes) shows the process as unsealed:
+    /// all are added. If this is interrupted, [`open_processes`](Store::open_processes) shows the process as unsealed:
     /// [`delete`](Self::delete) it and start again, or add the missing jobs. Returns the number of added jobs.
     ///
     /// # Errors

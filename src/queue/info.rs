@@ -71,7 +71,7 @@ impl ProcessInfo {
 /// Before a call, what is spent, the most that calls in flight and open batches can cost, and the most that this call can
 /// cost must not exceed the limit. A call of unknown outcome counts as the most that it can cost, a job of a worker that died
 /// as the mean of the calls before. If the next call does not fit, the process waits until a batch has cost less than it
-/// could, or until it gets a [higher limit](crate::JobQueue::set_budget). A worker does not count the calls in flight of
+/// could, or until it gets a [higher limit](crate::queue::Store::set_budget). A worker does not count the calls in flight of
 /// other workers: by so many calls the limit may be exceeded. A job whose call has no known upper bound fails.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProcessBudget {

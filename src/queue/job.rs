@@ -230,7 +230,7 @@ impl JobReceipt {
     }
 }
 
-/// One job, as [`JobQueue::job`](crate::JobQueue::job) returns it. Its `Debug` output omits the result.
+/// One job, as [`JobQueue::job`](crate::queue::Store::job) returns it. Its `Debug` output omits the result.
 // More than 15 fields: each is public, and a field of the JSON that a caller reads.
 #[derive(Clone, derive_more::Debug, Serialize)]
 #[non_exhaustive]
@@ -293,7 +293,7 @@ pub struct AttemptError {
     pub error: Error,
 }
 
-/// Which jobs [`JobQueue::find`](super::host::JobQueue::find) returns: those that meet all conditions that are set.
+/// Which jobs [`JobQueue::find`](crate::queue::Store::find) returns: those that meet all conditions that are set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct JobFilter {
     /// Only jobs of this process.

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | describe a process for people | [`ProcessInfo`] |
 //! | see the progress of a process | [`ProcessState`], [`JobCounts`], [`Spent`]; of all processes, [`QueueTotals`]; as progress with [`ProcessTracker`] |
-//! | see what was spent on each model on each day | [`DaySpent`], by [`JobQueue::spent_since`](crate::JobQueue::spent_since) |
+//! | see what was spent on each model on each day | [`DaySpent`], by [`JobQueue::spent_since`](crate::queue::Store::spent_since) |
 //! | look at one job | [`JobState`], [`JobStatus`], [`AttemptError`]; briefly [`JobSummary`] |
 //! | read jobs by process, state and kind | [`JobFilter`], [`JobPage`] |
 //! | limit what the jobs of a process may cost | [`ProcessBudget`] |

@@ -204,7 +204,7 @@ impl ProgressReporter {
         };
         let look = || -> Result<_, Error> {
             let news = match since {
-                None => self.controls.store.processes()?,
+                None => self.controls.store.open_processes()?,
                 Some(since) => self.controls.store.changed_processes(since)?,
             };
             news.into_iter().for_each(keep_news);

@@ -84,14 +84,8 @@ impl RedisHub {
     /// Calls `subscriber` for messages of other processes about a topic, until it is dropped, and also after each
     /// reconnect, because messages may have been missed.
     pub(crate) fn subscribe(&self, topic: &str, subscriber: Weak<Subscriber>) {
-        let mut subscriptions = self.0.shared.subscriptions.lock();
-        if !subscriptions
-            .iter()
-            .any(|(_, known)| known.ptr_eq(&subscriber))
-        {
-            subscriptions.push((topic.to_owned(), subscriber));
-        }
-        drop(subscriptions);
+        let subscriber = (topic.to_owned(), subscriber);
+        self.0.shared.subscriptions.lock().push(subscriber);
         self.0.listener.get_or_init(|| {
             let (shared, owner) = (self.0.shared.clone(), Arc::downgrade(&self.0));
             let listener = move || receive(&shared, &owner);

@@ -202,7 +202,7 @@ impl Scene {
     }
 
     pub(super) fn processes(&self) -> Vec<ProcessState> {
-        self.store().processes().unwrap()
+        self.store().open_processes().unwrap()
     }
 
     /// A job that waits for prompts.

@@ -123,9 +123,16 @@ fn note_refused(tx: &mut dyn Sql, root: i64, most: u64) -> Result<(), Fault> {
 }
 
 impl Store {
-    /// Sets the limit of a process, and forgets which call was refused. Fails if the process does not exist, is a child, or
-    /// has calls of unknown cost.
-    pub(crate) fn set_budget(&self, process: ProcessId, limit: Usd) -> Result<(), Error> {
+    /// Sets the limit of a process. The first limit counts what the process has spent before. If the budget was
+    /// used up, its jobs can start again. Calls that are in flight when a process gets its first limit count when they end.
+    /// To create a process with a budget, use [`ProcessInfo::budget`](crate::queue::ProcessInfo::budget).
+    ///
+    /// [`ProcessState::budget`](crate::queue::ProcessState::budget) has the limit and what is used.
+    ///
+    /// # Errors
+    /// If the process does not exist, is a child of another one, or has calls of unknown cost; or if the queue cannot be
+    /// written.
+    pub fn set_budget(&self, process: ProcessId, limit: Usd) -> Result<(), Error> {
         self.write(|tx| {
             let find = formatcp!(
                 "SELECT no, parent, unpriced, budget_limit FROM #processes WHERE id = ? AND chore <> {DELETING} FOR UPDATE"

@@ -414,7 +414,10 @@ impl Store {
     }
 
     /// Whether the queue is paused.
-    pub(crate) fn is_paused(&self) -> Result<bool, Error> {
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn is_paused(&self) -> Result<bool, Error> {
         self.read(|tx| tx.exists("SELECT 1 FROM #pauses", by![]))
     }
 }

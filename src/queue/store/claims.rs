@@ -262,7 +262,7 @@ pub enum ClaimOutcome {
         spent: Option<Spent>,
         /// Returned with the next claim, in JSON of at most about 64 KiB. Errors of earlier attempts belong into its
         /// member `errors`, a list of [`AttemptError`](crate::queue::AttemptError), which
-        /// [`job`](crate::JobQueue::job) returns.
+        /// [`job`](crate::queue::Store::job) returns.
         #[debug("{:?}", Bytes(history.len()))]
         history: String,
     },

@@ -199,9 +199,12 @@ const SPEND: &str = formatcp!(
 );
 
 impl Store {
-    /// What was spent from this day on, by day and model, in order; `None`: ever. The store adds it in the transactions that
-    /// add the usage of jobs to their processes, and keeps it when jobs and processes are gone.
-    pub(crate) fn spent_since(&self, day: Option<Day>) -> Result<Vec<DaySpent>, Error> {
+    /// What was spent from this day on, by day and model, in order; `None`: ever. The store adds the cost of a call in the
+    /// transaction that records its end.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn spent_since(&self, day: Option<Day>) -> Result<Vec<DaySpent>, Error> {
         let find = "SELECT day, model, calls, tokens, cost_picos FROM #spent WHERE day >= ? ORDER BY day, model";
         let first = day.map_or(i64::MIN, |day| i64::from(day.number()));
         self.read(|tx| tx.many(find, by![first]))

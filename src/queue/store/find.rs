@@ -38,13 +38,20 @@ impl Store {
         Ok(set > 0)
     }
 
-    /// A process, if it exists.
+    /// The state of a process; `None` if it does not exist, or all its results were consumed.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
     pub fn process(&self, process: ProcessId) -> Result<Option<ProcessState>, Error> {
         self.read(|tx| tx.one(&processes("AND id = ?"), by![stored(process)]))
     }
 
-    /// Every process, oldest first.
-    pub fn processes(&self) -> Result<Vec<ProcessState>, Error> {
+    /// Every process that has jobs or results in the queue, oldest first. Check them after a restart. A process with
+    /// a parent belongs to a job that waits for it; only that job can collect its results.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn open_processes(&self) -> Result<Vec<ProcessState>, Error> {
         self.read(|tx| tx.many(&processes("ORDER BY no"), by![]))
     }
 
@@ -60,9 +67,13 @@ impl Store {
         Ok(ids.into_iter().collect())
     }
 
-    /// Up to `most` processes with their numbers, newest first, from below the number `before`: all of them, or those
-    /// that are or are not `finished`. A store may have to pass over the others.
-    pub(crate) fn newest_processes(
+    /// Up to `most` processes with their numbers in the queue, newest first, from below the number `before`, for a
+    /// list with pages: all of them, or those that are or are not [finished](ProcessState::is_finished). Processes with a
+    /// parent are not included.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn newest_processes(
         &self,
         before: Option<u64>,
         finished: Option<bool>,
@@ -82,8 +93,11 @@ impl Store {
         self.read(|tx| tx.many(&sql, by![before, limit(most)]))
     }
 
-    /// The number of all jobs by state, and the number of processes.
-    pub(crate) fn totals(&self) -> Result<QueueTotals, Error> {
+    /// The number of jobs in each state. Reads only the counters of the processes.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn totals(&self) -> Result<QueueTotals, Error> {
         let sum = formatcp!(
             "SELECT {SUMS}, COUNT(*), IFNULL(SUM(sealed < total OR pending + in_progress + at_provider > 0), 0),
                IFNULL(SUM(cost_picos + 0e0), 0), IFNULL(SUM(unpriced + 0e0), 0)
@@ -100,10 +114,12 @@ impl Store {
         })
     }
 
-    /// The number of waiting jobs by priority, highest first, due or not, without jobs that wait for others. Jobs of a
-    /// process that is being cancelled or deleted may be included. Reads one key of every waiting job, and nothing
-    /// else.
-    pub(crate) fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
+    /// The number of waiting jobs by priority, highest first, due or not. Jobs that wait for other jobs are not
+    /// included.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn waiting_by_priority(&self) -> Result<Vec<(u8, u64)>, Error> {
         let count = formatcp!(
             "SELECT priority, COUNT(*) FROM #jobs FORCE INDEX (to_claim)
              WHERE status = {PENDING} GROUP BY priority ORDER BY priority DESC"
@@ -122,8 +138,10 @@ const STATE: &str = "j.id, j.claim, j.lane, j.status, j.created_at, p.id, b.item
      j.visible_at, r.error";
 
 impl Store {
-    /// A job, if it exists. With an outcome it contains the receipt that acknowledges it; before that, the states of
-    /// its child jobs, if any.
+    /// One job; `None` if it does not exist, or its result was consumed.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
     pub fn job(&self, job: JobId) -> Result<Option<JobState>, Error> {
         let id = key_of(job);
         let sql = formatcp!(
@@ -149,8 +167,12 @@ impl Store {
         })
     }
 
-    /// Up to `most` stored jobs of a process, in the order in which they were enqueued, after `after`.
-    pub(crate) fn items(
+    /// Up to `most` stored jobs of a process after the job `after`, in the order in which they were enqueued, to
+    /// compare them with jobs to enqueue. Jobs whose results were consumed are not included.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn items(
         &self,
         process: ProcessId,
         after: Option<JobId>,
@@ -181,10 +203,29 @@ impl Store {
         })
     }
 
-    /// Up to `most` jobs that a filter selects, after `after`; see [`JobQueue::find`](crate::JobQueue::find): those of a
-    /// process in order, those of all processes the newest first. A call looks at a bounded number of jobs, and does not
-    /// delay writes.
-    pub(crate) fn find(
+    /// Up to `most` jobs that a filter selects, after `after`, the [`next`](JobPage::next) of the page before. Jobs of
+    /// one process come in the order in which they were enqueued; without a process, those of the newest process come
+    /// first, and in each process the last one.
+    ///
+    /// Each call looks at a bounded number of jobs, so that no search holds up other programs. So a page can be empty
+    /// although more jobs follow: call again until [`next`](JobPage::next) is `None`. Failed and cancelled jobs are
+    /// found by an index, and processes without a job in the wanted state are skipped.
+    ///
+    /// ```
+    /// use batchwright::{Job, JobQueue, ProcessId};
+    /// use batchwright::queue::JobFilter;
+    /// let queue = JobQueue::in_memory()?;
+    /// queue.enqueue(ProcessId::new(), [Job::new("letter", &"Dear Ada")?.item_id("ada-1")])?;
+    /// let filter = JobFilter { kind: Some("letter".to_owned()), ..JobFilter::default() };
+    /// let page = queue.find(&filter, None, 50)?;
+    /// assert_eq!(page.jobs[0].item_id.as_deref(), Some("ada-1"));
+    /// assert!(page.next.is_none());
+    /// # Ok::<(), batchwright::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn find(
         &self,
         filter: &JobFilter,
         after: Option<JobId>,
@@ -233,8 +274,11 @@ impl Store {
         })
     }
 
-    /// The payload of a job, if the job exists.
-    pub(crate) fn payload(&self, job: JobId) -> Result<Option<Box<RawValue>>, Error> {
+    /// The payload of a job; `None` if the job does not exist, or its result was consumed.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn payload(&self, job: JobId) -> Result<Option<Box<RawValue>>, Error> {
         self.read(|tx| {
             let id = key_of(job);
             let sql = formatcp!(

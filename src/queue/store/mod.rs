@@ -310,8 +310,11 @@ impl Store {
         }
     }
 
-    /// Checks the store's health. [`Severity::Bad`] means that the contents cannot be trusted.
-    pub(crate) fn check(&self) -> Result<Vec<HealthFinding>, Error> {
+    /// Checks the health of the queue: integrity, schema, the counters of jobs, and the settings of a database server.
+    ///
+    /// # Errors
+    /// When the checks cannot run.
+    pub fn check(&self) -> Result<Vec<HealthFinding>, Error> {
         self.run(Mode::Moment, |tx| {
             let mut found = match &self.db {
                 Db::Sqlite(db) => db.look_at_health(tx)?,

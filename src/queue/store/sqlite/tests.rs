@@ -203,7 +203,10 @@ fn many_may_open_a_new_file_at_once() {
             store.insert(ProcessId::new(), jobs(1), true, T).unwrap();
         }
     });
-    assert_eq!(open(&path(&dir)).unwrap().processes().unwrap().len(), 8);
+    assert_eq!(
+        open(&path(&dir)).unwrap().open_processes().unwrap().len(),
+        8
+    );
 }
 
 #[test]

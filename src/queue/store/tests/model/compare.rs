@@ -50,7 +50,7 @@ impl Model {
 
     /// Counters, flags, and the status of some jobs.
     pub(super) fn compare(&mut self, all: bool) {
-        let seen = self.db.two.processes().unwrap();
+        let seen = self.db.two.open_processes().unwrap();
         let mut known: Vec<(&ProcessId, &ModelProcess)> = self.processes.iter().collect();
         known.sort_by_key(|(_, process)| process.serial);
         assert_eq!(seen.len(), known.len());
