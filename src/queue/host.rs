@@ -172,19 +172,6 @@ impl JobQueue {
         }
     }
 
-    /// The path of the queue's database, or its address without the password.
-    pub fn location(&self) -> String {
-        self.store.location().to_owned()
-    }
-
-    /// The id of this queue. A new queue at the same path has another id; a copy has the same.
-    ///
-    /// # Errors
-    /// When the store cannot be read.
-    pub fn id(&self) -> Result<String, Error> {
-        Ok(self.store.id().to_owned())
-    }
-
     /// Rejects to consume or delete the results of a process that has another collector than this queue.
     pub(super) fn check_collector(
         &self,

@@ -61,7 +61,7 @@ impl OpenStore {
             (false, _) => Self::open_file(&file, sqlite)?,
         };
         // The process belongs to the store, wherever that is moved.
-        let process = ProcessId::named(queue.id()?.as_bytes());
+        let process = ProcessId::named(queue.id().as_bytes());
         Ok(Self {
             queue: Some(queue),
             process,

@@ -256,7 +256,7 @@ impl Store {
     }
 
     /// Identifies this store; a store that replaces it at the same location has another id. A copy has the same id.
-    pub(crate) fn id(&self) -> &str {
+    pub fn id(&self) -> &str {
         &self.id
     }
 

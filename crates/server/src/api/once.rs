@@ -23,7 +23,7 @@ pub(crate) fn named(app: &App, call: &Call<'_>) -> Result<Option<ProcessId>, Pro
         let why = format!("idempotency-key: send from 1 to {LONGEST} visible characters of ASCII");
         return Err(Problem::invalid(why).param("idempotency-key"));
     }
-    let name = [&*app.queue.id()?, &call.head.path, key].join("\0");
+    let name = [app.queue.id(), &call.head.path, key].join("\0");
     Ok(Some(ProcessId::named(name.as_bytes())))
 }
 

@@ -228,7 +228,7 @@ pub(super) fn queue_to_delete(app: &App, process: &ProcessState) -> Result<JobQu
         );
         return Err(Problem::conflict(why));
     }
-    if !Path::new(&app.queue.location()).is_file() {
+    if !Path::new(app.queue.location()).is_file() {
         let why = format!(
             "process {} belongs to {collector} of another server",
             process.process_id

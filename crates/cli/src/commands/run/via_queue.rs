@@ -134,7 +134,7 @@ pub fn execute(
     budget: Option<&Budget>,
     session: &Session,
 ) -> Result<(RunReport, QueueFacts), Refusal> {
-    let (process, store) = (run.process(), run.queue().location());
+    let (process, store) = (run.process(), run.queue().location().to_owned());
     let run = run
         .context(&session.ctx)
         .notifier(session.display.clone())
