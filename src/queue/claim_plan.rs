@@ -13,7 +13,6 @@ use super::job::COMPLETION_KIND;
 use super::kind::JobTicket;
 use super::kinds::Open;
 use super::store::{ClaimRequest, ClaimedJob, JobLane};
-use super::work;
 
 /// Maximum number of jobs in one claim.
 pub(super) const MOST_CLAIMED: usize = 1000;
@@ -75,7 +74,7 @@ impl ClaimPlan {
     pub(super) fn run(&self) -> Result<Claimed, Error> {
         if !self.back.is_empty() {
             let back = self.back.iter().flat_map(|ticket| &ticket.task);
-            let ends: Vec<_> = back.map(|task| work::back(task, 0, None)).collect();
+            let ends: Vec<_> = back.map(|task| task.back(0, None)).collect();
             self.controls.store.settle(&ends, self.wall)?;
         }
         if self.most == 0 {

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::base::{Charge, Context, Error, Time};
+use crate::base::{Charge, Context, Error, Time, Timestamp};
 use crate::engine::work::{Take, Ticket};
 use crate::llm::pack::{Pack, PackLimits};
 use crate::llm::params::RequestTask;
@@ -19,7 +19,7 @@ use super::account::Part;
 use super::handler::{Handler, RunningJob, result_json};
 use super::history::History;
 use super::job::Spent;
-use super::store::ClaimedJob;
+use super::store::{ClaimOutcome, ClaimedJob, Settlement};
 
 /// The code or route of the jobs of a kind.
 pub(crate) enum Kind {
@@ -167,6 +167,15 @@ pub(crate) struct JobTask {
     pub waiting_since: Option<Time>,
     /// The version of the kinds at its claim.
     pub kinds_version: u64,
+}
+
+impl JobTask {
+    /// Returns a job that was not tried, or waits for others; nothing was spent.
+    pub(super) fn back(&self, calls: u32, due_at: Option<Timestamp>) -> Settlement {
+        let calls = calls.max(self.history.calls());
+        let outcome = ClaimOutcome::Snooze { due_at };
+        Settlement::new(self.claimed.receipt, calls, outcome)
+    }
 }
 
 /// A call for the jobs of a pack, and a part of a backlog.

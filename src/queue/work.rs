@@ -187,7 +187,7 @@ impl StoreWork {
                             end(task, ticket, outcome, charge.clone())
                         }
                         JobEnd::Failed(error) => failed(task, ticket, error, now),
-                        JobEnd::Wait(time) => back(task, 0, Some(wall.after(*time))),
+                        JobEnd::Wait(time) => task.back(0, Some(wall.after(*time))),
                     },
                     Settled::Final(_, Err(error)) => failed(task, ticket, error, now),
                     Settled::Later(_, due, Some(error)) => {
@@ -198,7 +198,7 @@ impl StoreWork {
                         end(task, ticket, ClaimOutcome::Snooze { due_at }, None)
                     }
                     Settled::Unsent(..) if ticket.tries.in_doubt => doubtful(task),
-                    Settled::Unsent(..) => back(task, ticket.tries.calls.into(), None),
+                    Settled::Unsent(..) => task.back(ticket.tries.calls.into(), None),
                 });
             }
         }
@@ -254,13 +254,6 @@ fn end(
         charge,
         lost: task.part.lock().as_ref().map_or(0, Part::lost),
     }
-}
-
-/// Returns a job that was not tried, or waits for others; nothing was spent.
-pub(super) fn back(task: &JobTask, calls: u32, due_at: Option<Timestamp>) -> Settlement {
-    let calls = calls.max(task.history.calls());
-    let outcome = ClaimOutcome::Snooze { due_at };
-    Settlement::new(task.claimed.receipt, calls, outcome)
 }
 
 fn only_waits(done: &Done) -> bool {
