@@ -6,8 +6,7 @@ use std::ops::Range;
 use tree_sitter::{Node, Parser, Tree};
 
 use super::info::SkipReason;
-use super::language::UnitKind;
-use super::language::{Language, Role};
+use super::language::{Language, Role, UnitKind};
 use super::text::Lines;
 
 /// A definition.

@@ -1,11 +1,9 @@
-//! Decides which files a scan finds: by pattern and type.
+//! Decides which files a scan finds: by pattern.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use ignore::DirEntry;
 use ignore::overrides::Override;
-use ignore::types::Types;
 
 use super::info::{FileInfo, SkipReason};
 
@@ -64,30 +62,10 @@ fn below(pattern: &str, folder: &Path) -> Option<String> {
     })
 }
 
-/// Which files match by name. The walk itself does not filter by type, because it would then include hidden files
-/// of these types.
-#[derive(Clone)]
-pub(super) struct Wanted {
-    pub(super) patterns: Arc<Override>,
-    pub(super) types: Types,
-}
-
-impl Wanted {
-    pub(super) fn takes(&self, path: &Path) -> bool {
-        !self.patterns.matched(path, false).is_ignore()
-            && !self.types.matched(path, false).is_ignore()
-    }
-
-    /// False for a folder that a pattern excludes.
-    pub(super) fn enters(&self, entry: &DirEntry) -> bool {
-        let leaves_out = self.patterns.num_ignores() > 0;
-        !(leaves_out && is_folder(entry) && self.patterns.matched(entry.path(), true).is_ignore())
-    }
-
-    /// Whether a dangling link has a name that does not match. An unreadable folder may contain matching names.
-    pub(super) fn is_other_link(&self, path: &Path) -> bool {
-        path.is_symlink() && !path.is_dir() && !self.takes(path)
-    }
+/// Whether a file matches by name. The walk itself does not filter by pattern, because it would then include hidden files
+/// that match.
+pub(super) fn takes(patterns: &Override, path: &Path) -> bool {
+    !patterns.matched(path, false).is_ignore()
 }
 
 pub(super) fn is_folder(entry: &DirEntry) -> bool {

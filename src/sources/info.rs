@@ -57,10 +57,7 @@ impl FileInfo {
 impl Serialize for FileInfo {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let since = |time: SystemTime| time.duration_since(UNIX_EPOCH).ok();
-        let modified = self
-            .modified_time
-            .and_then(since)
-            .map(|since| since.as_secs());
+        let modified = self.modified_time.and_then(since);
         let mut out = serializer.serialize_struct("FileInfo", 7)?;
         out.serialize_field("path", &self.name())?;
         if self.path.to_str().is_none() {
@@ -68,7 +65,7 @@ impl Serialize for FileInfo {
             out.serialize_field("path_base64", &bytes)?;
         }
         out.serialize_field("size", &self.size)?;
-        out.serialize_field("modified", &modified)?;
+        out.serialize_field("modified", &modified.map(|since| since.as_secs()))?;
         out.serialize_field("is_valid", &self.is_valid)?;
         if let Some(reason) = &self.skip_reason {
             out.serialize_field("skip_reason", reason.kind())?;
@@ -79,10 +76,10 @@ impl Serialize for FileInfo {
 }
 
 /// A path as text. In a path that is not UTF-8, each invalid byte is written as `\xff` and each backslash as `\\`,
-/// so that different names stay different. Folders are separated by `/` on all systems.
+/// so that different names stay different.
 pub fn shown_path(path: &Path) -> Cow<'_, str> {
     match path.to_str() {
-        Some(text) => with_slashes(text),
+        Some(text) => Cow::Borrowed(text),
         None => Cow::Owned(shown_bytes(path, |text| text.replace('\\', r"\\"))),
     }
 }
@@ -109,19 +106,12 @@ pub(super) fn escaped(name: &str) -> String {
 fn shown_bytes(path: &Path, shown: impl Fn(&str) -> String) -> String {
     let mut out = String::new();
     for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
-        out.push_str(&shown(&with_slashes(chunk.valid())));
+        out.push_str(&shown(chunk.valid()));
         for byte in chunk.invalid() {
             out.push_str(&format!("\\x{byte:02x}"));
         }
     }
     out
-}
-
-fn with_slashes(path: &str) -> Cow<'_, str> {
-    match std::path::MAIN_SEPARATOR {
-        '/' => Cow::Borrowed(path),
-        other => Cow::Owned(path.replace(other, "/")),
-    }
 }
 
 /// The reason why a file is skipped. `Display` writes it for people.

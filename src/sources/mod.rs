@@ -34,13 +34,11 @@ mod text;
 mod units;
 
 pub use filter::SymlinkPolicy;
-pub use info::LeftOut;
-pub use info::{FileInfo, SkipReason, shown_path};
+pub use info::{FileInfo, LeftOut, SkipReason, shown_path};
 pub use language::UnitKind;
 pub use scan::FileScanner;
 #[cfg(test)]
 pub(crate) use scan::tests::tree;
-pub use split::Split;
-pub use split::Unit;
+pub use split::{Split, Unit};
 pub(crate) use text::{decode, open_regular};
 pub use units::SplitFile;

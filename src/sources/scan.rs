@@ -4,34 +4,28 @@
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, Metadata};
 use std::io;
-use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::thread::available_parallelism;
 
 use crossbeam_channel::unbounded;
 use derive_setters::Setters;
 use ignore::overrides::{Override, OverrideBuilder};
-use ignore::types::{Types, TypesBuilder};
 use ignore::{DirEntry, WalkBuilder, WalkState};
 use rayon::prelude::*;
 
-use super::filter::{SymlinkPolicy, Wanted, globs, is_folder, not_walked};
+use super::filter::{SymlinkPolicy, globs, is_folder, not_walked, takes};
 use super::info::{FileInfo, SkipReason, shown_path};
 use super::text;
 use crate::base::{Context, Error, ErrorKind};
 
 /// Source files that people write are smaller than this.
 const MAX_SIZE: u64 = 10 << 20;
-/// More threads would only wait for the disk.
-const MAX_THREADS: usize = 256;
 
 /// Finds files below folders, on several threads, and checks whether each can be used.
 #[derive(Debug, Clone, Setters)]
 #[setters(generate = false)]
 pub struct FileScanner {
     patterns: Vec<String>,
-    types: Vec<String>,
     /// Whether hidden files and folders (names that begin with a dot) are included. Default: no.
     #[setters(generate)]
     hidden: bool,
@@ -39,7 +33,6 @@ pub struct FileScanner {
     /// including those of parent folders. Default: yes.
     #[setters(generate)]
     ignore_files: bool,
-    threads: usize,
     /// How symbolic links are handled. Default: [`SymlinkPolicy::Skip`].
     #[setters(generate)]
     symlinks: SymlinkPolicy,
@@ -65,10 +58,8 @@ impl FileScanner {
     pub fn new() -> Self {
         Self {
             patterns: Vec::new(),
-            types: Vec::new(),
             hidden: false,
             ignore_files: true,
-            threads: available_parallelism().map_or(1, NonZeroUsize::get),
             symlinks: SymlinkPolicy::default(),
             max_file_size: MAX_SIZE,
             extensions: Vec::new(),
@@ -92,13 +83,6 @@ impl FileScanner {
         self
     }
 
-    /// Includes only files of this type or an earlier one; the names are those of `rg --type-list`, for example `py` or
-    /// `rust`. Default: all types.
-    pub fn file_type(mut self, name: impl Into<String>) -> Self {
-        self.types.push(name.into());
-        self
-    }
-
     /// Skips files with other extensions, and reports them with a reason, unlike a [pattern](Self::pattern). Extensions
     /// are written without the dot; case is ignored. Default: all extensions.
     pub fn extensions<E: Into<String>>(mut self, extensions: impl IntoIterator<Item = E>) -> Self {
@@ -106,21 +90,11 @@ impl FileScanner {
         self
     }
 
-    /// Number of threads, at most 256. Default: the number that the machine runs at once.
-    pub fn threads(mut self, threads: NonZeroUsize) -> Self {
-        self.threads = threads.get().min(MAX_THREADS);
-        self
-    }
-
-    pub(super) fn thread_count(&self) -> usize {
-        self.threads
-    }
-
     /// The files below a folder, sorted by path, byte by byte: the usable files, and files with a matching name that
     /// cannot be used. Unreadable folders are among the latter.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the folder does not exist, or a pattern or type is invalid; [`ErrorKind::Cancelled`]
+    /// [`ErrorKind::Invalid`] if the folder does not exist, or a pattern is invalid; [`ErrorKind::Cancelled`]
     /// if `ctx` is cancelled.
     pub fn scan_directory(
         &self,
@@ -130,20 +104,16 @@ impl FileScanner {
         let folder = folder.as_ref();
         check_folder(folder)?;
         let patterns = self.patterns_below(folder)?;
-        let wanted = Wanted {
-            patterns: Arc::clone(&patterns),
-            types: self.chosen_types()?,
-        };
         let mut walk = WalkBuilder::new(folder);
         walk.standard_filters(self.ignore_files)
             .hidden(!self.hidden)
-            .follow_links(self.follows())
-            .threads(self.threads);
+            .follow_links(self.follows());
         if patterns.num_ignores() > 0 {
-            let wanted = wanted.clone();
-            walk.filter_entry(move |entry| wanted.enters(entry));
+            let patterns = Arc::clone(&patterns);
+            let is_left_out = move |path: &Path| patterns.matched(path, true).is_ignore();
+            walk.filter_entry(move |entry| !is_folder(entry) || !is_left_out(entry.path()));
         }
-        let mut files = self.walk(&walk, &wanted, ctx);
+        let mut files = self.walk(&walk, &patterns, ctx);
         ctx.check()?;
         for file in &self.without {
             if let Ok(file) = file.canonicalize() {
@@ -161,7 +131,7 @@ impl FileScanner {
         Ok(files)
     }
 
-    fn walk(&self, walk: &WalkBuilder, wanted: &Wanted, ctx: &Context) -> Vec<FileInfo> {
+    fn walk(&self, walk: &WalkBuilder, patterns: &Override, ctx: &Context) -> Vec<FileInfo> {
         let (sender, found) = unbounded();
         walk.build_parallel().run(|| {
             let sender = sender.clone();
@@ -170,11 +140,13 @@ impl FileScanner {
                     return WalkState::Quit;
                 }
                 let file = match entry {
-                    Ok(entry) if is_folder(&entry) || !wanted.takes(entry.path()) => None,
+                    Ok(entry) if is_folder(&entry) || !takes(patterns, entry.path()) => None,
                     Ok(entry) => Some(self.judge_entry(entry)),
-                    Err(error) => {
-                        not_walked(&error, None).filter(|place| !wanted.is_other_link(&place.path))
-                    }
+                    Err(error) => not_walked(&error, None).filter(|place| {
+                        // An unreadable folder may contain matching names; a dangling link is only a name.
+                        let is_link = place.path.is_symlink() && !place.path.is_dir();
+                        !is_link || takes(patterns, &place.path)
+                    }),
                 };
                 if let Some(file) = file {
                     // The receiver outlives the walk.
@@ -187,20 +159,8 @@ impl FileScanner {
         found.into_iter().collect()
     }
 
-    fn judge(&self, files: Vec<PathBuf>, ctx: &Context) -> Result<Vec<FileInfo>, Error> {
-        on_threads(self.threads, || {
-            files
-                .into_par_iter()
-                .map(|path| {
-                    ctx.check()?;
-                    Ok(self.judge_path(path))
-                })
-                .collect()
-        })?
-    }
-
-    /// Checks the named files in the same way, in their order. [Ignore files](Self::ignore_files) apply; patterns,
-    /// types and the rule for hidden files do not.
+    /// Checks the named files in the same way, in their order. [Ignore files](Self::ignore_files) apply; patterns and the
+    /// rule for hidden files do not.
     ///
     /// # Errors
     /// [`ErrorKind::Cancelled`] if `ctx` is cancelled.
@@ -209,7 +169,10 @@ impl FileScanner {
         files: impl IntoIterator<Item = P>,
         ctx: &Context,
     ) -> Result<Vec<FileInfo>, Error> {
-        let mut judged = self.judge(files.into_iter().map(Into::into).collect(), ctx)?;
+        let files: Vec<PathBuf> = files.into_iter().map(Into::into).collect();
+        let judge = |path| ctx.check().map(|()| self.judge_path(path));
+        let judged = files.into_par_iter().map(judge);
+        let mut judged = judged.collect::<Result<Vec<_>, _>>()?;
         if self.ignore_files {
             let usable = judged.iter_mut().filter(|file| file.is_valid);
             leave_out_ignored(usable.collect());
@@ -219,9 +182,9 @@ impl FileScanner {
 
     /// Checks an entry that a walk found.
     fn judge_entry(&self, entry: DirEntry) -> FileInfo {
-        let metadata = entry.metadata().map_err(|error| match error.io_error() {
-            Some(error) => error.to_string(),
-            None => error.to_string(),
+        let metadata = entry.metadata().map_err(|error| {
+            let told = error.io_error().map(ToString::to_string);
+            told.unwrap_or_else(|| error.to_string())
         });
         let is_link = entry.path_is_symlink() && !self.follows();
         self.judge_metadata(entry.into_path(), is_link, metadata)
@@ -287,19 +250,6 @@ impl FileScanner {
         self.extensions.is_empty() || self.extensions.iter().any(same)
     }
 
-    fn chosen_types(&self) -> Result<Types, Error> {
-        let mut types = TypesBuilder::new();
-        types.add_defaults();
-        for name in &self.types {
-            types.select(name);
-        }
-        if self.types.is_empty() {
-            Ok(Types::empty())
-        } else {
-            types.build().map_err(|error| refused(&error))
-        }
-    }
-
     fn patterns_below(&self, folder: &Path) -> Result<Arc<Override>, Error> {
         let mut patterns = OverrideBuilder::new(folder);
         for glob in self.patterns.iter().flat_map(|glob| globs(glob, folder)) {
@@ -348,35 +298,12 @@ fn leave_out_ignored(files: Vec<&mut FileInfo>) {
     }
 }
 
-/// Runs work that is parallel by itself on this number of threads.
-pub(super) fn on_threads<T: Send>(
-    threads: usize,
-    work: impl FnOnce() -> T + Send,
-) -> Result<T, Error> {
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .thread_name(|i| format!("batchwright-files-{i}"))
-        .build();
-    let pool = pool.map_err(|error| {
-        Error::new(
-            ErrorKind::Invalid,
-            format!("cannot start a thread: {error}"),
-        )
-    })?;
-    Ok(pool.install(work))
-}
-
 fn refused(error: &ignore::Error) -> Error {
     let why = match error {
         ignore::Error::Glob { glob, err } => {
             format!(
                 "the pattern {:?} is invalid: {err}",
                 glob.as_deref().unwrap_or_default()
-            )
-        }
-        ignore::Error::UnrecognizedFileType(name) => {
-            format!(
-                "unknown file type {name:?}; known types are py, rust, js, ts, go, md and others"
             )
         }
         other => other.to_string(),

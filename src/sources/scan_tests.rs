@@ -52,11 +52,11 @@ fn names_are_selected_by_patterns_types_and_ignore_files() {
     let python = all.clone().pattern("**/*.py");
     let find = |scanner: &FileScanner, expected: &[&str]| finds(scanner, folder.path(), expected);
     find(&all, &["a.py", "b/c.py", "b/read me\n.md", "vendor/e.py"]);
-    // A pattern selects only among files that are not ignored, and a type does not include hidden files.
+    // A pattern selects only among files that are neither ignored nor hidden.
     find(&python, &["a.py", "b/c.py", "vendor/e.py"]);
     find(&python.clone().pattern("!vendor"), &["a.py", "b/c.py"]);
     find(&all.clone().pattern("/*.py"), &["a.py"]);
-    let notes = all.file_type("md");
+    let notes = all.pattern("*.md");
     find(&notes, &["b/read me\n.md"]);
     find(&notes.hidden(true), &[".hidden.md", "b/read me\n.md"]);
     let everything = python.hidden(true).ignore_files(false);
@@ -154,10 +154,6 @@ fn errors_of_a_scan_name_the_cause() {
         (
             refused(new().pattern("a[.py"), &within("")),
             "the pattern \"a[.py\" is invalid: ",
-        ),
-        (
-            refused(new().file_type("pyhton"), &within("")),
-            "unknown file type \"pyhton\"",
         ),
     ] {
         assert!(found.contains(said), "{found}");

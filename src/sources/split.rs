@@ -14,6 +14,7 @@ use super::definitions::definitions;
 use super::info::{SkipReason, escaped, escaped_path};
 use super::language::{Language, UnitKind};
 use super::text::Lines;
+use crate::base::json_text::hex;
 use crate::base::{Error, ErrorKind};
 
 /// How files are split: `file`, `function`, `class`, `lines:40`, `tokens:2000`.
@@ -210,8 +211,7 @@ fn bounded(id: String) -> String {
     if id.len() <= MAX_ID_BYTES {
         return id;
     }
-    let digest = Sha256::digest(id.as_bytes());
-    let digits: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = hex(&Sha256::digest(id.as_bytes()));
     let mut end = MAX_ID_BYTES - DIGITS - 1;
     while !id.is_char_boundary(end) {
         end -= 1;

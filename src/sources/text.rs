@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZeroU32;
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::Utf8Error;
 
 use memchr::{memchr, memchr_iter, memchr2_iter};
+use rustix::fs::OFlags;
 
 use super::info::SkipReason;
 
@@ -24,20 +26,9 @@ fn unreadable(error: &io::Error) -> SkipReason {
 pub(crate) fn open_regular(path: &Path, follow: bool) -> io::Result<File> {
     let mut options = File::options();
     options.read(true);
-    #[cfg(unix)]
-    {
-        use rustix::fs::OFlags;
-        use std::os::unix::fs::OpenOptionsExt;
-
-        let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-        flags.set(OFlags::NOFOLLOW, !follow);
-        options.custom_flags(flags.bits() as i32);
-    }
-    #[cfg(not(unix))]
-    if !follow && path.is_symlink() {
-        return Err(io::Error::other(SkipReason::SymbolicLink.to_string()));
-    }
-    let file = options.open(path)?;
+    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    flags.set(OFlags::NOFOLLOW, !follow);
+    let file = options.custom_flags(flags.bits() as i32).open(path)?;
     let found = file.metadata()?;
     match found.is_file() {
         true => Ok(file),

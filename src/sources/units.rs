@@ -5,9 +5,8 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::info::{FileInfo, SkipReason};
-use super::scan::{FileScanner, on_threads};
-use super::split::Split;
-use super::split::Unit;
+use super::scan::FileScanner;
+use super::split::{Split, Unit};
 use crate::base::{Context, Error};
 
 /// Number of files that are split at a time, so that memory does not grow with the folder.
@@ -38,7 +37,7 @@ impl FileScanner {
         split: Split,
         ctx: &Context,
         write: impl Fn(&Unit<'_>, &mut Vec<u8>) + Sync,
-        mut sink: impl FnMut(SplitFile) -> Result<(), Error> + Send,
+        mut sink: impl FnMut(SplitFile) -> Result<(), Error>,
     ) -> Result<u64, Error> {
         // Each file is read once, when it is split.
         let files = self
@@ -47,26 +46,23 @@ impl FileScanner {
             .scan_directory(folder, ctx)?;
         let found = files.len() as u64;
         let split = |info: FileInfo| self.split_file(info, folder, split, ctx, &write);
-        let all = || {
-            let mut files = files.into_iter().peekable();
-            while files.peek().is_some() {
-                ctx.check()?;
-                let (mut bytes, mut some) = (0, Vec::new());
-                let fits = |file: &FileInfo, bytes, n| {
-                    n == 0 || (n < FILES_AT_ONCE && bytes + file.size <= BYTES_AT_ONCE)
-                };
-                while let Some(file) = files.next_if(|file| fits(file, bytes, some.len())) {
-                    bytes += file.size;
-                    some.push(file);
-                }
-                let done: Vec<SplitFile> = some.into_par_iter().map(split).collect();
-                // Files that were skipped because of the cancellation must not appear as empty.
-                ctx.check()?;
-                done.into_iter().try_for_each(&mut sink)?;
+        let mut files = files.into_iter().peekable();
+        while files.peek().is_some() {
+            ctx.check()?;
+            let (mut bytes, mut some) = (0, Vec::new());
+            let fits = |file: &FileInfo, bytes, n| {
+                n == 0 || (n < FILES_AT_ONCE && bytes + file.size <= BYTES_AT_ONCE)
+            };
+            while let Some(file) = files.next_if(|file| fits(file, bytes, some.len())) {
+                bytes += file.size;
+                some.push(file);
             }
-            Ok(found)
-        };
-        on_threads(self.thread_count(), all)?
+            let done: Vec<SplitFile> = some.into_par_iter().map(split).collect();
+            // Files that were skipped because of the cancellation must not appear as empty.
+            ctx.check()?;
+            done.into_iter().try_for_each(&mut sink)?;
+        }
+        Ok(found)
     }
 
     fn split_file(
