@@ -2,8 +2,9 @@
 //! Also resolves conflicts between column names.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
+use indexmap::IndexMap;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -106,40 +107,17 @@ enum Rank {
 }
 
 /// Names of fields in the order of their first occurrence, with the types of their values.
-#[derive(Debug, Default)]
-struct Names {
-    list: Vec<(String, ColumnType)>,
-    places: HashMap<String, usize>,
-}
+type Names = IndexMap<String, ColumnType>;
 
-impl Names {
-    fn note(&mut self, likely: usize, name: &str, kind: ColumnType) {
-        let guess = self.list.get(likely).filter(|(known, _)| known == name);
-        let place = match guess {
-            Some(_) => likely,
-            None => match self.places.get(name) {
-                Some(place) => *place,
-                None => {
-                    self.places.insert(name.to_owned(), self.list.len());
-                    self.list.push((name.to_owned(), ColumnType::Empty));
-                    self.list.len() - 1
-                }
-            },
-        };
-        let known = &mut self.list[place].1;
-        *known = known.with(kind);
-    }
-
-    fn note_all<'r>(&mut self, fields: impl Iterator<Item = (&'r str, &'r RawValue)>) {
-        for (i, (name, value)) in fields.enumerate() {
-            self.note(i, name, kind(value));
-        }
-    }
-
-    /// The type of the field with this name.
-    fn kind(&self, name: &str) -> ColumnType {
-        let place = self.places.get(name);
-        place.map_or(ColumnType::Empty, |place| self.list[*place].1)
+/// Adds the type of a field, which is probably at the place `likely`.
+fn note(names: &mut Names, likely: usize, name: &str, kind: ColumnType) {
+    let place = match names.get_index(likely) {
+        Some((known, _)) if known == name => Some(likely),
+        _ => names.get_index_of(name),
+    };
+    match place {
+        Some(place) => names[place] = names[place].with(kind),
+        None => drop(names.insert(name.to_owned(), kind)),
     }
 }
 
@@ -159,20 +137,23 @@ impl ColumnsSeen {
     pub(super) fn with_properties(properties: &[String]) -> Self {
         let mut seen = Self::default();
         for (i, name) in properties.iter().enumerate() {
-            seen.parts[Part::Answer as usize].note(i, name, ColumnType::Empty);
+            let names = &mut seen.parts[Part::Answer as usize];
+            note(names, i, name, ColumnType::Empty);
         }
         seen
     }
 
     pub(super) fn add(&mut self, row: &Row<'_>) -> Result<(), Error> {
         for part in [Part::Input, Part::Answer, Part::Usage] {
-            self.parts[part as usize].note_all(row.part(part).fields());
+            for (i, (name, value)) in row.part(part).fields().enumerate() {
+                note(&mut self.parts[part as usize], i, name, kind(value));
+            }
         }
         let line = row.part(Part::Line);
         for (i, (name, value)) in line.fields().enumerate() {
             let is_apart = APART.contains(&name) || (name == "result" && row.has_result);
             if value.get() != "null" && !is_apart {
-                self.parts[Part::Line as usize].note(i, name, kind(value));
+                note(&mut self.parts[Part::Line as usize], i, name, kind(value));
             }
         }
         self.has_text |= row.text.is_some();
@@ -184,7 +165,7 @@ impl ColumnsSeen {
         if let Some((_, own)) = ids.next() {
             self.other_ids |= written(own) != row.id() || ids.next().is_some();
         }
-        let columns = self.parts.iter().map(|names| names.list.len());
+        let columns = self.parts.iter().map(IndexMap::len);
         if columns.sum::<usize>() <= MOST_COLUMNS {
             return Ok(());
         }
@@ -216,8 +197,8 @@ impl ColumnsSeen {
         }
     }
 
-    fn names(&self, part: Part) -> &[(String, ColumnType)] {
-        &self.parts[part as usize].list
+    fn names(&self, part: Part) -> &Names {
+        &self.parts[part as usize]
     }
 
     fn rows_and_answers(&self, all: &mut Layout) {
@@ -227,24 +208,14 @@ impl ColumnsSeen {
                 has_id = true;
                 all.push(Rank::Row, name, ColumnType::Text, CellSource::Id);
             } else {
-                all.push(
-                    Rank::Row,
-                    name,
-                    *kind,
-                    CellSource::Field(Part::Input, name.clone()),
-                );
+                all.field(Rank::Row, Part::Input, name, *kind);
             }
         }
         if !has_id {
             all.push(Rank::Always, "id", ColumnType::Text, CellSource::Id);
         }
         for (name, kind) in self.names(Part::Answer) {
-            all.push(
-                Rank::Answer,
-                name,
-                *kind,
-                CellSource::Field(Part::Answer, name.clone()),
-            );
+            all.field(Rank::Answer, Part::Answer, name, *kind);
         }
         if self.has_text || !self.has_vector {
             let has_others = self.has_vector || !self.names(Part::Answer).is_empty();
@@ -262,21 +233,14 @@ impl ColumnsSeen {
     }
 
     fn fields_of_lines(&self, all: &mut Layout) {
+        let kind_of = |part, name: &str| self.names(part).get(name).copied().unwrap_or_default();
         let field = |all: &mut Layout, name: &str, least: ColumnType, rank| {
-            let source = CellSource::Field(Part::Line, name.to_owned());
-            all.push(
-                rank,
-                name,
-                least.with(self.parts[Part::Line as usize].kind(name)),
-                source,
-            );
+            let kind = least.with(kind_of(Part::Line, name));
+            all.field(rank, Part::Line, name, kind);
         };
         let seen = |all: &mut Layout, wanted: &dyn Fn(&str) -> bool| {
-            for (name, _) in self
-                .names(Part::Line)
-                .iter()
-                .filter(|(name, _)| wanted(name))
-            {
+            let names = self.names(Part::Line).keys();
+            for name in names.filter(|name| wanted(name)) {
                 field(all, name, ColumnType::Empty, Rank::Seldom);
             }
         };
@@ -288,22 +252,12 @@ impl ColumnsSeen {
         }
         field(all, "refusal", ColumnType::Text, Rank::Seldom);
         for name in TOKENS {
-            let kind = ColumnType::Int.with(self.parts[Part::Usage as usize].kind(name));
-            all.push(
-                Rank::Always,
-                name,
-                kind,
-                CellSource::Field(Part::Usage, name.to_owned()),
-            );
+            let kind = ColumnType::Int.with(kind_of(Part::Usage, name));
+            all.field(Rank::Always, Part::Usage, name, kind);
         }
         let more = self.names(Part::Usage).iter();
         for (name, kind) in more.filter(|(name, _)| !TOKENS.contains(&name.as_str())) {
-            all.push(
-                Rank::Seldom,
-                name,
-                *kind,
-                CellSource::Field(Part::Usage, name.clone()),
-            );
+            all.field(Rank::Seldom, Part::Usage, name, *kind);
         }
         for (name, least, rank) in FACTS {
             field(all, name, least, rank);
@@ -343,6 +297,11 @@ impl Layout {
     fn push(&mut self, rank: Rank, name: &str, kind: ColumnType, source: CellSource) {
         let name = name.to_owned();
         self.0.push((rank, Column { name, kind, source }));
+    }
+
+    /// Adds a column with a field of that name.
+    fn field(&mut self, rank: Rank, part: Part, name: &str, kind: ColumnType) {
+        self.push(rank, name, kind, CellSource::Field(part, name.to_owned()));
     }
 
     /// The columns with unique names, ignoring case, because some programs ignore it.

@@ -28,7 +28,7 @@ use cell::{Row, with_row};
 use columns::{Column, ColumnsSeen, Selection, properties};
 pub use output::ExportFormat;
 use results::{Place, ResultFiles, refused};
-use sink::{Form, Sink, TextTable, unwritable};
+use sink::{Sink, TextTable, unwritable};
 
 /// Converts result files to a table: one row per item. If an item has several lines, the last one counts.
 ///
@@ -81,6 +81,9 @@ pub struct Export {
     /// Whether an existing file is replaced. Default: no; an existing file is an error.
     overwrite: bool,
 }
+
+/// Programs on Windows recognise UTF-8 by this mark.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Numbers of an export.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -271,20 +274,19 @@ impl Export {
     fn text_sink<'w>(
         &self,
         format: ExportFormat,
-        out: impl Write + 'w,
+        mut out: impl Write + 'w,
         columns: &[Column],
     ) -> Result<Box<dyn Sink + 'w>, Error> {
-        let delimited = |usual| Form::Delimited {
-            by: self.delimiter.unwrap_or(usual),
-            raw: self.raw,
-            bom: self.bom,
+        let delimiter = match format {
+            ExportFormat::Csv => Some(self.delimiter.unwrap_or(b',')),
+            ExportFormat::Tsv => Some(self.delimiter.unwrap_or(b'\t')),
+            _ => None,
         };
-        let form = match format {
-            ExportFormat::Csv => delimited(b','),
-            ExportFormat::Tsv => delimited(b'\t'),
-            _ => Form::Lines,
-        };
-        Ok(Box::new(TextTable::new(out, form, columns)?))
+        if self.bom {
+            out.write_all(BYTE_ORDER_MARK).map_err(unwritable)?;
+        }
+        let table = TextTable::new(out, delimiter, self.raw, columns);
+        Ok(Box::new(table.map_err(unwritable)?))
     }
 }
 

@@ -58,19 +58,12 @@ impl ExportFormat {
     }
 
     /// Rejects formats that this build cannot write.
-    #[cfg(feature = "tables")]
     pub(super) fn check_built(self) -> Result<(), Error> {
-        Ok(())
-    }
-
-    /// Rejects formats that this build cannot write.
-    #[cfg(not(feature = "tables"))]
-    pub(super) fn check_built(self) -> Result<(), Error> {
-        if self.is_text() {
-            Ok(())
-        } else {
-            Err(Error::new(ErrorKind::Invalid, crate::bulk::NOT_BUILT))
+        #[cfg(not(feature = "tables"))]
+        if !self.is_text() {
+            return Err(Error::new(ErrorKind::Invalid, crate::bulk::NOT_BUILT));
         }
+        Ok(())
     }
 }
 

@@ -113,8 +113,8 @@ impl ResultFiles {
         keys.sort_unstable();
         for lines in keys.chunk_by(|a, b| a.0 == b.0) {
             found.lines.extend(lines.last().map(|line| line.1));
-            found.replaced += lines.len() as u64 - 1;
         }
+        found.replaced = (keys.len() - found.lines.len()) as u64;
         found.lines.sort_unstable();
         Ok(found)
     }

@@ -24,59 +24,46 @@ pub(super) fn unwritable(error: impl fmt::Display) -> Error {
     Error::new(ErrorKind::Transient, why)
 }
 
-/// Programs on Windows recognise UTF-8 by this mark.
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// The format of a text.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Form {
-    Delimited {
-        by: u8,
-        /// Whether cells that a spreadsheet would read as formulas stay unchanged.
-        raw: bool,
-        bom: bool,
-    },
-    /// One JSON object per row.
-    Lines,
-}
-
 /// A table as text.
 pub(super) struct TextTable<W: Write> {
     out: W,
-    form: Form,
-    /// The names of the columns as JSON, for lines.
+    /// What separates fields; `None` for one JSON object per row.
+    delimiter: Option<u8>,
+    /// Whether cells that a spreadsheet would read as formulas stay unchanged.
+    raw: bool,
+    /// The names of the columns as JSON, for objects.
     names: Vec<String>,
 }
 
 impl<W: Write> TextTable<W> {
-    pub(super) fn new(out: W, form: Form, columns: &[Column]) -> Result<Self, Error> {
+    pub(super) fn new(
+        out: W,
+        delimiter: Option<u8>,
+        raw: bool,
+        columns: &[Column],
+    ) -> io::Result<Self> {
         let names = columns.iter().map(|column| json(&column.name)).collect();
-        let mut table = Self { out, form, names };
-        let names = columns.iter().map(|column| Cow::from(&column.name));
-        let names: Vec<_> = names.map(Cell::Text).collect();
-        table.begin(&names).map_err(unwritable)?;
+        let mut table = Self {
+            out,
+            delimiter,
+            raw,
+            names,
+        };
+        if let Some(by) = delimiter {
+            let names = columns.iter().map(|column| Cow::from(&column.name));
+            let names: Vec<_> = names.map(Cell::Text).collect();
+            table.fields(&names, by)?;
+        }
         Ok(table)
     }
 
-    fn begin(&mut self, names: &[Cell<'_>]) -> io::Result<()> {
-        match self.form {
-            Form::Delimited { by, raw, bom } => {
-                if bom {
-                    self.out.write_all(BYTE_ORDER_MARK)?;
-                }
-                self.fields(names, by, raw)
-            }
-            Form::Lines => Ok(()),
-        }
-    }
-
-    fn fields(&mut self, cells: &[Cell<'_>], by: u8, raw: bool) -> io::Result<()> {
+    fn fields(&mut self, cells: &[Cell<'_>], by: u8) -> io::Result<()> {
         for (i, cell) in cells.iter().enumerate() {
             if i > 0 {
                 self.out.write_all(&[by])?;
             }
             match cell.to_text() {
-                Some(text) if raw => self.field(&text, by)?,
+                Some(text) if self.raw => self.field(&text, by)?,
                 Some(text) => self.field(&neutralized(text), by)?,
                 None => {}
             }
@@ -109,9 +96,9 @@ impl<W: Write> TextTable<W> {
 
 impl<W: Write> Sink for TextTable<W> {
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Error> {
-        let written = match self.form {
-            Form::Delimited { by, raw, .. } => self.fields(cells, by, raw),
-            Form::Lines => self.line(cells),
+        let written = match self.delimiter {
+            Some(by) => self.fields(cells, by),
+            None => self.line(cells),
         };
         written.map_err(unwritable)
     }
@@ -155,15 +142,10 @@ fn json(text: &str) -> String {
 mod tests {
     use super::*;
 
-    const fn delimited(by: u8, raw: bool) -> Form {
-        let bom = false;
-        Form::Delimited { by, raw, bom }
-    }
+    const COMMAS: (u8, bool) = (b',', false);
 
-    const COMMAS: Form = delimited(b',', false);
-
-    fn written(form: Form, cells: &[Cell<'_>]) -> String {
-        let mut table = TextTable::new(Vec::new(), form, &[]).unwrap();
+    fn written((by, raw): (u8, bool), cells: &[Cell<'_>]) -> String {
+        let mut table = TextTable::new(Vec::new(), Some(by), raw, &[]).unwrap();
         table.out.clear();
         table.row(cells).unwrap();
         String::from_utf8(table.out).unwrap()
@@ -189,7 +171,7 @@ mod tests {
         let expected =
             "a,\"\",,\"say \"\"hi\"\"\",\"x,y\",\"one\r\ntwo\",true,0.50,\"{\"\"a\"\":[1]}\"\n";
         assert_eq!(written(COMMAS, &cells), expected);
-        let tabs = delimited(b'\t', false);
+        let tabs = (b'\t', false);
         assert_eq!(
             written(tabs, &[text("x,y"), text("a\tb")]),
             "x,y\t\"a\tb\"\n"
@@ -204,7 +186,7 @@ mod tests {
         ] {
             let found = neutralized(Cow::Borrowed(formula));
             assert_eq!(found, format!("'{formula}"));
-            let raw = delimited(b',', true);
+            let raw = (b',', true);
             assert!(!written(raw, &[text(formula)]).contains('\''));
         }
         for harmless in ["-5", "+0.25", "-1e-7", "-.5", "a=b", "", "'=1", " x"] {
@@ -224,14 +206,9 @@ mod tests {
             source: super::super::cell::CellSource::Id,
         };
         let columns = [column("=cmd()"), column("a,b")];
-        let form = Form::Delimited {
-            by: b',',
-            raw: false,
-            bom: true,
-        };
-        let table = TextTable::new(Vec::new(), form, &columns).unwrap();
-        assert_eq!(table.out, b"\xef\xbb\xbf'=cmd(),\"a,b\"\n");
-        let mut lines = TextTable::new(Vec::new(), Form::Lines, &columns).unwrap();
+        let table = TextTable::new(Vec::new(), Some(b','), false, &columns).unwrap();
+        assert_eq!(table.out, b"'=cmd(),\"a,b\"\n");
+        let mut lines = TextTable::new(Vec::new(), None, false, &columns).unwrap();
         lines
             .row(&[text("\u{1b}[2J"), Cell::Json("[1]".into())])
             .unwrap();
