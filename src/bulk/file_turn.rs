@@ -5,7 +5,7 @@ use super::backlog::{FileBacklog, FileTask};
 use super::copies::Copies;
 use super::input::{FileIndex, InputFile, Unread};
 use super::line_sink::LineSink;
-use super::lines::{Lines, Named};
+use super::lines::{Lines, Named, each_line};
 use super::open_output::{OpenOutput, Unsaved};
 use super::options::RunReport;
 use super::replies::Replies;
@@ -39,10 +39,8 @@ pub(super) fn turn(
             output,
             buffer: Vec::new(),
             broken: None,
-            is_stopped: false,
             unsaved: Vec::new(),
             copies,
-            is_cancelled: false,
         },
     };
     let mut dispatcher = dispatcher(job, route, options);
@@ -56,18 +54,22 @@ pub(super) fn turn(
     let mut end = drive(options, clock, dispatcher, &call, wakes, outlet, &watch)?;
     let summary = end.summary();
     let sink = end.work.sink;
-    let lost = sink.lines_of(&end.lost, end.now);
-    let broken = sink.broken.and_then(|why| match why {
-        Unsaved::Now(error) | Unsaved::Ever(error) => Some(StopReason::Fatal(error)),
-        // `watch` has stopped the run, unless something else did before: then the results that were lost are shown.
-        Unsaved::ReaderGone => None,
-    });
-    let cancelled = sink.is_cancelled.then_some(StopReason::Cancelled);
+    let lost = end.lost.iter().map(|lost| sink.lines(lost, end.now));
+    let lost: Vec<_> = lost.flat_map(|lines| each_line(&lines)).collect();
+    let stop = match sink.broken {
+        Some(Unsaved::Now(error) | Unsaved::Ever(error)) => Some(StopReason::Fatal(error)),
+        // If something else has stopped the run before, the results that were lost are shown.
+        Some(Unsaved::ReaderGone) => end.stop.or(Some(StopReason::SinkClosed)),
+        None => end.stop,
+    };
+    // A signal may have ended the copying.
+    let is_cancelled = copies.ctx.is_cancelled() && end.work.tally.pending() > 0;
+    let cancelled = is_cancelled.then_some(StopReason::Cancelled);
     let mut unsaved = sink.unsaved;
     unsaved.extend(lost);
     let report = RunReport {
         summary,
-        stop: broken.or(end.stop).or(cancelled),
+        stop: stop.or(cancelled),
         unsaved,
         compaction: Ok(()),
     };
@@ -78,8 +80,7 @@ pub(super) fn turn(
 fn watch(dispatcher: &mut Dispatcher<Job<FileBacklog<'_>, LineSink<'_>>>, now: Time) {
     let sink = &mut dispatcher.work.sink;
     let lost = sink.output.file().and_then(|file| file.undisturbed().err());
-    sink.is_stopped = sink.broken.is_some();
-    let broken = sink.is_stopped.then_some(StopReason::SinkClosed);
+    let broken = sink.broken.is_some().then_some(StopReason::SinkClosed);
     if let Some(stop) = lost.map(StopReason::OutputLost).or(broken) {
         dispatcher.handle(Event::Stop(stop), now);
     }
@@ -130,23 +131,17 @@ impl FileRunner<'_> {
     fn read(&self, task: &FileTask) -> Result<Request, Box<Reply<Lines>>> {
         let i = task.index as usize;
         match self.input.read(i, self.index) {
-            Ok(item) => {
-                let mut request = item.request;
-                let input = request.input.take();
-                task.named.get_or_init(|| Named {
-                    id: request.id.clone().unwrap_or_default(),
-                    request_hash: item.request_hash,
-                    model: request.model.clone(),
-                    input,
-                });
-                Ok(request)
+            Ok(mut item) => {
+                task.named.get_or_init(|| Named::of(&mut item));
+                Ok(item.request)
             }
             // Nothing more of the input may be sent.
             Err(Unread::Changed(changed)) => Err(Box::new(Reply {
                 fatal: true,
-                ..Error::from(changed).into()
+                ..changed.into()
             })),
-            Err(Unread::Files { row, error }) => {
+            Err(Unread::File(row)) => {
+                let error = row.error();
                 task.named.get_or_init(|| row.named);
                 Err(Box::new(error.into()))
             }

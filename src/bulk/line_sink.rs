@@ -22,18 +22,18 @@ pub(super) struct LineSink<'r> {
     pub buffer: Vec<u8>,
     /// Why a stream takes no more lines, and the lines that it did not take.
     pub broken: Option<Unsaved>,
-    /// Whether the run was stopped because of that.
-    pub is_stopped: bool,
     pub unsaved: Vec<Vec<u8>>,
     /// Items that get copies of these lines at the end.
     pub copies: &'r Copies,
-    /// Whether a signal ended the copying.
-    pub is_cancelled: bool,
 }
 
 impl LineSink<'_> {
     /// The lines of an end; empty for unsent items.
-    fn lines<'e>(&self, end: &'e Settled<Pack<FileTask>, Lines>, now: Time) -> Cow<'e, [u8]> {
+    pub(super) fn lines<'e>(
+        &self,
+        end: &'e Settled<Pack<FileTask>, Lines>,
+        now: Time,
+    ) -> Cow<'e, [u8]> {
         match end {
             Settled::Final(_, Ok(lines)) => Cow::Borrowed(&lines.bytes),
             Settled::Final(ticket, Err(error)) => {
@@ -73,16 +73,6 @@ impl LineSink<'_> {
         }
     }
 
-    /// The lines of outcomes that could not be written.
-    pub(super) fn lines_of(
-        &self,
-        lost: &[Settled<Pack<FileTask>, Lines>],
-        now: Time,
-    ) -> Vec<Vec<u8>> {
-        let ends = lost.iter().map(|end| self.lines(end, now));
-        ends.flat_map(|lines| each_line(&lines)).collect()
-    }
-
     fn note(&self, end: &Settled<Pack<FileTask>, Lines>, tally: &mut Tally) {
         count(tally, end, |lines| lines.measure);
         if let Settled::Final(_, Ok(lines)) = end {
@@ -110,27 +100,27 @@ impl Sink<FileTask> for LineSink<'_> {
             buffer.extend_from_slice(&self.lines(end, now));
         }
         if self.broken.is_none() {
-            match self.output.write(&buffer) {
+            match self.output.write(&mut buffer) {
                 Ok(()) => {}
                 Err(Unsaved::Now(error)) => return Err(error),
                 Err(lost) => self.broken = Some(lost),
             }
         }
-        if self.broken.is_some() {
-            if !self.is_stopped {
-                // No call starts while ends are left.
-                let why = "the output takes no more results";
-                return Err(Error::new(ErrorKind::Invalid, why));
-            }
-            self.unsaved.extend(each_line(&buffer));
-        }
+        self.unsaved.extend(each_line(&buffer));
         buffer.clear();
         buffer.shrink_to(REUSED_BUFFER_BYTES);
         self.buffer = buffer;
         for end in ends.drain(..) {
             self.note(&end, tally);
         }
-        Ok(())
+        match self.broken {
+            None => Ok(()),
+            // No call starts any more.
+            Some(_) => Err(Error::new(
+                ErrorKind::Invalid,
+                "the output takes no more results",
+            )),
+        }
     }
 
     fn conclude(&mut self, tally: &mut Tally) {
@@ -144,6 +134,5 @@ impl Sink<FileTask> for LineSink<'_> {
         if let Err(error) = self.copies.of_this_run(file, tally) {
             log::warn!("{error}");
         }
-        self.is_cancelled = self.copies.ctx.is_cancelled() && tally.pending() > 0;
     }
 }

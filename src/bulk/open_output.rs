@@ -1,18 +1,18 @@
 //! The output of a run: a file that is its own checkpoint, or a stream.
 
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use crate::base::disk::is_regular;
 use crate::base::{Error, ErrorKind};
 use crate::observe::tally::Tally;
 
-use super::input::{FileIndex, InputFile, State};
+use super::input::{FileIndex, InputFile};
 use super::lines::{REUSED_BUFFER_BYTES, unsent_line};
 use super::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput};
-use super::replies::Replies;
-use super::results::ResultsFile;
 use super::results::archive::Archived;
+use super::results::{ResultsFile, trouble};
 
 /// Rows whose lines are found in one pass over the input.
 const ROWS: usize = 4096;
@@ -44,14 +44,6 @@ impl OpenOutput {
         }
     }
 
-    /// The folder for large replies.
-    pub(super) fn replies(&self) -> Option<Replies> {
-        match self {
-            Self::File(file) => Some(file.replies()),
-            Self::Writer(_) | Self::Closed => None,
-        }
-    }
-
     /// Restores answers from the archive.
     pub(super) fn restore(&mut self, answers: &[Archived]) -> Result<(), Error> {
         self.file().map_or(Ok(()), |file| file.restore(answers))
@@ -65,10 +57,8 @@ impl OpenOutput {
         tally: &mut Tally,
     ) -> Result<(), Error> {
         let mut lines = Vec::new();
-        let untold = (0..index.len()).filter(|i| index.is_bad(*i));
-        let untold: Vec<usize> = untold
-            .filter(|i| index.state(*i) != State::Failed)
-            .collect();
+        let untold = (0..index.len()).filter(|i| index[*i].is_untold());
+        let untold: Vec<usize> = untold.collect();
         for rows in untold.chunks(ROWS) {
             for (&i, place) in rows.iter().zip(input.places(rows, index)?) {
                 let row = input.read_bad(i, index)?;
@@ -79,40 +69,51 @@ impl OpenOutput {
                 let error = not_sent(&format!("{place}: {}", row.why));
                 unsent_line(&mut lines, &row.named, error)?;
                 if lines.len() > REUSED_BUFFER_BYTES {
-                    self.write_before(&lines)?;
-                    lines.clear();
+                    self.write_before(&mut lines)?;
                 }
             }
         }
-        self.write_before(&lines)
+        self.write_before(&mut lines)
     }
 
     /// Writes lines before the run begins.
-    fn write_before(&mut self, lines: &[u8]) -> Result<(), Error> {
+    fn write_before(&mut self, lines: &mut Vec<u8>) -> Result<(), Error> {
         match self.write(lines) {
             Ok(()) | Err(Unsaved::ReaderGone) => Ok(()),
             Err(Unsaved::Now(error) | Unsaved::Ever(error)) => Err(error),
         }
     }
 
-    /// Appends lines.
-    pub(super) fn write(&mut self, lines: &[u8]) -> Result<(), Unsaved> {
-        match self {
-            _ if lines.is_empty() => Ok(()),
-            Self::File(file) => file.append(lines).map_err(Unsaved::Now),
-            Self::Closed => Err(Unsaved::ReaderGone),
-            Self::Writer(writer) => match writer.write_all(lines).and_then(|()| writer.flush()) {
-                Ok(()) => Ok(()),
-                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
-                    *self = Self::Closed;
-                    Err(Unsaved::ReaderGone)
-                }
-                Err(error) => {
-                    let why = format!("cannot write the results: {error}");
-                    Err(Unsaved::Ever(Error::new(ErrorKind::Invalid, why)))
-                }
-            },
-        }
+    /// Appends lines, and removes those that are in the output from `lines`. A stream gets one line at a time, because
+    /// its reader may go away between two of them.
+    pub(super) fn write(&mut self, lines: &mut Vec<u8>) -> Result<(), Unsaved> {
+        let writer = match self {
+            _ if lines.is_empty() => return Ok(()),
+            Self::File(file) => {
+                file.append(lines).map_err(Unsaved::Now)?;
+                lines.clear();
+                return Ok(());
+            }
+            Self::Closed => return Err(Unsaved::ReaderGone),
+            Self::Writer(writer) => writer,
+        };
+        let mut taken = 0;
+        let mut each = lines.split_inclusive(|byte| *byte == b'\n');
+        let written = each.try_for_each(|line| {
+            writer.write_all(line)?;
+            writer.flush()?;
+            taken += line.len();
+            Ok(())
+        });
+        lines.drain(..taken);
+        written.map_err(|error: io::Error| {
+            if error.kind() == io::ErrorKind::BrokenPipe {
+                *self = Self::Closed;
+                return Unsaved::ReaderGone;
+            }
+            let why = format!("cannot write the results: {error}");
+            Unsaved::Ever(Error::new(ErrorKind::Invalid, why))
+        })
     }
 }
 
@@ -130,17 +131,10 @@ pub(super) fn open(
         OutputTarget::File(path) => {
             only_lines(options)?;
             let file = std::fs::OpenOptions::new().write(true).open(&path);
-            file.map(|file| OutputTarget::Writer(Box::new(file) as Box<dyn Write + Send>))
-                .map_err(|e| FileRunError::Output(cannot_open(&path, &e)))
+            let file = file.map_err(|error| trouble(&path, "cannot open the output", &error))?;
+            Ok(OutputTarget::Writer(Box::new(file)))
         }
     }
-}
-
-fn cannot_open(path: &Path, error: &io::Error) -> Error {
-    Error::new(
-        ErrorKind::Invalid,
-        format!("{}: cannot open the output: {error}", path.display()),
-    )
 }
 
 /// Rejects options that read the output at the end of the run.
@@ -170,21 +164,6 @@ pub(super) fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRu
 
 /// Whether both names refer to the same existing file.
 pub(crate) fn is_same_file(a: &Path, b: &Path) -> bool {
-    match (a.canonicalize(), b.canonicalize()) {
-        (Ok(a), Ok(b)) => a == b || are_linked(&a, &b),
-        _ => false,
-    }
-}
-
-/// Whether both names refer to the same file.
-#[cfg(unix)]
-fn are_linked(a: &Path, b: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
     let place = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino())).ok();
     place(a).is_some_and(|a| Some(a) == place(b))
-}
-
-#[cfg(not(unix))]
-fn are_linked(_: &Path, _: &Path) -> bool {
-    false
 }
