@@ -33,12 +33,11 @@ impl ResultsAppender {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FileRunError> {
         let path = path.as_ref();
         let mut file = ResultsFile::open(path, true, &mut |_, _| {})?;
-        file.mend().map_err(FileRunError::Output)?;
+        file.mend()?;
         // After a power failure the lines exist only if the name was synced too.
         let _ = sync_folder(path);
         let mut before = Vec::new();
-        let read = file.lines(&mut |line| before.push(key_of(line)));
-        read.map_err(FileRunError::Output)?;
+        file.lines(&mut |line| before.push(key_of(line)))?;
         before.sort_unstable();
         Ok(Self {
             path: path.to_owned(),

@@ -1,22 +1,30 @@
 //! Files on the disk that can be checked completely and read twice: streams, and converted inputs.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 use crate::base::disk::room;
 use crate::base::{Context, Error, ErrorKind, private};
 
-use super::input::{InputError, Source};
+use super::input::{Source, fault};
 
 /// Number of bytes that are read at once.
 const CHUNK_BYTES: usize = 1 << 16;
-/// Prefix of the names of such files; a UUID follows.
-const PREFIX: &str = "batchwright-input-";
 /// Number of bytes between two checks of the free space.
 const LOOK_BYTES: u64 = 16 << 20;
 /// Free space of a disk that is left for others.
 const LEFT_FREE: u64 = 256 << 20;
+
+/// Maximum number of bytes of any input after unpacking or conversion, and of a large one per byte.
+const UNPACKED_ANYWAY: u64 = 4 << 30;
+const UNPACKED_PER_BYTE: u64 = 64;
+
+/// Maximum number of bytes of an input of `input` bytes after unpacking or conversion.
+pub(super) fn most_unpacked(input: u64) -> u64 {
+    let usual = input.saturating_mul(UNPACKED_PER_BYTE);
+    usual.max(UNPACKED_ANYWAY)
+}
 
 /// Copies all of a text.
 pub(super) fn copy(
@@ -32,15 +40,13 @@ pub(super) fn copy(
             Ok(0) => return Ok(()),
             Ok(n) => spool.write(&piece[..n])?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(InputError::unreadable(name, &error).into()),
+            Err(error) => return Err(fault::unreadable(name, &error)),
         }
     }
 }
 
-/// A new file in a folder, readable only for this user, whose name is removed when it is dropped. It is locked, so
-/// sweeps of other processes skip it.
+/// A new file without a name in a folder, readable only for this user; it is gone when it is closed.
 pub(super) struct SpoolFile {
-    path: PathBuf,
     folder: PathBuf,
     /// The name of the input that is written to it.
     name: String,
@@ -56,16 +62,9 @@ pub(super) struct SpoolFile {
 impl SpoolFile {
     /// Creates the file, and the folder if necessary. It accepts at most `most` bytes.
     pub(super) fn new(folder: &Path, name: &str, most: u64) -> Result<Self, Error> {
-        let unwritable = |error| unwritable(folder, &error);
-        private::make_folder(folder).map_err(unwritable)?;
-        sweep(folder);
-        let path = folder.join(format!("{PREFIX}{}", uuid::Uuid::now_v7()));
-        let mut options = OpenOptions::new();
-        let file = private::open(options.read(true).write(true).create_new(true), &path);
-        let file = file.map_err(unwritable)?;
-        let _ = file.try_lock();
+        let file = private::make_folder(folder).and_then(|()| tempfile::tempfile_in(folder));
+        let file = file.map_err(|error| unwritable(folder, &error))?;
         Ok(Self {
-            path,
             folder: folder.to_owned(),
             name: name.to_owned(),
             file: BufWriter::with_capacity(CHUNK_BYTES, file),
@@ -110,13 +109,9 @@ impl SpoolFile {
         Error::new(ErrorKind::Invalid, why)
     }
 
-    /// The written bytes for reading, with this handle, because another process may have removed the name before the
-    /// file was locked.
-    pub(super) fn into_source(mut self) -> Result<Source, Error> {
-        let file = self
-            .file
-            .flush()
-            .and_then(|()| self.file.get_ref().try_clone());
+    /// The written bytes for reading.
+    pub(super) fn into_source(self) -> Result<Source, Error> {
+        let file = self.file.into_inner().map_err(|error| error.into_error());
         let read = file.and_then(Source::of);
         read.map_err(|error| unwritable(&self.folder, &error))
     }
@@ -135,66 +130,9 @@ fn unwritable(folder: &Path, error: &io::Error) -> Error {
     Error::new(ErrorKind::Invalid, why)
 }
 
-/// Removes the name; the open file stays readable.
-impl Drop for SpoolFile {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// Whether a file has the complete form of such names: others may have the same prefix.
-fn is_ours(name: &str) -> bool {
-    let id = name.strip_prefix(PREFIX);
-    id.is_some_and(|id| uuid::Uuid::try_parse(id).is_ok_and(|parsed| parsed.to_string() == id))
-}
-
-/// Deletes files that killed programs left behind.
-fn sweep(folder: &Path) {
-    let Ok(entries) = fs::read_dir(folder) else {
-        return;
-    };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        // Opening a pipe would wait for its writer.
-        if !is_ours(&name.to_string_lossy()) || !entry.file_type().is_ok_and(|kind| kind.is_file())
-        {
-            continue;
-        }
-        let free = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
-        if free {
-            let _ = fs::remove_file(entry.path());
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_files_of_this_program_are_swept() {
-        let folder = tempfile::tempdir().unwrap();
-        let others = ["stdin-4107238476", "batchwright-input-1.csv", "notes"];
-        let ours = format!("{PREFIX}{}", uuid::Uuid::now_v7());
-        for name in others.iter().copied().chain([ours.as_str()]) {
-            fs::write(folder.path().join(name), "text").unwrap();
-        }
-        sweep(folder.path());
-        assert!(others.iter().all(|name| folder.path().join(name).exists()));
-        assert!(!folder.path().join(ours).exists());
-    }
-
-    #[test]
-    fn a_file_deleted_by_another_process_is_still_read() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut spool = SpoolFile::new(folder.path(), "in.csv.gz", u64::MAX).unwrap();
-        fs::remove_file(&spool.path).unwrap();
-        spool.write(b"text").unwrap();
-        let source = spool.into_source().unwrap();
-        let mut text = String::new();
-        source.reader().read_to_string(&mut text).unwrap();
-        assert_eq!(text, "text");
-    }
 
     #[test]
     fn an_input_that_would_fill_the_disk_is_rejected() {
@@ -207,7 +145,7 @@ mod tests {
         let said = "in.csv.gz: it needs more than 16 MiB in ";
         assert!(full.message().starts_with(said), "{full}");
         drop(spool);
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub(super) fn tidy(file: &mut ResultsFile, index: &FileIndex, ordered: bool) -> 
         let item = index.find(&line.id);
         // The file no longer has such a row, or the row makes a prompt now.
         if item.is_some() || !line.is_unnamed_bad_row() {
-            let is_outdated = item.is_some_and(|item| !index.is_current(item, line.prefix(false)));
+            let is_outdated = item.is_some_and(|item| index[item].request != line.prefix(false));
             best.add(item, &line, at, is_outdated);
         }
     })?;

@@ -1,21 +1,14 @@
 //! Billed replies that a compaction removes from an output: they are stored in a file next to it,
 //! `OUTPUT.superseded.jsonl`, and restored if their requests are needed again.
 
-use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde_json::json;
-
 use super::{LinesAt, PreviousLine, ResultsFile, each_line, trouble};
-use crate::base::disk::sync_folder;
-use crate::base::json_read::JsonObject;
 use crate::base::{Error, ErrorKind, private};
-use crate::bulk::appender::{Key, key, key_of};
-
-/// Members with which earlier versions marked a line.
-const SUPERSEDED: [&str; 3] = ["superseded", "superseded_at", "superseded_reason"];
+use crate::bulk::appender::{Key, ResultsAppender, key};
+use crate::bulk::options::FileRunError;
 
 /// Number of bytes that are written at once.
 const CHUNK_BYTES: usize = 1 << 20;
@@ -30,43 +23,37 @@ pub(crate) struct Archived {
 impl ResultsFile {
     /// Appends the lines at these positions to the archive and syncs it to the disk. If a run was killed between this
     /// and the compaction, lines that are in the archive already are not appended again.
-    pub(crate) fn archive(&self, replaced: Vec<u64>) -> Result<(), Error> {
+    pub(crate) fn archive(&self, mut replaced: Vec<u64>) -> Result<(), Error> {
         if replaced.is_empty() {
             return Ok(());
         }
+        replaced.sort_unstable();
+        self.append_to_archive(&replaced).map_err(|error| {
+            let why = format!(
+                "all results are saved, but the superseded answers in {} cannot be moved to their own file, so they stay \
+                 there: {error}",
+                self.path.display()
+            );
+            Error::new(ErrorKind::Invalid, why)
+        })
+    }
+
+    fn append_to_archive(&self, places: &[u64]) -> Result<(), FileRunError> {
         let path = self.archive_path();
-        self.make_archive(&path)
-            .map_err(|error| self.not_archived(&error.to_string()))?;
-        let mut archive = Self::open(&path, true, &mut |_, _| {})
-            .map_err(|error| self.not_archived(&error.to_string()))?;
-        archive.mend()?;
-        let mut new = HashMap::new();
-        for at in replaced {
-            let line = result_of(self.line_at(at)?.trim());
-            new.entry(key_of(line.as_bytes())).or_insert(at);
-        }
-        archive.lines(&mut |line| {
-            let line = result_of(&String::from_utf8_lossy(line));
-            new.remove(&key_of(line.as_bytes()));
-        })?;
-        let mut new: Vec<u64> = new.into_values().collect();
-        new.sort_unstable();
-        let mut write = |lines: &str| {
-            let written = archive.append_io(lines.as_bytes());
-            written.map_err(|error| self.not_archived(&error.to_string()))
-        };
-        let mut lines = String::new();
-        for at in new {
-            lines.push_str(&result_of(self.line_at(at)?.trim()));
-            lines.push('\n');
-            if lines.len() >= CHUNK_BYTES {
-                write(&lines)?;
-                lines.clear();
+        let made = self.make_archive(&path);
+        made.map_err(|error| trouble(&path, "cannot create", &error))?;
+        let mut archive = ResultsAppender::open(&path)?;
+        let (mut lines, mut bytes) = (Vec::new(), 0);
+        for place in places {
+            let line = self.line_at(*place)?;
+            bytes += line.len();
+            lines.push(line);
+            if bytes >= CHUNK_BYTES {
+                archive.append(&lines)?;
+                (lines, bytes) = (Vec::new(), 0);
             }
         }
-        write(&lines)?;
-        // After a power failure the lines exist only if the name was synced too.
-        let _ = sync_folder(&archive.path);
+        archive.append(&lines)?;
         Ok(())
     }
 
@@ -121,7 +108,7 @@ impl ResultsFile {
                 let why = "it changed after it was read; run the same command again";
                 return Err(failed(io::Error::other(why)));
             }
-            lines.push_str(&result_of(line.trim()));
+            lines.push_str(line.trim());
             lines.push('\n');
             if lines.len() >= CHUNK_BYTES || i + 1 == places.len() {
                 self.append_io(lines.as_bytes()).map_err(failed)?;
@@ -138,28 +125,6 @@ impl ResultsFile {
         name.push(".superseded.jsonl");
         path.with_file_name(name)
     }
-
-    fn not_archived(&self, why: &str) -> Error {
-        let why = format!(
-            "all results are saved, but the superseded answers in {} cannot be moved to their own file, so they stay \
-             there: {why}",
-            self.path.display()
-        );
-        Error::new(ErrorKind::Invalid, why)
-    }
-}
-
-/// A result line without the marks of earlier versions.
-fn result_of(line: &str) -> String {
-    let fields = JsonObject::parse(line).filter(|_| line.contains("\"superseded"));
-    let Some(fields) = fields else {
-        return line.to_owned();
-    };
-    let fields = fields
-        .fields()
-        .filter(|(name, _)| !SUPERSEDED.contains(name))
-        .map(|(name, value)| format!("{}:{}", json!(name), value.get()));
-    format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
 }
 
 #[cfg(test)]
