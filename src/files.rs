@@ -6,7 +6,6 @@
 //! | to | use |
 //! |---|---|
 //! | set how an input is read, and defaults for its lines | [`PromptSettings`], [`InputFormat`] |
-//! | iterate over the requests of an input | [`PromptRequests`] |
 //! | set where results go | [`RunOutput`] |
 //! | set which prompts use the provider's prompt cache | [`CachePrompt`] |
 //! | see what a run will do, what it did, or why it could not start | [`RunPlan`], [`RunReport`], [`FileRunError`] |
@@ -22,7 +21,7 @@ pub use crate::base::disk::store_path;
 pub use crate::bulk::appender::ResultsAppender;
 pub use crate::bulk::export::{Export, ExportFormat, ExportReport};
 pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};
-pub use crate::bulk::prompts::{InputFormat, PromptRequests, PromptSettings};
+pub use crate::bulk::prompts::{InputFormat, PromptSettings};
 pub use crate::config::choices::CachePrompt;
 #[cfg(feature = "queue")]
 pub use crate::queue::run::{QueueRun, QueueRunReport};

@@ -101,7 +101,7 @@ impl<'r> FileBacklog<'r> {
             }
         }
         let (first, cursor) = best?;
-        let kind = self.index.class(first);
+        let kind = self.index[first].class();
         let limits = if self.kinds[usize::from(kind)].packs {
             (self.limits)()
         } else {
@@ -117,7 +117,7 @@ impl<'r> FileBacklog<'r> {
                 break;
             }
             at = self.advance(cursor);
-            let is_there = at < self.index.len() && self.index.class(at) == kind;
+            let is_there = at < self.index.len() && self.index[at].class() == kind;
             if !is_there || !limits.fits(pack.len(), tokens, self.tokens(at)) {
                 break;
             }
@@ -126,7 +126,7 @@ impl<'r> FileBacklog<'r> {
     }
 
     fn tokens(&self, at: usize) -> u32 {
-        let bytes = self.index.end(at) - self.index.offset(at);
+        let bytes = self.index.end(at) - self.index[at].offset();
         u32::try_from(bytes / 4).unwrap_or(u32::MAX)
     }
 
@@ -140,8 +140,8 @@ impl<'r> FileBacklog<'r> {
     }
 
     fn wanted(&self, at: usize, cursor: usize) -> bool {
-        let index = self.index;
-        self.kinds[usize::from(index.class(at))].cursor == cursor && self.options.sends(index, at)
+        let item = &self.index[at];
+        self.kinds[usize::from(item.class())].cursor == cursor && self.options.sends(item)
     }
 
     fn ticket(&self, pack: Pack<Stored>, tries: Tries) -> Ticket<Pack<FileTask>> {
@@ -166,7 +166,7 @@ impl<'r> FileBacklog<'r> {
     }
 
     fn class(&self, item: u32) -> &Class {
-        let kind = usize::from(self.index.class(item as usize));
+        let kind = usize::from(self.index[item as usize].class());
         &self.cursors[self.kinds[kind].cursor].class
     }
 

@@ -1,7 +1,5 @@
 //! A file run whose calls are made elsewhere: selects the requests to submit, and saves the results.
 
-use std::sync::Arc;
-
 use crate::base::{Clock, Error, ErrorKind, SystemClock, Time};
 use crate::engine::dispatch::Counters;
 use crate::engine::dispatch::StopReason;
@@ -12,9 +10,9 @@ use crate::observe::tally::{Measure, Tally};
 
 use super::copies::Copies;
 use super::file::FileRun;
-use super::input::{FileIndex, Fit, InputFile, State, hash_prefix};
+use super::input::{FileIndex, Fit, State, hash_prefix};
 use super::open_output::OpenOutput;
-use super::options::{FileRunOptions, RunPlan, RunReport};
+use super::options::{RunPlan, RunReport};
 use super::results::{PreviousLine, ResultsFile};
 use super::tidy::tidy;
 
@@ -28,19 +26,17 @@ pub(crate) struct Line {
 
 /// An output with its input, while the calls are made elsewhere.
 pub(crate) struct Checkpoint {
-    input: Arc<InputFile>,
-    items: FileIndex,
+    copies: Copies,
     output: ResultsFile,
-    plan: RunPlan,
-    options: FileRunOptions,
+    pub(crate) plan: RunPlan,
     /// Whether the output has several lines of one item.
     repeated: bool,
     tally: Tally,
     started: Time,
-    /// Number of results of items that the input does not have.
-    foreign: u64,
-    /// Number of answers to outdated requests of items.
-    superseded: u64,
+    /// Number of results that were saved although the input has no such item.
+    pub(crate) foreign: u64,
+    /// Number of answers that were saved although the input has a different request now.
+    pub(crate) superseded: u64,
 }
 
 impl Checkpoint {
@@ -50,28 +46,25 @@ impl Checkpoint {
             prompts,
             mut output,
             plan,
-            options,
             ..
         } = run;
-        let Copies { input, index, .. } = prompts.copies;
+        let copies = prompts.copies;
         if let Some(file) = output.file() {
             file.mend()?;
         }
         output.restore(&prompts.restored)?;
         let started = SystemClock.now();
         let mut tally = Tally::new(Some(plan.total), started);
-        plan.count_before(&options, &index, &mut tally);
-        output.tell_bad_rows(&input, &index, &mut tally)?;
+        plan.count_before(&copies.options, &copies.index, &mut tally);
+        output.tell_bad_rows(&copies.input, &copies.index, &mut tally)?;
         let OpenOutput::File(output) = output else {
             let why = "only a file can be the output of a run through a queue";
             return Err(Error::new(ErrorKind::Invalid, why));
         };
         Ok(Self {
-            input,
-            items: index,
+            copies,
             output,
             plan,
-            options,
             repeated: prompts.repeated,
             tally,
             started,
@@ -82,19 +75,18 @@ impl Checkpoint {
 
     /// The index, sorted by id.
     pub(crate) fn by_id(&mut self) -> &mut FileIndex {
-        self.items.by_id()
+        self.copies.index.by_id()
     }
 
     /// The requests that were not submitted, in the order of the input. Each counts as submitted once this iterator
     /// returned it. The last item is an error if the file has changed since it was checked.
     pub(crate) fn unsent(&mut self) -> impl Iterator<Item = Result<Request, Error>> + '_ {
-        let input = self.input.clone();
-        let options = self.options;
+        let (input, options) = (self.copies.input.clone(), self.copies.options);
         let most = options.max_items.unwrap_or(usize::MAX);
-        let index = self.items.in_order();
+        let index = self.copies.index.in_order();
         let mut next = 0;
         let unsent = std::iter::from_fn(move || {
-            let i = (next..index.len()).find(|i| options.wants(index, *i))?;
+            let i = (next..index.len()).find(|i| options.wants(&index[*i]))?;
             next = i + 1;
             let item = input.read(i, index);
             index.hold(i);
@@ -129,7 +121,7 @@ impl Checkpoint {
         lines.iter().for_each(|line| self.note(line));
         let index = self.by_id();
         let stays = |line: &&Line| {
-            line.success && matches!(index.fit(&line.id, prefix(line)), Fit::Same { .. })
+            line.success && matches!(index.fit(&line.id, prefix(line)), Fit::Same(_))
         };
         let last = lines.iter().rev().filter(stays).take(4);
         let mut last: Vec<String> = last.map(|line| line.id.clone()).collect();
@@ -139,7 +131,7 @@ impl Checkpoint {
 
     fn note(&mut self, line: &Line) {
         let settled = match self.by_id().fit(&line.id, prefix(line)) {
-            Fit::Same { settled, .. } => settled,
+            Fit::Same(item) => item.is_settled(),
             Fit::Other => {
                 self.superseded += 1;
                 self.repeated = true;
@@ -169,16 +161,6 @@ impl Checkpoint {
             }
             Err(error) => self.tally.failed(error, 1),
         }
-    }
-
-    /// Results that were saved although the input has no such item.
-    pub(crate) fn foreign(&self) -> u64 {
-        self.foreign
-    }
-
-    /// Answers that were saved although the input has a different request now.
-    pub(crate) fn superseded(&self) -> u64 {
-        self.superseded
     }
 
     /// True if every item has its outcome.
@@ -217,13 +199,13 @@ impl Checkpoint {
             summary.latency_p95,
             summary.latency_p99,
         ) = (None, None, None);
-        let ordered = self.options.ordered;
+        let ordered = self.copies.options.ordered;
         let compacts = (self.repeated || ordered) && stop.is_none();
         let mut compaction = Ok(());
         match self.output.undisturbed() {
             Err(lost) => stop = Some(StopReason::OutputLost(lost)),
             Ok(()) if compacts => {
-                compaction = tidy(&mut self.output, self.items.by_id(), ordered);
+                compaction = tidy(&mut self.output, self.copies.index.by_id(), ordered);
             }
             Ok(()) => {}
         }
@@ -234,11 +216,6 @@ impl Checkpoint {
             compaction,
         };
         (report, self.output)
-    }
-
-    /// The plan of the run.
-    pub(crate) fn plan(&self) -> &RunPlan {
-        &self.plan
     }
 }
 
@@ -254,9 +231,9 @@ fn is_news(index: &FileIndex, line: &Line) -> bool {
     match index.fit(&line.id, prefix(line)) {
         Fit::Unknown => true,
         Fit::Other => false,
-        Fit::Same { state, held, .. } => match state {
+        Fit::Same(item) => match item.state() {
             State::Done => false,
-            State::Failed | State::Unusable => line.success || held,
+            State::Failed | State::Unusable => line.success || item.is_held(),
             State::New | State::Changed => true,
         },
     }
@@ -268,5 +245,5 @@ fn is_superseded(index: &FileIndex, line: &Line) -> bool {
         let known = serde_json::from_str::<PreviousLine>(&line.text);
         known.is_ok_and(|known| known.is_paid_reply())
     };
-    index.fit(&line.id, prefix(line)) == Fit::Other && is_paid()
+    matches!(index.fit(&line.id, prefix(line)), Fit::Other) && is_paid()
 }

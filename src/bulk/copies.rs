@@ -45,7 +45,7 @@ impl Copies {
         file: &mut ResultsFile,
         tally: &mut Tally,
     ) -> Result<(), Error> {
-        let requests = self.followers().map(|item| self.index.request_prefix(item));
+        let requests = self.followers().map(|item| self.index[item].request);
         let mut missing: HashSet<u64> = requests.collect();
         missing.retain(|request| !self.answers.contains_key(request));
         if missing.is_empty() {
@@ -60,7 +60,7 @@ impl Copies {
     }
 
     fn followers(&self) -> impl Iterator<Item = usize> {
-        (0..self.index.len()).filter(|item| self.index.follows(*item))
+        (0..self.index.len()).filter(|item| self.index[*item].follows())
     }
 
     /// Writes these lines once more for each item that follows others with their request, piece by piece.
@@ -80,7 +80,7 @@ impl Copies {
             if self.ctx.is_cancelled() {
                 break;
             }
-            let Some((_, at)) = answers.get(&self.index.request_prefix(item)) else {
+            let Some((_, at)) = answers.get(&self.index[item].request) else {
                 continue;
             };
             if last.as_ref().is_none_or(|(place, _)| place != at) {
@@ -114,11 +114,10 @@ impl Copies {
         plan: &mut RunPlan,
     ) -> Result<(), Error> {
         let (input, index, options) = (&self.input, &mut self.index, &self.options);
-        index.follow_none();
-        let wanted = (0..index.len()).filter(|item| options.wants(index, *item));
+        let wanted = (0..index.len()).filter(|item| options.wants(&index[*item]));
         let mut order: Vec<u32> = wanted.filter_map(|item| u32::try_from(item).ok()).collect();
         index.sort_by_request(&mut order);
-        let request = |item: &u32| index.request_prefix(*item as usize);
+        let request = |item: &u32| index[*item as usize].request;
         let mut answers = OutputAnswers::new();
         if options.dedupe
             && let OpenOutput::File(file) = output
@@ -161,9 +160,7 @@ impl Copies {
             plan.repeated = followers.len() as u64;
             (followers, leaders) = Default::default();
         }
-        for item in followers {
-            index.follow(item as usize);
-        }
+        index.set_followers(&followers);
         let (mut to_send, mut last) = (0, None);
         for item in options.to_send(index) {
             (to_send, last) = (to_send + 1, Some(item));
@@ -200,9 +197,9 @@ fn write(
 
 /// The item with its id, if its request equals that of the outcome.
 fn equal(input: &InputFile, item: usize, index: &FileIndex, outcome: &Outcome) -> Option<Named> {
-    let read = input.read(item, index).ok();
-    let same = |hash: &str| outcome.request_hash.as_deref() == Some(hash);
-    read.filter(|item| same(&item.request_hash)).map(Named::of)
+    let mut item = input.read(item, index).ok()?;
+    let same = outcome.request_hash.as_deref() == Some(&*item.request_hash);
+    same.then(|| Named::of(&mut item))
 }
 
 /// The lines of the output that answer groups of items, by the first 8 bytes of the request hash: how their items ended,
@@ -257,7 +254,7 @@ mod tests {
     fn an_item_with_a_different_request_gets_no_copy() {
         let checked = checked(&["a", "b", "a"]);
         let mut index = checked.items.finish();
-        (0..3).for_each(|item| index.follow(item));
+        index.set_followers(&[0, 1, 2]);
         let hash = |item| checked.input.read(item, &index).unwrap().request_hash;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.jsonl");
@@ -268,7 +265,7 @@ mod tests {
         std::fs::write(&path, line).unwrap();
         let mut file = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
         file.mend().unwrap();
-        let requests = (0..3).map(|item| index.request_prefix(item));
+        let requests = (0..3).map(|item| index[item].request);
         let answers = requests.map(|request| (request, (EarlierResult::Success, 0)));
         let copies = Copies {
             answers: answers.collect(),

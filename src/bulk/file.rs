@@ -8,7 +8,6 @@ use rayon::prelude::*;
 
 use crate::base::disk::store_path;
 use crate::base::{Context, Error, ErrorKind};
-use crate::engine::class::Class;
 use crate::engine::dispatch::{ErrorPolicy, StopReason};
 use crate::llm::estimate::Estimate;
 use crate::llm::native::NativeFormat;
@@ -62,14 +61,12 @@ impl Prepared {
     /// The items to send.
     fn backlog<'r>(&'r self, route: &'r Route<'r>) -> FileBacklog<'r> {
         let mut last = None;
-        let mut class_of = move |kind: &RequestKind| route.class(&kind.request(), &mut last);
+        let mut plan = |kind: &RequestKind| (route.class(&kind.request(), &mut last), kind.packs);
+        let kinds: Vec<KindPlan> = self.kinds.iter().map(&mut plan).collect();
         let task = self.task;
-        let classes: Vec<Class> = self.kinds.iter().map(&mut class_of).collect();
         if let Some(first) = self.kinds.first() {
             route.start_with_one(self.prefix.as_ref(), &first.request());
         }
-        let packs = self.kinds.iter().map(|kind| kind.packs);
-        let kinds: Vec<KindPlan> = classes.into_iter().zip(packs).collect();
         FileBacklog::new(
             &self.copies.index,
             kinds,
@@ -152,11 +149,8 @@ impl<'a> FileRun<'a> {
             return Ok(());
         }
         // Finished items are not sent.
-        let wanted = (0..index.len()).filter(|i| self.options.wants(index, *i));
-        match input.first_refused(wanted, index, providers)? {
-            Some(refused) => Err(refused.into()),
-            None => Ok(()),
-        }
+        let wanted = (0..index.len()).filter(|i| self.options.wants(&index[*i]));
+        input.refuse_native(wanted, index, providers)
     }
 
     /// Sets how many of the items in progress elsewhere have their outcome.
@@ -212,10 +206,11 @@ impl<'a> FileRun<'a> {
     /// Only if the run could not start; the [`RunReport`] says how it ended.
     pub fn run<'r>(mut self, route: impl Into<Route<'r>>) -> Result<RunReport, Error> {
         self.refuse_impossible()?;
+        let mut replies = None;
         if let Some(file) = self.output.file() {
             file.mend()?;
+            replies = Some(file.replies());
         }
-        let replies = self.output.replies();
         let route = route.into();
         self.check_providers(&route.providers())?;
         self.restore()?;
@@ -320,7 +315,7 @@ impl FileRun<'_> {
         let options = self.options;
         let end = options.to_send(index).last().map_or(0, |last| last + 1);
         let items = (0..end).into_par_iter();
-        let items = items.filter(|item| options.sends(index, *item));
+        let items = items.filter(|item| options.sends(&index[*item]));
         let parts = items.try_fold(BTreeMap::new, add);
         parts.try_reduce(BTreeMap::new, merge)
     }

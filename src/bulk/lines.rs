@@ -11,16 +11,14 @@ use super::input::Item;
 pub(crate) use super::input::Named;
 
 impl Named {
-    pub(super) fn of(item: Item) -> Self {
-        let Item {
-            request,
-            request_hash,
-        } = item;
+    /// Takes what only the result line of an item needs.
+    pub(super) fn of(item: &mut Item) -> Self {
+        let request = &mut item.request;
         Self {
-            id: request.id.unwrap_or_default(),
-            request_hash,
-            model: request.model,
-            input: request.input,
+            id: request.id.clone().unwrap_or_default(),
+            request_hash: std::mem::take(&mut item.request_hash),
+            model: request.model.clone(),
+            input: request.input.take(),
         }
     }
 

@@ -24,7 +24,7 @@ const WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// The source of the requests.
 pub(crate) enum Source<'s, R> {
     /// In memory: reading never blocks, and waiting items need no additional memory.
-    Ready(Box<dyn Iterator<Item = Item<R>> + Send + 's>),
+    Ready(Box<dyn Iterator<Item = R> + Send + 's>),
     /// Read by another thread.
     Fed(Fed<R>),
 }
@@ -50,7 +50,7 @@ type Held<R> = (Pack<Item<R>>, Tries, Class);
 pub(crate) struct ListBacklog<'r, R> {
     route: &'r Route<'r>,
     source: Source<'r, R>,
-    /// Number of items read from a source that another thread reads.
+    /// Number of items read from the source.
     read: usize,
     /// An item that was read and did not fit into the call of those before it.
     next: Option<Item<R>>,
@@ -96,21 +96,19 @@ impl<'r, R: Borrow<Request>> ListBacklog<'r, R> {
         if self.next.is_some() || self.ended {
             return self.next.take();
         }
-        let fed = match &mut self.source {
-            Source::Ready(items) => {
-                let next = items.next();
-                self.ended = next.is_none();
-                return next;
-            }
-            Source::Fed(fed) => fed,
+        let next = match &mut self.source {
+            Source::Ready(items) => items
+                .next()
+                .map_or(Next::Ended, |item| Next::Item(Ok(item))),
+            Source::Fed(fed) => fed.next(),
         };
-        match fed.next() {
+        match next {
             // Items read before a fault are sent or returned first.
             Next::Item(request) => {
                 let request = request.map_err(|error| self.broken = Some(error)).ok()?;
                 let index = self.read;
                 self.read += 1;
-                Some(Item::new((index, request)))
+                Some(Item::new(index, request))
             }
             Next::NotYet => None,
             Next::Ended => {

@@ -108,9 +108,7 @@ fn when_a_paused_provider_is_excluded_waiting_items_continue_at_once() {
     let mut availability = Availability::default();
     availability.pauses.set(class.quota(0), Time::FAR);
     let items: Vec<Request> = (0..10).map(|i| Request::new(format!("p{i}"))).collect();
-    let ready = items.iter().enumerate();
-    let ready = ready.map(Item::new);
-    let mut backlog = ListBacklog::new(&route, Source::Ready(Box::new(ready)));
+    let mut backlog = ListBacklog::new(&route, Source::Ready(Box::new(items.iter())));
     assert!(matches!(
         backlog.take(4, &availability, NOW),
         Ok(Take::Idle { .. })

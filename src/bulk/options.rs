@@ -14,7 +14,7 @@ use crate::engine::dispatch::StopReason;
 use crate::observe::causes::FailureCause;
 use crate::observe::tally::{Summary, Tally};
 
-use super::input::{FileIndex, State};
+use super::input::{Entry, FileIndex, State};
 
 /// Where results go.
 pub struct RunOutput(pub(super) OutputTarget);
@@ -46,10 +46,11 @@ impl RunOutput {
 }
 
 /// Why a run could not start.
-#[derive(Debug)]
+#[derive(Debug, derive_more::From)]
 #[non_exhaustive]
 pub enum FileRunError {
     /// The output cannot be used: it is not writable, or another run uses it.
+    #[from]
     Output(Error),
     /// The options or the existing output do not match; nothing was changed.
     Usage(Error),
@@ -67,7 +68,7 @@ impl RunPlan {
         let unusable = left(State::Unusable, self.unusable_before);
         // An item that makes no prompt always fails.
         let failed = if options.want(State::Failed) {
-            self.bad_rows - index.untold()
+            self.bad_rows - index.count_by(Entry::is_untold)
         } else {
             self.failed_before
         } + unusable;
@@ -200,20 +201,20 @@ impl FileRunOptions {
         }
     }
 
-    /// Whether an item of a file is sent: no other worker processes it.
-    pub(super) fn wants(&self, index: &FileIndex, item: usize) -> bool {
-        index.is_open(item, |state| self.want(state))
+    /// Whether an item of a file is sent: it makes a prompt, and no other worker processes it.
+    pub(super) fn wants(&self, item: &Entry) -> bool {
+        self.want(item.state()) && !item.is_taken() && !item.is_bad()
     }
 
     /// The items of a file that a run sends itself.
     pub(super) fn to_send<'i>(self, index: &'i FileIndex) -> impl Iterator<Item = usize> + use<'i> {
-        let items = (0..index.len()).filter(move |item| self.sends(index, *item));
+        let items = (0..index.len()).filter(move |item| self.sends(&index[*item]));
         items.take(self.max_items.unwrap_or(usize::MAX))
     }
 
     /// Whether an item of a file is sent itself: it does not get a copy of the line of another one.
-    pub(super) fn sends(&self, index: &FileIndex, item: usize) -> bool {
-        self.wants(index, item) && !index.follows(item)
+    pub(super) fn sends(&self, item: &Entry) -> bool {
+        self.wants(item) && !item.follows()
     }
 
     /// Whether nothing is sent.

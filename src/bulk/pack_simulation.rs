@@ -265,7 +265,7 @@ impl<'r> Scene<'r> {
             let (slow, fed) = SlowSource::new(items.clone());
             (Some(slow), fed, 0)
         } else {
-            let ready = items.clone().into_iter().enumerate().map(Item::new);
+            let ready = items.clone().into_iter();
             (None, Source::Ready(Box::new(ready)), items.len())
         };
         let kind = [

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 
 use super::convert::{self, plain_text};
-use super::input::{FileIndex, Hooks, InputError, InputFile, NamedFile, parse_alone};
+use super::input::{Entry, FileIndex, Hooks, InputFile, NamedFile, fault, parse_alone};
 use super::spool::SpoolFile;
 use crate::base::{Context, Error, ErrorKind};
 use crate::llm::params::RequestTask;
@@ -46,8 +46,8 @@ pub(crate) struct Classes(Mutex<ClassesSeen>);
 struct ClassesSeen {
     known: HashMap<Kind, u16>,
     kinds: Vec<RequestKind>,
-    /// The beginning of the first request, and whether all others have it too.
-    prefix: Option<(Option<PromptPrefix>, bool)>,
+    /// The beginning that all requests so far have in common, if there is one.
+    prefix: Option<Option<PromptPrefix>>,
 }
 
 /// The model, and the fields of embeddings unless there are too many sets.
@@ -60,8 +60,9 @@ impl Classes {
         let prefix = PromptPrefix::of(request);
         let seen = &mut *self.0.lock();
         match &mut seen.prefix {
-            Some((first, is_shared)) => *is_shared &= *first == prefix,
-            first => *first = Some((prefix, true)),
+            Some(shared) if *shared != prefix => *shared = None,
+            Some(_) => {}
+            first => *first = Some(prefix),
         }
         if seen.kinds.len() >= MOST_PACKED
             && !seen.known.contains_key(&kind)
@@ -79,11 +80,6 @@ impl Classes {
         });
         seen.known.insert(kind, class);
         Some(class)
-    }
-
-    pub(super) fn too_many(input: &str) -> Error {
-        let why = format!("{input}: more than {MOST_PACKED} different models");
-        Error::new(ErrorKind::Invalid, why)
     }
 }
 
@@ -204,16 +200,16 @@ impl Prompts {
         })?;
         let ClassesSeen { kinds, prefix, .. } = classes.0.into_inner();
         if kinds.len() >= MOST_CLASSES {
-            return Err(Classes::too_many(&names.join(", ")));
+            let input = names.join(", ");
+            let why = format!("{input}: more than {MOST_PACKED} different models");
+            return Err(Error::new(ErrorKind::Invalid, why));
         }
         Ok(Self {
             file: CheckedFile {
                 input: Arc::new(input),
                 items,
                 kinds,
-                prefix: prefix
-                    .filter(|(_, is_shared)| *is_shared)
-                    .and_then(|(first, _)| first),
+                prefix: prefix.flatten(),
             },
             settings: settings.clone(),
             #[cfg(feature = "files")]
@@ -228,7 +224,7 @@ impl Prompts {
 
     /// Number of items that make no prompt, and are not sent.
     pub fn bad_rows(&self) -> u64 {
-        self.file.items.bad()
+        self.file.items.count_by(Entry::is_bad)
     }
 
     /// Number of items without a model.
@@ -278,24 +274,14 @@ impl Prompts {
         let mut text = plain_text(name, reader, settings.encoding)?;
         let mut start = Vec::new();
         let read = text.by_ref().take(FIRST_LINE).read_to_end(&mut start);
-        read.map_err(|error| InputError::unreadable(name, &error))?;
+        read.map_err(|error| fault::unreadable(name, &error))?;
         let form = settings.form_of_stream(name, &start)?;
-        let (folder, most) = (
-            settings.spool_folder_or_default(),
-            settings.most_unpacked(u64::MAX),
-        );
+        let folder = settings.spool_folder_or_default();
         // A run may have no writable folder.
-        let spool = SpoolFile::anywhere(&folder, name, most)?;
+        let spool = SpoolFile::anywhere(&folder, name, u64::MAX)?;
         let file = convert::converted(start.chain(text), form, name, spool, settings, ctx)?;
         Self::check(vec![file], settings, ctx, &|_, _| {})
     }
-}
-
-/// The requests of [`Prompts`], in their order; see [`Prompts::into_requests`].
-pub struct PromptRequests {
-    input: Arc<InputFile>,
-    index: FileIndex,
-    next: usize,
 }
 
 impl Prompts {
@@ -303,13 +289,19 @@ impl Prompts {
     /// for example for a queue. The input is read again during the iteration; it is not stored in memory.
     ///
     /// The last item is an error if the input has changed since it was checked, or cannot be read.
-    pub fn into_requests(mut self) -> PromptRequests {
-        self.file.items.in_order();
-        PromptRequests {
-            input: self.file.input,
-            index: self.file.items,
-            next: 0,
-        }
+    pub fn into_requests(self) -> impl FusedIterator<Item = Result<Request, Error>> {
+        let CheckedFile {
+            input, mut items, ..
+        } = self.file;
+        items.in_order();
+        let mut next = 0;
+        let requests = std::iter::from_fn(move || {
+            let item = (next..items.len()).find(|i| !items[*i].is_bad())?;
+            let read = input.read(item, &items);
+            next = if read.is_ok() { item + 1 } else { items.len() };
+            Some(read.map(|item| item.request).map_err(Error::from))
+        });
+        requests.fuse()
     }
 }
 
@@ -332,23 +324,6 @@ impl PromptSettings {
     }
 }
 
-impl Iterator for PromptRequests {
-    type Item = Result<Request, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let Self { input, index, next } = self;
-        let item = (*next..index.len()).find(|i| !index.is_bad(*i))?;
-        *next = item + 1;
-        let read = input.read(item, index).map(|item| item.request);
-        if read.is_err() {
-            *next = index.len();
-        }
-        Some(read.map_err(Error::from))
-    }
-}
-
-impl FusedIterator for PromptRequests {}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -364,8 +339,6 @@ mod tests {
     #[test]
     fn a_stream_is_checked_completely_and_leaves_no_file() {
         let folder = tempfile::tempdir().unwrap();
-        let old = format!("batchwright-input-{}", uuid::Uuid::now_v7());
-        fs::write(folder.path().join(old), "left behind").unwrap();
         let prompts = spooled(
             "\n \n{\"prompt\": \"a\"}\n{\"prompt\": \"b\"}\n",
             folder.path(),

@@ -112,7 +112,7 @@ impl ResultsFile {
         fsync: bool,
         visit: &mut VisitLine<'_>,
     ) -> Result<Self, FileRunError> {
-        let file = lock(path).map_err(FileRunError::Output)?;
+        let file = lock(path)?;
         let mut results = Self {
             path: path.to_owned(),
             file,

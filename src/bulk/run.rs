@@ -13,11 +13,13 @@ use crate::base::brief::Many;
 use crate::base::thread::spawn_scoped;
 use crate::base::{Context, Error, ErrorKind};
 use crate::engine::dispatch::{ErrorPolicy, Event, StopReason};
+use crate::engine::feeder::{Feeder, Tail};
+use crate::engine::route::Tries;
 use crate::engine::run::{Outlet, Waker, read_ahead};
 use crate::engine::work::Ticket;
 use crate::llm::client::LlmClient;
 use crate::llm::outcome::Outcome;
-use crate::llm::pack::{Pack, PackLimits};
+use crate::llm::pack::Pack;
 use crate::llm::params::RequestTask;
 use crate::llm::prompt_cache::PromptPrefix;
 use crate::llm::request::Request;
@@ -28,7 +30,7 @@ use crate::observe::tally::{Summary, Tally};
 
 use super::list::{ListBacklog, Source, feed};
 use super::work::{
-    Answered, Batch, Item, Job, Outcomes as Put, Sink, call_step, dispatcher, not_sent, outcome,
+    Answered, Batch, Item, Job, Outcomes as Put, Sink, call_step, dispatcher, outcome,
 };
 
 mod outcomes;
@@ -183,7 +185,7 @@ impl<'a> Bulk<'a> {
     /// # Errors
     /// As [`execute_bulk_sync`], and if the error policy stops the run.
     pub fn collect(self, requests: &[Request]) -> Result<Vec<Outcome>, BulkError> {
-        let misuse = self.misuse();
+        let misuse = self.options.misuse().map(StopReason::Misuse);
         let route = &self.route;
         let mut prefixes = requests.iter().map(PromptPrefix::of);
         if let ([first, ..], Some(shared)) = (requests, prefixes.next())
@@ -191,9 +193,7 @@ impl<'a> Bulk<'a> {
         {
             route.start_with_one(shared.as_ref(), first);
         }
-        let items = requests.iter().enumerate();
-        let items = items.map(Item::new);
-        let source = Source::Ready(Box::new(items));
+        let source = Source::Ready(Box::new(requests.iter()));
         let backlog = ListBacklog::new(route, source);
         let mut outcomes: Vec<Option<Outcome>> = vec![None; requests.len()];
         let sink = Put {
@@ -234,7 +234,8 @@ impl<'a> Bulk<'a> {
             .into_iter()
             .zip(requests.iter().enumerate())
             .map(|(slot, asked)| {
-                slot.unwrap_or_else(|| not_sent(route, asked, why_not(&stop, 0), now))
+                let why = || Err(why_not(&stop, 0));
+                slot.unwrap_or_else(|| outcome(route, asked, &Tries::default(), why(), now))
             })
             .collect();
         match stop {
@@ -310,10 +311,10 @@ impl<'a> Bulk<'a> {
         let items = items.into_iter();
         let total = exact(items.size_hint());
         let (waker, woken) = Waker::new();
-        let (feeder, source, tail) = feed(self.ahead(), self.pack(), waker.clone());
+        let (feeder, source, tail) = self.feed(&waker);
         thread::scope(|scope| {
             spawn_scoped(scope, SOURCE_THREAD, move || feeder.feed(items.map(Ok)))
-                .map_err(|e| misused(e.message().to_owned()))?;
+                .map_err(misused)?;
             let (summary, end) = self.stream(source, total, waker, woken, &mut sink)?;
             let Some(mut error) = end else {
                 return Ok(summary);
@@ -321,8 +322,9 @@ impl<'a> Bulk<'a> {
             let (first, unread) = tail.drain();
             let now = self.route.clock_ref().now();
             let unsent = unread.iter().enumerate().map(|(at, request)| {
-                let why = unfinished(Some(&error.reason), 0);
-                not_sent(&self.route, (first + at, request), why, now)
+                let why = Err(unfinished(Some(&error.reason), 0));
+                let asked = (first + at, request);
+                outcome(&self.route, asked, &Tries::default(), why, now)
             });
             let unsent: Vec<_> = unsent.collect();
             error.outcomes.extend(unsent);
@@ -336,16 +338,14 @@ impl<'a> Bulk<'a> {
         })
     }
 
-    fn pack(&self) -> PackLimits {
-        self.route.pack_limits(RequestTask::Embed)
-    }
-
-    fn ahead(&self) -> usize {
-        read_ahead(self.options.calls)
-    }
-
-    fn misuse(&self) -> Option<StopReason> {
-        self.options.misuse().map(StopReason::Misuse)
+    /// A feeder of requests, see [`feed`].
+    fn feed(&self, waker: &Waker) -> (Feeder<Request>, Source<'static, Request>, Tail<Request>) {
+        let ahead = read_ahead(self.options.calls);
+        feed(
+            ahead,
+            self.route.pack_limits(RequestTask::Embed),
+            waker.clone(),
+        )
     }
 
     /// The summary, and why the run ended early, if it did.
@@ -357,11 +357,8 @@ impl<'a> Bulk<'a> {
         woken: Receiver<()>,
         mut sink: impl FnMut(Outcome) -> ControlFlow<()>,
     ) -> Result<(Summary, Option<BulkError>), BulkError> {
-        if let Some(reason) = self.misuse() {
-            return Err(BulkError {
-                reason,
-                outcomes: Vec::new(),
-            });
+        if let Some(why) = self.options.misuse() {
+            return Err(misused(why));
         }
         let (tx, rx) = bounded(self.options.calls);
         let mut left = Vec::new();
@@ -457,7 +454,7 @@ impl<'a> Bulk<'a> {
                 }
             },
         );
-        ended.map_err(|error| misused(error.message().to_owned()))
+        ended.map_err(misused)
     }
 }
 
@@ -472,9 +469,9 @@ fn unfinished(stop: Option<&StopReason>, calls: u16) -> Error {
     Error::new(ErrorKind::DeadlineExceeded, why)
 }
 
-fn misused(why: String) -> BulkError {
+fn misused(why: impl fmt::Display) -> BulkError {
     BulkError {
-        reason: StopReason::Misuse(why),
+        reason: StopReason::Misuse(why.to_string()),
         outcomes: Vec::new(),
     }
 }

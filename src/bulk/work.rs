@@ -35,14 +35,10 @@ pub(crate) trait Backlog {
     fn wait(&mut self, ticket: Ticket<Pack<Self::Task>>, due: Time);
 
     /// False if no item is available, now or later.
-    fn has_more(&mut self) -> bool {
-        true
-    }
+    fn has_more(&mut self) -> bool;
 
-    /// Whether an available item waits for this quota; true if that is unknown.
-    fn waits_for(&mut self, _quota: QuotaId, _availability: &Availability) -> bool {
-        true
-    }
+    /// Whether an available item waits for this quota.
+    fn waits_for(&mut self, quota: QuotaId, availability: &Availability) -> bool;
 }
 
 /// Receives outcomes: one for each member of a pack.
@@ -189,24 +185,16 @@ pub(super) fn outcome(
     outcome.of(index, request)
 }
 
-/// The outcome of a request for which no call was made.
-pub(super) fn not_sent(
-    route: &Route<'_>,
-    asked: (usize, &Request),
-    error: Error,
-    now: Time,
-) -> Outcome {
-    outcome(route, asked, &Tries::default(), Err(error), now)
-}
+/// The outcomes of one call; false for the remains of a stopped run.
+pub(super) type Batch = (Vec<Outcome>, bool);
 
-/// Counts the end of a pack and adds the outcomes of its items. Returns false for the remains of a stopped run.
+/// Counts the end of a pack.
 fn ended<R: Borrow<Request>>(
     route: &Route<'_>,
     mut end: Settled<Pack<Item<R>>, Answered>,
     tally: &mut Tally,
     now: Time,
-    outcomes: &mut Vec<Outcome>,
-) -> bool {
+) -> Batch {
     if let Settled::Unsent(ticket, error) = &mut end
         && let [only] = &*ticket.task
     {
@@ -222,22 +210,19 @@ fn ended<R: Borrow<Request>>(
             let own = error.kind() != ErrorKind::Cancelled;
             (ticket, Err(error), own)
         }
-        Settled::Later(..) => return true,
+        Settled::Later(..) => return (Vec::new(), true),
     };
     let mut results = result.map(|answered| answered.responses.into_iter());
-    for Item { index, request, .. } in ticket.task {
+    let of_item = |Item { index, request, .. }: Item<R>| {
         let result = match &mut results {
             Ok(responses) => responses.next().unwrap_or_else(|| Err(Error::cancelled())),
             Err(error) => Err(error.clone()),
         };
         let asked = (index, request.borrow());
-        outcomes.push(outcome(route, asked, &ticket.tries, result, now));
-    }
-    own
+        outcome(route, asked, &ticket.tries, result, now)
+    };
+    (ticket.task.into_iter().map(of_item).collect(), own)
 }
-
-/// The outcomes of one call, with the flag of [`ended`].
-pub(super) type Batch = (Vec<Outcome>, bool);
 
 /// Passes on the outcomes of each call.
 pub(super) struct Outcomes<'r, F> {
@@ -261,9 +246,7 @@ impl<R: Borrow<Request>, F: FnMut(Batch)> Sink<Item<R>> for Outcomes<'_, F> {
         now: Time,
     ) -> Result<(), Error> {
         for end in ends.drain(..) {
-            let mut outcomes = Vec::new();
-            let own = ended(self.route, end, tally, now, &mut outcomes);
-            (self.put)((outcomes, own));
+            (self.put)(ended(self.route, end, tally, now));
         }
         Ok(())
     }
@@ -281,7 +264,7 @@ pub(crate) struct Item<R> {
 }
 
 impl<R> Item<R> {
-    pub(super) fn new((index, request): (usize, R)) -> Self {
+    pub(super) fn new(index: usize, request: R) -> Self {
         Self {
             index,
             request,

@@ -242,8 +242,8 @@ impl QueueRun {
             at_provider: under_way.at_provider,
             ..execution.checkpoint.finished(&counters)
         };
-        let foreign = execution.checkpoint.foreign();
-        let superseded = execution.checkpoint.superseded();
+        let foreign = execution.checkpoint.foreign;
+        let superseded = execution.checkpoint.superseded;
         let (mut report, locked) = execution.checkpoint.finish(stop, counters);
         // The next run of the output begins after this, and its store is not removed.
         drop(execution.queue);

@@ -6,7 +6,7 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use batchwright::files::{PromptRequests, PromptSettings};
+use batchwright::files::PromptSettings;
 use batchwright::sources::{FileScanner, LeftOut, SymlinkPolicy};
 use batchwright::{Context, Error, ErrorKind, Prompts, Request};
 
@@ -199,7 +199,7 @@ fn read(prompts: Result<Prompts, Error>, session: &Session) -> Result<Prompts, R
 
 /// Requests, up to a signal.
 pub fn until_cancelled(
-    requests: PromptRequests,
+    requests: impl Iterator<Item = Result<Request, Error>>,
     ctx: &Context,
 ) -> impl Iterator<Item = Result<Request, Error>> {
     requests.map(|request| {

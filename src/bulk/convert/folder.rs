@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::base::{Context, Error, Optional};
-use crate::bulk::input::{Columns, Form, InputError, NamedFile, Numbers, PromptSettings};
+use crate::bulk::input::{Columns, Form, NamedFile, Place, PromptSettings, fault};
 use crate::bulk::spool::SpoolFile;
 use crate::sources::{LeftOut, Unit, shown_path};
 
@@ -27,7 +27,7 @@ pub(super) fn open(
     ctx: &Context,
 ) -> Result<NamedFile, Error> {
     let name = shown_path(folder).into_owned();
-    let refused = |why: &str| Error::from(InputError::of_file(&name, why));
+    let refused = |why: &str| fault::of_file(&name, why);
     let others = [
         (settings.form.is_some(), "--format"),
         (settings.delimiter.is_some(), "--delimiter"),
@@ -45,7 +45,7 @@ pub(super) fn open(
         scanner.without(results)
     });
     let split = settings.split.unwrap_or_default();
-    let mut spool = SpoolFile::new(spool_folder, &name, settings.most_unpacked(u64::MAX))?;
+    let mut spool = SpoolFile::new(spool_folder, &name, u64::MAX)?;
     let (mut left_out, mut units) = (LeftOut::default(), 0);
     let found = scanner.split_directory(folder, split, ctx, row, |file| {
         units += file.units;
@@ -67,7 +67,7 @@ pub(super) fn open(
     }
     let source = spool.into_source()?;
     Ok(NamedFile {
-        numbers: Numbers::Rows(1),
+        first: Place::row(1),
         columns: Some(Columns {
             prompt: CONTENT,
             ..Columns::new(COLUMNS.map(str::to_owned).to_vec(), 0)
@@ -97,7 +97,6 @@ fn row(unit: &Unit<'_>, out: &mut Vec<u8>) {
 #[cfg(test)]
 mod tests {
     use std::io::Read;
-    use std::num::NonZeroUsize;
 
     use super::*;
     use crate::sources::{FileScanner, SkipReason, tree};
@@ -113,7 +112,11 @@ mod tests {
 
     fn text(file: &NamedFile) -> String {
         let mut text = String::new();
-        file.source.reader().read_to_string(&mut text).unwrap();
+        file.source
+            .reader()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         text
     }
 
@@ -149,8 +152,9 @@ mod tests {
             .collect();
         let folder = tree(&files);
         let on = |threads| {
-            let scanner = FileScanner::new().threads(NonZeroUsize::new(threads).unwrap());
-            text(&opened(folder.path(), scanner, "function").unwrap())
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+            let rows = || text(&opened(folder.path(), FileScanner::new(), "function").unwrap());
+            pool.build().unwrap().install(rows)
         };
         let one = on(1);
         assert_eq!(one.lines().count(), 600 / 5 * 15);

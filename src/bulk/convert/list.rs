@@ -9,26 +9,17 @@ use serde_json::value::RawValue;
 
 use crate::base::json_read::without_bom;
 use crate::base::{Context, Error};
-use crate::bulk::input::{InputError, MAX_RECORD_BYTES, check_list};
+use crate::bulk::input::{check_list, fault};
 use crate::bulk::spool::SpoolFile;
 
 /// Number of bytes that show whether a text is a list.
 const FIRST_LOOK: u64 = 16 << 10;
 
-/// Writes the elements of the list in `text`.
+/// Writes the elements of the list in `text`, each of at most `most` bytes.
 ///
 /// # Errors
 /// With the line, if it is not one complete list.
-pub(in crate::bulk) fn write(
-    text: impl Read,
-    spool: &mut SpoolFile,
-    name: &str,
-    ctx: &Context,
-) -> Result<(), Error> {
-    write_up_to(MAX_RECORD_BYTES, text, spool, name, ctx)
-}
-
-fn write_up_to(
+pub(super) fn write(
     most: usize,
     text: impl Read,
     spool: &mut SpoolFile,
@@ -36,7 +27,7 @@ fn write_up_to(
     ctx: &Context,
 ) -> Result<(), Error> {
     let mut text = BufReader::with_capacity(1 << 16, text);
-    let unreadable = |error| Error::from(InputError::unreadable(name, &error));
+    let unreadable = |error| fault::unreadable(name, &error);
     let mut start = Vec::new();
     let read = (&mut text).take(FIRST_LOOK).read_to_end(&mut start);
     read.map_err(unreadable)?;
@@ -61,7 +52,7 @@ fn write_up_to(
         (Ok(()), None) => Ok(()),
         (_, Some(error)) => Err(error),
         (Err(error), None) if error.is_io() => Err(unreadable(error.into())),
-        (Err(error), None) => Err(InputError::of_list(name, &error).into()),
+        (Err(error), None) => Err(fault::of_list(name, &error)),
     }
 }
 
@@ -116,7 +107,7 @@ mod tests {
         let whole = format!("\"{}\",", "x".repeat(600 << 10));
         let text = format!("[{whole}{whole}\"");
         let text = text.as_bytes().chain(io::repeat(b'x'));
-        let error = write_up_to(1 << 20, text, &mut spool, "in.json", &Context::new());
+        let error = write(1 << 20, text, &mut spool, "in.json", &Context::new());
         let error = error.unwrap_err();
         assert!(error.message().contains("more than 1 MiB"), "{error}");
     }

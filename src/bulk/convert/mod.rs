@@ -10,9 +10,9 @@ use encoding_rs::Encoding;
 use crate::base::{Context, Error};
 
 use super::input::{
-    Fault, Form, InputError, NamedFile, Numbers, PromptSettings, Source, check_file,
+    Fault, Form, MAX_RECORD_BYTES, NamedFile, Place, PromptSettings, Source, check_file, fault,
 };
-use super::spool::{SpoolFile, copy};
+use super::spool::{SpoolFile, copy, most_unpacked};
 
 #[cfg(feature = "files")]
 mod folder;
@@ -33,7 +33,7 @@ pub(super) fn open(
     ctx: &Context,
 ) -> Result<NamedFile, Error> {
     let name = path.display().to_string();
-    let unreadable = |error: io::Error| Error::from(InputError::unreadable(&name, &error));
+    let unreadable = |error: io::Error| fault::unreadable(&name, &error);
     if path.is_dir() {
         #[cfg(feature = "files")]
         return folder::open(path, settings, folder, ctx);
@@ -45,9 +45,17 @@ pub(super) fn open(
     let n = source.fill(&mut start, 0).map_err(unreadable)?;
     let start = &start[..n];
     check_file(&name, start)?;
-    if let Some(kind) = table::Kind::of(path, start, settings)? {
+    let kind = table::Kind::of(path, start, settings)?;
+    if kind.is_some() {
         check_flags(&name, false, settings)?;
+    }
+    #[cfg(feature = "tables")]
+    if let Some(kind) = kind {
         return kind.open(path, source, settings, folder, ctx);
+    }
+    #[cfg(not(feature = "tables"))]
+    if kind.is_some() {
+        return Err(fault::of_file(&name, NOT_BUILT));
     }
     let named = Packing::named(path);
     let form = match (settings.form, &named) {
@@ -60,8 +68,9 @@ pub(super) fn open(
         check_flags(&name, false, settings)?;
         return Ok(NamedFile::new(name, form, source));
     }
-    let spool = SpoolFile::anywhere(folder, &name, settings.most_unpacked(source.len()))?;
-    let text = plain_text(&name, source.reader(), settings.encoding)?;
+    let spool = SpoolFile::anywhere(folder, &name, most_unpacked(source.len()))?;
+    let text = source.reader().map_err(unreadable)?;
+    let text = plain_text(&name, text, settings.encoding)?;
     let file = converted(text, form, &name, spool, settings, ctx)?;
     Ok(NamedFile {
         origin: Some(source),
@@ -78,7 +87,7 @@ pub(super) fn converted(
     settings: &PromptSettings,
     ctx: &Context,
 ) -> Result<NamedFile, Error> {
-    check_flags(name, form.is_table(), settings)?;
+    check_flags(name, matches!(form, Form::Csv | Form::Tsv), settings)?;
     let file = |spool: SpoolFile, form| {
         let source = spool.into_source()?;
         Ok(NamedFile::new(name.to_owned(), form, source))
@@ -86,9 +95,9 @@ pub(super) fn converted(
     match form {
         Form::Csv | Form::Tsv => rows::of_text(text, form, name, spool, settings, ctx),
         Form::Json => {
-            list::write(text, &mut spool, name, ctx)?;
+            list::write(MAX_RECORD_BYTES, text, &mut spool, name, ctx)?;
             Ok(NamedFile {
-                numbers: Numbers::Items,
+                first: Place::first_item(),
                 ..file(spool, Form::Jsonl)?
             })
         }
@@ -100,7 +109,7 @@ pub(super) fn converted(
 }
 
 /// Rejects settings of tables of text for another input.
-fn check_flags(name: &str, is_table: bool, settings: &PromptSettings) -> Result<(), InputError> {
+fn check_flags(name: &str, is_table: bool, settings: &PromptSettings) -> Result<(), Error> {
     let flag = match (settings.delimiter, settings.quotes) {
         _ if is_table => return Ok(()),
         (Some(_), _) => "--delimiter",
@@ -108,7 +117,7 @@ fn check_flags(name: &str, is_table: bool, settings: &PromptSettings) -> Result<
         (None, None) => return Ok(()),
     };
     let fault = Fault::new(flag, "a table of text: other inputs have neither");
-    Err(InputError::of_file(name, fault.to_string()))
+    Err(fault::of_file(name, fault))
 }
 
 /// Converts the data of a reader to text, whatever it is compressed with.
@@ -116,8 +125,8 @@ pub(super) fn plain_text<'r>(
     name: &str,
     reader: impl Read + 'r,
     encoding: Option<&'static Encoding>,
-) -> Result<Box<dyn Read + 'r>, InputError> {
-    let text = unpacked(reader).map_err(|error| InputError::unreadable(name, &error))?;
+) -> Result<Box<dyn Read + 'r>, Error> {
+    let text = unpacked(reader).map_err(|error| fault::unreadable(name, &error))?;
     Ok(match encoding {
         Some(encoding) => Box::new(Decoded::new(text, encoding)),
         None => text,

@@ -8,8 +8,8 @@ use serde_json::json;
 use crate::base::json_read::without_bom;
 use crate::base::{Context, Error};
 use crate::bulk::input::{
-    Bounded, Columns, Fault, Form, InputError, NamedFile, Numbers, PromptSettings, Row, Rows,
-    delimiter, too_long,
+    Bounded, Columns, Fault, Form, NamedFile, Place, PromptSettings, Row, Rows, delimiter, fault,
+    too_long,
 };
 use crate::bulk::spool::SpoolFile;
 
@@ -17,7 +17,7 @@ use crate::bulk::spool::SpoolFile;
 pub(super) struct Spooled<'r> {
     spool: SpoolFile,
     pub(super) columns: Option<Columns>,
-    pub(super) numbers: Numbers,
+    pub(super) first: Place,
     /// The input's name.
     name: &'r str,
     line: Vec<u8>,
@@ -30,20 +30,12 @@ impl<'r> Spooled<'r> {
         Self {
             spool,
             columns: None,
-            numbers: Numbers::Lines,
+            first: Place::line(1),
             name,
             line: Vec::new(),
             written: 0,
             ctx,
         }
-    }
-
-    /// Writes blank lines, so that the next row is at that line.
-    pub(super) fn skip_to(&mut self, line: u64) -> Result<(), Error> {
-        while self.written + 1 < line {
-            self.blank()?;
-        }
-        Ok(())
     }
 
     pub(super) fn blank(&mut self) -> Result<(), Error> {
@@ -58,10 +50,10 @@ impl<'r> Spooled<'r> {
         let written = serde_json::to_writer(Bounded(&mut self.line), row);
         written.map_err(|error| {
             if error.is_io() {
-                let place = self.numbers.place(self.written + 1);
-                InputError::at(self.name, place, too_long())
+                let place = self.first.at(self.written + 1);
+                fault::at(self.name, place, too_long())
             } else {
-                InputError::of_file(self.name, error.to_string())
+                fault::of_file(self.name, error.to_string())
             }
         })?;
         self.line.push(b'\n');
@@ -73,7 +65,7 @@ impl<'r> Spooled<'r> {
     pub(super) fn into_file(self) -> Result<NamedFile, Error> {
         let source = self.spool.into_source()?;
         Ok(NamedFile {
-            numbers: self.numbers,
+            first: self.first,
             columns: self.columns,
             ..NamedFile::new(self.name.to_owned(), Form::Jsonl, source)
         })
@@ -95,8 +87,8 @@ pub(super) fn of_text(
     settings: &PromptSettings,
     ctx: &Context,
 ) -> Result<NamedFile, Error> {
-    let unreadable = |error: io::Error| InputError::unreadable(name, &error);
-    let of_file = |fault: Fault| InputError::of_file(name, fault.to_string());
+    let unreadable = |error: io::Error| fault::unreadable(name, &error);
+    let of_file = |fault: Fault| fault::of_file(name, fault);
     let mut text = BufReader::with_capacity(1 << 16, text);
     let mut start = Vec::new();
     let read = (&mut text).take(FIRST_LOOK as u64).read_to_end(&mut start);
@@ -113,16 +105,16 @@ pub(super) fn of_text(
                 line,
                 last_fault: Some(fault),
                 ..
-            }) => Err(InputError::at(name, line, fault).into()),
+            }) => Err(fault::at(name, Place::line(line), fault)),
             row => Ok(row),
         }
     };
     let Some(header) = next()? else {
         let fault = Fault::new("no header", "a header row with the names of the columns");
-        return Err(of_file(fault).into());
+        return Err(of_file(fault));
     };
     let names = header.cells();
-    let names = names.map_err(|fault| InputError::at(name, header.line, fault))?;
+    let names = names.map_err(|fault| fault::at(name, Place::line(header.line), fault))?;
     let names: Vec<String> = names.into_iter().map(Into::into).collect();
     let width = names.len();
     // A setting says that quotation marks enclose fields.
@@ -130,7 +122,9 @@ pub(super) fn of_text(
     let mut out = Spooled::new(name, spool, ctx);
     out.columns = Some(Columns::new(names, header.line));
     while let Some(row) = next()? {
-        out.skip_to(row.line)?;
+        while out.written + 1 < row.line {
+            out.blank()?;
+        }
         let single = if is_doubtful {
             row.check_single(width)
         } else {

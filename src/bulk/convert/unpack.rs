@@ -1,7 +1,6 @@
 //! Unpacks text that is compressed with gzip or Zstandard, which its first bytes show, and converts other encodings to
 //! UTF-8.
 
-use std::fmt;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
@@ -12,19 +11,12 @@ use ruzstd::decoding::errors::{FrameDecoderError, ReadFrameHeaderError};
 use ruzstd::decoding::{BlockDecodingStrategy, FrameDecoder};
 
 /// A compression format.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
 pub(super) enum Packing {
+    #[strum(serialize = "gzip")]
     Gzip,
+    #[strum(serialize = "Zstandard")]
     Zstd,
-}
-
-impl fmt::Display for Packing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Gzip => "gzip",
-            Self::Zstd => "Zstandard",
-        })
-    }
 }
 
 impl Packing {
@@ -58,7 +50,14 @@ pub(super) fn unpacked<'r>(mut reader: impl Read + 'r) -> io::Result<Box<dyn Rea
     Ok(match packing {
         None => Box::new(whole),
         Some(Packing::Gzip) => Box::new(Unpacked(Packing::Gzip, MultiGzDecoder::new(whole))),
-        Some(Packing::Zstd) => Box::new(Unpacked(Packing::Zstd, Frames::new(whole))),
+        Some(Packing::Zstd) => {
+            let frames = Frames {
+                source: whole,
+                decoder: FrameDecoder::new(),
+                within: false,
+            };
+            Box::new(Unpacked(Packing::Zstd, frames))
+        }
     })
 }
 
@@ -79,14 +78,6 @@ struct Frames<R> {
 }
 
 impl<R: BufRead> Frames<R> {
-    fn new(source: R) -> Self {
-        Self {
-            source,
-            decoder: FrameDecoder::new(),
-            within: false,
-        }
-    }
-
     /// Starts the next frame with data; false at the end.
     fn next(&mut self) -> io::Result<bool> {
         while !self.source.fill_buf()?.is_empty() {
@@ -160,8 +151,6 @@ pub(super) struct Decoded<R> {
     encoding: &'static Encoding,
     decoder: Decoder,
     piece: Vec<u8>,
-    /// The part of the piece that was not decoded yet.
-    left: std::ops::Range<usize>,
     ended: bool,
     text: Vec<u8>,
     /// The part of the text that was returned.
@@ -176,7 +165,6 @@ impl<R: Read> Decoded<R> {
             encoding,
             decoder: encoding.new_decoder(),
             piece: vec![0; PIECE_BYTES],
-            left: 0..0,
             ended: false,
             text: Vec::new(),
             given: 0,
@@ -189,19 +177,16 @@ impl<R: Read> Decoded<R> {
         self.line += memchr_iter(b'\n', &self.text).count() as u64;
         self.given = 0;
         self.text.clear();
-        while self.text.is_empty() && !(self.ended && self.left.is_empty()) {
-            if self.left.is_empty() {
-                let n = self.reader.read(&mut self.piece)?;
-                self.left = 0..n;
-                self.ended = n == 0;
-            }
+        while self.text.is_empty() && !self.ended {
+            let n = self.reader.read(&mut self.piece)?;
+            self.ended = n == 0;
+            // Each byte becomes at most three.
             self.text.resize(4 * PIECE_BYTES, 0);
-            let piece = &self.piece[self.left.clone()];
-            let (result, read, written) =
-                self.decoder
-                    .decode_to_utf8_without_replacement(piece, &mut self.text, self.ended);
+            let (piece, text) = (&self.piece[..n], &mut self.text);
+            let decoder = &mut self.decoder;
+            let (result, _, written) =
+                decoder.decode_to_utf8_without_replacement(piece, text, self.ended);
             self.text.truncate(written);
-            self.left.start += read;
             if let DecoderResult::Malformed(..) = result {
                 let line = self.line + memchr_iter(b'\n', &self.text).count() as u64;
                 let name = self.encoding.name();

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::base::{Context, Error, ErrorKind};
 use crate::bulk::copies::{Copies, OutputAnswers};
-use crate::bulk::input::{FileIndex, InputFile, State, is_automatic};
+use crate::bulk::input::{Entry, FileIndex, Fit, InputFile, State, is_automatic};
 use crate::bulk::open_output::{OpenOutput, open, refuse_same_file};
 use crate::bulk::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput, RunPlan};
 use crate::bulk::prompts::Prompts;
@@ -48,7 +48,7 @@ pub(super) fn prepare_file(
         ..
     } = earlier;
     plan.restored = restored.len() as u64;
-    compare(&mut checked.items).map_err(FileRunError::Output)?;
+    compare(&mut checked.items)?;
     checked.items.in_order();
     let mut copies = Copies {
         input: checked.input,
@@ -58,23 +58,20 @@ pub(super) fn prepare_file(
         ctx: Context::new(),
         begins: 0,
     };
-    let found = copies.find(&output, embeds, plan);
-    found.map_err(FileRunError::Output)?;
+    copies.find(&output, embeds, plan)?;
     let index = &copies.index;
     plan.count(index);
     // An item may have several earlier answers, and an item without an id gets another id if its request changes.
     let unnamed = index.count(State::New).min(plan.without_id);
     plan.differing = plan.differing.min(plan.changed + unnamed);
     if plan.bad_rows > 0 {
-        let causes = bad_row_causes(&copies.input, index);
-        plan.bad_row_causes = causes.map_err(FileRunError::Output)?;
+        plan.bad_row_causes = bad_row_causes(&copies.input, index)?;
     }
     let known_items = plan.total - index.count(State::New);
     // Each of these gets a second line.
-    let replaces = (0..index.len()).any(|item| {
-        let untold = index.is_bad(item) && index.state(item) != State::Failed;
-        index.state(item) != State::New && (untold || options.wants(index, item))
-    });
+    let replaces = index
+        .iter()
+        .any(|item| item.state() != State::New && (item.is_untold() || options.wants(item)));
     let prepared = Prepared {
         kinds: checked.kinds,
         prefix: checked.prefix,
@@ -90,15 +87,15 @@ pub(super) fn prepare_file(
 impl RunPlan {
     /// Counts the items by their state after the comparison with the output.
     fn count(&mut self, index: &FileIndex) {
-        self.under_way = (0..index.len()).filter(|i| index.is_taken(*i)).count() as u64;
+        self.under_way = index.count_by(Entry::is_taken);
         self.total = index.len() as u64;
         self.done = index.count(State::Done);
         self.failed_before = index.count(State::Failed);
         self.unusable_before = index.count(State::Unusable);
         self.changed = index.count(State::Changed);
-        self.foreign = index.unknown_lines();
-        self.without_id = index.automatic();
-        self.bad_rows = index.bad();
+        self.foreign = index.unknown_lines;
+        self.without_id = index.count_by(Entry::is_auto);
+        self.bad_rows = index.count_by(Entry::is_bad);
     }
 }
 
@@ -141,12 +138,13 @@ impl EarlierLines<'_> {
 
     /// Restores answers of the archive that the items need again.
     fn take_back(&mut self, output: &ResultsFile) {
-        if !self.items.lacks_answers() {
+        if !self.items.iter().any(Entry::lacks_answer) {
             return;
         }
         output.archived(&mut |line, place| {
             let prefix = line.prefix(self.redo_extracts);
-            if line.success && self.items.lacks_answer(&line.id, prefix) {
+            let fit = self.items.fit(&line.id, prefix);
+            if line.success && matches!(fit, Fit::Same(item) if item.lacks_answer()) {
                 self.items.match_line(&line.id, prefix, line.ended());
                 self.restored.push(place);
                 self.remember_maker(line);
@@ -170,7 +168,7 @@ impl EarlierLines<'_> {
 /// Why rows make no prompt, most frequent cause first.
 fn bad_row_causes(input: &InputFile, index: &FileIndex) -> Result<Vec<FailureCause>, Error> {
     let mut causes = Causes::default();
-    for i in (0..index.len()).filter(|i| index.is_bad(*i)) {
+    for i in (0..index.len()).filter(|i| index[*i].is_bad()) {
         let why = input.read_bad(i, index)?.why;
         causes.add(&Error::new(ErrorKind::Invalid, why), 1);
     }

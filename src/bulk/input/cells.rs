@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::io::{self, BufRead};
 
+use memchr::{memchr, memchr_iter, memchr3};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -20,7 +21,10 @@ pub(crate) struct Row {
     pub(crate) line: u64,
     /// Its bytes, without the line end.
     pub(crate) bytes: Vec<u8>,
-    cells: Vec<Vec<u8>>,
+    /// The text of its cells, one after the other.
+    text: Vec<u8>,
+    /// Where cells end in the text; the last one ends with it.
+    ends: Vec<usize>,
     /// The number of the first cell with text after its closing quote.
     misquoted: Option<usize>,
     /// Whether a line end ends it, not the end of the text.
@@ -30,7 +34,7 @@ pub(crate) struct Row {
 }
 
 /// The position within a cell.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Within {
     Start,
     Plain,
@@ -40,35 +44,22 @@ enum Within {
 }
 
 impl Row {
-    fn at(line: u64) -> Self {
-        Self {
-            line,
-            cells: vec![Vec::new()],
-            ..Self::default()
-        }
-    }
-
     /// Number of cells.
     pub(super) fn len(&self) -> usize {
-        self.cells.len()
+        self.ends.len() + 1
     }
 
     /// Whether it counts as a blank line.
     fn is_blank(&self) -> bool {
-        let blank = |cell: &Vec<u8>| cell.trim_ascii().is_empty();
-        self.bytes.is_empty() || self.cells.len() > 1 && self.cells.iter().all(blank)
-    }
-
-    fn push(&mut self, byte: u8) {
-        self.cells
-            .last_mut()
-            .into_iter()
-            .for_each(|cell| cell.push(byte));
+        self.bytes.is_empty() || self.len() > 1 && self.text.trim_ascii().is_empty()
     }
 
     /// Its cells, whatever they contain.
     pub(crate) fn texts(&self) -> impl Iterator<Item = Cow<'_, str>> {
-        self.cells.iter().map(|cell| String::from_utf8_lossy(cell))
+        let starts = [0].into_iter().chain(self.ends.iter().copied());
+        let ends = self.ends.iter().copied().chain([self.text.len()]);
+        let cells = starts.zip(ends).map(|(start, end)| &self.text[start..end]);
+        cells.map(String::from_utf8_lossy)
     }
 
     /// Its cells.
@@ -104,7 +95,7 @@ impl Row {
 
 /// Reads rows one after the other; blank ones are skipped.
 pub(crate) struct Rows<R> {
-    text: io::Bytes<R>,
+    text: R,
     delimiter: u8,
     /// Whether fields may be quoted.
     quotes: bool,
@@ -112,10 +103,10 @@ pub(crate) struct Rows<R> {
 }
 
 impl<R: BufRead> Rows<R> {
-    /// Reads a buffered text, which begins at that line.
+    /// Reads a text, which begins at that line.
     pub(crate) fn new(text: R, delimiter: u8, quotes: bool, line: u64) -> Self {
         Self {
-            text: text.bytes(),
+            text,
             delimiter,
             quotes,
             line,
@@ -135,22 +126,44 @@ impl<R: BufRead> Rows<R> {
     }
 
     fn any(&mut self) -> io::Result<Row> {
-        let mut row = Row::at(self.line);
+        let begin = |line| Row {
+            line,
+            ..Row::default()
+        };
+        let mut row = begin(self.line);
         let mut within = Within::Start;
         while row.bytes.len() <= MAX_RECORD_BYTES {
-            let Some(byte) = self.text.next().transpose()? else {
+            let block = match self.text.fill_buf() {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                block => block?,
+            };
+            let Some(byte) = block.first().copied() else {
                 row.last_fault = (within == Within::Quotes).then(unclosed);
                 return Ok(row);
             };
+            // The row may begin with a mark.
+            let may_be_mark = row.bytes.len() < MARK.len();
+            let plain = match within {
+                Within::Quotes if !may_be_mark => memchr(b'"', block),
+                Within::Plain if !may_be_mark => memchr3(self.delimiter, b'\n', b'\r', block),
+                _ => Some(0),
+            };
+            let plain = plain.unwrap_or(block.len());
+            if plain > 0 {
+                let plain = &block[..plain];
+                row.bytes.extend_from_slice(plain);
+                row.text.extend_from_slice(plain);
+                self.line += memchr_iter(b'\n', plain).count() as u64;
+                let read = plain.len();
+                self.text.consume(read);
+                continue;
+            }
+            self.text.consume(1);
             self.line += u64::from(byte == b'\n');
             within = match (within, byte) {
                 (Within::Quotes, b'"') => Within::Closed,
-                (Within::Quotes, _) => {
-                    row.push(byte);
-                    Within::Quotes
-                }
-                (Within::Closed, b'"') => {
-                    row.push(byte);
+                (Within::Closed, b'"') | (Within::Quotes, _) => {
+                    row.text.push(byte);
                     Within::Quotes
                 }
                 (Within::Start, b'"') if self.quotes => Within::Quotes,
@@ -159,20 +172,20 @@ impl<R: BufRead> Rows<R> {
                     return Ok(row);
                 }
                 (_, byte) if byte == self.delimiter => {
-                    row.cells.push(Vec::new());
+                    row.ends.push(row.text.len());
                     Within::Start
                 }
                 (before, _) => {
                     if before == Within::Closed {
-                        row.misquoted = row.misquoted.or(Some(row.cells.len()));
+                        row.misquoted = row.misquoted.or(Some(row.len()));
                     }
-                    row.push(byte);
+                    row.text.push(byte);
                     Within::Plain
                 }
             };
             row.bytes.push(byte);
             if row.bytes == MARK {
-                row = Row::at(row.line);
+                row = begin(row.line);
                 within = Within::Start;
             }
         }

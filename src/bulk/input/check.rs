@@ -1,23 +1,26 @@
 //! Checks whole files: each is read once, in chunks that end between records, and every record is parsed and hashed on
 //! all cores while the next chunk is being read. Then records that repeat an id are found.
 
-use std::collections::HashSet;
 use std::io;
+use std::ops::Range;
 
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use super::entry::Entry;
-use super::fault::{Fault, InputError, InputErrors, Place, SHOWN};
-use super::file::{InputFile, Numbers, Part};
+use super::fault::{self, Fault, Place};
+use super::file::{InputFile, Part};
 use super::id::{RecordId, id_hash, prefix};
 use super::index::FileIndex;
-use super::records::{Record, Splitter};
+use super::records::split;
 use super::source::Source;
 use super::{PromptSettings, keep};
-use crate::base::Error;
+use crate::base::{Error, ErrorKind};
 use crate::llm::native::NativeFormat;
 use crate::llm::request::Request;
+
+/// Maximum number of shown faults.
+const SHOWN: usize = 20;
 
 /// Number of bytes that are read at once.
 const CHUNK_BYTES: usize = 2 << 20;
@@ -43,78 +46,93 @@ impl InputFile {
     /// Checks every record and indexes the items.
     pub(crate) fn check(&self, hooks: Hooks<'_>) -> Result<FileIndex, Error> {
         let settings = self.settings();
-        let Entries {
-            all,
-            unnamed,
-            native,
-            faults,
-        } = entries(self, settings, hooks)?;
+        let mut found = Entries::default();
+        let missing = Mutex::new(settings.keep.names.clone());
+        for part in self.parts() {
+            let one = FileCheck {
+                part,
+                missing: &missing,
+                settings,
+                hooks,
+            };
+            one.check(&mut found)?;
+        }
+        self.check_kept(&found, &missing.into_inner())?;
         let bytes = self.parts().last().map_or(0, Part::end);
-        let mut index = FileIndex::new(all, bytes);
-        (index.native, index.unnamed) = (native, unnamed);
-        if settings.skip_bad_rows && faults.is_empty() {
-            index.set_aside(&repeats(&index));
+        let mut index = FileIndex::new(found.all, bytes);
+        (index.native, index.unnamed) = (found.native, found.unnamed);
+        if settings.skip_bad_rows && found.faults.is_empty() {
+            let repeats = find(&index).into_iter().map(|(_, second)| second);
+            index.set_aside(&repeats.collect());
         }
-        let faults = faults.with(duplicates(self, &index)?);
-        if faults.is_empty() {
-            Ok(index)
-        } else {
-            Err(faults.into())
+        let repeats = find(&index);
+        let shown = &repeats[..repeats.len().min(SHOWN - found.faults.len())];
+        let firsts: Vec<u64> = shown.iter().map(|(first, _)| *first).collect();
+        for (pair, there) in shown.iter().zip(self.places_of(&firsts)?) {
+            found.faults.push((pair.1, repeated(self, *pair, there)?));
         }
+        self.refuse(&found.faults, found.faulty + repeats.len())?;
+        Ok(index)
+    }
+
+    /// Rejects an input with faults: these are the first ones, each at its offset.
+    fn refuse(&self, first: &[(u64, Fault)], all: usize) -> Result<(), Error> {
+        if first.is_empty() {
+            return Ok(());
+        }
+        let offsets: Vec<u64> = first.iter().map(|(offset, _)| *offset).collect();
+        let places = self.places_of(&offsets)?.into_iter();
+        let mut lines: Vec<String> = places
+            .zip(first)
+            .map(|((part, place), (_, fault))| format!("{}: {fault}", place.of(&part.file.name)))
+            .collect();
+        if all > lines.len() {
+            lines.push(format!("and {} more", all - lines.len()));
+        }
+        Err(Error::new(ErrorKind::Invalid, lines.join("\n")))
+    }
+
+    /// Rejects a field to keep that no line has.
+    fn check_kept(&self, found: &Entries, missing: &[String]) -> Result<(), Error> {
+        let lines = self.parts().iter().find(|part| part.header.is_none());
+        // The faults of lines come first: their fields may not have been read.
+        let is_read = found.faults.is_empty() && found.all.iter().any(|entry| !entry.is_bad());
+        let (true, Some(lines), Some(name)) = (is_read, lines, missing.first()) else {
+            return Ok(());
+        };
+        let expected = format!("a field named \"{name}\" for --keep in one of the lines");
+        let fault = Fault::new("no line with it", expected);
+        Err(fault::of_file(&lines.file.name, fault))
     }
 }
 
-/// The entries found in the files of an input.
+/// The entries found in the files of an input, in their order, without those of faulty records.
 #[derive(Default)]
 struct Entries {
     all: Vec<Entry>,
     unnamed: u64,
     native: Vec<NativeFormat>,
-    faults: InputErrors,
+    /// The first faults, each with its offset, and the number of all.
+    faults: Vec<(u64, Fault)>,
+    faulty: usize,
 }
 
 impl Entries {
     /// Adds the item of a record.
     fn add(&mut self, checked: Checked) {
-        if let Some(format) = checked
-            .native
-            .filter(|format| !self.native.contains(format))
-        {
-            self.native.push(format);
-        }
+        let is_new = |format: &NativeFormat| !self.native.contains(format);
+        let native = checked.native.filter(is_new);
+        self.native.extend(native);
         self.unnamed += u64::from(checked.unnamed);
         self.all.push(checked.entry);
     }
-}
 
-/// Reads everything; the entries are in input order, without those of faulty records.
-fn entries(
-    input: &InputFile,
-    settings: &PromptSettings,
-    hooks: Hooks<'_>,
-) -> Result<Entries, Error> {
-    let mut found = Entries::default();
-    let missing = Mutex::new(settings.keep.names.clone());
-    for part in input.parts() {
-        let one = FileCheck {
-            part,
-            missing: &missing,
-            settings,
-            hooks,
-        };
-        one.check(&mut found)?;
+    fn add_fault(&mut self, offset: u64, fault: Fault) {
+        self.faulty += 1;
+        if self.faults.len() < SHOWN {
+            self.faults.push((offset, fault));
+        }
     }
-    let lines = input.parts().iter().find(|part| part.header.is_none());
-    // The faults of lines come first: their fields may not have been read.
-    let is_read = found.faults.is_empty() && found.all.iter().any(|entry| !entry.is_bad());
-    if let (true, Some(lines), Some(name)) = (is_read, lines, missing.lock().first()) {
-        let fault = Fault::new(
-            "no line with it",
-            format!("a field named \"{name}\" for --keep in one of the lines"),
-        );
-        return Err(InputError::of_file(&lines.name, fault.to_string()).into());
-    }
-    Ok(found)
 }
 
 /// The check of one file.
@@ -128,10 +146,9 @@ struct FileCheck<'c> {
 
 impl FileCheck<'_> {
     fn check(&self, found: &mut Entries) -> Result<(), Error> {
-        let (part, source) = (self.part, &self.part.source);
-        let failed = |error: io::Error| Error::from(part.unreadable(&error));
+        let (part, source) = (self.part, &self.part.file.source);
+        let failed = |error: io::Error| part.unreadable(&error);
         let mut offset = 0;
-        let mut splitter = Splitter::new(part.is_text());
         let mut seen = 0;
         let (mut chunk, mut next) = (Chunk::default(), Chunk::default());
         chunk.read(source, offset).map_err(failed)?;
@@ -141,13 +158,14 @@ impl FileCheck<'_> {
                 return Err(Error::cancelled());
             }
             records.clear();
-            let cut = splitter.split(chunk.bytes(), chunk.last, &mut records);
+            let cut = split(part.is_text(), chunk.bytes(), chunk.last, &mut records);
+            let base = part.base + offset;
             let used = *cut.as_ref().unwrap_or(&chunk.filled);
             let more = cut.is_ok() && !chunk.last;
-            let check = |record: &Record| {
-                let bytes = &chunk.bytes()[record.start..record.end];
-                self.record(bytes, part.base + offset + record.start as u64)
-                    .map_err(|fault| (record.line, fault))
+            let check = |record: &Range<usize>| {
+                let at = base + record.start as u64;
+                let checked = self.record(&chunk.bytes()[record.clone()], at);
+                checked.map_err(|fault| (at, fault))
             };
             let (read, ()) = rayon::join(
                 || {
@@ -166,12 +184,11 @@ impl FileCheck<'_> {
             for outcome in outcomes.drain(..) {
                 match outcome {
                     Ok(record) => found.add(record),
-                    Err((line, fault)) => found.faults.add(|| self.at(line, &fault)),
+                    Err((at, fault)) => found.add_fault(at, fault),
                 }
             }
-            if let Err(fault) = cut {
-                let line = splitter.line();
-                found.faults.add(|| self.at(line, &fault));
+            if let Err((at, fault)) = cut {
+                found.add_fault(base + at as u64, fault);
             }
             read.map_err(failed)?;
             offset += used as u64;
@@ -189,22 +206,18 @@ impl FileCheck<'_> {
         let part = self.part;
         if let Some(change) = part.change() {
             let text = format!("changed while it was being checked ({change})");
-            return Err(InputError::of_file(&part.name, text).into());
+            return Err(fault::of_file(&part.file.name, text));
         }
         if !is_empty {
             return Ok(());
         }
-        let expected = match part.numbers {
-            _ if part.header.is_some() => "at least one row below the header",
-            Numbers::Items => "at least one object in the list",
-            _ => "at least one line that is not blank",
+        let expected = match &part.header {
+            Some(_) => "at least one row below the header",
+            None if part.file.first.is_item() => "at least one object in the list",
+            None => "at least one line that is not blank",
         };
         let fault = Fault::new("no prompts", expected);
-        Err(InputError::of_file(&part.name, fault.to_string()).into())
-    }
-
-    fn at(&self, line: u64, fault: &Fault) -> InputError {
-        InputError::at(&self.part.name, self.part.place(line), fault)
+        Err(fault::of_file(&part.file.name, fault))
     }
 
     /// The item of a record.
@@ -224,17 +237,17 @@ impl FileCheck<'_> {
             None => Entry::automatic(fingerprint, offset, class),
             Some(id) => Entry::new(id_hash(id), fingerprint, offset, class),
         };
-        Ok(match request {
-            Some(request) => Checked {
-                entry,
-                unnamed: request.model.is_none(),
-                native: request.native.as_ref().map(|native| native.format()),
+        let native = request.as_ref().and_then(|request| request.native.as_ref());
+        Ok(Checked {
+            entry: if request.is_some() {
+                entry
+            } else {
+                entry.bad()
             },
-            None => Checked {
-                entry: entry.bad(),
-                unnamed: false,
-                native: None,
-            },
+            unnamed: request
+                .as_ref()
+                .is_some_and(|request| request.model.is_none()),
+            native: native.map(|native| native.format()),
         })
     }
 }
@@ -273,10 +286,7 @@ impl Chunk {
     }
 
     fn make_room(&mut self, len: usize) {
-        if self.buffer.is_empty() {
-            // Zeroed by the system, page by page, when it is written to.
-            self.buffer = vec![0; len];
-        } else if self.buffer.len() < len {
+        if self.buffer.len() < len {
             self.buffer.resize(len, 0);
         }
     }
@@ -285,39 +295,19 @@ impl Chunk {
 /// The offsets of two records with one id; the second one repeats it.
 type Pair = (u64, u64);
 
-/// The first duplicates.
-fn duplicates(input: &InputFile, index: &FileIndex) -> Result<InputErrors, InputError> {
-    let found = find(index, SHOWN);
-    let offsets: Vec<u64> = found
-        .iter()
-        .flat_map(|(first, second)| [*first, *second])
-        .collect();
-    let places = input.places_of(&offsets)?;
-    let fault = |(pair, places): (&Pair, &[(&Part, Place)])| {
-        let ((before, there), (part, here)) = (places[0], places[1]);
-        let there = if before.base == part.base {
-            there.to_string()
-        } else {
-            there.of(&before.name)
-        };
-        let fault = Fault::repeated(&id(input, *pair)?, &there);
-        Ok(InputError::at(&part.name, here, fault))
+/// The fault of the second of two records with one id; the first one is there.
+fn repeated(input: &InputFile, pair: Pair, (part, place): (&Part, Place)) -> Result<Fault, Error> {
+    let there = if part.base == input.part_of(pair.1).base {
+        place.to_string()
+    } else {
+        place.of(&part.file.name)
     };
-    let errors = found.iter().zip(places.chunks(2)).map(fault);
-    let errors = errors.collect::<Result<_, _>>()?;
-    Ok(InputErrors::new(errors, found.len() >= SHOWN))
+    Ok(Fault::repeated(&id(input, pair)?, &there))
 }
 
-/// The offsets of the records that repeat an id.
-fn repeats(index: &FileIndex) -> HashSet<u64> {
-    let pairs = find(index, usize::MAX).into_iter();
-    pairs.map(|(_, second)| second).collect()
-}
-
-/// At most this number of records that repeat an id, in the order of the input.
-fn find(index: &FileIndex, most: usize) -> Vec<Pair> {
-    let entries = index.entries();
-    let (own, made) = entries.split_at(entries.partition_point(|entry| !entry.is_auto()));
+/// The records that repeat an id, in the order of the input.
+fn find(index: &FileIndex) -> Vec<Pair> {
+    let (own, made) = index.split_at(index.partition_point(|entry| !entry.is_auto()));
     let groups = own.chunk_by(|a, b| a.id == b.id);
     let mut found: Vec<Pair> = groups
         .flat_map(|group| {
@@ -341,15 +331,14 @@ fn find(index: &FileIndex, most: usize) -> Vec<Pair> {
         found.extend(imitated.collect::<Vec<_>>());
     }
     found.sort_unstable_by_key(|(_, second)| *second);
-    found.truncate(most);
     found
 }
 
 /// The id that both records have. That of a record without one is made from its request.
-fn id(input: &InputFile, (first, second): Pair) -> Result<String, InputError> {
+fn id(input: &InputFile, (first, second): Pair) -> Result<String, Error> {
     for offset in [second, first] {
         let part = input.part_of(offset);
-        let record = part.source.record(part.is_text(), offset - part.base);
+        let record = part.file.source.record(part.is_text(), offset - part.base);
         let record = record.map_err(|error| part.unreadable(&error))?;
         let bytes = record.unwrap_or_default();
         if let Some(id) = part.parse(&bytes, input.settings()).id {
@@ -361,5 +350,5 @@ fn id(input: &InputFile, (first, second): Pair) -> Result<String, InputError> {
         "changed while it was being checked (at byte {})",
         second - part.base
     );
-    Err(InputError::of_file(&part.name, text))
+    Err(fault::of_file(&part.file.name, text))
 }

@@ -6,9 +6,10 @@ use std::borrow::Cow;
 use memchr::memchr;
 
 use super::cells::Rows;
-use super::fault::{Fault, InputError, excerpt};
+use super::fault::{self, Fault, excerpt};
 use super::records::is_blank;
 use super::{Form, PromptSettings};
+use crate::base::Error;
 use crate::base::json_read::without_bom;
 
 /// Maximum length of text that counts as the name of a column.
@@ -53,13 +54,13 @@ fn check_pointer(start: &[u8]) -> Result<(), Fault> {
 }
 
 /// The same for a file whose name says that it is not text.
-pub(crate) fn check_file(name: &str, start: &[u8]) -> Result<(), InputError> {
-    check_pointer(start).map_err(|fault| InputError::of_file(name, fault.to_string()))
+pub(crate) fn check_file(name: &str, start: &[u8]) -> Result<(), Error> {
+    check_pointer(start).map_err(|fault| fault::of_file(name, fault))
 }
 
 /// Rejects text that does not begin with a JSON list.
-pub(crate) fn check_list(name: &str, start: &[u8]) -> Result<(), InputError> {
-    let of_file = |fault: Fault| InputError::of_file(name, fault.to_string());
+pub(crate) fn check_list(name: &str, start: &[u8]) -> Result<(), Error> {
+    let of_file = |fault: Fault| fault::of_file(name, fault);
     check_encoding(start).map_err(of_file)?;
     let found = match without_bom(start).trim_ascii_start().first() {
         Some(b'[') => return Ok(()),

@@ -49,11 +49,11 @@ const STATES: [State; 5] = [
 
 /// An item of a file.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Entry {
+pub(crate) struct Entry {
     /// The hash of its id; without an own id its ordinal among equal requests.
     pub(super) id: u64,
     /// The first 8 bytes of its request hash.
-    pub(super) request: u64,
+    pub(crate) request: u64,
     packed: u64,
 }
 
@@ -72,11 +72,6 @@ impl Entry {
         let mut entry = Self::new(0, request, offset, class);
         entry.packed |= AUTO;
         entry
-    }
-
-    /// Whether its record may have the id with that hash.
-    pub(super) fn is_of(&self, hash: u64) -> bool {
-        !self.is_auto() && self.id == hash
     }
 
     pub(super) fn set_ordinal(&mut self, ordinal: u32) {
@@ -98,16 +93,33 @@ impl Entry {
         Self::automatic(self.request, self.offset(), self.class()).bad()
     }
 
-    pub(super) fn is_bad(&self) -> bool {
+    /// True if it makes no prompt, so it is never sent.
+    pub(crate) fn is_bad(&self) -> bool {
         self.packed & BAD != 0
     }
 
-    pub(super) fn is_auto(&self) -> bool {
+    /// Whether its record repeats an id. Such an item has no own id, although its record has one.
+    pub(super) fn may_repeat(&self) -> bool {
+        self.is_bad() && self.is_auto()
+    }
+
+    /// True if it makes no prompt, and the output has no line that says so.
+    pub(crate) fn is_untold(&self) -> bool {
+        self.is_bad() && self.state() != State::Failed
+    }
+
+    /// True if it makes a prompt, and the output has no answer to it.
+    pub(crate) fn lacks_answer(&self) -> bool {
+        !self.is_bad() && self.state() != State::Done
+    }
+
+    /// Whether its id is made from its request.
+    pub(crate) fn is_auto(&self) -> bool {
         self.packed & AUTO != 0
     }
 
     /// Whether it is not sent, because another item with the same request is, or its answer is known.
-    pub(super) fn follows(&self) -> bool {
+    pub(crate) fn follows(&self) -> bool {
         self.packed & FOLLOWS != 0
     }
 
@@ -115,15 +127,16 @@ impl Entry {
         self.packed = (self.packed & !FOLLOWS) | (FOLLOWS * u64::from(yes));
     }
 
-    pub(super) fn offset(&self) -> u64 {
+    pub(crate) fn offset(&self) -> u64 {
         self.packed >> OFFSET_SHIFT
     }
 
-    pub(super) fn class(&self) -> u16 {
+    pub(crate) fn class(&self) -> u16 {
         (self.packed >> CLASS_SHIFT) as u16
     }
 
-    pub(super) fn state(&self) -> State {
+    /// Its state after comparison with earlier results.
+    pub(crate) fn state(&self) -> State {
         STATES[(self.packed & STATE) as usize]
     }
 
@@ -132,7 +145,7 @@ impl Entry {
     }
 
     /// Whether another worker processes it and its result will arrive.
-    pub(super) fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.packed & HELD != 0
     }
 
@@ -148,8 +161,13 @@ impl Entry {
     }
 
     /// Whether its result arrived in this run.
-    pub(super) fn is_settled(&self) -> bool {
+    pub(crate) fn is_settled(&self) -> bool {
         self.packed & SETTLED != 0
+    }
+
+    /// True if another worker processes it, or its result arrived in this run.
+    pub(crate) fn is_taken(&self) -> bool {
+        self.packed & (HELD | SETTLED) != 0
     }
 
     pub(super) fn settle(&mut self, state: State) {

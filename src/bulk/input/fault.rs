@@ -9,9 +9,6 @@ use crate::base::names::closest;
 use crate::base::{Error, ErrorKind};
 use crate::llm::attachment::Refused;
 
-/// Maximum number of shown faults of one file.
-pub(super) const SHOWN: usize = 20;
-
 /// Maximum length of an excerpt of a value in a message, in characters.
 const EXCERPT: usize = 60;
 
@@ -36,6 +33,11 @@ impl Fault {
             flags: None,
             of_file: false,
         }
+    }
+
+    /// The fault of two values, only one of which is allowed.
+    pub(super) fn two(found: impl Into<String>) -> Self {
+        Self::new(found, "one of them")
     }
 
     /// The fault of a field of the prompt that is null.
@@ -117,160 +119,93 @@ pub(super) fn check_nul(text: &str) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The place of a record in its file, from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, derive_more::From)]
-pub(crate) enum Place {
-    /// The line at which it begins.
-    #[from]
-    Line(u64),
-    /// The row of a table that has no lines.
-    Row(u64),
-    /// The element of a list.
-    Item(u64),
+/// The place of a record in its file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// A line, a row of a table that has no lines, or an item of a list.
+    what: &'static str,
+    /// From 1.
+    number: u64,
 }
 
 impl Place {
+    pub(crate) fn line(number: u64) -> Self {
+        Self { what: LINE, number }
+    }
+
+    /// The row of a table that has no lines.
+    #[cfg(any(feature = "files", feature = "tables"))]
+    pub(crate) fn row(number: u64) -> Self {
+        Self {
+            what: "row",
+            number,
+        }
+    }
+
+    /// The first element of a list.
+    pub(crate) fn first_item() -> Self {
+        Self {
+            what: ITEM,
+            number: 1,
+        }
+    }
+
+    pub(super) fn is_line(self) -> bool {
+        self.what == LINE
+    }
+
+    pub(super) fn is_item(self) -> bool {
+        self.what == ITEM
+    }
+
+    /// The place of the record on that line of a file whose first line is at this place.
+    pub(crate) fn at(self, line: u64) -> Self {
+        let number = (self.number + line).saturating_sub(1);
+        Self { number, ..self }
+    }
+
     /// The same with its file.
     pub(super) fn of(self, file: &str) -> String {
-        match self {
-            Self::Line(line) => format!("{file}:{line}"),
-            Self::Row(_) | Self::Item(_) => format!("{file}: {self}"),
+        if self.is_line() {
+            format!("{file}:{}", self.number)
+        } else {
+            format!("{file}: {self}")
         }
     }
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Line(line) => write!(f, "line {line}"),
-            Self::Row(row) => write!(f, "row {row}"),
-            Self::Item(item) => write!(f, "item {item}"),
-        }
+        write!(f, "{} {}", self.what, self.number)
     }
 }
 
-/// One error of an input, with its place.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct InputError {
-    file: String,
-    place: Option<Place>,
-    text: String,
+const LINE: &str = "line";
+const ITEM: &str = "item";
+
+/// An error of a whole file.
+pub(crate) fn of_file(file: impl fmt::Display, why: impl fmt::Display) -> Error {
+    Error::new(ErrorKind::Invalid, format!("{file}: {why}"))
 }
 
-impl InputError {
-    /// An error of the whole file.
-    pub(crate) fn of_file(file: impl fmt::Display, text: impl Into<String>) -> Self {
-        Self {
-            file: file.to_string(),
-            place: None,
-            text: text.into(),
-        }
-    }
-
-    /// A file that cannot be read.
-    pub(crate) fn unreadable(file: impl fmt::Display, error: &io::Error) -> Self {
-        Self::of_file(file, format!("cannot be read: {error}"))
-    }
-
-    /// A file that is not one complete JSON list.
-    pub(crate) fn of_list(file: impl fmt::Display, error: &serde_json::Error) -> Self {
-        let message = error.to_string();
-        let message = message.split(" at line ").next().unwrap_or_default();
-        let found = format!("invalid JSON ({message} at column {})", error.column());
-        let expected = "one complete list of objects: as UTF-8, or with its --encoding";
-        Self::at(file, error.line() as u64, Fault::new(found, expected))
-    }
-
-    /// An error in the record at that place.
-    pub(crate) fn at(
-        file: impl fmt::Display,
-        place: impl Into<Place>,
-        text: impl fmt::Display,
-    ) -> Self {
-        Self {
-            file: file.to_string(),
-            place: Some(place.into()),
-            text: text.to_string(),
-        }
-    }
+/// A file that cannot be read.
+pub(crate) fn unreadable(file: impl fmt::Display, error: &io::Error) -> Error {
+    of_file(file, format!("cannot be read: {error}"))
 }
 
-impl fmt::Display for InputError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.place {
-            Some(place) => write!(f, "{}: {}", place.of(&self.file), self.text),
-            None => write!(f, "{}: {}", self.file, self.text),
-        }
-    }
+/// A file that is not one complete JSON list.
+pub(crate) fn of_list(file: &str, error: &serde_json::Error) -> Error {
+    let message = error.to_string();
+    let message = message.split(" at line ").next().unwrap_or_default();
+    let found = format!("invalid JSON ({message} at column {})", error.column());
+    let expected = "one complete list of objects: as UTF-8, or with its --encoding";
+    let place = Place::line(error.line() as u64);
+    at(file, place, Fault::new(found, expected))
 }
 
-impl From<InputError> for Error {
-    fn from(error: InputError) -> Self {
-        Error::new(ErrorKind::Invalid, error.to_string())
-    }
-}
-
-/// Why a file cannot be used: the first errors, and the number of further ones.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct InputErrors {
-    errors: Vec<InputError>,
-    hidden: usize,
-    unread: bool,
-}
-
-impl InputErrors {
-    /// Errors in the order of the input. `unread` means that the rest was not checked.
-    pub(super) fn new(errors: Vec<InputError>, unread: bool) -> Self {
-        Self {
-            errors,
-            hidden: 0,
-            unread,
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.errors.is_empty()
-    }
-
-    /// Adds an error that is behind the others.
-    pub(super) fn add(&mut self, error: impl FnOnce() -> InputError) {
-        if self.errors.len() < SHOWN {
-            self.errors.push(error())
-        } else {
-            self.hidden += 1
-        }
-    }
-
-    /// Both lists of errors.
-    pub(super) fn with(mut self, other: Self) -> Self {
-        self.errors.extend(other.errors);
-        self.hidden += other.hidden + self.errors.len().saturating_sub(SHOWN);
-        self.errors.truncate(SHOWN);
-        self.unread |= other.unread;
-        self
-    }
-}
-
-impl fmt::Display for InputErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, error) in self.errors.iter().enumerate() {
-            if i > 0 {
-                f.write_str("\n")?;
-            }
-            error.fmt(f)?;
-        }
-        match self.hidden {
-            _ if self.unread => f.write_str("\nthere may be more"),
-            0 => Ok(()),
-            n => write!(f, "\nand {n} more"),
-        }
-    }
-}
-
-impl From<InputErrors> for Error {
-    fn from(errors: InputErrors) -> Self {
-        Error::new(ErrorKind::Invalid, errors.to_string())
-    }
+/// An error in the record at that place.
+pub(crate) fn at(file: &str, place: Place, why: impl fmt::Display) -> Error {
+    of_file(place.of(file), why)
 }
 
 /// The type of a value and its beginning.

@@ -43,15 +43,14 @@ pub(super) fn take(fields: &mut Map<String, Value>, parsed: &mut Parsed) -> Resu
     params.temperature = typed(fields, "temperature", "a number", Value::as_f64)?;
     params.top_p = typed(fields, "top_p", "a number", Value::as_f64)?;
     params.seed = typed(fields, "seed", "an integer", Value::as_i64)?;
-    params.stop = stop(present(fields, "stop"))?;
+    let stop = typed(fields, "stop", "a string or a list of strings", texts)?;
+    params.stop = stop.unwrap_or_default();
     let older = positive(fields, "max_tokens")?;
     let newer = positive(fields, "max_completion_tokens")?;
     params.max_tokens = match (older, newer) {
         (Some(a), Some(b)) if a != b => {
-            return Err(Fault::new(
-                format!("\"max_tokens\" {a} beside \"max_completion_tokens\" {b}"),
-                "one of them",
-            ));
+            let found = format!("\"max_tokens\" {a} beside \"max_completion_tokens\" {b}");
+            return Err(Fault::two(found));
         }
         (a, b) => a.or(b),
     };
@@ -108,19 +107,14 @@ fn positive(fields: &mut Map<String, Value>, name: &str) -> Result<Option<u32>, 
     })
 }
 
-fn stop(value: Option<Value>) -> Result<Vec<String>, Fault> {
-    const EXPECTED: &str = "a string or a list of strings";
+fn texts(value: &Value) -> Option<Vec<String>> {
     match value {
-        None => Ok(Vec::new()),
-        Some(Value::String(text)) => Ok(vec![text]),
-        Some(Value::Array(items)) => items
-            .into_iter()
-            .map(|item| match item {
-                Value::String(text) => Ok(text),
-                other => Err(Fault::field("stop", &other, EXPECTED)),
-            })
+        Value::String(text) => Some(vec![text.clone()]),
+        Value::Array(items) => items
+            .iter()
+            .map(|item| Some(item.as_str()?.to_owned()))
             .collect(),
-        Some(other) => Err(Fault::field("stop", &other, EXPECTED)),
+        _ => None,
     }
 }
 

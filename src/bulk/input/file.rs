@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use super::entry::LARGEST_FILE;
-use super::fault::{Fault, InputError, Place, utf8};
+use super::fault::{self, Fault, Place, utf8};
 use super::id::prefix;
 use super::index::{FileIndex, refused};
 use super::parse::{bad_row, parse_record};
@@ -61,6 +61,11 @@ impl BadRow {
         };
         Self { named, why }
     }
+
+    /// The failure of an item whose file has changed.
+    pub(crate) fn error(&self) -> Error {
+        Error::new(ErrorKind::Invalid, &*self.why).with_sent(Sent::No)
+    }
 }
 
 /// A parsed record: a request, or why it makes none.
@@ -77,32 +82,33 @@ pub(super) struct ReadRecord {
 pub(crate) enum Unread {
     /// The input has changed since it was checked, or cannot be read: nothing more of it may be sent.
     #[from]
-    Changed(InputError),
+    Changed(Error),
     /// A file that the item names has changed. The item fails.
-    Files { row: Box<BadRow>, error: Error },
+    File(Box<BadRow>),
 }
 
 impl From<Unread> for Error {
     fn from(unread: Unread) -> Self {
         match unread {
-            Unread::Changed(error) => error.into(),
-            Unread::Files { row, error } => {
-                let why = format!("item {}: {}", row.named.id, error.message());
-                error.reworded(why)
+            Unread::Changed(error) => error,
+            Unread::File(row) => {
+                let why = format!("item {}: {}", row.named.id, row.why);
+                row.error().reworded(why)
             }
         }
     }
 }
 
 /// A file of prompts with its name in messages.
+#[derive(Debug)]
 pub(crate) struct NamedFile {
     pub(crate) name: String,
     pub(crate) form: Form,
     pub(crate) source: Source,
     /// The file that it was made from, if the name refers to that one.
     pub(crate) origin: Option<Source>,
-    /// How messages count its records. Default: by lines.
-    pub(crate) numbers: Numbers,
+    /// How messages count its records. Default: from line 1.
+    pub(crate) first: Place,
     /// The folder of the files that its records name, if no other is set. Default: the working folder.
     pub(crate) folder: PathBuf,
     /// The columns of a table, whose records are JSON lists.
@@ -112,30 +118,8 @@ pub(crate) struct NamedFile {
     pub(crate) left_out: LeftOut,
 }
 
-/// How messages count the records of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Numbers {
-    /// By its lines.
-    Lines,
-    /// By the rows of a table; the first line has this number.
-    #[cfg_attr(not(any(feature = "files", feature = "tables")), expect(dead_code))]
-    Rows(u64),
-    /// By the elements of a list.
-    Items,
-}
-
-impl Numbers {
-    /// The place, for messages, of the record that begins at that line.
-    pub(crate) fn place(self, line: u64) -> Place {
-        match self {
-            Self::Lines => Place::Line(line),
-            Self::Rows(first) => Place::Row((first + line).saturating_sub(1)),
-            Self::Items => Place::Item(line),
-        }
-    }
-}
-
 /// The columns of a table.
+#[derive(Debug)]
 pub(crate) struct Columns {
     pub(crate) names: Vec<String>,
     /// The line with their names.
@@ -161,40 +145,39 @@ impl NamedFile {
             form,
             source,
             origin: None,
-            numbers: Numbers::Lines,
+            first: Place::line(1),
             folder: PathBuf::new(),
             columns: None,
             #[cfg(feature = "files")]
             left_out: LeftOut::default(),
         }
     }
-}
 
-impl NamedFile {
-    fn header(&self, columns: &Columns, settings: &PromptSettings) -> Result<Header, InputError> {
+    fn header(&self, columns: &Columns, settings: &PromptSettings) -> Result<Header, Error> {
         let first = self.source.record(false, 0);
-        let first = first.map_err(|error| InputError::unreadable(&self.name, &error))?;
-        let row = first.unwrap_or_default();
-        Header::new(&columns.names, &row, columns.prompt, settings).map_err(|fault| {
-            match self.numbers {
-                Numbers::Lines => InputError::at(&self.name, columns.line, fault),
-                _ => InputError::of_file(&self.name, fault.to_string()),
+        let row = first.map_err(|error| fault::unreadable(&self.name, &error))?;
+        let row = row.unwrap_or_default();
+        let header = Header::new(&columns.names, &row, columns.prompt, settings);
+        header.map_err(|fault| {
+            if self.first.is_line() {
+                return fault::at(&self.name, Place::line(columns.line), fault);
             }
+            fault::of_file(&self.name, fault)
         })
     }
 
     /// Rejects a file that begins like one of another format.
-    fn check_text(&self, settings: &PromptSettings) -> Result<(), InputError> {
+    fn check_text(&self, settings: &PromptSettings) -> Result<(), Error> {
         let mut start = vec![0; FIRST_LOOK];
         let n = self.source.fill(&mut start, 0);
-        start.truncate(n.map_err(|error| InputError::unreadable(&self.name, &error))?);
+        start.truncate(n.map_err(|error| fault::unreadable(&self.name, &error))?);
         let checked = match self.form {
             Form::Text if settings.form.is_none() => {
                 detect::check_encoding(&start).and_then(|()| detect::check_text(&start))
             }
             _ => detect::check_encoding(&start),
         };
-        checked.map_err(|fault| InputError::of_file(&self.name, fault.to_string()))
+        checked.map_err(|fault| fault::of_file(&self.name, fault))
     }
 }
 
@@ -208,11 +191,7 @@ pub(crate) struct InputFile {
 /// One of the files.
 #[derive(Debug)]
 pub(super) struct Part {
-    pub(super) name: String,
-    pub(super) form: Form,
-    pub(super) source: Source,
-    origin: Option<Source>,
-    pub(super) numbers: Numbers,
+    pub(super) file: NamedFile,
     /// The columns of a table.
     pub(super) header: Option<Header>,
     /// The folder of the files that its records name.
@@ -229,7 +208,7 @@ impl InputFile {
     pub(crate) fn open_all(
         files: impl IntoIterator<Item = NamedFile>,
         settings: PromptSettings,
-    ) -> Result<Self, InputError> {
+    ) -> Result<Self, Error> {
         let mut parts: Vec<Part> = Vec::new();
         for file in files {
             let base = parts.last().map_or(0, Part::end);
@@ -258,27 +237,24 @@ impl InputFile {
             }),
             (_, Err(fault)) => fault.of_file.then(|| fault.to_string()),
         };
-        let why = why.filter(|_| part.source.change().is_none());
+        let why = why.filter(|_| part.file.source.change().is_none());
         match why.zip(index.item_id(i, parsed.id.as_deref())) {
             None => Err(Unread::Changed(self.changed(i, index))),
             Some((why, id)) => {
                 let (why, id) = (format!("{why}; nothing was sent"), id.to_string());
-                Err(Unread::Files {
-                    error: Error::new(ErrorKind::Invalid, &*why).with_sent(Sent::No),
-                    row: Box::new(BadRow::new(id, parsed, why)),
-                })
+                Err(Unread::File(Box::new(BadRow::new(id, parsed, why))))
             }
         }
     }
 
     /// Reads item `i`, which makes no prompt, again.
-    pub(crate) fn read_bad(&self, i: usize, index: &FileIndex) -> Result<BadRow, InputError> {
+    pub(crate) fn read_bad(&self, i: usize, index: &FileIndex) -> Result<BadRow, Error> {
         let (_, parsed) = self.reparsed(i, index)?;
         let changed = || self.changed(i, index);
         let id = identified(i, index, &parsed).ok_or_else(changed)?;
         let why = match (&parsed.request, &parsed.id) {
             (Err(fault), _) => fault.to_string(),
-            (Ok(_), Some(id)) if index.may_repeat(i) => {
+            (Ok(_), Some(id)) if index[i].may_repeat() => {
                 Fault::repeated(id, "an earlier record").to_string()
             }
             (Ok(_), _) => return Err(changed()),
@@ -287,30 +263,27 @@ impl InputFile {
     }
 
     /// The places of these items, each with its file.
-    pub(crate) fn places(
-        &self,
-        items: &[usize],
-        index: &FileIndex,
-    ) -> Result<Vec<String>, InputError> {
-        let offsets: Vec<u64> = items.iter().map(|item| index.offset(*item)).collect();
+    pub(crate) fn places(&self, items: &[usize], index: &FileIndex) -> Result<Vec<String>, Error> {
+        let offsets: Vec<u64> = items.iter().map(|item| index[*item].offset()).collect();
         let places = self.places_of(&offsets)?.into_iter();
-        Ok(places.map(|(part, place)| place.of(&part.name)).collect())
+        let shown = places.map(|(part, place)| place.of(&part.file.name));
+        Ok(shown.collect())
     }
 
     /// The files and the places of the records at these offsets, found in one pass over each file.
-    pub(super) fn places_of(&self, offsets: &[u64]) -> Result<Vec<(&Part, Place)>, InputError> {
+    pub(super) fn places_of(&self, offsets: &[u64]) -> Result<Vec<(&Part, Place)>, Error> {
         let Some(first) = self.parts.first() else {
             return Ok(Vec::new());
         };
-        let mut places = vec![(first, Place::Line(0)); offsets.len()];
+        let mut places = vec![(first, Place::line(0)); offsets.len()];
         for part in &self.parts {
             let is_inside = |i: &usize| (part.base..part.end()).contains(&offsets[*i]);
             let own: Vec<usize> = (0..offsets.len()).filter(is_inside).collect();
             let inside: Vec<u64> = own.iter().map(|i| offsets[*i] - part.base).collect();
-            let lines = part.source.lines_of(&inside);
+            let lines = part.file.source.lines_of(&inside);
             let lines = lines.map_err(|error| part.unreadable(&error))?;
             for (i, line) in own.into_iter().zip(lines) {
-                places[i] = (part, part.place(line));
+                places[i] = (part, part.file.first.at(line));
             }
         }
         Ok(places)
@@ -318,15 +291,15 @@ impl InputFile {
 
     /// The length of the record of item `i`, including blank lines after it.
     pub(crate) fn record_bytes(&self, i: usize, index: &FileIndex) -> u64 {
-        let offset = index.offset(i);
+        let offset = index[i].offset();
         index.end(i).min(self.part_of(offset).end()) - offset
     }
 
-    fn reparsed(&self, i: usize, index: &FileIndex) -> Result<(&Part, ReadRecord), InputError> {
-        let offset = index.offset(i);
+    fn reparsed(&self, i: usize, index: &FileIndex) -> Result<(&Part, ReadRecord), Error> {
+        let offset = index[i].offset();
         let part = self.part_of(offset);
         let end = index.end(i).min(part.end()) - part.base;
-        let bytes = match part.source.bytes(offset - part.base, end) {
+        let bytes = match part.file.source.bytes(offset - part.base, end) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(self.changed(i, index));
@@ -342,8 +315,8 @@ impl InputFile {
         Ok((part, parsed))
     }
 
-    fn changed(&self, i: usize, index: &FileIndex) -> InputError {
-        let part = self.part_of(index.offset(i));
+    fn changed(&self, i: usize, index: &FileIndex) -> Error {
+        let part = self.part_of(index[i].offset());
         let what = part
             .change()
             .map_or_else(String::new, |change| format!("; {change}"));
@@ -351,9 +324,9 @@ impl InputFile {
             "changed during the run (item {} at byte {}{what}); sending stopped; \
              run the command again",
             i + 1,
-            index.offset(i) - part.base
+            index[i].offset() - part.base
         );
-        InputError::of_file(&part.name, text)
+        fault::of_file(&part.file.name, text)
     }
 
     pub(super) fn parts(&self) -> &[Part] {
@@ -377,26 +350,25 @@ impl InputFile {
 
     /// The files as the user named them.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.parts().iter().map(|part| part.name.as_str())
+        self.parts().iter().map(|part| part.file.name.as_str())
     }
 }
 
 /// The id of item `i`, if the record is the one that was checked.
 fn identified(i: usize, index: &FileIndex, parsed: &ReadRecord) -> Option<String> {
-    let own = parsed.id.as_deref().filter(|_| !index.may_repeat(i));
+    let own = parsed.id.as_deref().filter(|_| !index[i].may_repeat());
     let id = index.item_id(i, own)?;
-    (prefix(&parsed.digest) == index.request_prefix(i)).then(|| id.to_string())
+    (prefix(&parsed.digest) == index[i].request).then(|| id.to_string())
 }
 
 impl Part {
-    fn open(file: NamedFile, base: u64, settings: &PromptSettings) -> Result<Self, InputError> {
+    fn open(file: NamedFile, base: u64, settings: &PromptSettings) -> Result<Self, Error> {
         if base.saturating_add(file.source.len()) >= LARGEST_FILE {
             let text = "the input is too large; expected less than 1 TiB";
-            return Err(InputError::of_file(file.name, text));
+            return Err(fault::of_file(file.name, text));
         }
-        if let Err(fault) = settings.check(file.form) {
-            return Err(InputError::of_file(file.name, fault.to_string()));
-        }
+        let checked = settings.check(file.form);
+        checked.map_err(|fault| fault::of_file(&file.name, fault))?;
         let header = match &file.columns {
             Some(columns) => Some(file.header(columns, settings)?),
             None => {
@@ -404,13 +376,10 @@ impl Part {
                 None
             }
         };
+        let root = settings.root.as_deref().unwrap_or(&file.folder);
         Ok(Self {
-            root: settings.files.root(&file.folder),
-            name: file.name,
-            form: file.form,
-            source: file.source,
-            origin: file.origin,
-            numbers: file.numbers,
+            root: Root::new(root),
+            file,
             header,
             base,
         })
@@ -418,7 +387,7 @@ impl Part {
 
     /// Whether its records are lines of text, not of JSON.
     pub(super) fn is_text(&self) -> bool {
-        self.form == Form::Text
+        self.file.form == Form::Text
     }
 
     /// Parses a record; returns a fault if it makes no prompt and that ends the check.
@@ -426,11 +395,11 @@ impl Part {
         // A file that was appended to another one keeps its byte order mark.
         let bytes = without_bom(bytes);
         let header = self.header.as_ref();
-        let record = parse_record(self.form, header, bytes, settings, &self.root);
+        let record = parse_record(self.file.form, header, bytes, settings, &self.root);
         let (id, digest, request) = match keep::check_size(bytes.len(), settings).and(record) {
             Ok(mut request) => (request.id.take(), digest(&request), Ok(request)),
             Err(fault) => {
-                let (id, digest) = bad_row(self.form, header, bytes, settings);
+                let (id, digest) = bad_row(self.file.form, header, bytes, settings);
                 (id, digest, Err(fault))
             }
         };
@@ -458,40 +427,35 @@ impl Part {
 
     /// The offset after the end of this file.
     pub(super) fn end(&self) -> u64 {
-        self.base + self.source.len()
+        self.base + self.file.source.len()
     }
 
-    pub(super) fn unreadable(&self, error: &io::Error) -> InputError {
-        InputError::unreadable(&self.name, error)
-    }
-
-    /// The place, for messages, of the record that begins at that line.
-    pub(super) fn place(&self, line: u64) -> Place {
-        self.numbers.place(line)
+    pub(super) fn unreadable(&self, error: &io::Error) -> Error {
+        fault::unreadable(&self.file.name, error)
     }
 
     /// How the file, or the file it was made from, differs from what was opened.
     pub(super) fn change(&self) -> Option<String> {
-        let origin = self.origin.as_ref().and_then(Source::change);
-        origin.or_else(|| self.source.change())
+        let origin = self.file.origin.as_ref().and_then(Source::change);
+        origin.or_else(|| self.file.source.change())
     }
 }
 
 impl InputFile {
-    /// The first of these items that none of the providers gets, with its place.
-    pub(crate) fn first_refused(
+    /// Rejects the first of these items that none of the providers gets.
+    pub(crate) fn refuse_native(
         &self,
         items: impl Iterator<Item = usize>,
         index: &FileIndex,
         providers: &[String],
-    ) -> Result<Option<InputError>, Unread> {
+    ) -> Result<(), Error> {
         for i in items {
             let native = self.read(i, index)?.request.native;
             if let Some(why) = native.and_then(|native| refused(native.format(), providers)) {
-                let (part, place) = self.places_of(&[index.offset(i)])?[0];
-                return Ok(Some(InputError::at(&part.name, place, why)));
+                let (part, place) = self.places_of(&[index[i].offset()])?[0];
+                return Err(fault::at(&part.file.name, place, why));
             }
         }
-        Ok(None)
+        Ok(())
     }
 }

@@ -90,10 +90,8 @@ pub(super) fn of_fields(
         let id = of_value(name, value)?;
         match &found {
             Some((first, other)) if *other != id => {
-                return Err(Fault::new(
-                    format!("\"{first}\" {other:?} beside \"{name}\" {id:?}"),
-                    "one of them",
-                ));
+                let found = format!("\"{first}\" {other:?} beside \"{name}\" {id:?}");
+                return Err(Fault::two(found));
             }
             Some(_) => {}
             None => found = Some((name, id)),

@@ -4,6 +4,7 @@
 use crate::llm::native::NativeFormat;
 use crate::llm::providers::further;
 use std::collections::HashSet;
+use std::ops::Deref;
 
 use rayon::prelude::*;
 
@@ -22,7 +23,7 @@ enum Order {
 /// The index: the result of a check, by id.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct FileIndex {
-    pub(super) entries: Vec<Entry>,
+    entries: Vec<Entry>,
     order: Order,
     /// Size of the files.
     bytes: u64,
@@ -30,7 +31,17 @@ pub(crate) struct FileIndex {
     pub(crate) unnamed: u64,
     /// The formats of lines that only one provider gets.
     pub(crate) native: Vec<NativeFormat>,
-    unknown_lines: u64,
+    /// Number of result lines (not ids) for which the input has no item.
+    pub(crate) unknown_lines: u64,
+}
+
+/// The items in the current order.
+impl Deref for FileIndex {
+    type Target = [Entry];
+
+    fn deref(&self) -> &[Entry] {
+        &self.entries
+    }
 }
 
 impl FileIndex {
@@ -92,27 +103,9 @@ impl FileIndex {
         self.count_by(|entry| entry.state() == state)
     }
 
-    /// Number of items with a generated id.
-    pub(crate) fn automatic(&self) -> u64 {
-        self.count_by(Entry::is_auto)
-    }
-
-    /// Number of items that make no prompt and have no result line about it.
-    pub(crate) fn untold(&self) -> u64 {
-        self.count_by(|entry| entry.is_bad() && entry.state() != State::Failed)
-    }
-
-    fn count_by(&self, counts: impl Fn(&Entry) -> bool) -> u64 {
-        self.entries.iter().filter(|entry| counts(entry)).count() as u64
-    }
-
-    /// Number of result lines (not ids) for which the input has no item.
-    pub(crate) fn unknown_lines(&self) -> u64 {
-        self.unknown_lines
-    }
-
-    pub(super) fn entries(&self) -> &[Entry] {
-        &self.entries
+    /// Number of such items.
+    pub(crate) fn count_by(&self, counts: impl Fn(&Entry) -> bool) -> u64 {
+        self.iter().filter(|entry| counts(entry)).count() as u64
     }
 
     /// Turns the records at these offsets, which repeat an id, into failed items.
@@ -124,11 +117,6 @@ impl FileIndex {
         // The entries that have changed are not where they belong.
         self.order = Order::OfInput;
         self.number();
-    }
-
-    /// Number of items that make no prompt.
-    pub(crate) fn bad(&self) -> u64 {
-        self.count_by(Entry::is_bad)
     }
 
     /// The position of the item with that id in this order. An id that the input does not have is mistaken for another
@@ -144,25 +132,15 @@ impl FileIndex {
             // Equal requests are next to each other, in the order of their ordinals.
             RecordId::Auto { request, ordinal } => ((true, request, 0), ordinal.checked_sub(1)?),
         };
-        let at = self.entries.partition_point(|entry| entry.id_key() < key) + before as usize;
-        let (is_auto, id, _) = self.entries.get(at)?.id_key();
+        let at = self.partition_point(|entry| entry.id_key() < key) + before as usize;
+        let (is_auto, id, _) = self.get(at)?.id_key();
         ((is_auto, id) == (key.0, key.1)).then_some(at)
-    }
-
-    /// Number of items.
-    pub(crate) fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Whether the item at this position in this order has this request now.
-    pub(crate) fn is_current(&self, at: usize, request_hash_prefix: u64) -> bool {
-        self.entries[at].request == request_hash_prefix
     }
 
     /// The numbers of the items, in the order of the input.
     pub(crate) fn in_input_order(&self) -> Vec<u32> {
-        let mut order: Vec<u32> = (0..self.entries.len() as u32).collect();
-        order.par_sort_unstable_by_key(|item| self.entries[*item as usize].offset());
+        let mut order: Vec<u32> = (0..self.len() as u32).collect();
+        order.par_sort_unstable_by_key(|item| self[*item as usize].offset());
         order
     }
 
@@ -192,83 +170,31 @@ impl FileIndex {
         Some(found)
     }
 
-    /// True if the output has no answer to some item.
-    pub(crate) fn lacks_answers(&self) -> bool {
-        let mut prompts = self.entries.iter().filter(|entry| !entry.is_bad());
-        prompts.any(|entry| entry.state() != State::Done)
-    }
-
-    /// True for an item with the same request that has no answer in the output.
-    pub(crate) fn lacks_answer(&self, id: &str, request_hash_prefix: u64) -> bool {
-        let entry = self.find(id).map(|at| &self.entries[at]);
-        entry.is_some_and(|entry| {
-            entry.request == request_hash_prefix && !entry.is_bad() && entry.state() != State::Done
-        })
-    }
-
-    /// The offset of item `i`.
-    pub(crate) fn offset(&self, i: usize) -> u64 {
-        self.entry(i).offset()
-    }
-
-    /// Upper bound for its end: the next item or the end of the input.
+    /// Upper bound for the end of item `i`: the next item or the end of the input.
     pub(crate) fn end(&self, i: usize) -> u64 {
-        let next = self.entries.get(i + 1);
-        next.map_or(self.bytes, Entry::offset)
-    }
-
-    pub(super) fn entry(&self, i: usize) -> Entry {
-        self.entries[i]
+        self.get(i + 1).map_or(self.bytes, Entry::offset)
     }
 
     /// Sorts items by request, and those of one request in the order of the input.
     pub(crate) fn sort_by_request(&self, items: &mut [u32]) {
-        let entries = &self.entries;
-        items.par_sort_unstable_by_key(|item| (entries[*item as usize].request, *item));
+        items.par_sort_unstable_by_key(|item| (self[*item as usize].request, *item));
     }
 
-    /// Its class.
-    pub(crate) fn class(&self, i: usize) -> u16 {
-        self.entry(i).class()
-    }
-
-    /// The first 8 bytes of its request hash.
-    pub(crate) fn request_prefix(&self, i: usize) -> u64 {
-        self.entry(i).request
-    }
-
-    /// True if it makes no prompt, so it is never sent.
-    pub(crate) fn is_bad(&self, i: usize) -> bool {
-        self.entry(i).is_bad()
-    }
-
-    /// Whether it is not sent, because another item with the same request is, or its answer is known.
-    pub(crate) fn follows(&self, i: usize) -> bool {
-        self.entry(i).follows()
-    }
-
-    /// Marks it as such.
-    pub(crate) fn follow(&mut self, i: usize) {
-        self.entries[i].follow(true);
-    }
-
-    /// Removes all such marks.
-    pub(crate) fn follow_none(&mut self) {
+    /// Marks these items, and no others, as following others.
+    pub(crate) fn set_followers(&mut self, followers: &[u32]) {
         self.entries
             .iter_mut()
             .for_each(|entry| entry.follow(false));
-    }
-
-    /// Its state after comparison with earlier results.
-    pub(crate) fn state(&self, i: usize) -> State {
-        self.entry(i).state()
+        for item in followers {
+            self.entries[*item as usize].follow(true);
+        }
     }
 
     /// The id of item `i`, if a record with that own id, or without one, is the one that was checked.
     pub(super) fn item_id<'a>(&self, i: usize, own: Option<&'a str>) -> Option<RecordId<'a>> {
-        let entry = self.entry(i);
+        let entry = self[i];
         match own {
-            Some(id) if entry.is_of(id_hash(id)) => Some(RecordId::Own(id)),
+            Some(id) if !entry.is_auto() && entry.id == id_hash(id) => Some(RecordId::Own(id)),
             None if entry.is_auto() => Some(RecordId::Auto {
                 request: entry.request,
                 ordinal: entry.ordinal(),
@@ -276,38 +202,13 @@ impl FileIndex {
             _ => None,
         }
     }
-
-    /// Whether the record of item `i` repeats an id. Such an item has no own id, although its record has one.
-    pub(super) fn may_repeat(&self, i: usize) -> bool {
-        self.entry(i).is_bad() && self.entry(i).is_auto()
-    }
-
-    /// True if another worker processes it, or its result arrived in this run.
-    pub(crate) fn is_taken(&self, i: usize) -> bool {
-        let entry = self.entry(i);
-        entry.is_held() || entry.is_settled()
-    }
-
-    /// Whether an item makes a prompt, its state is wanted, and no other worker processes it. Reads its entry once: this
-    /// is asked several times for each item of a file.
-    pub(crate) fn is_open(&self, i: usize, wants: impl Fn(State) -> bool) -> bool {
-        let entry = self.entry(i);
-        wants(entry.state()) && !entry.is_held() && !entry.is_settled() && !entry.is_bad()
-    }
 }
 
-/// How a job that runs elsewhere matches the input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a result or a job that runs elsewhere matches the input.
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Fit {
-    /// The input has the same request.
-    Same {
-        /// The state of the item according to the output.
-        state: State,
-        /// Another job with the same request is known.
-        held: bool,
-        /// Its result arrived in this run.
-        settled: bool,
-    },
+    /// The input has this item with the same request.
+    Same(Entry),
     /// The input had this request before.
     Other,
     /// The input has no such id (any more).
@@ -315,26 +216,13 @@ pub(crate) enum Fit {
 }
 
 impl FileIndex {
-    /// How a job that runs elsewhere matches the input.
+    /// How a result or a job that runs elsewhere matches the input.
     pub(crate) fn fit(&self, id: &str, request_hash_prefix: u64) -> Fit {
-        let Some(entry) = self.find(id).map(|at| &self.entries[at]) else {
-            return Fit::Unknown;
-        };
-        if entry.request != request_hash_prefix {
-            return Fit::Other;
+        match self.find(id).map(|at| self[at]) {
+            None => Fit::Unknown,
+            Some(entry) if entry.request != request_hash_prefix => Fit::Other,
+            Some(entry) => Fit::Same(entry),
         }
-        Fit::Same {
-            state: entry.state(),
-            held: entry.is_held(),
-            settled: entry.is_settled(),
-        }
-    }
-
-    /// True if no job of the item at this position exists, and the output has no line of it.
-    pub(crate) fn is_new(&self, at: usize) -> bool {
-        self.entries
-            .get(at)
-            .is_some_and(|entry| entry.state() == State::New && !entry.is_held())
     }
 
     /// Marks the item at this position as processed by a job.

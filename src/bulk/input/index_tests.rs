@@ -52,14 +52,14 @@ fn the_last_line_of_a_request_wins() {
         );
     }
     let index = index.finish();
-    let states: Vec<State> = (0..4).map(|i| index.state(i)).collect();
+    let states: Vec<State> = (0..4).map(|i| index[i].state()).collect();
     assert_eq!(
         states,
         [State::Failed, State::Done, State::Done, State::Changed]
     );
     let counts = [State::New, State::Done, State::Failed, State::Changed];
     assert_eq!(counts.map(|state| index.count(state)), [0, 2, 1, 1]);
-    assert_eq!(index.unknown_lines(), 2);
+    assert_eq!(index.unknown_lines, 2);
 }
 
 #[test]
@@ -78,7 +78,9 @@ fn automatic_ids_are_found_by_their_ordinal_in_every_order() {
     let ordinals = [1, 1, 2, 3, 1, 2].into_iter().zip(requests);
     let expected: Vec<String> = ordinals.map(|(n, request)| auto_id(request, n)).collect();
     assert_eq!(ids(&index), expected);
-    let done: Vec<_> = (0..6).filter(|&i| index.state(i) == State::Done).collect();
+    let done: Vec<_> = (0..6)
+        .filter(|&i| index[i].state() == State::Done)
+        .collect();
     assert_eq!(done, [3, 5]);
     let mut matching = index;
     matching.by_id();
@@ -105,8 +107,8 @@ fn ten_thousand_items_take_24_bytes_each_in_every_order() {
     }
     let index = index.finish();
     assert_eq!(index.count(State::Done), ITEMS * 3 / 4);
-    assert_eq!(index.unknown_lines(), ITEMS / 4);
-    assert!((0..ITEMS as usize).all(|i| index.offset(i) == i as u64 * 50));
+    assert_eq!(index.unknown_lines, ITEMS / 4);
+    assert!((0..ITEMS as usize).all(|i| index[i].offset() == i as u64 * 50));
     let mut matching = index;
     matching.by_id();
     let order = matching.in_input_order();

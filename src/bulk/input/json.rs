@@ -225,12 +225,7 @@ fn short(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
         }
         (Some(other), None) => return Err(Fault::field("prompt", &other, "a string")),
         (None, Some(messages)) => Request::chat(messages::parse(MESSAGES, messages)?),
-        (Some(_), Some(_)) => {
-            return Err(Fault::new(
-                "both \"prompt\" and \"messages\"",
-                "one of them",
-            ));
-        }
+        (Some(_), Some(_)) => return Err(Fault::two("both \"prompt\" and \"messages\"")),
         (None, None) => {
             return Err(Fault::new(
                 format!(
@@ -244,10 +239,8 @@ fn short(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
     request.system = string(&mut line, "system")?;
     let first = request.messages.first().map(|m| &m.role);
     if request.system.is_some() && matches!(first, Some(Role::System | Role::Developer)) {
-        return Err(Fault::new(
-            "\"system\" next to messages that begin with instructions",
-            "one of them",
-        ));
+        let found = "\"system\" next to messages that begin with instructions";
+        return Err(Fault::two(found));
     }
     let mut extra = match line.remove("extra") {
         None | Some(Value::Null) => Map::new(),
@@ -259,8 +252,8 @@ fn short(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
         let given = line.remove(*name).filter(|value| !value.is_null());
         let before = given.and_then(|given| extra.insert((*name).to_owned(), given));
         if before.is_some() {
-            let both = format!("the field {name:?} inside \"extra\" and next to it");
-            return Err(Fault::new(both, "one of them"));
+            let found = format!("the field {name:?} inside \"extra\" and next to it");
+            return Err(Fault::two(found));
         }
     }
     let names = fields::names(task);

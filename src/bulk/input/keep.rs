@@ -1,6 +1,8 @@
 //! The fields of a record that are copied to its result. They are not part of the request, and are read again from the
 //! record whenever they are needed.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::PromptSettings;
@@ -48,53 +50,31 @@ impl Keep {
     }
 }
 
-/// A JSON object under construction.
-pub(super) struct Object(String);
-
-impl Object {
-    pub(super) fn new() -> Self {
-        Self("{".to_owned())
-    }
-
-    fn name(&mut self, name: &str) {
-        if self.0.len() > 1 {
-            self.0.push(',');
+/// An object with these names and values of JSON, on one line. Characters that control a terminal are escaped. (JSON itself
+/// allows no other control characters in texts.)
+pub(super) fn object<'f>(fields: impl Iterator<Item = (&'f str, Cow<'f, str>)>) -> Option<RawJson> {
+    let mut out = "{".to_owned();
+    for (name, json) in fields {
+        if out.len() > 1 {
+            out.push(',');
         }
-        self.string(name);
-        self.0.push(':');
+        let name = serde_json::to_string(name).ok()?;
+        out.extend([&*name, ":", &*json]);
     }
+    out.push('}');
+    if out.contains(is_harmful) {
+        let escape = |c| match c {
+            '\n' | '\r' => " ".to_owned(),
+            c if is_harmful(c) => format!("\\u{:04x}", u32::from(c)),
+            c => c.to_string(),
+        };
+        out = out.chars().map(escape).collect();
+    }
+    RawValue::from_string(out).ok().map(RawJson::from_line)
+}
 
-    fn string(&mut self, text: &str) {
-        let json = serde_json::to_string(text).unwrap_or_default();
-        self.harmless(&json);
-    }
-
-    pub(super) fn text(&mut self, name: &str, text: &str) {
-        self.name(name);
-        self.string(text);
-    }
-
-    pub(super) fn json(&mut self, name: &str, json: &str) {
-        self.name(name);
-        self.harmless(json);
-    }
-
-    /// Appends JSON on one line, and escapes characters that control a terminal. (JSON itself allows no other control
-    /// characters in texts.)
-    fn harmless(&mut self, json: &str) {
-        for c in json.chars() {
-            match c {
-                '\n' | '\r' => self.0.push(' '),
-                '\u{7f}'..='\u{9f}' => self.0.push_str(&format!("\\u{:04x}", u32::from(c))),
-                c => self.0.push(c),
-            }
-        }
-    }
-
-    pub(super) fn end(mut self) -> Option<RawJson> {
-        self.0.push('}');
-        RawValue::from_string(self.0).ok().map(RawJson::from_line)
-    }
+fn is_harmful(c: char) -> bool {
+    matches!(c, '\n' | '\r' | '\u{7f}'..='\u{9f}')
 }
 
 /// The kept fields of a line of JSON; `None` if it is not an object.
@@ -111,14 +91,10 @@ pub(super) fn of_line(text: &str, settings: &PromptSettings) -> Option<RawJson> 
         settings.template.is_none()
             && (settings.id_column.as_deref() == Some(name) || layout.reads(name, settings.task))
     };
-    let mut object = Object::new();
-    for (name, value) in fields.fields() {
-        let named = keep.names.iter().any(|kept| kept == name);
-        if named || all && !reads(name) {
-            object.json(name, value.get());
-        }
-    }
-    object.end()
+    let named = |name: &str| keep.names.iter().any(|kept| kept == name);
+    let kept = fields.fields();
+    let kept = kept.filter(|(name, _)| named(name) || all && !reads(name));
+    object(kept.map(|(name, value)| (name, Cow::Borrowed(value.get()))))
 }
 
 /// Maximum size of a record whose fields are kept. As JSON they take up to six times as many bytes, and of a longer result
@@ -146,6 +122,8 @@ pub(super) fn look_for(missing: &mut Vec<String>, bytes: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn kept(line: &str, names: &[&str]) -> String {
@@ -181,9 +159,9 @@ mod tests {
             kept(&format!("{{\"{evil}\":\"{evil}\"}}"), &[]),
             r#"{"\u009b31m\u007fé \u0085":"\u009b31m\u007fé \u0085"}"#
         );
-        let mut object = Object::new();
-        object.text("c\u{1b}", &format!("\u{1b}[2J{evil}\0\n"));
-        let json = object.end().unwrap().to_string();
+        let text = json!(format!("\u{1b}[2J{evil}\0\n")).to_string();
+        let field = ("c\u{1b}", text.as_str().into());
+        let json = object([field].into_iter()).unwrap().to_string();
         assert!(!json.chars().any(char::is_control), "{json}");
         let read: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(read["c\u{1b}"], format!("\u{1b}[2J{evil}\0\n"));

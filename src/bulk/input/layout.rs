@@ -64,57 +64,44 @@ impl Layout {
         }
     }
 
+    /// The provider's format of the line, the field with the request, and the fields that are read.
+    fn row(self) -> (Option<NativeFormat>, &'static str, &'static [&'static str]) {
+        match self {
+            Self::Batch => (None, "body", &BATCH),
+            Self::Anthropic => (Some(NativeFormat::AnthropicMessages), "params", &ANTHROPIC),
+            Self::Gemini => (Some(NativeFormat::GeminiContent), "request", &GEMINI),
+            Self::Short => (None, "body", &SHORT),
+        }
+    }
+
     /// The provider's format of the line, if it has one.
     pub(super) fn native(self) -> Option<NativeFormat> {
-        match self {
-            Self::Anthropic => Some(NativeFormat::AnthropicMessages),
-            Self::Gemini => Some(NativeFormat::GeminiContent),
-            Self::Batch | Self::Short => None,
-        }
+        self.row().0
     }
 
     /// The field with the request, if the layout has one.
     pub(super) fn body(self) -> &'static str {
-        match self {
-            Self::Anthropic => "params",
-            Self::Gemini => "request",
-            Self::Batch | Self::Short => "body",
-        }
+        self.row().1
     }
 
-    /// The fields that are read, in addition to the parameters of a short form.
-    fn own(self) -> &'static [&'static str] {
-        match self {
-            Self::Batch => &BATCH,
-            Self::Anthropic => &ANTHROPIC,
-            Self::Gemini => &GEMINI,
-            Self::Short => &SHORT,
-        }
-    }
-
-    fn params(self, task: RequestTask) -> &'static [&'static str] {
-        match self {
-            Self::Short => fields::names(task),
-            _ => &[],
-        }
-    }
-
-    fn tools(self, task: RequestTask) -> &'static [&'static str] {
+    fn lists(self, task: RequestTask) -> [&'static [&'static str]; 3] {
+        let own = self.row().2;
         match (self, task) {
-            (Self::Short, RequestTask::Complete) => &TOOLS,
-            _ => &[],
+            (Self::Short, RequestTask::Complete) => [own, fields::names(task), &TOOLS],
+            (Self::Short, _) => [own, fields::names(task), &[]],
+            _ => [own, &[], &[]],
         }
     }
 
     /// The fields that are read.
     pub(super) fn names(self, task: RequestTask) -> Vec<&'static str> {
-        [self.own(), self.params(task), self.tools(task)].concat()
+        self.lists(task).concat()
     }
 
     /// Whether a field is one of these.
     pub(super) fn reads(self, name: &str, task: RequestTask) -> bool {
-        let lists = [self.own(), self.params(task), self.tools(task)];
-        lists.iter().any(|names| names.contains(&name))
+        let mut lists = self.lists(task).into_iter();
+        lists.any(|names| names.contains(&name))
     }
 
     /// The id in a line.

@@ -8,7 +8,7 @@ mod detect;
 mod entry;
 #[cfg(feature = "templates")]
 mod expression;
-mod fault;
+pub(crate) mod fault;
 mod fields;
 mod file;
 mod id;
@@ -35,15 +35,15 @@ use derive_setters::Setters;
 use encoding_rs::Encoding;
 use serde_json::{Map, Value};
 
-use crate::llm::attachment::Root;
+use crate::base::Error;
 use crate::llm::params::{RequestTask, ResponseFormat};
 
 pub(crate) use cells::{Row, Rows};
 pub(crate) use check::Hooks;
 pub(crate) use detect::{check_file, check_list, delimiter};
-pub(crate) use entry::{EarlierResult, State};
-pub(crate) use fault::{Fault, InputError};
-pub(crate) use file::{Columns, InputFile, Item, Named, NamedFile, Numbers, Unread};
+pub(crate) use entry::{EarlierResult, Entry, State};
+pub(crate) use fault::{Fault, Place};
+pub(crate) use file::{Columns, InputFile, Item, Named, NamedFile, Unread};
 pub(crate) use id::{hash_prefix, is_automatic};
 pub(crate) use index::{FileIndex, Fit, refused};
 pub(crate) use parse::parse_alone;
@@ -74,9 +74,9 @@ pub enum Form {
 
 impl Form {
     /// The format according to the file's extension.
-    pub(crate) fn of(path: &Path) -> Result<Self, InputError> {
+    pub(crate) fn of(path: &Path) -> Result<Self, Error> {
         const ACCEPTED: &str = ".jsonl, .json, .csv, .tsv, .txt, .parquet or .xlsx";
-        let error = |text: String| Err(InputError::of_file(path.display(), text));
+        let error = |text: String| Err(fault::of_file(path.display(), text));
         if path.is_dir() {
             return error("found a folder; expected a file: this program was built without the feature `files`".to_owned());
         }
@@ -97,11 +97,6 @@ impl Form {
                 "found a .{other} file; expected {ACCEPTED}, or --format with its format"
             )),
         }
-    }
-
-    /// Whether it is a table of text.
-    pub(crate) fn is_table(self) -> bool {
-        matches!(self, Self::Csv | Self::Tsv)
     }
 }
 
@@ -165,18 +160,17 @@ pub struct PromptSettings {
     /// program ends. Default: the system's folder for temporary files.
     #[setters(into)]
     pub(crate) spool_folder: Option<PathBuf>,
-    /// Access to the files that records name.
-    #[setters(skip)]
-    pub(crate) files: FileAccess,
+    /// The folder of the files in prompts: their paths are relative to it, and files outside of it are not read, because the
+    /// author of the prompts could read every file that you can. Default: the input's own folder; for a stream the
+    /// working folder.
+    #[setters(into)]
+    pub(crate) root: Option<PathBuf>,
     /// Whether rows that make no prompt (for example empty ones) become failed items of kind
     /// [`Invalid`](crate::ErrorKind::Invalid) that are not sent. Default: no, they are an error.
     pub(crate) skip_bad_rows: bool,
     /// The worksheet of an `.xlsx` file. Default: the first one.
     #[setters(into)]
     pub(crate) sheet: Option<String>,
-    /// Maximum number of bytes of an input after unpacking or conversion; a larger one is rejected. Default: 4 GiB, or
-    /// 64 times the size of the input file if that is more. Standard input is limited only if this is set.
-    pub(crate) max_unpacked: Option<u64>,
     /// The results file. If the input is a folder that contains it, it is not read as an input; otherwise a second run
     /// would send the answers of the first one. Default: none.
     #[cfg(feature = "files")]
@@ -190,20 +184,4 @@ pub struct PromptSettings {
     /// relative to the folder. Default: [`Split::File`].
     #[cfg(feature = "files")]
     pub(crate) split: Option<Split>,
-}
-
-/// Which files a record may name.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct FileAccess {
-    /// Their folder; `None` for the input's own folder.
-    pub(crate) root: Option<PathBuf>,
-    /// Whether files outside of it are allowed too.
-    pub(crate) outside: bool,
-}
-
-impl FileAccess {
-    /// The root for an input in that folder.
-    fn root(&self, folder: &Path) -> Root {
-        Root::new(self.root.as_deref().unwrap_or(folder), self.outside)
-    }
 }

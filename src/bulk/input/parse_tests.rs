@@ -14,7 +14,7 @@ fn parsed(
     bytes: &[u8],
     settings: &PromptSettings,
 ) -> Result<Request, Fault> {
-    let root = Root::new(std::path::Path::new(""), false);
+    let root = Root::new(std::path::Path::new(""));
     parse_record(form, header, bytes, settings, &root)
 }
 
@@ -126,7 +126,7 @@ fn a_text_template_knows_only_the_prompt() {
 fn a_template_puts_files_between_its_texts_and_never_looks_into_a_value() {
     let place = tempfile::tempdir().unwrap();
     std::fs::write(place.path().join("a.png"), b"\x89PNG\r\n\x1a\n").unwrap();
-    let root = Root::new(place.path(), false);
+    let root = Root::new(place.path());
     let settings = with_template("See {{file:scan}} and say: {{ask}}{{ file: scan }}");
     let parse = |line: &str| {
         let request = parse_record(Form::Jsonl, None, line.as_bytes(), &settings, &root);

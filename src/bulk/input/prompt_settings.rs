@@ -6,34 +6,20 @@ use std::path::PathBuf;
 use encoding_rs::Encoding;
 use serde_json::{Map, Value};
 
-use crate::base::brief::{Bytes, FieldIf, Name};
+use crate::base::brief::{FieldIf, Name};
 use crate::base::{Error, ErrorKind};
 use crate::llm::params::{RequestTask, ResponseFormat};
 
 use super::fields::is_set_by_itself;
 use super::template::Template;
-use super::{Form, InputError, PromptSettings, detect};
-
-/// The maximum unpacked size of any input, and of a large one per byte.
-const UNPACKED_ANYWAY: u64 = 4 << 30;
-const UNPACKED_PER_BYTE: u64 = 64;
+use super::{Form, PromptSettings, detect, fault};
 
 impl fmt::Debug for PromptSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let system = self.system.as_ref().map(|text| Bytes(text.len()));
         f.debug_struct("PromptSettings")
             .field("task", &self.task)
-            .field_if("dimensions", self.dimensions)
             .field_if("model", self.model.as_deref().map(Name))
-            .field_if("system", system)
             .field("template", &self.template.is_some())
-            .field_if("max_tokens", self.max_tokens)
-            .field_if("temperature", self.temperature)
-            .field_if("response_format", self.format.as_ref())
-            .field_if("input_format", self.form)
-            .field_if("id_column", self.id_column.as_deref().map(Name))
-            .field("keeps", &self.keep.is_on())
-            .field("skip_bad_rows", &self.skip_bad_rows)
             .finish_non_exhaustive()
     }
 }
@@ -137,35 +123,15 @@ impl PromptSettings {
         named.unwrap_or_else(std::env::temp_dir)
     }
 
-    /// The folder of the files in prompts: their paths are relative to it, and files outside of it are not read.
-    /// Default: the input's own folder; for a stream the working folder.
-    pub fn root(mut self, folder: impl Into<PathBuf>) -> Self {
-        self.files.root = Some(folder.into());
-        self
-    }
-
-    /// Whether prompts may name files outside of the [root](Self::root), with absolute paths, `..` or links. Default:
-    /// no, because the author of the prompts could read every file that you can.
-    pub fn allow_outside(mut self, yes: bool) -> Self {
-        self.files.outside = yes;
-        self
-    }
-
-    /// Maximum number of bytes of an input of `input` bytes after unpacking or conversion.
-    pub(crate) fn most_unpacked(&self, input: u64) -> u64 {
-        let usual = input.saturating_mul(UNPACKED_PER_BYTE).max(UNPACKED_ANYWAY);
-        self.max_unpacked.unwrap_or(usual)
-    }
-
     /// The format of a stream with these first bytes.
-    pub(crate) fn form_of_stream(&self, name: &str, start: &[u8]) -> Result<Form, InputError> {
+    pub(crate) fn form_of_stream(&self, name: &str, start: &[u8]) -> Result<Form, Error> {
         let form = match (self.form, self.delimiter) {
             (Some(form), _) => Ok(form),
             (None, Some(_)) => Ok(Form::Csv),
             (None, None) => detect::of_stream(start),
         };
         let form = detect::check_encoding(start).and(form);
-        form.map_err(|fault| InputError::of_file(name, fault.to_string()))
+        form.map_err(|fault| fault::of_file(name, fault))
     }
 
     pub(crate) fn output_cap(&self) -> Option<u32> {

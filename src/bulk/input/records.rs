@@ -1,67 +1,36 @@
 //! Splits chunks of a file into records: its lines.
 
 use std::io;
+use std::ops::Range;
 
-use memchr::{memchr, memchr_iter, memchr2};
+use memchr::{memchr, memchr2};
 
 use super::fault::Fault;
 use crate::base::json_read::without_bom;
 
-/// Splits chunks into records and counts lines.
-pub(super) struct Splitter {
+/// Adds the complete records of `bytes` to `out`, without line ends, and returns their number of bytes. After a fault, which
+/// is at the returned position, the rest is unreadable.
+pub(super) fn split(
     is_text: bool,
-    line: u64,
-}
-
-impl Splitter {
-    /// Begins at the first line of a file.
-    pub(super) fn new(is_text: bool) -> Self {
-        Self { is_text, line: 1 }
-    }
-
-    /// The line of the first byte that was not split yet.
-    pub(super) fn line(&self) -> u64 {
-        self.line
-    }
-
-    /// Adds the complete records of `bytes` to `out` and returns their number of bytes. After a fault, which is at
-    /// [`line`](Self::line), the rest is unreadable.
-    pub(super) fn split(
-        &mut self,
-        bytes: &[u8],
-        last: bool,
-        out: &mut Vec<Record>,
-    ) -> Result<usize, Fault> {
-        let mut at = 0;
-        loop {
-            let (start, end, after) = match next_record(self.is_text, &bytes[at..], last) {
-                Next::Record { start, end, after } => (at + start, at + end, at + after),
-                Next::Partial(skip) => {
-                    self.pass(&bytes[at..at + skip]);
-                    at += skip;
-                    return if bytes.len() - at > MAX_RECORD_BYTES {
-                        Err(too_long())
-                    } else {
-                        Ok(at)
-                    };
-                }
-            };
-            self.pass(&bytes[at..start]);
-            if end - start > MAX_RECORD_BYTES {
-                return Err(too_long());
+    bytes: &[u8],
+    last: bool,
+    out: &mut Vec<Range<usize>>,
+) -> Result<usize, (usize, Fault)> {
+    let mut at = 0;
+    loop {
+        match next_record(is_text, &bytes[at..], last) {
+            Next::Record { start, end, .. } if end - start > MAX_RECORD_BYTES => {
+                return Err((at + start, too_long()));
             }
-            out.push(Record {
-                start,
-                end,
-                line: self.line,
-            });
-            self.pass(&bytes[start..after]);
-            at = after;
+            Next::Record { start, end, after } => {
+                out.push(at + start..at + end);
+                at += after;
+            }
+            Next::Partial(skip) if bytes.len() - at - skip > MAX_RECORD_BYTES => {
+                return Err((at + skip, too_long()));
+            }
+            Next::Partial(skip) => return Ok(at + skip),
         }
-    }
-
-    fn pass(&mut self, bytes: &[u8]) {
-        self.line += memchr_iter(b'\n', bytes).count() as u64;
     }
 }
 
@@ -90,17 +59,6 @@ impl io::Write for Bounded<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-/// A record in a chunk of bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Record {
-    /// Its start in the chunk.
-    pub(super) start: usize,
-    /// Its end, without the line end.
-    pub(super) end: usize,
-    /// Its first line, counted from 1.
-    pub(super) line: u64,
 }
 
 /// The beginning of some bytes.

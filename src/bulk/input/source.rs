@@ -2,7 +2,8 @@
 //! handle stays open, so a file that is replaced by a rename is still read in its old version.
 
 use std::fs::{File, Metadata};
-use std::io;
+use std::io::{self, Seek};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::SystemTime;
 
@@ -10,35 +11,12 @@ use memchr::memchr_iter;
 
 use super::records::{MAX_RECORD_BYTES, Next, next_record};
 
-/// An open regular file.
+/// An open regular file, with the properties that show whether it has changed.
 #[derive(Debug)]
 pub(crate) struct Source {
     file: File,
-    stamp: Stamp,
-}
-
-/// The properties that show whether a file has changed.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Stamp {
     len: u64,
     modified: Option<SystemTime>,
-}
-
-impl Stamp {
-    fn of(metadata: &Metadata) -> Self {
-        Self {
-            len: metadata.len(),
-            modified: metadata.modified().ok(),
-        }
-    }
-
-    /// How a file with this stamp differs from its current one.
-    fn change(&self, now: &Self) -> Option<String> {
-        if now.len != self.len {
-            return Some(format!("it had {} bytes and now has {}", self.len, now.len));
-        }
-        (now.modified != self.modified).then(|| "it was written to".to_owned())
-    }
 }
 
 fn regular(path: &Path) -> io::Result<Metadata> {
@@ -52,20 +30,6 @@ fn regular(path: &Path) -> io::Result<Metadata> {
     }
 }
 
-/// Reads a file from its beginning.
-struct SourceReader<'s> {
-    source: &'s Source,
-    at: u64,
-}
-
-impl io::Read for SourceReader<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.source.read_at(buffer, self.at)?;
-        self.at += n as u64;
-        Ok(n)
-    }
-}
-
 impl Source {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         // Checked before opening, because opening a pipe waits for its writer.
@@ -74,44 +38,44 @@ impl Source {
     }
 
     pub(crate) fn of(file: File) -> io::Result<Self> {
-        let stamp = Stamp::of(&file.metadata()?);
-        Ok(Self { file, stamp })
+        let metadata = file.metadata()?;
+        Ok(Self {
+            len: metadata.len(),
+            modified: metadata.modified().ok(),
+            file,
+        })
     }
 
     /// Bytes in the file when it was opened.
     pub(crate) fn len(&self) -> u64 {
-        self.stamp.len
+        self.len
     }
 
     /// A reader of the whole file from its beginning.
-    pub(crate) fn reader(&self) -> impl io::Read + '_ {
-        SourceReader {
-            source: self,
-            at: 0,
-        }
+    pub(crate) fn reader(&self) -> io::Result<&File> {
+        let mut file = &self.file;
+        file.rewind()?;
+        Ok(file)
     }
 
     /// How the file differs from what was opened.
     pub(super) fn change(&self) -> Option<String> {
-        let metadata = self.file.metadata().ok()?;
-        self.stamp.change(&Stamp::of(&metadata))
-    }
-
-    #[cfg(unix)]
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        std::os::unix::fs::FileExt::read_at(&self.file, buffer, offset)
-    }
-
-    #[cfg(windows)]
-    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        std::os::windows::fs::FileExt::seek_read(&self.file, buffer, offset)
+        let now = self.file.metadata().ok()?;
+        if now.len() != self.len {
+            let (before, now) = (self.len, now.len());
+            return Some(format!("it had {before} bytes and now has {now}"));
+        }
+        (now.modified().ok() != self.modified).then(|| "it was written to".to_owned())
     }
 
     /// Fills the buffer up to the end of the file; returns the number of bytes.
     pub(crate) fn fill(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            match self.read_at(&mut buffer[filled..], offset + filled as u64) {
+            match self
+                .file
+                .read_at(&mut buffer[filled..], offset + filled as u64)
+            {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

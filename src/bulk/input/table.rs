@@ -1,11 +1,14 @@
 //! Tables: the columns, and the requests of rows, which are JSON lists.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
+
+use serde_json::json;
 
 use super::cells::{Field, any_values, values};
 use super::fault::{Fault, hint, listed};
 use super::json::{filled, from_template, prompt};
-use super::keep::{Keep, Object};
+use super::keep::{self, Keep};
 use super::messages::{self, MESSAGES};
 use super::{PromptSettings, id};
 use crate::llm::reply_details::RawJson;
@@ -167,16 +170,19 @@ impl Header {
     /// The kept fields of a row, or all; `None` if the number of cells differs from the number of columns.
     pub(super) fn kept(&self, row: &str, all: bool) -> Option<RawJson> {
         let cells = values(row).ok()?;
-        let mut object = Object::new();
-        for column in if all { &self.named } else { &self.kept } {
-            let name = &self.names[*column];
-            match cells.get(*column)? {
-                Field::Null => object.json(name, "null"),
-                Field::Text(text) => object.text(name, text),
-                Field::Json(json) => object.json(name, json),
-            }
+        if cells.len() != self.names.len() {
+            return None;
         }
-        (cells.len() == self.names.len()).then(|| object.end())?
+        let columns = if all { &self.named } else { &self.kept };
+        let field = |column: &usize| {
+            let json = match &cells[*column] {
+                Field::Null => Cow::Borrowed("null"),
+                Field::Text(text) => Cow::Owned(json!(text).to_string()),
+                Field::Json(json) => Cow::Borrowed(&**json),
+            };
+            (&*self.names[*column], json)
+        };
+        keep::object(columns.iter().map(field))
     }
 
     /// The id of a row that makes no prompt.

@@ -1,6 +1,8 @@
 //! A prompt with placeholders for the fields of a record: `Translate {{text}} into {{language}}.` A template with
 //! blocks or filters is an expression.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::cells::Field;
@@ -134,12 +136,8 @@ impl Template {
         if !self.variables().all(empty) {
             return Ok(());
         }
-        let mut names: Vec<&str> = Vec::new();
-        for name in self.variables() {
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
+        let mut seen = HashSet::new();
+        let names = self.variables().filter(|name| seen.insert(*name));
         Err(Fault::new(
             format!("the fields of the template all empty: {}", listed(names)),
             "some text in one of them",

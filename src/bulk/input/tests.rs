@@ -29,7 +29,7 @@ impl Scratch {
     pub(super) fn open(&self, settings: PromptSettings) -> Result<InputFile, Error> {
         let folder = std::env::temp_dir();
         let file = convert::open(&self.0, &settings, &folder, &Context::new())?;
-        Ok(InputFile::open_all([file], settings)?)
+        InputFile::open_all([file], settings)
     }
 
     pub(super) fn check(&self) -> Result<(InputFile, FileIndex), String> {
@@ -103,8 +103,8 @@ fn mixed_lines_are_counted_and_read_again() {
     assert_eq!((index.len(), index.unnamed), (4, 3));
     let bytes = content.len() as u64 + 3;
     let index = index.finish();
-    assert_eq!((index.offset(0), index.end(3)), (0, bytes));
-    assert_eq!([index.class(0), index.class(2)], [1, 2]);
+    assert_eq!((index[0].offset(), index.end(3)), (0, bytes));
+    assert_eq!([index[0].class(), index[2].class()], [1, 2]);
     let items = items(&input, &index);
     let hash = request_hash(&Request::new("two"));
     let ids = items.iter().map(|item| item.request.id.as_deref().unwrap());
@@ -113,7 +113,7 @@ fn mixed_lines_are_counted_and_read_again() {
         ["a", &hash[..16], "5", &format!("{}-2", &hash[..16])]
     );
     assert_eq!(items[3].request_hash, hash);
-    assert_eq!(Some(index.request_prefix(3)), hash_prefix(&hash));
+    assert_eq!(Some(index[3].request), hash_prefix(&hash));
 }
 
 #[test]

@@ -12,7 +12,6 @@ use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;
 use crate::observe::tally::Summary;
 
-use super::super::list::feed;
 use super::{Bulk, BulkError, SOURCE_THREAD, exact, misused};
 
 impl Bulk<'static> {
@@ -38,9 +37,8 @@ impl Bulk<'static> {
         let run = Background::start("batchwright-bulk", ctx, ahead, move |tx| {
             let total = exact(items.size_hint());
             let (waker, woken) = Waker::new();
-            let (feeder, source, _) = feed(self.ahead(), self.pack(), waker.clone());
-            spawn(SOURCE_THREAD, move || feeder.feed(items.map(Ok)))
-                .map_err(|e| misused(e.message().to_owned()))?;
+            let (feeder, source, _) = self.feed(&waker);
+            spawn(SOURCE_THREAD, move || feeder.feed(items.map(Ok))).map_err(misused)?;
             let sink = move |outcome| match tx.send(outcome) {
                 Ok(()) if !ends.load(Ordering::SeqCst) => ControlFlow::Continue(()),
                 _ => ControlFlow::Break(()),
@@ -72,7 +70,7 @@ impl Outcomes {
         let end = self
             .run
             .join()
-            .unwrap_or_else(|| Err(misused("the run's thread could not be started".to_owned())));
+            .unwrap_or_else(|| Err(misused("the run's thread could not be started")));
         let reason = match end {
             Ok(summary) if left.is_empty() => return Ok(summary),
             Ok(_) => StopReason::SinkClosed,

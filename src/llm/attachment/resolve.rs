@@ -20,13 +20,11 @@ pub(crate) struct Root {
     folder: Option<PathBuf>,
     /// Its name in messages.
     shown: String,
-    /// Whether files outside of the folder may be read too.
-    outside: bool,
 }
 
 impl Root {
     /// The root at `folder`. An empty path means the working folder.
-    pub fn new(folder: &Path, outside: bool) -> Self {
+    pub fn new(folder: &Path) -> Self {
         let here = if folder.as_os_str().is_empty() {
             Path::new(".")
         } else {
@@ -39,7 +37,6 @@ impl Root {
             } else {
                 here.display().to_string()
             },
-            outside,
         }
     }
 }
@@ -124,7 +121,7 @@ fn found(
         ),
     };
     let path = path.canonicalize().map_err(unreadable)?;
-    let outside = |(root, folder): &(&Root, &Path)| !root.outside && !path.starts_with(folder);
+    let outside = |(_, folder): &(&Root, &Path)| !path.starts_with(folder);
     if let Some((root, _)) = root.filter(outside) {
         let expected = "a file below that folder; --root sets another folder";
         return Err(refused(format!("is outside of {}", root.shown), expected));

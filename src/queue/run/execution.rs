@@ -250,7 +250,7 @@ impl Execution {
     /// Passes on where the run stands, made of where its process stands, which had `failed_before` failures of earlier runs.
     fn watch(&self, failed_before: u64, wake: Sender<()>) -> impl ProgressNotifier + use<> {
         let (process, notifier) = (self.process, self.notifier.clone());
-        let plan = self.checkpoint.plan();
+        let plan = &self.checkpoint.plan;
         // Items that will have their outcome at the end.
         let goal = (plan.total).min(plan.done + self.attached + self.submitted);
         move |progress: &Progress| {
@@ -402,7 +402,8 @@ pub(super) fn compare(
         let items = queue.items(process, last, COMPARED)?;
         let Some(end) = items.last() else {
             // Items that another job of the process answers are not sent again.
-            replaced.retain(|at| index.is_new(*at));
+            let is_new = |at: &usize| index[*at].state() == State::New && !index[*at].is_held();
+            replaced.retain(is_new);
             attached.differing += replaced.len() as u64;
             return Ok(attached);
         };
@@ -422,7 +423,7 @@ pub(super) fn compare(
                     Fit::Other => replaced.extend(index.find(id)),
                     // An item whose id was made of its request.
                     Fit::Unknown => attached.differing += u64::from(is_automatic(id)),
-                    Fit::Same { .. } => {}
+                    Fit::Same(_) => {}
                 }
             }
             match known.filter(|(id, hash)| attaches(index.fit(id, *hash), item.status)) {
@@ -444,15 +445,11 @@ pub(super) fn compare(
 
 /// Whether the result of the job is one that the output waits for.
 fn attaches(fit: Fit, status: JobStatus) -> bool {
-    let Fit::Same {
-        state,
-        held: false,
-        settled: false,
-    } = fit
-    else {
+    let Fit::Same(item) = fit else {
         return false;
     };
-    match (state, status) {
+    match (item.state(), status) {
+        _ if item.is_taken() => false,
         (State::Done, _) | (_, JobStatus::Cancelled) => false,
         // Its line is there: a run was killed before it could delete the job.
         (State::Failed | State::Unusable, JobStatus::Failed) => false,

@@ -1,6 +1,5 @@
 //! Tables that are not text: Parquet and worksheets.
 
-use std::fmt;
 use std::path::Path;
 
 #[cfg(feature = "tables")]
@@ -8,12 +7,14 @@ use batchwright_tables::{Error as TableError, Rows, Value};
 
 #[cfg(feature = "tables")]
 use super::rows::Spooled;
-use crate::base::{Context, Error};
 #[cfg(feature = "tables")]
-use crate::bulk::input::{Columns, Numbers};
-use crate::bulk::input::{InputError, NamedFile, PromptSettings, Source};
+use crate::base::Context;
+use crate::base::Error;
 #[cfg(feature = "tables")]
-use crate::bulk::spool::SpoolFile;
+use crate::bulk::input::{Columns, NamedFile, Place, Source};
+use crate::bulk::input::{PromptSettings, fault};
+#[cfg(feature = "tables")]
+use crate::bulk::spool::{SpoolFile, most_unpacked};
 
 /// What is said about a table in a program that was built without them.
 #[cfg(not(feature = "tables"))]
@@ -21,19 +22,11 @@ pub(crate) const NOT_BUILT: &str = "this program was built without Parquet and E
     build it with the feature `tables`";
 
 /// A kind of table that is not text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, strum::Display)]
 pub(super) enum Kind {
     Parquet,
+    #[strum(serialize = ".xlsx")]
     Xlsx,
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Parquet => "Parquet",
-            Self::Xlsx => ".xlsx",
-        })
-    }
 }
 
 /// Number of bytes of a file that show its kind.
@@ -68,7 +61,7 @@ impl Kind {
         start: &[u8],
         settings: &PromptSettings,
     ) -> Result<Option<Self>, Error> {
-        let refused = |why: String| Err(InputError::of_file(path.display(), why).into());
+        let refused = |why: String| Err(fault::of_file(path.display(), why));
         let named = Self::named(path);
         // An input that is declared as text is read as text.
         let (named, found) = match settings.form {
@@ -104,7 +97,7 @@ impl Kind {
         ctx: &Context,
     ) -> Result<NamedFile, Error> {
         let name = path.display().to_string();
-        let spool = SpoolFile::new(folder, &name, settings.most_unpacked(origin.len()))?;
+        let spool = SpoolFile::new(folder, &name, most_unpacked(origin.len()))?;
         let mut rows = Spooled::new(&name, spool, ctx);
         let read = match self {
             Self::Parquet => batchwright_tables::read_parquet(path, &mut rows),
@@ -112,30 +105,17 @@ impl Kind {
                 batchwright_tables::read_sheet(path, settings.sheet.as_deref(), &mut rows)
             }
         };
-        read.map_err(|error| fault(&name, error))?;
+        read.map_err(|error| of_table(&name, error))?;
         Ok(NamedFile {
             origin: Some(origin),
             ..rows.into_file()?
         })
     }
-
-    /// Says how to get a program that reads it.
-    #[cfg(not(feature = "tables"))]
-    pub(super) fn open(
-        self,
-        path: &Path,
-        _: Source,
-        _: &PromptSettings,
-        _: &Path,
-        _: &Context,
-    ) -> Result<NamedFile, Error> {
-        Err(InputError::of_file(path.display(), NOT_BUILT).into())
-    }
 }
 
 /// An error of the table as one of the input.
 #[cfg(feature = "tables")]
-fn fault(name: &str, error: TableError) -> Error {
+fn of_table(name: &str, error: TableError) -> Error {
     let why = match error {
         TableError::Failed(error) => match error.downcast::<Error>() {
             Ok(error) => return *error,
@@ -143,7 +123,7 @@ fn fault(name: &str, error: TableError) -> Error {
         },
         refused => refused.to_string(),
     };
-    InputError::of_file(name, why).into()
+    fault::of_file(name, why)
 }
 
 #[cfg(feature = "tables")]
@@ -159,7 +139,7 @@ impl Rows for Spooled<'_> {
             return Err(TableError::Refused(why.to_owned()));
         }
         self.columns = Some(Columns::new(names.to_vec(), before));
-        self.numbers = Numbers::Rows(before + 1);
+        self.first = Place::row(before + 1);
         Ok(())
     }
 

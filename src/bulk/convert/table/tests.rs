@@ -3,19 +3,20 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::bulk::input::{Form, Numbers};
+use crate::base::Context;
+use crate::bulk::input::{Form, Place};
 
 /// The lines of a converted file, and how its rows are counted.
-fn lines(path: &Path, settings: &PromptSettings) -> Result<(Vec<String>, Numbers), String> {
+fn lines(path: &Path, settings: &PromptSettings) -> Result<(Vec<String>, Place), String> {
     let folder = tempfile::tempdir().unwrap();
     let file = super::super::open(path, settings, folder.path(), &Context::new());
     let file = file.map_err(|error| error.message().to_owned())?;
     assert!(file.columns.is_some());
     let mut text = String::new();
-    std::io::Read::read_to_string(&mut file.source.reader(), &mut text).unwrap();
+    std::io::Read::read_to_string(&mut file.source.reader().unwrap(), &mut text).unwrap();
     // No named file is left in the folder.
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    Ok((text.lines().map(str::to_owned).collect(), file.numbers))
+    Ok((text.lines().map(str::to_owned).collect(), file.first))
 }
 
 fn place() -> (tempfile::TempDir, PathBuf) {
@@ -103,7 +104,7 @@ fn rows_are_numbered_as_in_the_table() {
     sheet.finish().unwrap();
     let (rows, first) = lines(&path, &PromptSettings::default()).unwrap();
     assert_eq!(rows, ["[7,0.5]", "", "[8,null]"]);
-    assert_eq!(first, Numbers::Rows(2));
+    assert_eq!(first, Place::row(2));
     let settings = PromptSettings::new().template("{{id}}").unwrap();
     let settings = settings.id_column("n");
     let faulty = Prompts::open(&path, &settings, &Context::new(), &|_, _| {});
