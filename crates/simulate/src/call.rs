@@ -171,7 +171,7 @@ impl Connection<'_> {
                     self.body.extend_from_slice(b"\n\n\n");
                 }
                 let (config, place) = (&self.shared.config, (head.call, head.now));
-                self.write(&prompt::reply(head.dialect, config, prompt, odd, place));
+                self.write(&head.dialect.reply(config, prompt, odd, place));
             }
         }
         Sent::Whole

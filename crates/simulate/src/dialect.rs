@@ -1,5 +1,6 @@
 //! The API of a request, and its translation from bytes to a prompt and back. One module per dialect does the latter.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use serde_json::Value;
@@ -7,12 +8,12 @@ use serde_json::Value;
 use super::embed::{self, Pack};
 use super::http::Request;
 use super::problems::{self, Problem};
-use super::prompt::{Answer, Prompt, Tokens};
+use super::prompt::{self, Answer, Finish, Prompt, Tokens};
 use super::rules::Fault;
 use super::speech::Speech;
 use super::trouble::{Form, prompt_key};
 use super::vendor::{Row, row};
-use super::{SimConfig, Vendor, anthropic, gemini, openai};
+use super::{SimConfig, Trouble, Vendor, anthropic, gemini, openai};
 
 /// The endpoint of a call, with the model if it is a part of the path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -177,6 +178,54 @@ impl Dialect {
             Dialect::Anthropic => anthropic::answer(answer),
             Dialect::Gemini => gemini::answer(answer),
         }
+    }
+
+    /// The body with status 200 that answers `prompt`; with `odd`, a wrong one. It is for the call of this number at this
+    /// time in seconds since the epoch.
+    pub(super) fn reply(
+        self,
+        config: &SimConfig,
+        prompt: &Prompt,
+        odd: Option<Trouble>,
+        (call, created): (u64, u64),
+    ) -> Value {
+        let tokens = prompt::tokens(prompt, config, odd);
+        let (finish, text): (_, Cow<'_, str>) = match odd {
+            None => {
+                let (output, reasoning) = config.tokens();
+                let finish = if tokens.completion() < output.saturating_add(reasoning) {
+                    Finish::Length
+                } else {
+                    Finish::Stop
+                };
+                (finish, prompt::words(config, prompt, tokens))
+            }
+            Some(Trouble::ContentFilter) => (Finish::Filtered, "".into()),
+            Some(Trouble::Refusal) => {
+                (Finish::Refused, "I'm sorry, I can't help with that.".into())
+            }
+            Some(Trouble::Length) => {
+                let whole = prompt::words(config, prompt, tokens);
+                let half = whole.chars().count() / 2;
+                (Finish::Length, whole.chars().take(half).collect())
+            }
+            Some(Trouble::InvalidJson) => (Finish::Stop, "This is not JSON.".into()),
+            Some(_) => (Finish::Stop, "".into()),
+        };
+        let calls = match odd {
+            None if finish == Finish::Stop => prompt.tools.calls(&prompt.text),
+            _ => Vec::new(),
+        };
+        self.answer(&Answer {
+            calls: &calls,
+            flex: prompt.flex,
+            call,
+            created,
+            model: &prompt.model,
+            text: if calls.is_empty() { &text } else { "" },
+            finish,
+            tokens,
+        })
     }
 
     /// The body with embeddings.

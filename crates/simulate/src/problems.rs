@@ -8,7 +8,6 @@ use std::time::Duration;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::http::Request;
 use super::limits::Denial;
 use super::rules::{self, Fault};
 use super::template::{Facts, reason};
@@ -157,10 +156,10 @@ impl Problem {
     }
 
     /// There is no such address. Only a request that sends something counts as malformed.
-    pub(super) fn nowhere(request: &Request) -> Problem {
-        let message = format!("Invalid URL ({} {})", request.method, request.path);
+    pub(super) fn nowhere(method: &str, path: &str) -> Problem {
+        let message = format!("Invalid URL ({method} {path})");
         Problem {
-            malformed: request.method == "POST",
+            malformed: method == "POST",
             ..Problem::told(404, message)
         }
     }

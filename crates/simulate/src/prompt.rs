@@ -3,9 +3,6 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
-
-use super::dialect::Dialect;
 use super::shape::{Call, Shape, Tools};
 use super::{SimConfig, Trouble};
 
@@ -122,52 +119,6 @@ impl Tokens {
     }
 }
 
-/// The body with status 200 that answers `prompt`; with `odd`, a wrong one. It is for the call of this number at this
-/// time in seconds since the epoch.
-pub(super) fn reply(
-    dialect: Dialect,
-    config: &SimConfig,
-    prompt: &Prompt,
-    odd: Option<Trouble>,
-    (call, created): (u64, u64),
-) -> Value {
-    let tokens = tokens(prompt, config, odd);
-    let (finish, text): (_, Cow<'_, str>) = match odd {
-        None => {
-            let (output, reasoning) = config.tokens();
-            let finish = if tokens.completion() < output.saturating_add(reasoning) {
-                Finish::Length
-            } else {
-                Finish::Stop
-            };
-            (finish, words(config, prompt, tokens))
-        }
-        Some(Trouble::ContentFilter) => (Finish::Filtered, "".into()),
-        Some(Trouble::Refusal) => (Finish::Refused, "I'm sorry, I can't help with that.".into()),
-        Some(Trouble::Length) => {
-            let whole = words(config, prompt, tokens);
-            let half = whole.chars().count() / 2;
-            (Finish::Length, whole.chars().take(half).collect())
-        }
-        Some(Trouble::InvalidJson) => (Finish::Stop, "This is not JSON.".into()),
-        Some(_) => (Finish::Stop, "".into()),
-    };
-    let calls = match odd {
-        None if finish == Finish::Stop => prompt.tools.calls(&prompt.text),
-        _ => Vec::new(),
-    };
-    dialect.answer(&Answer {
-        calls: &calls,
-        flex: prompt.flex,
-        call,
-        created,
-        model: &prompt.model,
-        text: if calls.is_empty() { &text } else { "" },
-        finish,
-        tokens,
-    })
-}
-
 /// The tokens of the answer to `prompt`, or of a wrong one.
 pub(super) fn tokens(prompt: &Prompt, config: &SimConfig, odd: Option<Trouble>) -> Tokens {
     let tokens = Tokens::of(prompt, config);
@@ -182,7 +133,7 @@ pub(super) fn tokens(prompt: &Prompt, config: &SimConfig, odd: Option<Trouble>) 
 }
 
 /// The text of an answer; empty if the limit leaves no token for it.
-fn words<'a>(config: &'a SimConfig, prompt: &Prompt, tokens: Tokens) -> Cow<'a, str> {
+pub(super) fn words<'a>(config: &'a SimConfig, prompt: &Prompt, tokens: Tokens) -> Cow<'a, str> {
     if tokens.output == 0 {
         return "".into();
     }

@@ -161,7 +161,8 @@ impl Connection<'_> {
 
     /// Replies that there is no such address.
     pub(super) fn nowhere(&mut self, request: &Request) -> Next {
-        self.error(request, Head::default(), &Problem::nowhere(request))
+        let problem = Problem::nowhere(&request.method, &request.path);
+        self.error(request, Head::default(), &problem)
     }
 
     /// Sends the content of `body` as the reply to a request that is not a call.

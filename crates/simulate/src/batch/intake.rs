@@ -91,7 +91,7 @@ impl Intake<'_> {
             };
             (code, format!("This line is not a request: {error}"))
         })?;
-        let url = self.plan.wire.url.as_deref();
+        let url = self.desk.wire.url.as_deref();
         if line.method.as_deref() != url.map(|_| "POST") || line.url.as_deref() != url {
             let url = url.unwrap_or_default();
             let message = format!("The method and the url must be POST {url}.");
@@ -202,7 +202,7 @@ pub(super) fn create(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
     desk.pass(BatchPoint::CreateArrived);
     let mut plan = Plan {
         dialect: desk.dialect,
-        wire: desk.wire,
+        prefix: &desk.wire.batch_id,
         model: model.to_owned(),
         label: Value::Null,
         window: Duration::from_secs(desk.wire.create.hours * 3_600),

@@ -6,7 +6,6 @@ use std::time::Duration;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::wire::Wire;
 use crate::Trouble;
 use crate::config::BatchConfig;
 use crate::dialect::Dialect;
@@ -70,7 +69,8 @@ pub(super) struct Failure {
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) dialect: Dialect,
-    pub(super) wire: &'static Wire,
+    /// What its id begins with.
+    pub(super) prefix: &'static str,
     /// The batch's, where the requests do not name one each; otherwise that of the first.
     pub(super) model: String,
     /// Data of the client: metadata, or a name.

@@ -111,6 +111,10 @@ impl Desk<'_> {
         self.shared.epoch * 1_000 + time.as_millis() as u64
     }
 
+    fn nowhere(&self) -> Problem {
+        Problem::nowhere(&self.request.method, &self.request.path)
+    }
+
     fn no_file(&self, id: &str) -> Problem {
         Problem::missing(&self.wire.file_word, id)
     }
@@ -202,7 +206,7 @@ fn serve(desk: &Desk<'_>, body: Vec<u8>) -> Outcome {
     let routes = desk.wire.routes.iter();
     let mut routes = routes.filter(|route| route.method == *method);
     let found = routes.find_map(|route| Some((route, route.id(path)?)));
-    let (route, id) = found.ok_or_else(|| Problem::nowhere(desk.request))?;
+    let (route, id) = found.ok_or_else(|| desk.nowhere())?;
     let query = wire::query(&desk.request.query, &route.query)?;
     match route.action {
         Action::Upload => files::upload(desk, &body),
@@ -312,7 +316,7 @@ fn result_page(desk: &Desk<'_>, id: &str, query: &Query) -> Outcome {
             return Err(Problem::missing("batch result", id));
         }
         let paging = desk.wire.parts.as_ref();
-        let paging = paging.ok_or_else(|| Problem::nowhere(desk.request))?;
+        let paging = paging.ok_or_else(|| desk.nowhere())?;
         let order = results::order(desk, batch, Which::All);
         let places: Vec<_> = (0..order.len()).map(|place| place.to_string()).collect();
         let (mut range, mut facts) = paging.find(query, &places)?;

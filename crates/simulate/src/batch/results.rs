@@ -9,7 +9,6 @@ use super::store::Spoiled;
 use super::{Desk, Reply};
 use crate::dialect::Dialect;
 use crate::problems::{self, Problem};
-use crate::prompt;
 use crate::template::Facts;
 use crate::{Trouble, Vendor};
 
@@ -116,13 +115,7 @@ fn result(
         return Err(Problem::no_model(&prompt.model));
     }
     let created = desk.millis(batch.created) / 1_000;
-    Ok(prompt::reply(
-        desk.dialect,
-        config,
-        &prompt,
-        odd,
-        (call, created),
-    ))
+    Ok(desk.dialect.reply(config, &prompt, odd, (call, created)))
 }
 
 /// The text of an error body.

@@ -149,7 +149,7 @@ impl Store {
             });
         }
         self.counts.created += 1;
-        let id = format!("{}{:016x}", plan.wire.batch_id, self.fresh());
+        let id = format!("{}{:016x}", plan.prefix, self.fresh());
         let starts = plan.failures.is_empty();
         self.counts.started += u64::from(starts);
         let expires = (starts && self.expiring > 0).then_some(config.batches.expire_first.1);
