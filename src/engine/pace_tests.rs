@@ -69,7 +69,7 @@ fn an_unused_rate_is_dropped() {
         let call = pace.take(at(ms));
         pace.answered(call, Duration::from_millis(50), at(ms));
     }
-    assert!(!pace.rate.is_some());
+    assert!(pace.rate.is_none());
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn a_rate_that_delays_calls_does_not_restart_the_count() {
     assert!(pace.held_until() >= call.at.after(Duration::from_secs(10)));
     assert!(pace.mark.is_some());
     pace.mark = None;
-    assert!(!pace.mark.is_some());
+    assert!(pace.mark.is_none());
 }
 
 #[test]
@@ -104,5 +104,5 @@ fn one_rejection_starts_no_rate() {
     (0..10).for_each(|ms| _ = pace.take(at(ms)));
     let refused = pace.take(at(20));
     pace.refused(refused, at(40));
-    assert!(!pace.rate.is_some() && pace.wait(at(41)).is_zero());
+    assert!(pace.rate.is_none() && pace.wait(at(41)).is_zero());
 }

@@ -155,9 +155,8 @@ impl ErrorRecovery {
 
     /// Removes the failed files from the list, for a retry.
     pub fn retry_failed(&self) -> Vec<PathBuf> {
-        std::mem::take(&mut self.0.lock().failed)
-            .into_keys()
-            .collect()
+        let failed = std::mem::take(&mut self.0.lock().failed);
+        failed.into_keys().collect()
     }
 
     /// Syncs the checkpoint to the disk. Without this call, a crash of the program loses nothing, but a power failure

@@ -76,9 +76,8 @@ impl Finder {
             return Err(error.with_retry_after(wait.map(Duration::from_secs)));
         }
         let kind = header(CONTENT_TYPE).unwrap_or_default();
-        let is_page = ["text/html", "application/xhtml+xml"]
-            .iter()
-            .any(|page| kind.starts_with(page));
+        let is_page = ["text/html", "application/xhtml+xml"];
+        let is_page = is_page.iter().any(|page| kind.starts_with(page));
         let body = reply.body_mut().with_config().limit(LONGEST).read_to_vec();
         let bytes = body.map_err(|error| unreachable(error, &place, self.private))?;
         text(&bytes, is_page)
