@@ -6,7 +6,7 @@
 //! | run commands | [`CommandRunner`] |
 //! | run them on separate threads | [`CommandRunner::submit_jobs`], [`SubmittedJobs`] |
 //! | describe one command | [`CommandJob`] |
-//! | read commands from files or standard input | [`Commands`], [`Jobs`]; with placeholders, [`Template`] |
+//! | read commands from files or standard input | [`Commands`]; with placeholders, [`Template`] |
 //! | see the result of a command | [`JobRecord`], [`JobStatus`], [`CommandResult`], [`JobError`], [`FailureKind`] |
 //! | read its output | [`Output`] |
 //! | see the results of a run | [`CommandReport`] |
@@ -37,7 +37,7 @@ pub use output::Output;
 pub use record::{CommandJob, CommandResult, FailureKind, JobError, JobRecord, JobStatus};
 pub use runner::{CommandReport, CommandRunner};
 pub use sandbox::{Sandbox, SandboxMode, SandboxStatus, confine_main};
-pub use script::{Commands, Jobs};
+pub use script::Commands;
 pub use submit::SubmittedJobs;
 pub use template::Template;
 

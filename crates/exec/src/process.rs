@@ -1,15 +1,14 @@
 //! Runs one command from its start to its end.
 //!
-//! One loop waits for all events: the end of the process, its two pipes, the request to stop, and the next deadline. It
-//! starts no thread. As soon as the command itself has ended, the rest of its group is killed: immediately if no process
+//! One loop waits for all events: the end of the process, its two pipes, the request to stop, and the next deadline.
+//! As soon as the command itself has ended, the rest of its group is killed: immediately if no process
 //! holds its pipes any more, otherwise after a moment in which the last output is read. The process is reaped after that,
 //! so no other process can have its number when the group is killed.
 
 use std::cell::Cell;
-use std::ffi::OsString;
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -21,19 +20,18 @@ use rustix::process::{
     Pid, Signal, WaitId, WaitIdOptions, kill_process, kill_process_group, waitid,
 };
 
-use super::output::{Capture, OutputSettings, STRAGGLERS};
+use super::output::Capture;
 use super::record::{CommandJob, CommandResult, FailureKind, JobError};
 use super::sandbox::Launcher;
-use super::sandbox::programs::Unusable;
 #[cfg(target_os = "linux")]
 use crate::sandbox::{Launched, Reply};
 
+/// Time to read the output of processes that outlive their command.
+const STRAGGLERS: Duration = Duration::from_millis(200);
 /// A killed command whose end is not reported after this time is left behind.
 const AFTER_KILL: Duration = Duration::from_secs(10);
 /// Time between SIGTERM and SIGKILL for aborted commands.
 const ABORT_GRACE: Duration = Duration::from_millis(250);
-/// Interval of checks for the end of a process if no event reports it.
-const LOOK: Duration = Duration::from_millis(5);
 /// Number of bytes read at once; a pipe holds no more.
 const BUFFER: usize = 64 * 1024;
 
@@ -67,26 +65,15 @@ impl StopCall {
     }
 }
 
+/// The exit code of a process, or the signal that ended it.
+type End = (Option<i32>, Option<i32>);
+
 /// The process of a command that was started.
 enum Process {
-    /// A child of this program, the leader of its group.
-    Child {
-        child: Child,
-        pidfd: Option<OwnedFd>,
-    },
+    /// A child of this program, the leader of its group, and a pipe that is closed when it has ended.
+    Child(Child, PipeReader),
     #[cfg(target_os = "linux")]
-    Launched {
-        launched: Launched,
-        /// What the keeper has reported.
-        outcome: Option<Result<End, JobError>>,
-    },
-}
-
-/// How a process ended.
-#[derive(Clone, Copy)]
-struct End {
-    code: Option<i32>,
-    signal: Option<i32>,
+    Launched(Launched),
 }
 
 impl Process {
@@ -95,115 +82,133 @@ impl Process {
         job: &CommandJob,
         outputs: [PipeWriter; 2],
     ) -> Result<Self, JobError> {
-        let words = launcher.words(job)?;
+        let program = launcher.programs.resolve(job.program(), &launcher.folder)?;
+        let arguments = job.command().iter().skip(1);
         let failed = |why: io::Error| not_started(job, &why);
         #[cfg(target_os = "linux")]
         if let Some(keeper) = &launcher.keeper {
+            let words = [program.into_os_string()].into_iter();
+            let words = words.chain(arguments.cloned()).collect();
             let outputs = [outputs[0].as_fd(), outputs[1].as_fd()];
-            let launched = keeper.run(words, outputs).map_err(|why| match why.kind() {
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => lost(),
-                _ => failed(why),
-            })?;
-            let outcome = None;
-            return Ok(Self::Launched { launched, outcome });
+            let launched = keeper.run(words, outputs);
+            return launched
+                .map(Self::Launched)
+                .map_err(|why| match why.kind() {
+                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => lost(),
+                    _ => failed(why),
+                });
         }
         let [stdout, stderr] = outputs;
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).current_dir(&launcher.folder);
-        if let Some(environment) = &launcher.environment {
-            command
-                .env_clear()
-                .envs(environment.iter().map(|(name, value)| (name, value)));
-        }
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(&launcher.folder);
+        let variables = launcher.environment.iter();
+        let variables = variables.map(|(name, value)| (name, value));
+        command.env_clear().envs(variables).process_group(0);
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-        let child = command.process_group(0).spawn().map_err(failed)?;
-        #[cfg(target_os = "linux")]
-        let pidfd = rustix::process::pidfd_open(
-            Pid::from_child(&child),
-            rustix::process::PidfdFlags::empty(),
-        )
-        .ok();
-        #[cfg(not(target_os = "linux"))]
-        let pidfd = None;
-        Ok(Self::Child { child, pidfd })
+        let mut child = command.spawn().map_err(failed)?;
+        let event = end_of(&child).inspect_err(|_| {
+            let _ = child.kill();
+            let _ = child.wait();
+        });
+        Ok(Self::Child(child, event.map_err(failed)?))
     }
 
-    /// Becomes readable when it has ended, if an event reports that.
-    fn event(&self) -> Option<BorrowedFd<'_>> {
+    /// Becomes readable when the command has ended.
+    fn event(&self) -> BorrowedFd<'_> {
         match self {
-            Self::Child { pidfd, .. } => pidfd.as_ref().map(AsFd::as_fd),
+            Self::Child(_, event) => event.as_fd(),
             #[cfg(target_os = "linux")]
-            Self::Launched { launched, .. } => Some(launched.event()),
+            Self::Launched(launched) => launched.event(),
         }
     }
 
-    /// Whether it has ended, which is not reaped here. `event`: the event was seen.
-    fn has_ended(&mut self, event: bool, job: &CommandJob) -> bool {
+    /// How it ended, after its event. It is not reaped yet, so that its number and that of its group are valid.
+    fn end(&self, job: &CommandJob) -> Result<End, JobError> {
         match self {
-            Self::Child { pidfd: Some(_), .. } => event,
-            Self::Child { child, .. } => {
+            Self::Child(child, _) => {
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-                match waitid(WaitId::Pid(Pid::from_child(child)), options) {
-                    Ok(status) => status.is_some(),
-                    Err(error) => error != Errno::INTR,
-                }
+                let status = waitid(WaitId::Pid(Pid::from_child(child)), options);
+                let unknown = || {
+                    let why = "how it ended is unknown".to_owned();
+                    JobError::new(FailureKind::NotStarted, why)
+                };
+                let status = status.ok().flatten().ok_or_else(unknown)?;
+                Ok((status.exit_status(), status.terminating_signal()))
             }
             #[cfg(target_os = "linux")]
-            Self::Launched { launched, outcome } => {
-                if !event {
-                    return false;
+            Self::Launched(launched) => match launched.reply() {
+                Ok(Reply::Ended { code, signal }) => Ok((code, signal)),
+                Ok(Reply::NotStarted { why, scarce: false }) => {
+                    Err(JobError::new(FailureKind::Sandbox, why))
                 }
-                match launched.reply() {
-                    Ok(Reply::NotStarted { why, scarce }) => {
-                        *outcome = Some(Err(refused(job, why, scarce)));
-                        // Its end is reported, too.
-                        return false;
-                    }
-                    Ok(Reply::Ended { code, signal }) => {
-                        outcome.get_or_insert(Ok(End { code, signal }));
-                    }
-                    Err(_) => *outcome = Some(Err(lost())),
-                }
-                true
-            }
+                Ok(Reply::NotStarted { why, .. }) => Err(scarce(job, &why)),
+                Err(_) => Err(lost()),
+            },
         }
     }
 
     /// Signals the command and its group.
     fn signal(&self, signal: Signal) {
         match self {
-            Self::Child { child, .. } => signal_group(Pid::from_child(child), signal),
+            Self::Child(child, _) => signal_group(Pid::from_child(child), signal),
             #[cfg(target_os = "linux")]
-            Self::Launched { launched, .. } => launched.signal(signal.as_raw()),
+            Self::Launched(launched) => launched.signal(signal.as_raw()),
         }
     }
 
-    /// How the command ended, after [`has_ended`](Self::has_ended). What is left of its group is killed.
-    fn end(self, launcher: &Launcher) -> Result<End, JobError> {
+    /// Kills what is left of the group of a command that has ended.
+    fn close(self) {
         match self {
-            Self::Child { mut child, .. } => {
+            Self::Child(mut child, _) => {
                 signal_group(Pid::from_child(&child), Signal::KILL);
-                let status = child.wait().map_err(|why| {
-                    let why = format!("how it ended is unknown: {why}");
-                    JobError::new(FailureKind::NotStarted, why)
-                })?;
-                Ok(End {
-                    code: status.code(),
-                    signal: status.signal(),
-                })
+                let _ = child.wait();
             }
+            // The keeper does that when the connection is closed.
             #[cfg(target_os = "linux")]
-            Self::Launched { launched, outcome } => {
-                let outcome = outcome.unwrap_or_else(|| Err(lost()));
-                // The keeper kills the rest of the group before the next command, or after a moment.
-                let is_lost = outcome.as_ref().is_err_and(JobError::is_lost);
-                if let Some(keeper) = launcher.keeper.as_ref().filter(|_| !is_lost) {
-                    keeper.keep(launched);
-                }
-                outcome
-            }
+            Self::Launched(_) => {}
         }
     }
+}
+
+/// A pipe that is closed when this child has ended, by a thread that waits for that.
+fn end_of(child: &Child) -> io::Result<PipeReader> {
+    let (event, open) = io::pipe()?;
+    let child = WaitId::Pid(Pid::from_child(child));
+    let wait = move || {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT;
+        let _ = rustix::io::retry_on_intr(|| waitid(child.clone(), options));
+        drop(open);
+    };
+    std::thread::Builder::new().spawn(wait)?;
+    Ok(event)
+}
+
+/// How far a command is, each with the time at which the next one begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Until its time limit.
+    Runs,
+    /// It was asked to end, and has a moment until it is killed.
+    Asked,
+    /// Until it is left behind.
+    Killed,
+    /// Its group has a moment for a last output.
+    Ended,
+}
+
+/// A command while it runs.
+struct Running<'a> {
+    process: Process,
+    /// Standard output and standard error.
+    streams: [Stream; 2],
+    stop: &'a StopCall,
+    limits: CommandLimits,
+    step: Step,
+    /// When the next step is due.
+    due: Option<Instant>,
+    end: Option<End>,
+    timed_out: bool,
+    stopped: bool,
 }
 
 /// Runs the command until it ends. The second value is why it failed, if it did.
@@ -221,67 +226,108 @@ pub(super) fn run(
     let pipes = || Ok((io::pipe()?, io::pipe()?));
     let pipes = pipes().map_err(|why| not_started(job, &why))?;
     let ((stdout, out_writer), (stderr, err_writer)) = pipes;
-    let mut watched = Watched {
+    let mut running = Running {
         process: Process::start(launcher, job, [out_writer, err_writer])?,
-        job,
         streams: [stdout, stderr].map(|pipe| Stream {
             pipe: Some(pipe),
-            capture: Capture::new(limits.output),
+            capture: Capture::new(limits),
         }),
-        stop: Some(stop.seen.as_fd()),
-        ended: false,
-    };
-    let mut killing = Killing {
-        timeout_at: limits
-            .timeout
-            .and_then(|timeout| began.checked_add(timeout)),
-        ..Killing::default()
+        stop,
+        limits,
+        step: Step::Runs,
+        due: limits.timeout.and_then(|limit| began.checked_add(limit)),
+        end: None,
+        timed_out: false,
+        stopped: false,
     };
     let mut buffer = READ.take();
-    loop {
-        let (ended, stopped) = watched.wait(killing.next(), &mut buffer);
-        let now = Instant::now();
-        if ended {
-            killing.give_up_at = Some(now + STRAGGLERS);
-        }
-        if watched.ended && watched.is_silent() {
-            break;
-        }
-        if stopped {
-            killing.stopped = true;
-            killing.ask_to_end(&watched.process, now, ABORT_GRACE.min(limits.grace));
-        }
-        if killing.advance(&watched, now, limits.grace) {
-            break;
-        }
-    }
-    let duration = began.elapsed();
-    // A process that has left the group may print for ever.
-    watched.drain(&mut buffer, Instant::now() + STRAGGLERS);
+    while running.turn(job, &mut buffer)? {}
     READ.set(buffer);
-    let end = if watched.ended {
-        Some(watched.process.end(launcher)?)
-    } else {
-        log::warn!("{}", NEVER_ENDS);
-        None
+    let duration = began.elapsed();
+    match running.end {
+        Some(_) => running.process.close(),
+        None => log::warn!("{NEVER_ENDS}"),
+    }
+    let (exit_code, signal) = running.end.unwrap_or_default();
+    let [out, err] = running.streams.map(|stream| stream.capture);
+    let failure = match (out.failed.or(err.failed), exit_code, signal) {
+        (Some(why), ..) => Some(unkept(&why)),
+        _ if running.timed_out => {
+            let limit = humantime::format_duration(limits.timeout.unwrap_or_default());
+            Some((FailureKind::Timeout, format!("killed after {limit}")))
+        }
+        (_, Some(0), _) => None,
+        _ if running.stopped => {
+            let why = "killed while it ran, since the run ended early";
+            Some((FailureKind::Cancelled, why.to_owned()))
+        }
+        (_, Some(code), _) => Some((FailureKind::Exit, format!("exit code {code}"))),
+        (.., Some(signal)) => Some((FailureKind::Signal, format!("killed by signal {signal}"))),
+        _ => Some((FailureKind::Signal, NEVER_ENDS.to_owned())),
     };
-    let [(stdout, out_error), (stderr, err_error)] =
-        watched.streams.map(|stream| stream.capture.end());
     let result = CommandResult {
-        exit_code: end.and_then(|end| end.code),
-        signal: end.and_then(|end| end.signal),
+        exit_code,
+        signal,
         start,
         duration,
-        stdout,
-        stderr,
-    };
-    let failure = match (out_error.or(err_error), end) {
-        (Some(why), _) => Some(unkept(&why)),
-        (None, None) if !killing.timed_out => Some((FailureKind::Signal, NEVER_ENDS.to_owned())),
-        _ => killing.failure(&result, limits),
+        stdout: out.output,
+        stderr: err.output,
     };
     let error = failure.map(|(kind, why)| JobError::new(kind, why));
     Ok((result, error))
+}
+
+impl Running<'_> {
+    /// Waits for an event, and does what is due. False if nothing more is waited for.
+    fn turn(&mut self, job: &CommandJob, buffer: &mut Vec<u8>) -> Result<bool, JobError> {
+        let timeout = self
+            .due
+            .map(|at| at.saturating_duration_since(Instant::now()));
+        let [out, err] = [0, 1].map(|stream| self.streams[stream].fd());
+        let runs = self.end.is_none();
+        let stop = (runs && !self.stopped).then(|| self.stop.seen.as_fd());
+        let exit = runs.then(|| self.process.event());
+        let [out, err, stopped, exited] = ready([out, err, stop, exit], timeout);
+        for (stream, is_readable) in self.streams.iter_mut().zip([out, err]) {
+            if is_readable {
+                stream.read(buffer);
+            }
+        }
+        let now = Instant::now();
+        if exited {
+            self.end = Some(self.process.end(job)?);
+            (self.step, self.due) = (Step::Ended, Some(now + STRAGGLERS));
+        } else if stopped {
+            self.stopped = true;
+            if matches!(self.step, Step::Runs | Step::Asked) {
+                self.ask_to_end(now + ABORT_GRACE.min(self.limits.grace));
+            }
+        }
+        if self.due.is_some_and(|due| due <= now) {
+            match self.step {
+                Step::Runs => {
+                    self.timed_out = true;
+                    self.ask_to_end(now + self.limits.grace);
+                }
+                Step::Asked => {
+                    self.process.signal(Signal::KILL);
+                    (self.step, self.due) = (Step::Killed, Some(now + AFTER_KILL));
+                }
+                Step::Killed | Step::Ended => return Ok(false),
+            }
+        }
+        let is_silent = self.streams.iter().all(|stream| stream.pipe.is_none());
+        Ok(self.end.is_none() || !is_silent)
+    }
+
+    fn ask_to_end(&mut self, kill_at: Instant) {
+        self.process.signal(Signal::TERM);
+        // A stopped process could not react to the signal.
+        self.process.signal(Signal::CONT);
+        let before = self.due.filter(|_| self.step == Step::Asked);
+        self.due = Some(before.map_or(kill_at, |before| before.min(kill_at)));
+        self.step = Step::Asked;
+    }
 }
 
 /// Why an output is not kept.
@@ -295,129 +341,6 @@ fn unkept(why: &io::Error) -> (FailureKind, String) {
 
 /// The message about a process whose end is no longer waited for.
 const NEVER_ENDS: &str = "it was killed, but the system does not report its end; it is left behind";
-
-/// The times at which a group is asked to end, is killed, and is abandoned.
-#[derive(Default)]
-struct Killing {
-    timeout_at: Option<Instant>,
-    kill_at: Option<Instant>,
-    give_up_at: Option<Instant>,
-    timed_out: bool,
-    stopped: bool,
-}
-
-impl Killing {
-    fn next(&self) -> Option<Instant> {
-        let times = [self.timeout_at, self.kill_at, self.give_up_at];
-        times.into_iter().flatten().min()
-    }
-
-    fn ask_to_end(&mut self, process: &Process, now: Instant, grace: Duration) {
-        self.timeout_at = None;
-        process.signal(Signal::TERM);
-        // A stopped process could not react to the signal.
-        process.signal(Signal::CONT);
-        let at = now + grace;
-        self.kill_at = Some(self.kill_at.map_or(at, |before| before.min(at)));
-    }
-
-    /// Why a command that ended so has failed; `None` if it succeeded.
-    fn failure(
-        &self,
-        result: &CommandResult,
-        limits: CommandLimits,
-    ) -> Option<(FailureKind, String)> {
-        Some(if self.timed_out {
-            let limit = humantime::format_duration(limits.timeout.unwrap_or_default());
-            (FailureKind::Timeout, format!("killed after {limit}"))
-        } else if result.exit_code == Some(0) {
-            return None;
-        } else if self.stopped {
-            let why = "killed while it ran, since the run ended early";
-            (FailureKind::Cancelled, why.to_owned())
-        } else if let Some(signal) = result.signal {
-            (FailureKind::Signal, format!("killed by signal {signal}"))
-        } else {
-            let code = result.exit_code.unwrap_or_default();
-            (FailureKind::Exit, format!("exit code {code}"))
-        })
-    }
-
-    /// Does what is due. Returns true if nothing more is waited for.
-    fn advance(&mut self, watched: &Watched<'_>, now: Instant, grace: Duration) -> bool {
-        let due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        if watched.ended {
-            // Its own time limit and the time of the kill no longer matter.
-            (self.timeout_at, self.kill_at) = (None, None);
-        }
-        if due(self.timeout_at) {
-            self.timed_out = true;
-            self.ask_to_end(&watched.process, now, grace);
-        }
-        if due(self.kill_at) {
-            self.kill_at = None;
-            watched.process.signal(Signal::KILL);
-            self.give_up_at = now.checked_add(AFTER_KILL);
-        }
-        due(self.give_up_at)
-    }
-}
-
-/// The sources of events of a command.
-struct Watched<'a> {
-    process: Process,
-    job: &'a CommandJob,
-    /// Standard output and standard error.
-    streams: [Stream; 2],
-    /// The request to stop, until it is noticed.
-    stop: Option<BorrowedFd<'a>>,
-    ended: bool,
-}
-
-impl Watched<'_> {
-    fn is_silent(&self) -> bool {
-        self.streams.iter().all(|stream| stream.pipe.is_none())
-    }
-
-    /// Waits for an event or until `until`, and reads what was printed. Returns whether the command has ended now, and
-    /// whether it is to be ended.
-    fn wait(&mut self, until: Option<Instant>, buffer: &mut Vec<u8>) -> (bool, bool) {
-        let mut timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
-        let exit = self.process.event().filter(|_| !self.ended);
-        if exit.is_none() && !self.ended {
-            timeout = Some(timeout.map_or(LOOK, |timeout| timeout.min(LOOK)));
-        }
-        let [out, err] = [0, 1].map(|stream| self.streams[stream].fd());
-        let [out, err, stopped, exited] = ready([out, err, self.stop, exit], timeout);
-        self.read([out, err], buffer);
-        if stopped {
-            self.stop = None;
-        }
-        let ended = !self.ended && self.process.has_ended(exited, self.job);
-        self.ended |= ended;
-        (ended, stopped)
-    }
-
-    fn read(&mut self, readable: [bool; 2], buffer: &mut Vec<u8>) {
-        for (stream, is_readable) in self.streams.iter_mut().zip(readable) {
-            if is_readable {
-                stream.read(buffer);
-            }
-        }
-    }
-
-    /// Reads what is in the pipes already.
-    fn drain(&mut self, buffer: &mut Vec<u8>, until: Instant) {
-        while !self.is_silent() && Instant::now() < until {
-            let [out, err] = [0, 1].map(|stream| self.streams[stream].fd());
-            let [out, err, ..] = ready([out, err, None, None], Some(Duration::ZERO));
-            if !out && !err {
-                return;
-            }
-            self.read([out, err], buffer);
-        }
-    }
-}
 
 /// Which of these became readable or were closed within this time.
 fn ready(watched: [Option<BorrowedFd<'_>>; 4], timeout: Option<Duration>) -> [bool; 4] {
@@ -466,43 +389,32 @@ pub(super) struct CommandLimits {
     pub timeout: Option<Duration>,
     /// Time between the request to end (SIGTERM) and the kill (SIGKILL).
     pub grace: Duration,
-    pub output: OutputSettings,
-}
-
-impl Launcher {
-    /// The program of a command, and its arguments.
-    fn words(&self, job: &CommandJob) -> Result<Vec<OsString>, JobError> {
-        let program = self.programs.resolve(job.program(), &self.folder);
-        let program = program.map_err(|why| match why {
-            Unusable::Missing(why) => JobError::new(FailureKind::NotFound, why),
-            Unusable::NotAllowed(why) => JobError::new(FailureKind::NotAllowed, why),
-        })?;
-        let arguments = job.command().iter().skip(1).cloned();
-        Ok([program.into_os_string()]
-            .into_iter()
-            .chain(arguments)
-            .collect())
-    }
+    /// Bytes of each output in memory.
+    pub in_memory: usize,
+    /// Bytes of each output in all.
+    pub most: u64,
 }
 
 /// The error of a command that the system did not start.
 fn not_started(job: &CommandJob, why: &io::Error) -> JobError {
     let text = format!("cannot run `{}`: {why}", job.program().display());
-    match why.kind() {
-        _ if is_scarce(why) => scarce(text),
-        io::ErrorKind::NotFound => JobError::new(FailureKind::NotFound, text),
+    match Errno::from_io_error(why) {
+        Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM) => {
+            scarce(job, &why.to_string())
+        }
+        Some(Errno::NOENT) => JobError::new(FailureKind::NotFound, text),
         _ => JobError::new(FailureKind::NotStarted, text),
     }
 }
 
-/// The same, as the keeper reports it.
-#[cfg(target_os = "linux")]
-fn refused(job: &CommandJob, why: String, system: Option<i32>) -> JobError {
-    let system = system.map(io::Error::from_raw_os_error);
-    if system.is_some_and(|system| is_scarce(&system)) {
-        return scarce(format!("cannot run `{}`: {why}", job.program().display()));
-    }
-    JobError::new(FailureKind::Sandbox, why)
+/// The same, if open files, processes or memory are missing: another attempt may succeed.
+fn scarce(job: &CommandJob, why: &str) -> JobError {
+    let text = format!(
+        "cannot run `{}`: {why}; use fewer slots (-j), free memory, or raise the limits of open files and processes \
+         (`ulimit -n`, `ulimit -u`)",
+        job.program().display()
+    );
+    JobError::new(FailureKind::Resources, text)
 }
 
 /// The error of the commands of a keeper that has ended: no further command can be started.
@@ -511,20 +423,6 @@ fn lost() -> JobError {
     let why = "the process that keeps the commands of the run together was ended by another program or by a command, so \
                the kernel has killed all commands";
     JobError::new(FailureKind::Cancelled, why)
-}
-
-/// Another attempt may succeed.
-fn scarce(text: String) -> JobError {
-    let advice = "; use fewer slots (-j), free memory, or raise the limits of open files and processes (`ulimit -n`, `ulimit -u`)";
-    JobError::new(FailureKind::Resources, text + advice)
-}
-
-/// Whether open files, processes or memory are missing.
-fn is_scarce(why: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(why),
-        Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM)
-    )
 }
 
 /// Signals a group, or its first process if there is no such group: it has just been started, or has left the group. That

@@ -127,9 +127,7 @@ impl CommandJob {
 }
 
 /// The state of a command.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, strum::Display, strum::IntoStaticStr,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, strum::Display)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 pub enum JobStatus {
@@ -143,13 +141,6 @@ pub enum JobStatus {
     Failed,
     /// The run ended before it did; the reason is in [`JobRecord::error`].
     Cancelled,
-}
-
-impl JobStatus {
-    /// Its name in JSON.
-    pub fn as_str(self) -> &'static str {
-        self.into()
-    }
 }
 
 /// Why a command failed.

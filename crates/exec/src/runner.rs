@@ -3,7 +3,6 @@
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -16,10 +15,9 @@ use batchwright::{
 use parking_lot::Mutex;
 
 use super::monitor::Monitor;
-use super::output::OutputSettings;
 use super::process::{self, CommandLimits, StopCall};
 use super::record::{CommandJob, CommandResult, FailureKind, JobError, JobRecord, JobStatus};
-use super::sandbox::{Launcher, Sandbox};
+use super::sandbox::{Launcher, Sandbox, SandboxMode};
 use crate::invalid;
 
 /// Higher values are rejected unless [`CommandRunner::max_concurrency`] allows them.
@@ -79,8 +77,7 @@ pub struct CommandRunner {
     /// On Linux, a second instance of this program keeps the commands together and ends them with this process, however it
     /// ends: see [`confine_main`](crate::confine_main). If this program cannot be that instance and there is no sandbox,
     /// commands are children of this process, and go on if it is killed.
-    #[setters(strip_option)]
-    sandbox: Option<Sandbox>,
+    sandbox: Sandbox,
     /// Number of commands, for progress. Default: the number that the iterator reports, if any.
     total: Option<u64>,
     #[setters(skip)]
@@ -131,7 +128,7 @@ impl CommandRunner {
             output_limit: 64 * 1024,
             max_output: 1 << 30,
             folder: None,
-            sandbox: None,
+            sandbox: Sandbox::new(SandboxMode::Off).pass_variable("*"),
             total: None,
             ctx: Context::new(),
             notifier: None,
@@ -236,8 +233,6 @@ struct Run<'a> {
     launcher: Launcher,
     limits: CommandLimits,
     stop: Arc<StopCall>,
-    /// No more commands are started.
-    stopping: Arc<AtomicBool>,
     /// Why the keeper has ended, which ends the run.
     lost: OnceLock<Error>,
 }
@@ -252,7 +247,7 @@ impl<'a> Run<'a> {
         };
         let folder =
             folder.map_err(|why| invalid(format!("cannot tell the working directory: {why}")))?;
-        let launcher = Launcher::new(folder, runner.sandbox.as_ref())?;
+        let launcher = runner.sandbox.prepare(&folder)?;
         if !launcher.status.missing.is_empty() {
             log::warn!(
                 "commands run without what this system cannot enforce: {}",
@@ -271,13 +266,10 @@ impl<'a> Run<'a> {
             limits: CommandLimits {
                 timeout: runner.timeout,
                 grace: runner.kill_grace,
-                output: OutputSettings {
-                    in_memory: runner.output_limit,
-                    most: runner.max_output,
-                },
+                in_memory: runner.output_limit,
+                most: runner.max_output,
             },
             stop: Arc::new(stop),
-            stopping: Arc::default(),
             lost: OnceLock::new(),
         })
     }
@@ -317,8 +309,6 @@ impl<'a> Run<'a> {
             .on_error(runner.on_error)
             .total(total)
             .notifier(runner.notifier.clone());
-        let stopping = self.stopping.clone();
-        let _stopping = (runner.ctx).on_cancel(move || stopping.store(true, Ordering::SeqCst));
         let mut closed = false;
         let (mut completed, mut failed, mut cancelled) = (0, 0, 0);
         let mut take = |end: TaskEnd<Task, ()>| {
@@ -331,11 +321,9 @@ impl<'a> Run<'a> {
                 _ => cancelled += 1,
             }
             closed = closed || sink(record).is_break();
-            if closed || self.lost.get().is_some() {
-                self.stop_starts();
-                ControlFlow::Break(())
-            } else {
-                ControlFlow::Continue(())
+            match closed || self.lost.get().is_some() {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
             }
         };
         let call = |task: &Task, attempt: u32, ctx: &Context| self.call(task, attempt, ctx);
@@ -356,30 +344,19 @@ impl<'a> Run<'a> {
         })
     }
 
-    fn stop_starts(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-    }
-
     fn call(&self, task: &Task, attempt: u32, ctx: &Context) -> Result<(), Error> {
         let monitor = &self.runner.monitor;
         monitor.set(task.index, JobStatus::Running, attempt);
-        let (abort, stopping) = (self.stop.clone(), self.stopping.clone());
-        let _abort = ctx.on_cancel(move || {
-            abort.abort();
-            stopping.store(true, Ordering::SeqCst);
-        });
+        let abort = self.stop.clone();
+        let _abort = ctx.on_cancel(move || abort.abort());
         let (result, error) = match self.try_once(task) {
             Ok((result, error)) => (Some(result), error),
             Err(error) => (None, Some(error)),
         };
-        let outcome = error.as_ref().map_or(Ok(()), |error| {
-            let engine_error = self.engine_error(error, attempt);
-            // The engine learns of this failure later, and may have given commands to other threads already.
-            if !self.is_retried(engine_error.kind(), attempt) && self.ends_run(error) {
-                self.stop_starts();
-            }
-            Err(engine_error)
-        });
+        let outcome = match &error {
+            Some(error) => Err(self.engine_error(error, attempt)),
+            None => Ok(()),
+        };
         *task.last.lock() = (result, error);
         monitor.set(task.index, JobStatus::Pending, attempt);
         outcome
@@ -388,7 +365,7 @@ impl<'a> Run<'a> {
     fn try_once(&self, task: &Task) -> Result<(CommandResult, Option<JobError>), JobError> {
         let (mut again, pause) = SCARCE;
         loop {
-            if self.stopping.load(Ordering::SeqCst) {
+            if self.runner.ctx.is_cancelled() || self.lost.get().is_some() {
                 let why = "the run ended before it started";
                 return Err(JobError::new(FailureKind::Cancelled, why));
             }
@@ -401,7 +378,6 @@ impl<'a> Run<'a> {
                 Err(why) if why.is_lost() => {
                     let lost = invalid(why.message.clone());
                     self.lost.get_or_init(|| lost.with_critical());
-                    self.stop_starts();
                     return Err(why);
                 }
                 ended => return ended,
@@ -416,24 +392,11 @@ impl<'a> Run<'a> {
             kind if kind.is_retried() => ErrorKind::Transient,
             _ => ErrorKind::Invalid,
         };
+        let is_retried = kind == ErrorKind::Transient && attempt <= u32::from(self.runner.retries);
         let engine_error = Error::new(kind, error.message.clone());
-        if error.kind.is_critical() && !self.is_retried(kind, attempt) {
-            engine_error.with_critical()
-        } else {
-            engine_error
-        }
-    }
-
-    fn is_retried(&self, kind: ErrorKind, attempt: u32) -> bool {
-        kind == ErrorKind::Transient && attempt <= u32::from(self.runner.retries)
-    }
-
-    /// Whether the run ends because of this failure, after the last retry.
-    fn ends_run(&self, error: &JobError) -> bool {
-        match self.runner.on_error {
-            ErrorPolicy::ContinueOnError => false,
-            ErrorPolicy::StopOnError => true,
-            ErrorPolicy::StopOnCriticalError => error.kind.is_critical(),
+        match error.kind.is_critical() && !is_retried {
+            true => engine_error.with_critical(),
+            false => engine_error,
         }
     }
 

@@ -1,8 +1,10 @@
 //! Commands read from scripts and lists, one per line, in the formats that people and other systems use.
 
 use std::ffi::OsString;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
+use std::iter;
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,19 +41,23 @@ const LONGEST_LINE: u64 = 2 * 1024 * 1024;
 /// ```
 #[derive(Debug)]
 pub struct Commands {
-    inputs: Vec<Input>,
+    inputs: Vec<Arc<Input>>,
     reader: Reader,
 }
 
 #[derive(Debug)]
-enum Input {
-    File {
-        path: PathBuf,
-        file: File,
-        /// Length and modification time of a regular file, which is read twice.
-        state: Option<(u64, Option<SystemTime>)>,
-    },
-    Stdin,
+struct Input {
+    /// The file, for messages and records; `None` for words.
+    name: Option<PathBuf>,
+    source: Source,
+}
+
+#[derive(Debug)]
+enum Source {
+    /// A regular file, which is read twice, with its length and modification time.
+    File(File, (u64, Option<SystemTime>)),
+    /// A pipe, for example, or standard input.
+    Stream(File),
     /// Words, separated by NUL bytes.
     List(Vec<u8>),
 }
@@ -73,20 +79,18 @@ impl Commands {
         Ok(Self::of(inputs.collect::<Result<_, _>>()?))
     }
 
-    /// The lines of standard input.
-    pub fn stdin() -> Self {
-        Self::of(vec![Input::Stdin])
-    }
-
     /// These words, each in place of a line.
     pub fn list<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Self {
         let words = words.into_iter().map(Into::into).map(OsString::into_vec);
-        Self::of(vec![Input::List(words.collect::<Vec<_>>().join(&0))])
+        Self::of(vec![Input {
+            name: None,
+            source: Source::List(words.collect::<Vec<_>>().join(&0)),
+        }])
     }
 
     fn of(inputs: Vec<Input>) -> Self {
         Self {
-            inputs,
+            inputs: inputs.into_iter().map(Arc::new).collect(),
             reader: Reader {
                 form: Form::Commands,
                 nul: false,
@@ -122,131 +126,114 @@ impl Commands {
     /// [`ErrorKind::Invalid`](batchwright::ErrorKind::Invalid) for the first line that is not a command, with file and line; or if a file cannot be
     /// read.
     pub fn check(&self, mut each: impl FnMut(&CommandJob)) -> Result<Option<u64>, Error> {
-        let mut reader = self.reader.clone();
-        let mut total = Some(0);
-        for input in &self.inputs {
-            let Some(mut lines) = input.lines(false, reader.nul)? else {
-                total = None;
-                continue;
-            };
-            while let Some(job) = reader.next(&mut lines)? {
-                each(&job);
-                total = total.map(|n| n + 1);
-            }
+        let mut total = 0;
+        let is_read_twice = |input: &&Arc<Input>| !matches!(input.source, Source::Stream(_));
+        let inputs: Vec<_> = self.inputs.iter().filter(is_read_twice).cloned().collect();
+        let all = inputs.len() == self.inputs.len();
+        for job in jobs(inputs, self.reader.clone()) {
+            each(&job?);
+            total += 1;
         }
-        Ok(total)
+        Ok(all.then_some(total))
     }
 }
 
 /// The commands, one after the other. An error is the last item.
 impl IntoIterator for Commands {
     type Item = Result<CommandJob, Error>;
-    type IntoIter = Jobs;
+    type IntoIter = Box<dyn Iterator<Item = Self::Item> + Send>;
 
-    fn into_iter(self) -> Jobs {
-        Jobs {
-            reader: self.reader,
-            inputs: self.inputs.into_iter(),
-            lines: None,
-            ended: false,
-        }
+    fn into_iter(self) -> Self::IntoIter {
+        Box::new(jobs(self.inputs, self.reader))
     }
+}
+
+fn jobs(
+    inputs: Vec<Arc<Input>>,
+    mut reader: Reader,
+) -> impl Iterator<Item = Result<CommandJob, Error>> + Send {
+    let mut inputs = inputs.into_iter();
+    let mut lines = None;
+    let mut read = move || {
+        loop {
+            if let Some(lines) = &mut lines
+                && let Some(job) = reader.next(lines)?
+            {
+                return Ok(Some(job));
+            }
+            let Some(input) = inputs.next() else {
+                return Ok(None);
+            };
+            lines = Some(input.lines(reader.nul)?);
+        }
+    };
+    let mut ended = false;
+    iter::from_fn(move || {
+        let next = if ended { None } else { read().transpose() };
+        ended = !matches!(next, Some(Ok(_)));
+        next
+    })
 }
 
 impl Input {
     fn open(path: PathBuf) -> Result<Self, Error> {
-        if path == Path::new("-") {
-            return Ok(Self::Stdin);
-        }
-        let opened = File::open(&path).and_then(|file| {
-            let metadata = file.metadata()?;
-            if metadata.is_dir() {
+        let open = || {
+            if path == Path::new("-") {
+                let stdin = io::stdin().as_fd().try_clone_to_owned()?;
+                return Ok(Source::Stream(stdin.into()));
+            }
+            let file = File::open(&path)?;
+            let about = file.metadata()?;
+            if about.is_dir() {
                 return Err(io::Error::other("it is a folder"));
             }
-            let state = (metadata.len(), metadata.modified().ok());
-            Ok((file, metadata.is_file().then_some(state)))
-        });
-        let (file, state) = opened.map_err(|why| unreadable(&path, &why))?;
-        Ok(Self::File { path, file, state })
+            Ok(match about.is_file() {
+                true => Source::File(file, state(&about)),
+                false => Source::Stream(file),
+            })
+        };
+        Ok(Self {
+            source: open().map_err(|why| unreadable(&path, &why))?,
+            name: Some(path),
+        })
     }
 
-    /// Its lines from the beginning; `None` for a source that can be read only once, unless it is `taken`.
-    fn lines(&self, taken: bool, nul: bool) -> Result<Option<Lines>, Error> {
-        let (name, source): (_, Box<dyn BufRead + Send>) = match self {
-            Self::Stdin if taken => (
-                Some(PathBuf::from("-")),
-                Box::new(BufReader::new(io::stdin())),
-            ),
-            Self::File { state: None, .. } if !taken => return Ok(None),
-            Self::Stdin => return Ok(None),
-            Self::File { path, file, state } => {
+    /// Its lines from the beginning; those of a stream only once.
+    fn lines(&self, nul: bool) -> Result<Lines, Error> {
+        let name = self.name.clone();
+        let unread = |why| unreadable(name.as_deref().unwrap_or(Path::new("-")), &why);
+        let source: Box<dyn BufRead + Send> = match &self.source {
+            Source::List(words) => Box::new(Cursor::new(words.clone())),
+            Source::Stream(file) => {
+                let file = file.try_clone().map_err(unread)?;
+                Box::new(BufReader::with_capacity(64 * 1024, file))
+            }
+            Source::File(file, before) => {
                 let again = file.try_clone().and_then(|mut file| {
-                    if state.is_some() {
-                        file.rewind()?;
-                    }
-                    let metadata = file.metadata()?;
-                    let same = state
-                        .is_none_or(|state| state == (metadata.len(), metadata.modified().ok()));
-                    Ok((file, same))
+                    file.rewind()?;
+                    let now = state(&file.metadata()?);
+                    Ok((file, now))
                 });
-                let (file, same) = again.map_err(|why| unreadable(path, &why))?;
-                if !same {
-                    return Err(invalid(format!(
-                        "{} was changed after it had been checked; nothing more of it is run",
-                        path.display()
+                let (file, now) = again.map_err(unread)?;
+                if now != *before {
+                    return Err(unread(io::Error::other(
+                        "it was changed after it had been checked; nothing more of it is run",
                     )));
                 }
-                (
-                    Some(path.clone()),
-                    Box::new(BufReader::with_capacity(64 * 1024, file)),
-                )
+                Box::new(BufReader::with_capacity(64 * 1024, file))
             }
-            Self::List(words) => (None, Box::new(Cursor::new(words.clone()))),
         };
-        Ok(Some(Lines {
+        Ok(Lines {
             nul: nul || name.is_none(),
             name,
             source,
             number: 0,
-        }))
+        })
     }
 }
 
-/// [`Commands`] while they are read.
-pub struct Jobs {
-    reader: Reader,
-    inputs: std::vec::IntoIter<Input>,
-    lines: Option<Lines>,
-    ended: bool,
-}
-
-impl Jobs {
-    fn read(&mut self) -> Result<Option<CommandJob>, Error> {
-        loop {
-            if let Some(lines) = &mut self.lines
-                && let Some(job) = self.reader.next(lines)?
-            {
-                return Ok(Some(job));
-            }
-            let Some(input) = self.inputs.next() else {
-                return Ok(None);
-            };
-            self.lines = input.lines(true, self.reader.nul)?;
-        }
-    }
-}
-
-impl Iterator for Jobs {
-    type Item = Result<CommandJob, Error>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended {
-            return None;
-        }
-        let next = self.read().transpose();
-        self.ended = !matches!(next, Some(Ok(_)));
-        next
-    }
+fn state(about: &Metadata) -> (u64, Option<SystemTime>) {
+    (about.len(), about.modified().ok())
 }
 
 /// Converts lines to commands, and numbers them.

@@ -7,17 +7,15 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use batchwright::Error;
 use parking_lot::Mutex;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
 use super::SandboxStatus;
 use super::keeper;
 use super::programs::refused;
-use super::wire::{self, Greeting, Order, Policy, Reply};
+use super::wire::{self, Greeting, Policy, Reply};
 
 /// A program that is only a keeper. It is much smaller than `batchwright`, so the system copies it in a fraction of the
 /// time.
@@ -33,16 +31,14 @@ const END: Duration = Duration::from_secs(15);
 #[derive(Debug)]
 pub struct Keeper {
     /// `None` after the end was requested.
-    socket: Option<UnixStream>,
+    socket: Mutex<Option<UnixStream>>,
     process: Child,
-    idle: Mutex<Vec<UnixStream>>,
     pub status: SandboxStatus,
-    folder: Option<PathBuf>,
 }
 
 impl Keeper {
-    /// Starts one; `None` if this program has no helper. If it cannot have the namespace of the policy, it does without.
-    pub fn start(named: Option<&Path>, mut policy: Policy) -> Result<Option<Self>, Error> {
+    /// Starts one; `None` if this program has no helper.
+    pub fn start(named: Option<&Path>, policy: &Policy) -> Result<Option<Self>, Error> {
         let mut failed = Ok(None);
         for program in helpers(named) {
             let cannot = |why: &dyn std::fmt::Display| {
@@ -51,30 +47,9 @@ impl Keeper {
                     program.display()
                 ))
             };
-            let mut no_namespace = None;
-            let mut greeted = greet(&program, &policy);
-            if let Ok((_, _, Greeting::NoNamespace(why))) = &greeted {
-                no_namespace = Some(why.clone());
-                policy.namespace = false;
-                greeted = greet(&program, &policy);
-            }
-            match greeted {
-                Ok((process, socket, Greeting::Ready { missing })) => {
-                    return Ok(Some(Self {
-                        socket: Some(socket),
-                        process,
-                        idle: Mutex::default(),
-                        status: SandboxStatus {
-                            missing,
-                            no_namespace,
-                            helper: (program != Path::new(OWN)).then_some(program),
-                        },
-                        folder: policy.temporary.map(Into::into),
-                    }));
-                }
-                Ok((.., Greeting::Failed(why) | Greeting::NoNamespace(why))) => {
-                    return Err(cannot(&why));
-                }
+            match greet(&program, policy) {
+                Ok((keeper, None)) => return Ok(Some(keeper)),
+                Ok((_, Some(why))) => return Err(cannot(&why)),
                 // Another one may be a keeper.
                 Err(why) => failed = Err(cannot(&why)),
             }
@@ -85,66 +60,42 @@ impl Keeper {
     /// Starts a command with these outputs. An error means that the keeper has ended, or that this program may open no
     /// more files.
     pub fn run(&self, words: Vec<OsString>, outputs: [BorrowedFd<'_>; 2]) -> io::Result<Launched> {
-        let idle = self.idle.lock().pop();
-        let socket = match idle {
-            Some(socket) => socket,
-            None => {
-                let (ours, theirs) = UnixStream::pair()?;
-                let main = self.socket.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
-                // Short messages of several threads are sent one after the other.
-                wire::send(main, &(), &[theirs.as_fd()])?;
-                ours
-            }
-        };
-        wire::send(&socket, &Order::Run(words), &outputs)?;
-        Ok(Launched { socket })
-    }
-
-    /// Keeps the connection of a command that has ended for the next one.
-    pub fn keep(&self, launched: Launched) {
-        self.idle.lock().push(launched.socket);
+        let (ours, theirs) = UnixStream::pair()?;
+        let [stdout, stderr] = outputs;
+        let socket = self.socket.lock();
+        let socket = socket.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
+        wire::send(socket, &words, &[theirs.as_fd(), stdout, stderr])?;
+        Ok(Launched(ours))
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.socket = None;
-        self.idle.get_mut().clear();
-        let pidfd = pidfd_open(Pid::from_child(&self.process), PidfdFlags::empty());
-        let timeout = Timespec::try_from(END).ok();
-        let ended = pidfd.and_then(|pidfd| {
-            rustix::io::retry_on_intr(|| {
-                poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], timeout.as_ref())
-            })
-        });
-        if ended != Ok(0) {
-            let _ = self.process.wait();
-        } else {
-            log::warn!("a process of a command was killed but does not end; it is left behind");
-        }
-        if let Some(folder) = self.folder.as_ref().filter(|folder| folder.exists())
-            && let Err(why) = std::fs::remove_dir_all(folder)
-        {
-            log::warn!("cannot remove {}: {why}", folder.display());
+        *self.socket.get_mut() = None;
+        let until = Instant::now() + END;
+        while let Ok(None) = self.process.try_wait() {
+            if Instant::now() > until {
+                log::warn!("a process of a command was killed but does not end; it is left behind");
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-/// A command that a keeper runs.
+/// A command that a keeper runs. When this is dropped, its group is killed.
 #[derive(Debug)]
-pub struct Launched {
-    socket: UnixStream,
-}
+pub struct Launched(UnixStream);
 
 impl Launched {
     /// Becomes readable when the command has ended.
     pub fn event(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.0.as_fd()
     }
 
-    /// The next message about the command; an error if the keeper has ended.
+    /// What became of the command; an error if the keeper has ended.
     pub fn reply(&self) -> io::Result<Reply> {
-        let reply = wire::receive(&self.socket)?;
+        let reply = wire::receive(&self.0)?;
         reply
             .map(|(reply, _)| reply)
             .ok_or(io::ErrorKind::UnexpectedEof.into())
@@ -152,7 +103,7 @@ impl Launched {
 
     /// Sends a signal to the group of the command.
     pub fn signal(&self, signal: i32) {
-        let _ = wire::send(&self.socket, &Order::Signal(signal), &[]);
+        let _ = wire::send(&self.0, &signal, &[]);
     }
 }
 
@@ -171,8 +122,8 @@ fn helpers(named: Option<&Path>) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Starts a program as a keeper, and waits for its answer.
-fn greet(program: &Path, policy: &Policy) -> io::Result<(Child, UnixStream, Greeting)> {
+/// Starts a program as a keeper, and waits for its answer. Returns also why it refuses the policy.
+fn greet(program: &Path, policy: &Policy) -> io::Result<(Keeper, Option<String>)> {
     let (socket, theirs) = UnixStream::pair()?;
     let mut command = Command::new(program);
     command
@@ -183,27 +134,51 @@ fn greet(program: &Path, policy: &Policy) -> io::Result<(Child, UnixStream, Gree
         .stderr(Stdio::null())
         // Ctrl-C at the terminal must not reach it, because it has to see the end of this program.
         .process_group(0);
-    if policy.environment.is_some() {
+    if policy.confine {
         command.env_clear();
     }
-    let mut process = command.spawn()?;
+    let mut keeper = Keeper {
+        socket: Mutex::default(),
+        process: command.spawn()?,
+        status: SandboxStatus {
+            helper: (program != Path::new(OWN)).then(|| program.to_owned()),
+            ..SandboxStatus::default()
+        },
+    };
     // Closes the end of the keeper here.
     drop(command);
-    socket.set_read_timeout(Some(ANSWER))?;
-    let greeted = wire::send(&socket, policy, &[]).and_then(|()| wire::receive(&socket));
-    let greeting = match greeted {
-        Ok(Some((greeting, _))) => greeting,
-        _ => {
-            let _ = process.kill();
-            let _ = process.wait();
-            return Err(io::Error::other(
-                "it is no batchwright of this version, or does not call batchwright_exec::confine_main",
-            ));
+    match answer(&socket, policy, &mut keeper.status) {
+        Ok(refused) => {
+            *keeper.socket.get_mut() = Some(socket);
+            Ok((keeper, refused))
         }
-    };
-    socket.set_read_timeout(None)?;
-    if !matches!(greeting, Greeting::Ready { .. }) {
-        process.wait()?;
+        Err(_) => {
+            let _ = keeper.process.kill();
+            Err(io::Error::other(
+                "it is no batchwright of this version, or does not call batchwright_exec::confine_main",
+            ))
+        }
     }
-    Ok((process, socket, greeting))
+}
+
+/// The answer of a keeper: the reason if it refuses the policy.
+fn answer(
+    socket: &UnixStream,
+    policy: &Policy,
+    status: &mut SandboxStatus,
+) -> io::Result<Option<String>> {
+    socket.set_read_timeout(Some(ANSWER))?;
+    wire::send(socket, policy, &[])?;
+    loop {
+        let answer = wire::receive(socket)?;
+        match answer.ok_or(io::ErrorKind::UnexpectedEof)?.0 {
+            Greeting::Ready { missing } => {
+                status.missing = missing;
+                socket.set_read_timeout(None)?;
+                return Ok(None);
+            }
+            Greeting::NoNamespace(why) => status.no_namespace = Some(why),
+            Greeting::Failed(why) => return Ok(Some(why)),
+        }
+    }
 }

@@ -7,13 +7,12 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use fork::Fork;
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, LandlockStatus,
-    PathBeneath, Ruleset, RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset,
+    RulesetAttr, RulesetCreated, RulesetCreatedAttr, RulesetError, Scope,
 };
 use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX};
-use rustix::process::{Pid, Resource, Rlimit, WaitOptions, fchdir, getrlimit, setrlimit, waitpid};
+use rustix::process::{Resource, Rlimit, fchdir, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -68,7 +67,7 @@ impl Site {
             let landlock = |why: RulesetError| format!("Landlock: {why}");
             let made = landlock_rules(policy, others.iter().chain([&folder])).map_err(landlock)?;
             missing.extend(confine_process(policy)?);
-            missing.extend(lacking(&made)?);
+            missing.extend(lacking());
             rules = Some(made);
         }
         Ok((Self { folder, rules }, missing))
@@ -81,10 +80,9 @@ impl Site {
         let Some(rules) = &self.rules else {
             return Ok(());
         };
-        let rules = rules
-            .try_clone()
-            .map_err(|why| format!("Landlock: {why}"))?;
-        let restricted = rules.restrict_self();
+        let rules = rules.try_clone().map_err(|why| why.to_string());
+        let restricted =
+            rules.and_then(|rules| rules.restrict_self().map_err(|why| why.to_string()));
         restricted
             .map(drop)
             .map_err(|why| format!("Landlock: {why}"))
@@ -102,40 +100,21 @@ fn confine_process(policy: &Policy) -> Result<Option<String>, String> {
     Ok(restricted.err().map(missing))
 }
 
-/// The promised rights that the kernel lacks, tried out by a process that ends then.
-fn lacking(rules: &RulesetCreated) -> Result<Vec<String>, String> {
-    let failed = |why: io::Error| format!("cannot try out Landlock: {why}");
-    let child = match fork::fork().map_err(failed)? {
-        Fork::Parent(child) => child,
-        Fork::Child => {
-            // The exit code is the number of promised rights.
-            let status = rules
-                .try_clone()
-                .ok()
-                .and_then(|rules| rules.restrict_self().ok());
-            let abi = status.map(|status| match status.landlock {
-                LandlockStatus::Available { effective_abi, .. } => effective_abi,
-                _ => ABI::Unsupported,
-            });
-            let held = |abi: ABI| PROMISED.iter().filter(|(since, ..)| abi >= *since).count();
-            std::process::exit(
-                abi.map_or(FAILED, |abi| i32::try_from(held(abi)).unwrap_or(FAILED)),
-            );
-        }
+/// The promised rights that the kernel lacks.
+fn lacking() -> impl Iterator<Item = String> {
+    let is_lacking = |(since, ..): &&(ABI, &str, &str)| {
+        let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
+        let scope = Scope::from_all(*since);
+        let rules = rules.handle_access(AccessFs::from_write(*since));
+        let rules = rules.and_then(|rules| match scope.is_empty() {
+            true => Ok(rules),
+            false => rules.scope(scope),
+        });
+        rules.is_err()
     };
-    let ended = waitpid(Pid::from_raw(child), WaitOptions::empty());
-    let ended = ended.map_err(|why| failed(why.into()))?;
-    let code = ended.and_then(|(_, status)| status.exit_status());
-    let held = code.and_then(|code| usize::try_from(code).ok());
-    let lacking = held.and_then(|held| PROMISED.get(held..));
-    let lacking = lacking.ok_or("Landlock cannot be enforced")?.iter();
-    Ok(lacking
-        .map(|(_, what, since)| format!("{what} (Landlock of Linux {since})"))
-        .collect())
+    let lacking = PROMISED.iter().filter(is_lacking);
+    lacking.map(|(_, what, since)| format!("{what} (Landlock of Linux {since})"))
 }
-
-/// The exit code of a trial that failed.
-const FAILED: i32 = super::launch::FAILED;
 
 fn landlock_rules<'a>(
     policy: &Policy,
@@ -151,8 +130,7 @@ fn landlock_rules<'a>(
     // The privileges are dropped before a command takes the rules.
     let mut rules = rules.create()?.no_new_privs(false);
     for opened in writable {
-        let is_folder = opened.metadata().is_ok_and(|about| about.is_dir());
-        rules = rules.add_rule(PathBeneath::new(opened, rights(is_folder)))?;
+        rules = rules.add_rule(PathBeneath::new(opened, rights()))?;
     }
     for (device, number) in DEVICES {
         // A missing device cannot be written to.
@@ -161,7 +139,7 @@ fn landlock_rules<'a>(
                 .metadata()
                 .is_ok_and(|about| about.file_type().is_char_device() && about.rdev() == number)
         {
-            rules = rules.add_rule(PathBeneath::new(opened, rights(false)))?;
+            rules = rules.add_rule(PathBeneath::new(opened, rights()))?;
         }
     }
     Ok(rules)
@@ -174,16 +152,11 @@ fn open(path: &Path) -> io::Result<File> {
     options.read(true).custom_flags(libc::O_PATH).open(path)
 }
 
-/// The permitted operations. Creating devices is never permitted: through its own device, root could access every
-/// disk.
-fn rights(is_folder: bool) -> BitFlags<AccessFs> {
+/// The permitted operations; for a file, those that a file can have. Creating devices is never permitted: through its own
+/// device, root could access every disk.
+fn rights() -> BitFlags<AccessFs> {
     let all = AccessFs::from_write(WANTED);
-    let writing = all & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev);
-    if is_folder {
-        writing
-    } else {
-        writing & AccessFs::from_file(WANTED)
-    }
+    all & !(AccessFs::MakeChar | AccessFs::MakeBlock | AccessFs::IoctlDev)
 }
 
 /// Drops the privileges of root that go beyond files: those that reach the kernel, devices or other processes.

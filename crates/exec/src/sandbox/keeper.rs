@@ -6,8 +6,9 @@
 //! process that they leave behind, and kills all at the end.
 
 use std::env;
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use rustix::process::{
     set_parent_process_death_signal, wait, waitpid,
 };
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
+use tempfile::TempDir;
 
 use super::launch::{self, children};
 use super::wire::{self, Greeting, Policy};
@@ -55,51 +57,83 @@ fn keep() -> io::Result<()> {
     let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     let socket = UnixStream::from(socket);
-    let Some((policy, _)) = wire::receive::<Policy>(&socket)? else {
+    let Some((mut policy, _)) = wire::receive::<Policy>(&socket)? else {
         return Ok(());
     };
-    let temporary = policy.temporary.clone();
-    let ended = if policy.namespace {
-        in_namespace(socket, policy)
-    } else {
-        set_child_subreaper(Some(getpid()))?;
-        let ended = launch::serve(socket, policy);
-        end_descendants();
-        ended.map(|()| true)
+    // Removed at the end of this function, when all processes have ended.
+    let _temporary = match make_temporary(&mut policy) {
+        Ok(folder) => folder,
+        Err(why) => {
+            let why = format!("cannot make a folder for temporary files: {why}");
+            return wire::send(&socket, &Greeting::Failed(why), &[]);
+        }
     };
-    if let (true, Some(folder)) = (ended?, temporary) {
-        // Whatever cannot be removed is reported by batchwright.
-        let _ = fs::remove_dir_all(folder);
+    // Without a sandbox, commands see the processes of the system, and an ordinary user may use sudo.
+    if policy.confine && in_namespace(&socket, &policy)? {
+        return Ok(());
+    }
+    set_child_subreaper(Some(getpid()))?;
+    let ended = launch::serve(&socket, &policy);
+    end_descendants();
+    ended
+}
+
+/// Makes a folder for temporary files, which only this user may enter and in which commands may write.
+fn make_temporary(policy: &mut Policy) -> io::Result<Option<TempDir>> {
+    let Some(parent) = &policy.temporary else {
+        return Ok(None);
+    };
+    let folder = tempfile::Builder::new()
+        .prefix("batchwright-")
+        .permissions(Permissions::from_mode(0o700))
+        .tempdir_in(parent)?;
+    let path = folder.path().as_os_str().to_owned();
+    policy.writable.push(path.clone());
+    policy.environment.push(("TMPDIR".into(), path));
+    Ok(Some(folder))
+}
+
+/// Serves in a process namespace until the end of all its processes. False if none can be made.
+fn in_namespace(socket: &UnixStream, policy: &Policy) -> io::Result<bool> {
+    // In a child, because a process that fails half-way could not serve without a namespace.
+    match fork::fork()? {
+        Fork::Parent(child) => Ok(wait_for(child)? != Some(launch::FAILED)),
+        Fork::Child => {
+            let served = enter_namespace().and_then(|()| serve_inside(socket, policy));
+            let failed = served.is_err();
+            if let Err(why) = served {
+                let _ = wire::send(socket, &Greeting::NoNamespace(why), &[]);
+            }
+            std::process::exit(if failed { launch::FAILED } else { 0 });
+        }
+    }
+}
+
+/// Starts the first process of the namespace, and waits for its end, which is that of all its processes.
+fn serve_inside(socket: &UnixStream, policy: &Policy) -> Result<(), String> {
+    let failed = |why: io::Error| format!("its first process cannot start: {why}");
+    die_with_parent().map_err(failed)?;
+    // This process has no other threads, so its child may do everything that it may.
+    match fork::fork().map_err(failed)? {
+        Fork::Child => {
+            set_up_namespace().map_err(|why| format!("it cannot have its own /proc: {why}"))?;
+            // However that ends, batchwright does not learn what happens afterwards.
+            let _ = launch::serve(socket, policy);
+        }
+        Fork::Parent(first) => {
+            if wait_for(first).map_err(failed)? == Some(launch::FAILED) {
+                // It has reported why.
+                std::process::exit(launch::FAILED);
+            }
+        }
     }
     Ok(())
 }
 
-/// Starts the first process of a new namespace, and waits for its end, which is that of all its processes. False if there
-/// is no namespace, and another keeper takes over.
-fn in_namespace(socket: UnixStream, policy: Policy) -> io::Result<bool> {
-    let started = enter_namespace().and_then(|()| {
-        // This process has no other threads, so its child may do everything that it may.
-        fork::fork().map_err(|why| format!("its first process cannot start: {why}"))
-    });
-    match started {
-        Err(why) => wire::send(&socket, &Greeting::NoNamespace(why), &[]).map(|()| false),
-        Ok(Fork::Child) => {
-            if let Err(why) = set_up_namespace() {
-                let why = format!("it cannot have its own /proc: {why}");
-                let _ = wire::send(&socket, &Greeting::NoNamespace(why), &[]);
-                std::process::exit(launch::FAILED);
-            }
-            // However that ends, batchwright does not learn what happens afterwards.
-            let _ = launch::serve(socket, policy);
-            std::process::exit(0);
-        }
-        Ok(Fork::Parent(first)) => {
-            // Its end must be seen at the other end of the socket.
-            drop(socket);
-            let ended = waitpid(Pid::from_raw(first), WaitOptions::empty())?;
-            Ok(ended.and_then(|(_, status)| status.exit_status()) != Some(launch::FAILED))
-        }
-    }
+/// The exit code of a child; `None` if a signal ended it.
+fn wait_for(child: i32) -> io::Result<Option<i32>> {
+    let ended = waitpid(Pid::from_raw(child), WaitOptions::empty())?;
+    Ok(ended.and_then(|(_, status)| status.exit_status()))
 }
 
 /// Makes a namespace for the children of this process. An ordinary user may do that only in a user namespace, in which
@@ -131,9 +165,14 @@ fn enter_namespace() -> Result<(), String> {
     Ok(())
 }
 
+/// Set after a change of user namespace, which would clear it.
+fn die_with_parent() -> io::Result<()> {
+    Ok(set_parent_process_death_signal(Some(Signal::KILL))?)
+}
+
 /// In the first process of the namespace: without its own `/proc`, programs would see the numbers of other processes.
 fn set_up_namespace() -> io::Result<()> {
-    set_parent_process_death_signal(Some(Signal::KILL))?;
+    die_with_parent()?;
     let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
     mount("proc", "/proc", "proc", flags, None::<&std::ffi::CStr>)?;
     Ok(())
@@ -148,28 +187,17 @@ fn separate(what: UnshareFlags) -> io::Result<()> {
     Ok(rustix::thread::unshare(what)?)
 }
 
-/// Kills every process below this one. They are stopped first, because they may start others meanwhile.
+/// Kills every process below this one. They are stopped first, and once more those that others started meanwhile.
 fn end_descendants() {
     let until = Instant::now() + AFTER_KILL;
     let own = getpid().as_raw_nonzero().get();
     while Instant::now() < until {
-        let mut known = Vec::new();
-        loop {
-            let found = descendants(own);
-            let new: Vec<_> = found
-                .into_iter()
-                .filter(|pid| !known.contains(pid))
-                .collect();
-            if new.is_empty() {
-                break;
-            }
-            new.iter().for_each(|pid| signal(*pid, Signal::STOP));
-            known.extend(new);
+        for order in [Signal::STOP, Signal::STOP, Signal::KILL] {
+            descendants(own).iter().for_each(|pid| signal(*pid, order));
         }
-        known.iter().for_each(|pid| signal(*pid, Signal::KILL));
         // The children of those that have ended are now children of this process.
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
-        if known.is_empty() {
+        if descendants(own).is_empty() {
             return;
         }
         std::thread::yield_now();

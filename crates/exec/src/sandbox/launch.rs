@@ -25,121 +25,88 @@ use rustix::process::{
 use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::confine::{Site, limit_memory};
-use super::wire::{self, Greeting, Order, Policy, Reply};
-use crate::output::STRAGGLERS;
+use super::wire::{self, Greeting, Policy, Reply};
 use crate::process::signal_group;
 
 /// The exit code of a process that did not become its command.
 pub const FAILED: i32 = 125;
-/// Interval at which orphaned processes are reaped, because no event reports their end.
+/// Interval of checks for ends that no event reports: of orphaned processes, and of commands that a tracer holds.
 const REAP: Duration = Duration::from_secs(1);
-/// Interval of checks for the end of a command that its tracer holds.
-const HELD: Duration = Duration::from_millis(100);
 
 /// Starts commands until batchwright closes the socket, or ends.
-pub fn serve(socket: UnixStream, policy: Policy) -> io::Result<()> {
-    let (site, missing) = match Site::new(&policy) {
+pub fn serve(socket: &UnixStream, policy: &Policy) -> io::Result<()> {
+    let (site, missing) = match Site::new(policy) {
         Ok(made) => made,
-        Err(why) => return wire::send(&socket, &Greeting::Failed(why), &[]),
+        Err(why) => return wire::send(socket, &Greeting::Failed(why), &[]),
     };
-    wire::send(&socket, &Greeting::Ready { missing }, &[])?;
+    wire::send(socket, &Greeting::Ready { missing }, &[])?;
     let mut launch = Launch {
         socket,
         site,
         policy,
-        slots: Vec::new(),
+        commands: Vec::new(),
         reap_at: Instant::now() + REAP,
     };
     while launch.turn()? {}
     Ok(())
 }
 
-struct Launch {
-    socket: UnixStream,
+struct Launch<'a> {
+    socket: &'a UnixStream,
     site: Site,
-    policy: Policy,
-    slots: Vec<Slot>,
+    policy: &'a Policy,
+    commands: Vec<Running>,
     reap_at: Instant,
-}
-
-/// A connection, on which one command runs after the other.
-struct Slot {
-    socket: UnixStream,
-    command: Option<Running>,
 }
 
 /// A command that is not reaped yet, so that its number and that of its group are valid.
 struct Running {
+    connection: UnixStream,
     pid: Pid,
-    /// Becomes readable at its end.
-    pidfd: OwnedFd,
+    /// Becomes readable at its end. `None` after that was seen.
+    pidfd: Option<OwnedFd>,
     /// Its end was reported.
     ended: bool,
-    /// When to look again: its tracer holds it, or its group gets no more time for a last output.
-    due: Option<Instant>,
 }
 
-impl Launch {
+impl Launch<'_> {
     /// Waits for events and handles them. False if batchwright has ended.
     fn turn(&mut self) -> io::Result<bool> {
-        let [main, slots @ ..] = &self.wait()?[..] else {
-            return Ok(true);
-        };
-        let (main, slots) = (*main, slots.to_vec());
-        let now = Instant::now();
-        if main {
-            match wire::receive::<()>(&self.socket)? {
-                None => return Ok(false),
-                Some(((), files)) => self.slots.extend(files.into_iter().map(|socket| Slot {
-                    socket: socket.into(),
-                    command: None,
-                })),
+        let mut events = self.wait()?.into_iter();
+        let asked = events.next() == Some(true);
+        let reap = self.reap_at <= Instant::now();
+        self.commands.retain_mut(|command| {
+            let (called, exited) = (events.next(), events.next());
+            let held = command.pidfd.is_none() && !command.ended;
+            if exited == Some(true) || (held && reap) {
+                command.look();
             }
-        }
-        let mut gone = Vec::new();
-        for (at, ready) in slots.chunks(2).enumerate() {
-            let due = self.slots[at]
-                .command
-                .as_ref()
-                .and_then(|command| command.due);
-            if ready[1] || due.is_some_and(|due| due <= now) {
-                self.slots[at].look(now)?;
-            }
-            if ready[0] && !self.obey(at)? {
-                gone.push(at);
-            }
-        }
-        for at in gone.into_iter().rev() {
-            // The command is reaped as the orphans are.
-            self.slots.remove(at).clear();
-        }
-        if self.reap_at <= now {
+            called != Some(true) || command.obey()
+        });
+        if reap {
             self.reap_orphans();
-            self.reap_at = now + REAP;
+            self.reap_at = Instant::now() + REAP;
+        }
+        if asked {
+            let Some((words, files)) = wire::receive::<Vec<OsString>>(self.socket)? else {
+                return Ok(false);
+            };
+            self.start(&words, files);
         }
         Ok(true)
     }
 
-    /// Which sockets and commands have an event: the main socket first, then two for each slot.
+    /// Which have an event: the main socket first, then the connection and the process of each command.
     fn wait(&self) -> io::Result<Vec<bool>> {
-        let due = self
-            .slots
-            .iter()
-            .filter_map(|slot| slot.command.as_ref()?.due);
-        let until = due.chain([self.reap_at]).min();
-        let timeout = until.map(|at| at.saturating_duration_since(Instant::now()));
-        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
-        let mut events = vec![PollFd::new(&self.socket, PollFlags::IN)];
-        for slot in &self.slots {
-            events.push(PollFd::new(&slot.socket, PollFlags::IN));
-            // A place without a command never has an event, and keeps the order.
-            let running = slot
-                .command
-                .as_ref()
-                .filter(|command| command.due.is_none());
-            events.push(match running {
-                Some(command) => PollFd::new(&command.pidfd, PollFlags::IN),
-                None => PollFd::new(&slot.socket, PollFlags::empty()),
+        let timeout = self.reap_at.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(timeout).ok();
+        let mut events = vec![PollFd::new(self.socket, PollFlags::IN)];
+        for command in &self.commands {
+            events.push(PollFd::new(&command.connection, PollFlags::IN));
+            // A place without a process never has an event, and keeps the order.
+            events.push(match &command.pidfd {
+                Some(pidfd) => PollFd::new(pidfd, PollFlags::IN),
+                None => PollFd::new(self.socket, PollFlags::empty()),
             });
         }
         match poll(&mut events, timeout.as_ref()) {
@@ -148,44 +115,40 @@ impl Launch {
         }
         Ok(events
             .iter()
-            .map(|event| !event.revents().is_empty())
+            .map(|event| event.revents().contains(PollFlags::IN))
             .collect())
     }
 
-    /// Does what a connection asks for. False if it is closed.
-    fn obey(&mut self, at: usize) -> io::Result<bool> {
-        // A closed connection is not the end of the others.
-        let order = wire::receive::<Order>(&self.slots[at].socket).unwrap_or(None);
-        match order {
-            None => return Ok(false),
-            Some((Order::Signal(number), _)) => {
-                let running = self.slots[at].command.as_ref();
-                if let (Some(command), Some(signal)) = (running, Signal::from_named_raw(number)) {
-                    signal_group(command.pid, signal);
-                }
-            }
-            Some((Order::Run(words), files)) => {
-                self.slots[at].clear();
-                let started = self.start(at, &words, &files);
-                let slot = &mut self.slots[at];
-                match started {
-                    Ok(command) => slot.command = Some(command),
-                    Err(why) => {
-                        let scarce = why.raw_os_error();
-                        let why = format!("cannot start a process: {why}");
-                        slot.say(&Reply::NotStarted { why, scarce });
-                        slot.say(&Reply::Ended {
-                            code: Some(FAILED),
-                            signal: None,
-                        });
-                    }
-                }
+    /// Starts a command with its connection, its standard output and its standard error.
+    fn start(&mut self, words: &[OsString], files: Vec<OwnedFd>) {
+        let mut files = files.into_iter();
+        let Some(connection) = files.next().map(UnixStream::from) else {
+            return;
+        };
+        match self.fork(words, &connection, files.as_slice()) {
+            Ok((pid, pidfd)) => self.commands.push(Running {
+                connection,
+                pid,
+                pidfd: Some(pidfd),
+                ended: false,
+            }),
+            Err(why) => {
+                let why = format!("cannot start a process: {why}");
+                say(&connection, &Reply::NotStarted { why, scarce: true });
             }
         }
-        Ok(true)
     }
 
-    fn start(&self, at: usize, words: &[OsString], files: &[OwnedFd]) -> io::Result<Running> {
+    fn fork(
+        &self,
+        words: &[OsString],
+        connection: &UnixStream,
+        outputs: &[OwnedFd],
+    ) -> io::Result<(Pid, OwnedFd)> {
+        let [stdout, stderr] = outputs else {
+            // This process may open no more files.
+            return Err(Errno::MFILE.into());
+        };
         let own = getpid();
         // This process has no other threads, so its child may do everything that it may.
         match fork::fork()? {
@@ -195,28 +158,20 @@ impl Launch {
                     let _ = kill_process(pid, Signal::KILL);
                     let _ = waitpid(Some(pid), WaitOptions::empty());
                 })?;
-                Ok(Running {
-                    pid,
-                    pidfd,
-                    ended: false,
-                    due: None,
-                })
+                Ok((pid, pidfd))
             }
             Fork::Child => {
-                let why = self.become_command(own, words, files);
-                self.slots[at].say(&Reply::NotStarted { why, scarce: None });
+                let why = self.become_command(own, words, [stdout, stderr]);
+                say(connection, &Reply::NotStarted { why, scarce: false });
                 std::process::exit(FAILED);
             }
         }
     }
 
     /// Takes the rules and limits of a command, and becomes it. Returns why not.
-    fn become_command(&self, launch: Pid, words: &[OsString], files: &[OwnedFd]) -> String {
+    fn become_command(&self, launch: Pid, words: &[OsString], outputs: [&OwnedFd; 2]) -> String {
         let prepare = || -> Result<(), String> {
             let connect = || -> io::Result<()> {
-                let [stdout, stderr] = files else {
-                    return Err(io::ErrorKind::InvalidData.into());
-                };
                 // Outside of a namespace, it ends with this process at the latest, unless that has ended already.
                 set_parent_process_death_signal(Some(Signal::KILL))?;
                 if rustix::process::getppid() != Some(launch) {
@@ -227,12 +182,12 @@ impl Launch {
                 // Opened for each command, because one may change the state of the opened file.
                 let null = rustix::fs::open(c"/dev/null", OFlags::CLOEXEC, Mode::empty())?;
                 dup2_stdin(&null)?;
-                dup2_stdout(stdout)?;
-                dup2_stderr(stderr)?;
+                dup2_stdout(outputs[0])?;
+                dup2_stderr(outputs[1])?;
                 Ok(())
             };
             connect().map_err(|why| format!("cannot prepare the process: {why}"))?;
-            self.site.enter(&self.policy)?;
+            self.site.enter(self.policy)?;
             // The last step, because the others need memory.
             self.policy.memory.map_or(Ok(()), limit_memory)
         };
@@ -244,10 +199,9 @@ impl Launch {
         };
         let mut command = Command::new(program);
         command.args(arguments);
-        if let Some(environment) = &self.policy.environment {
-            let variables = environment.iter().map(|(name, value)| (name, value));
-            command.env_clear().envs(variables);
-        }
+        let variables = self.policy.environment.iter();
+        let variables = variables.map(|(name, value)| (name, value));
+        command.env_clear().envs(variables);
         let why = command.exec();
         let hint = match why.kind() {
             io::ErrorKind::NotFound => {
@@ -260,56 +214,51 @@ impl Launch {
 
     /// Reaps processes that commands have left behind, and that have ended.
     fn reap_orphans(&self) {
-        let commands = || self.slots.iter().filter_map(|slot| slot.command.as_ref());
         for pid in children(getpid().as_raw_nonzero().get()) {
             let Some(pid) = Pid::from_raw(pid) else {
                 continue;
             };
-            if !commands().any(|command| command.pid == pid) {
+            if !self.commands.iter().any(|command| command.pid == pid) {
                 let _ = waitpid(Some(pid), WaitOptions::NOHANG);
             }
         }
     }
 }
 
-impl Slot {
-    /// Reports the end of the command. Its group has a moment for a last output, then it is killed.
-    fn look(&mut self, now: Instant) -> io::Result<()> {
-        let Some(command) = &mut self.command else {
-            return Ok(());
-        };
-        if command.ended {
-            self.clear();
-            return Ok(());
-        }
+impl Running {
+    /// Reports its end.
+    fn look(&mut self) {
+        self.pidfd = None;
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
-        let Some(status) = waitid(WaitId::Pid(command.pid), options)? else {
+        let Ok(Some(status)) = waitid(WaitId::Pid(self.pid), options) else {
             // Only a tracer learns of the end, until it ends itself.
-            signal_group(command.pid, Signal::KILL);
-            command.due = Some(now + HELD);
-            return Ok(());
+            signal_group(self.pid, Signal::KILL);
+            return;
         };
-        command.ended = true;
-        command.due = Some(now + STRAGGLERS);
-        self.say(&Reply::Ended {
-            code: status.exit_status(),
-            signal: status.terminating_signal(),
-        });
-        Ok(())
+        self.ended = true;
+        let (code, signal) = (status.exit_status(), status.terminating_signal());
+        say(&self.connection, &Reply::Ended { code, signal });
     }
 
-    /// Kills what the command left of its group.
-    fn clear(&mut self) {
-        if let Some(command) = self.command.take() {
-            signal_group(command.pid, Signal::KILL);
-            let _ = waitpid(Some(command.pid), WaitOptions::NOHANG);
+    /// Passes a signal on. False if the connection is closed: then what is left of its group is killed.
+    fn obey(&self) -> bool {
+        // A closed connection is not the end of the others.
+        if let Ok(Some((number, _))) = wire::receive::<i32>(&self.connection) {
+            if let Some(signal) = Signal::from_named_raw(number) {
+                signal_group(self.pid, signal);
+            }
+            return true;
         }
+        signal_group(self.pid, Signal::KILL);
+        // If it has not ended yet, it is reaped as the orphans are.
+        let _ = waitpid(Some(self.pid), WaitOptions::NOHANG);
+        false
     }
+}
 
-    fn say(&self, reply: &Reply) {
-        // If nobody reads it, the connection is closed, which is the next event.
-        let _ = wire::send(&self.socket, reply, &[]);
-    }
+fn say(connection: &UnixStream, reply: &Reply) {
+    // If nobody reads it, the connection is closed, which is the next event.
+    let _ = wire::send(connection, reply, &[]);
 }
 
 /// The children of all threads of a process.

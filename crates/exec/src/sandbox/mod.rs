@@ -14,7 +14,6 @@ pub(super) mod programs;
 #[cfg(target_os = "linux")]
 mod wire;
 
-use std::env;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -31,34 +30,11 @@ pub(super) use wire::Reply;
 pub(super) struct Launcher {
     pub folder: PathBuf,
     pub programs: Programs,
-    /// The variables of commands, if they are not those of this program.
-    pub environment: Option<Vec<(OsString, OsString)>>,
+    pub environment: Vec<(OsString, OsString)>,
     pub status: SandboxStatus,
     /// `None` if this program starts commands itself, because it has no helper and needs none.
     #[cfg(target_os = "linux")]
     pub keeper: Option<Keeper>,
-}
-
-impl Launcher {
-    pub fn new(folder: PathBuf, sandbox: Option<&Sandbox>) -> Result<Self, Error> {
-        if let Some(sandbox) = sandbox {
-            return sandbox.prepare(&folder);
-        }
-        Ok(Self {
-            #[cfg(target_os = "linux")]
-            keeper: Keeper::start(
-                None,
-                wire::Policy {
-                    folder: folder.clone().into(),
-                    ..wire::Policy::default()
-                },
-            )?,
-            folder,
-            programs: Programs::all(env::var_os("PATH")),
-            environment: None,
-            status: SandboxStatus::default(),
-        })
-    }
 }
 
 /// Lets this program be the helper that starts its commands. Call it first in `main`.
@@ -146,11 +122,7 @@ impl Sandbox {
 
     /// Allows only these programs. A name means the program that `PATH` has for it, a path the program at this path.
     /// Programs that an allowed program starts are not checked. Default: every program.
-    pub fn allow<I>(mut self, programs: I) -> Self
-    where
-        I: IntoIterator,
-        I::Item: Into<OsString>,
-    {
+    pub fn allow(mut self, programs: impl IntoIterator<Item = impl Into<OsString>>) -> Self {
         let programs = programs.into_iter().map(Into::into);
         self.allowed.get_or_insert_default().extend(programs);
         self
@@ -159,14 +131,13 @@ impl Sandbox {
     /// Passes a variable of this process on to commands, if it is set; `*` means all variables. Default: `PATH`,
     /// `HOME`, `LANG`, `LC_…`, `TZ`, `TERM`, `TMPDIR`.
     pub fn pass_variable(mut self, name: impl Into<OsString>) -> Self {
-        self.variables.push(Variable::Passed(name.into()));
+        self.variables.push((name.into(), None));
         self
     }
 
     /// Sets a variable for commands.
     pub fn set_variable(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
-        self.variables
-            .push(Variable::Set(name.into(), value.into()));
+        self.variables.push((name.into(), Some(value.into())));
         self
     }
 
@@ -193,80 +164,65 @@ impl Sandbox {
         let path = environment.iter().find(|(name, _)| name == "PATH");
         let path = path.map(|(_, path)| path.clone()).unwrap_or_default();
         let here = std::env::current_dir().unwrap_or_default();
-        let mut launcher = Launcher {
-            folder: folder.to_owned(),
-            programs: Programs::new(path, self.allowed.as_deref(), &here)?,
-            environment: Some(environment),
-            status: SandboxStatus::default(),
-            #[cfg(target_os = "linux")]
-            keeper: None,
-        };
-        self.enforce(&mut launcher)?;
-        if self.mode == SandboxMode::On && !launcher.status.missing.is_empty() {
-            let missing = launcher.status.missing.join("; ");
+        let programs = Programs::new(path, self.allowed.as_deref(), &here)?;
+        #[cfg(target_os = "linux")]
+        let keeper = self.keeper(folder, &environment)?;
+        #[cfg(target_os = "linux")]
+        let status = keeper.as_ref().map(|keeper| keeper.status.clone());
+        #[cfg(not(target_os = "linux"))]
+        let status = self.needs_helper().then(|| SandboxStatus {
+            missing: vec!["anything but the choice of programs and variables".to_owned()],
+            ..SandboxStatus::default()
+        });
+        let status = status.unwrap_or_default();
+        if self.mode == SandboxMode::On && !status.missing.is_empty() {
+            let missing = status.missing.join("; ");
             return Err(refused(format!(
                 "this system cannot enforce: {missing}; --sandbox=best-effort runs commands without, --sandbox=off without \
                  any of it"
             )));
         }
-        Ok(launcher)
+        Ok(Launcher {
+            folder: folder.to_owned(),
+            programs,
+            environment,
+            status,
+            #[cfg(target_os = "linux")]
+            keeper,
+        })
     }
 
-    #[cfg(not(target_os = "linux"))]
-    fn enforce(&self, launcher: &mut Launcher) -> Result<(), Error> {
-        if self.mode != SandboxMode::Off || self.memory.is_some() {
-            let missing = "anything but the choice of programs and variables".to_owned();
-            launcher.status.missing = vec![missing];
-        }
-        Ok(())
+    /// Whether only a helper on Linux can do what is asked.
+    fn needs_helper(&self) -> bool {
+        self.mode != SandboxMode::Off || self.memory.is_some()
     }
 
     #[cfg(target_os = "linux")]
-    fn enforce(&self, launcher: &mut Launcher) -> Result<(), Error> {
+    fn keeper(
+        &self,
+        folder: &Path,
+        environment: &[(OsString, OsString)],
+    ) -> Result<Option<Keeper>, Error> {
         let confine = self.mode != SandboxMode::Off;
-        let mut writable = self.writable.clone();
-        let mut temporary = None;
-        let named = |wish: &Variable| match wish {
-            Variable::Passed(name) | Variable::Set(name, _) => name == "TMPDIR",
-        };
-        let environment = launcher.environment.get_or_insert_default();
-        if confine && !self.variables.iter().any(named) {
-            let id = uuid::Uuid::now_v7().simple();
-            let folder = std::env::temp_dir().join(format!("batchwright-{id}"));
-            batchwright::unstable::make_private_folder(&folder)
-                .map_err(|why| refused(format!("cannot make {}: {why}", folder.display())))?;
-            environment.retain(|(name, _)| name != "TMPDIR");
-            environment.push(("TMPDIR".into(), folder.clone().into()));
-            writable.push(folder.clone());
-            temporary = Some(folder);
-        }
+        let mut named = self.variables.iter().map(|(name, _)| name);
+        let temporary = confine && !named.any(|name| name == "TMPDIR");
         let policy = wire::Policy {
             confine,
             network: self.network,
-            folder: launcher.folder.clone().into(),
-            writable: writable.into_iter().map(Into::into).collect(),
-            environment: Some(environment.clone()),
-            // Without a sandbox, commands see the processes of the system, and an ordinary user may use sudo.
-            namespace: confine,
-            temporary: temporary.clone().map(Into::into),
+            folder: folder.into(),
+            writable: self.writable.iter().map(Into::into).collect(),
+            environment: environment.to_vec(),
+            temporary: temporary.then(|| std::env::temp_dir().into()),
             memory: self.memory,
         };
-        let keeper = Keeper::start(self.helper.as_deref(), policy);
-        let keeper = keeper.and_then(|keeper| keeper.ok_or_else(no_helper));
-        let keeper = keeper.inspect_err(|_| {
-            let _ = temporary.map(std::fs::remove_dir);
-        })?;
-        launcher.status = keeper.status.clone();
-        launcher.keeper = Some(keeper);
-        Ok(())
+        let keeper = Keeper::start(self.helper.as_deref(), &policy)?;
+        if keeper.is_none() && self.needs_helper() {
+            return Err(refused(
+                "no program confines commands: call batchwright_exec::confine_main() first in main, or name an installed \
+                 batchwright with Sandbox::helper"
+                    .to_owned(),
+            ));
+        }
+        Ok(keeper)
     }
-}
-
-#[cfg(target_os = "linux")]
-fn no_helper() -> Error {
-    refused(
-        "no program confines commands: call batchwright_exec::confine_main() first in main, or name an installed \
-         batchwright with Sandbox::helper"
-            .to_owned(),
-    )
 }

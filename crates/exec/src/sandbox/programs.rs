@@ -6,48 +6,17 @@ use std::path::{Path, PathBuf};
 
 use batchwright::{Error, ErrorKind};
 
-/// Why a program is not run.
-#[derive(Debug)]
-pub enum Unusable {
-    /// It does not exist, or cannot be executed.
-    Missing(String),
-    /// It is not in the allow-list.
-    NotAllowed(String),
-}
-
-impl From<Unusable> for Error {
-    fn from(why: Unusable) -> Self {
-        match why {
-            Unusable::Missing(why) | Unusable::NotAllowed(why) => refused(why),
-        }
-    }
-}
+use crate::record::{FailureKind, JobError};
 
 /// Finds programs as commands would find them, and checks the allow-list.
 #[derive(Debug)]
 pub struct Programs {
     path: OsString,
-    /// `None` allows every program.
-    allowed: Option<Vec<Allowed>>,
-}
-
-/// A program that may be run.
-#[derive(Debug)]
-struct Allowed {
-    /// The name as it was given.
-    name: OsString,
-    place: PathBuf,
+    /// The allowed programs, by the given name and by place. `None` allows every program.
+    allowed: Option<Vec<(OsString, PathBuf)>>,
 }
 
 impl Programs {
-    /// Allows every program; `path` is the value of `PATH`, if set.
-    pub fn all(path: Option<OsString>) -> Self {
-        Self {
-            path: path.unwrap_or_else(|| DEFAULT_PATH.into()),
-            allowed: None,
-        }
-    }
-
     /// Searches in `path`, the value of `PATH`. Allowed programs must exist.
     pub fn new(path: OsString, allowed: Option<&[OsString]>, folder: &Path) -> Result<Self, Error> {
         let mut programs = Self {
@@ -55,11 +24,9 @@ impl Programs {
             allowed: None,
         };
         let place = |name: &OsString| {
-            let found = programs.find(name, folder)?;
-            Ok::<_, Error>(Allowed {
-                name: name.clone(),
-                place: place_of(&found),
-            })
+            let found = programs.find(name, folder);
+            let found = found.map_err(|why| refused(why.message))?;
+            Ok::<_, Error>((name.clone(), place_of(&found)))
         };
         let allowed = allowed.map(|names| names.iter().map(place).collect());
         programs.allowed = allowed.transpose()?;
@@ -67,40 +34,39 @@ impl Programs {
     }
 
     /// The file that `program` refers to for a command in `folder`, if it may be run.
-    pub fn resolve(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, Unusable> {
+    pub fn resolve(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, JobError> {
         let found = self.find(program, folder)?;
         let Some(allowed) = &self.allowed else {
             return Ok(found);
         };
         let place = place_of(&found);
-        if allowed.iter().any(|known| known.place == place) {
+        if allowed.iter().any(|(_, known)| *known == place) {
             return Ok(found);
         }
         let names: Vec<_> = allowed
             .iter()
-            .map(|known| known.name.display().to_string())
+            .map(|(name, _)| name.display().to_string())
             .collect();
-        Err(Unusable::NotAllowed(format!(
+        let why = format!(
             "{} ({}) is not allowed; allowed are: {}",
             program.display(),
             found.display(),
             names.join(", ")
-        )))
+        );
+        Err(JobError::new(FailureKind::NotAllowed, why))
     }
 
-    fn find(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, Unusable> {
+    fn find(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, JobError> {
+        let missing = |why: String| Err(JobError::new(FailureKind::NotFound, why));
         if program.is_empty() {
-            return Err(Unusable::Missing("the command names no program".to_owned()));
+            return missing("the command names no program".to_owned());
         }
         let named = Path::new(program);
         if program.as_encoded_bytes().contains(&b'/') {
             let file = folder.join(named);
             return match executable(&file) {
                 Ok(()) => Ok(file),
-                Err(error) => Err(Unusable::Missing(format!(
-                    "cannot run {}: {error}",
-                    file.display()
-                ))),
+                Err(error) => missing(format!("cannot run {}: {error}", file.display())),
             };
         }
         // A relative folder in PATH means a different folder for each working folder, possibly one that the command can
@@ -117,10 +83,10 @@ impl Programs {
                 Err(_) => {}
             }
         }
-        Err(Unusable::Missing(match denied {
+        missing(match denied {
             Some(file) => format!("{} may not be executed", file.display()),
             None => format!("no program {} in PATH", program.display()),
-        }))
+        })
     }
 }
 
@@ -156,14 +122,8 @@ const PASSED: [&str; 6] = ["PATH", "HOME", "LANG", "TZ", "TERM", "TMPDIR"];
 /// The folders in which programs are searched if `PATH` is not set.
 const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
-/// A requested variable.
-#[derive(Debug, Clone)]
-pub enum Variable {
-    /// With the value that it has in this process; `*` means all variables.
-    Passed(OsString),
-    /// With this value.
-    Set(OsString, OsString),
-}
+/// A requested variable: with this value, or without one, that of this process; `*` means all variables.
+pub type Variable = (OsString, Option<OsString>);
 
 /// The variables of a command: those of `ours` that are passed on, and those that are set. Later requests override
 /// earlier ones.
@@ -171,18 +131,18 @@ pub fn environment(
     ours: impl Iterator<Item = (OsString, OsString)>,
     wishes: &[Variable],
 ) -> Vec<(OsString, OsString)> {
-    let passed = |name: &OsStr| {
-        let by_default = PASSED.iter().any(|known| name == *known)
-            || name.as_encoded_bytes().starts_with(b"LC_");
-        by_default
-            || wishes.iter().any(|wish| match wish {
-                Variable::Passed(wished) => wished == "*" || wished == name,
-                Variable::Set(..) => false,
-            })
+    let is_wished = |name: &OsStr| {
+        let mut passed = wishes.iter().filter(|(_, value)| value.is_none());
+        passed.any(|(wished, _)| wished == "*" || wished == name)
     };
-    let mut variables: Vec<_> = ours.filter(|(name, _)| passed(name)).collect();
-    for wish in wishes {
-        if let Variable::Set(name, value) = wish {
+    let is_passed = |name: &OsStr| {
+        PASSED.iter().any(|known| name == *known)
+            || name.as_encoded_bytes().starts_with(b"LC_")
+            || is_wished(name)
+    };
+    let mut variables: Vec<_> = ours.filter(|(name, _)| is_passed(name)).collect();
+    for (name, value) in wishes {
+        if let Some(value) = value {
             variables.retain(|(other, _)| other != name);
             variables.push((name.clone(), value.clone()));
         }

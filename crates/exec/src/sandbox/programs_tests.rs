@@ -39,10 +39,7 @@ fn without_an_allow_list_every_program_may_run() {
     assert!(all.resolve("../bin/tool".as_ref(), &work).is_ok());
     for missing in ["text", "none", "", "work/", "./tool", "/", ".", ".."] {
         let error = all.resolve(missing.as_ref(), &work).unwrap_err();
-        assert!(
-            matches!(error, Unusable::Missing(_)),
-            "{missing}: {error:?}"
-        );
+        assert_eq!(error.kind, FailureKind::NotFound, "{missing}: {error:?}");
     }
     // Relative folders in the path are ignored.
     let relative = Programs::new("bin::.".into(), None, site.path()).unwrap();
@@ -69,11 +66,10 @@ fn a_name_allows_the_program_in_path_and_no_other() {
     ] {
         let found = programs(&site, Some(&[allowed])).resolve(named.as_ref(), &at("work"));
         assert_eq!(found.is_ok(), is_allowed, "{named}");
-        if let Err(unusable) = found {
-            let error = Error::from(unusable);
+        if let Err(error) = found {
             let why = format!("allowed are: {allowed}");
-            assert!(error.message().contains(&why), "{error}");
-            assert!(error.is_critical());
+            assert!(error.message.contains(&why), "{error:?}");
+            assert!(error.kind.is_critical());
         }
     }
 }
@@ -98,11 +94,11 @@ const OURS: [(&str, &str); 4] = [
 #[test]
 fn no_key_reaches_a_command_unless_it_is_named() {
     assert_eq!(of(&OURS, &[]), ["LC_ALL=C", "PATH=/bin"]);
-    let named = Variable::Passed("OPENAI_API_KEY".into());
+    let named = ("OPENAI_API_KEY".into(), None);
     assert_eq!(of(&OURS, &[named])[1], "OPENAI_API_KEY=sk-1");
-    assert_eq!(of(&OURS, &[Variable::Passed("*".into())]).len(), 4);
+    assert_eq!(of(&OURS, &[("*".into(), None)]).len(), 4);
     // Those that are set override those that are passed, and there is always a path.
-    let set = ["/sbin", "/opt"].map(|value| Variable::Set("PATH".into(), value.into()));
+    let set = ["/sbin", "/opt"].map(|value| ("PATH".into(), Some(value.into())));
     assert_eq!(of(&OURS, &set), ["LC_ALL=C", "PATH=/opt"]);
     assert_eq!(of(&[], &[]), [format!("PATH={DEFAULT_PATH}")]);
 }

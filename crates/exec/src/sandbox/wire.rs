@@ -1,5 +1,9 @@
 //! The messages between batchwright and its keeper: values in JSON on a stream socket, each after its length, with the
 //! files that belong to it.
+//!
+//! After the greeting, the socket carries the words of commands, each with a connection, its standard output and its
+//! standard error. The connection carries the numbers of signals to the command and its group, and [`Reply`]s back; when
+//! batchwright closes it, the group is killed.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice, IoSliceMut, Read, Write};
@@ -24,11 +28,9 @@ pub struct Policy {
     pub folder: OsString,
     /// Files and folders to which commands may write, in addition to their folder.
     pub writable: Vec<OsString>,
-    /// `None`: the variables of this program.
-    pub environment: Option<Vec<(OsString, OsString)>>,
-    /// Whether commands get a process namespace.
-    pub namespace: bool,
-    /// A folder that the keeper removes at its end.
+    /// The variables of commands.
+    pub environment: Vec<(OsString, OsString)>,
+    /// The folder in which the keeper makes one for temporary files, which it removes at its end.
     pub temporary: Option<OsString>,
     /// The most bytes of private memory of each process.
     pub memory: Option<u64>,
@@ -39,26 +41,17 @@ pub struct Policy {
 pub enum Greeting {
     /// Commands can start, without these rules, which the kernel lacks.
     Ready { missing: Vec<String> },
-    /// The process namespace cannot be made.
+    /// The process namespace cannot be made. Another answer follows, of the keeper without one.
     NoNamespace(String),
     /// Commands cannot be confined as the policy requires.
     Failed(String),
 }
 
-/// What a connection receives. It has at most one command at a time.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Order {
-    /// The program and its arguments. Standard output and standard error are passed with it.
-    Run(Vec<OsString>),
-    /// A signal for the running command and its group.
-    Signal(i32),
-}
-
-/// What became of a command.
+/// What a connection reports of its command.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
-    /// Why it did not start, with the error of the system if another attempt may succeed. `Ended` follows.
-    NotStarted { why: String, scarce: Option<i32> },
+    /// Why it did not start, and whether another attempt may succeed.
+    NotStarted { why: String, scarce: bool },
     /// Its exit code, or the signal that ended it.
     Ended {
         code: Option<i32>,
@@ -75,7 +68,7 @@ pub fn send(
     let text = serde_json::to_vec(value)?;
     let length = u32::try_from(text.len()).map_err(|_| io::ErrorKind::FileTooLarge)?;
     let bytes = [&length.to_le_bytes()[..], &text].concat();
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     if !files.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(files));
@@ -94,7 +87,7 @@ pub fn receive<T: DeserializeOwned>(
     mut socket: &UnixStream,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut head = [0; 4];
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(2))];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let received = rustix::io::retry_on_intr(|| {
         let into = &mut [IoSliceMut::new(&mut head)];

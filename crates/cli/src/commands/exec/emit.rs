@@ -13,7 +13,6 @@ use super::is_stdin;
 use crate::args::exec::ExecArgs;
 use crate::display::Display;
 use crate::exit::{About, Refusal};
-use crate::stderr::is_json;
 use crate::stdout::{self, ResultsOut};
 use crate::{sanitize, stderr};
 
@@ -27,7 +26,7 @@ const CLOSED: &str = "standard output is closed or discarded, so the outputs of 
 pub struct Emitter {
     /// The file for records; without one, they or the outputs are printed.
     file: Option<RecordFile>,
-    printed: Printed,
+    prints_records: bool,
     out: ResultsOut,
     log: Option<JobLog>,
     /// The progress, which is removed before the output of a command is shown.
@@ -45,14 +44,10 @@ pub enum Trouble {
     Unwritten(String),
 }
 
-/// What is printed of a command.
-#[derive(PartialEq, Eq)]
-enum Printed {
-    /// Its unchanged output.
-    Output,
-    /// The same, all on standard error, because standard output is for the summary.
-    OutputAside,
-    Record,
+impl From<Error> for Trouble {
+    fn from(error: Error) -> Self {
+        Self::Unwritten(error.message().to_owned())
+    }
 }
 
 impl Emitter {
@@ -71,19 +66,14 @@ impl Emitter {
         let log = args.joblog.as_ref().filter(wanted);
         let log = log.map(|path| JobLog::open(path, resume)).transpose();
         let output = args.output.as_ref().filter(wanted);
-        let printed = match output {
-            None if is_json() => Printed::OutputAside,
-            None => Printed::Output,
-            Some(_) => Printed::Record,
-        };
         let file = output.filter(|path| !is_stdin(Some(path)));
-        if file.is_none() && printed != Printed::OutputAside && stdout::is_closed() {
+        if file.is_none() && stdout::is_closed() {
             return Err(Refusal::could_not_run(CLOSED));
         }
         let file = file.map(|path| RecordFile::open(path, continues));
         Ok(Self {
             file: file.transpose().map_err(refused)?,
-            printed,
+            prints_records: output.is_some(),
             out: ResultsOut::new(ctx),
             log: log.map_err(refused)?,
             progress: None,
@@ -119,28 +109,24 @@ impl Emitter {
         let records = self.file.as_ref().map_or(Ok(()), RecordFile::check);
         let log = self.log.as_ref().map_or(Ok(()), JobLog::check);
         if let Err(error) = records.and(log) {
-            let trouble = unwritten(error.message());
-            self.trouble.get_or_insert(trouble);
+            self.trouble.get_or_insert(error.into());
         }
     }
 
     fn log(&mut self, record: &JobRecord) -> Result<(), Trouble> {
-        let Some(log) = &mut self.log else {
-            return Ok(());
-        };
-        log.append(record)
-            .map_err(|error| unwritten(error.message()))
+        let log = self.log.as_mut();
+        Ok(log.map_or(Ok(()), |log| log.append(record))?)
     }
 
     fn write(&mut self, record: &JobRecord) -> Result<(), Trouble> {
         if let Some(file) = &mut self.file {
-            let written = file.append(record);
-            return written.map_err(|error| unwritten(error.message()));
+            return Ok(file.append(record)?);
         }
-        if self.printed != Printed::Record {
+        if !self.prints_records {
             return self.print_output(record);
         }
-        let line = serde_json::to_string(record).map_err(|error| unwritten(&error.to_string()))?;
+        let line = serde_json::to_string(record);
+        let line = line.map_err(|why| Trouble::Unwritten(why.to_string()))?;
         self.make_room();
         let line = sanitize::json(&line) + "\n";
         self.out.write_all(line.as_bytes()).map_err(not_printed)
@@ -154,19 +140,11 @@ impl Emitter {
             return Ok(());
         }
         self.make_room();
-        let mut aside = vec![&result.stderr];
-        if self.printed == Printed::OutputAside {
-            aside.insert(0, &result.stdout);
-        } else {
-            result.stdout.write_to(&mut self.out).map_err(not_printed)?;
-        }
-        aside.retain(|output| output.total() > 0);
-        if !aside.is_empty() {
+        result.stdout.write_to(&mut self.out).map_err(not_printed)?;
+        if result.stderr.total() > 0 {
             stderr::flush();
-        }
-        for output in aside {
             // A closed standard error is not an error.
-            let _ = output.write_to(&mut io::stderr().lock());
+            let _ = result.stderr.write_to(&mut io::stderr().lock());
         }
         Ok(())
     }
@@ -217,10 +195,6 @@ fn named(record: &JobRecord) -> String {
 fn not_printed(error: io::Error) -> Trouble {
     match error.kind() {
         io::ErrorKind::BrokenPipe => Trouble::Gone,
-        _ => unwritten(&format!("cannot write to standard output: {error}")),
+        _ => Trouble::Unwritten(format!("cannot write to standard output: {error}")),
     }
-}
-
-fn unwritten(why: &str) -> Trouble {
-    Trouble::Unwritten(why.to_owned())
 }

@@ -19,15 +19,15 @@ use parking_lot::Mutex;
 use crate::args::exec::ExecArgs;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
-use crate::settings::data_dir;
 use crate::signals::{GRACE, Session};
 use crate::stderr::is_json;
 use emit::Emitter;
 use report::Ended;
 
 pub fn execute(args: &ExecArgs) -> Result<Exit, Refusal> {
-    if is_json() && is_stdin(args.output.as_deref()) {
-        let why = "--json and -o - would both print to standard output; name a file by -o";
+    let prints = args.output.is_none() || is_stdin(args.output.as_deref());
+    if is_json() && prints && !args.dry_run {
+        let why = "--json and the commands would both print to standard output; name a file for their results by -o";
         return Err(Refusal::usage(why));
     }
     // The lock refuses it under two names, too, but says less.
@@ -98,9 +98,10 @@ fn open(args: &ExecArgs) -> Result<Commands, Refusal> {
             "arguments follow a command, which follows `--`: batchwright exec -- COMMAND ::: ARGUMENTS",
         ));
     }
-    let (template, list) = divide(&args.command);
-    let words = template.iter().chain(list.iter().flatten());
-    if let Some(word) = words.copied().find(|word| separates(word)) {
+    let mut parts = args.command.splitn(2, |word| word == ":::");
+    let (template, list) = (parts.next().unwrap_or_default(), parts.next());
+    let mut words = template.iter().chain(list.unwrap_or_default());
+    if let Some(word) = words.find(|word| separates(word)) {
         return Err(Refusal::usage(format!(
             "`{}` is GNU parallel's for further lists: there is one list, which follows `:::` or comes from \
              FILE or standard input",
@@ -113,19 +114,20 @@ fn open(args: &ExecArgs) -> Result<Commands, Refusal> {
             return Err(Refusal::usage(why));
         }
         Commands::list(list)
-    } else if args.files.is_empty() {
-        if stdin().is_terminal() {
-            let why = "there are no commands: name a FILE, pipe lines in, or add `-- COMMAND ::: ARGUMENTS`";
-            return Err(Refusal::usage(why));
-        }
-        Commands::stdin()
+    } else if args.files.is_empty() && stdin().is_terminal() {
+        let why =
+            "there are no commands: name a FILE, pipe lines in, or add `-- COMMAND ::: ARGUMENTS`";
+        return Err(Refusal::usage(why));
     } else {
-        Commands::files(&args.files).map_err(|error| {
+        let standard = [PathBuf::from("-")];
+        let files = match &args.files[..] {
+            [] => &standard[..],
+            files => files,
+        };
+        Commands::files(files).map_err(|error| {
             let refusal = unreadable(error);
-            let missing = args
-                .files
-                .iter()
-                .any(|file| !is_stdin(Some(file)) && !file.exists());
+            let mut files = files.iter();
+            let missing = files.any(|file| !is_stdin(Some(file)) && !file.exists());
             refusal.when(missing && args.command.is_empty(), |refusal| {
                 refusal.hint("FILE has the commands; a command itself follows `--`")
             })
@@ -165,18 +167,6 @@ pub fn skip(
     let is_finished = move |job: &CommandJob| finished.lock().take(job);
     let jobs = commands.into_iter();
     jobs.filter(move |job| !job.as_ref().is_ok_and(&is_finished))
-}
-
-/// The template, and the arguments that follow it.
-fn divide<W: AsRef<OsStr>>(command: &[W]) -> (Vec<&OsStr>, Option<Vec<&OsStr>>) {
-    let words = || command.iter().map(AsRef::as_ref);
-    match words().position(|word| word == ":::") {
-        Some(at) => (
-            words().take(at).collect(),
-            Some(words().skip(at + 1).collect()),
-        ),
-        None => (words().collect(), None),
-    }
 }
 
 /// Whether a word separates argument lists for GNU parallel.
@@ -277,28 +267,17 @@ fn add_variables(sandbox: Sandbox, wish: &OsStr) -> Result<Sandbox, Refusal> {
     Ok(names.fold(sandbox, Sandbox::pass_variable))
 }
 
-/// The folders that commands may write to, if these are more than most users want.
+/// The folder that commands may write to, if it is more than most users want.
 fn wide(args: &ExecArgs) -> Option<String> {
-    if args.sandbox == SandboxMode::Off {
-        return None;
-    }
+    let home = PathBuf::from(env::var_os("HOME")?).canonicalize().ok()?;
     let folder = args.workdir.clone().unwrap_or_else(|| PathBuf::from("."));
-    let mut writable = args.write.iter().chain([&folder]);
-    let home = env::var_os("HOME").map(|home| (PathBuf::from(home), "your home folder"));
-    let data = data_dir().map(|data| (data, "the data of batchwright itself"));
-    let places: Vec<_> = [home, data]
-        .into_iter()
-        .flatten()
-        .filter_map(|(path, what)| Some((path.canonicalize().ok()?, what)))
-        .collect();
-    writable.find_map(|path| {
-        let path = path.canonicalize().ok()?;
-        let (_, what) = places.iter().find(|(place, _)| place.starts_with(&path))?;
-        Some(format!(
-            "commands may write to all of {}, including {what}; use --workdir DIR for a separate folder",
-            path.display()
-        ))
-    })
+    let writable = args.write.iter().chain([&folder]);
+    let mut writable = writable.filter_map(|path| path.canonicalize().ok());
+    let path = writable.find(|path| args.sandbox != SandboxMode::Off && home.starts_with(path))?;
+    Some(format!(
+        "commands may write to all of {}, including your home folder; use --workdir DIR for a separate folder",
+        path.display()
+    ))
 }
 
 /// What the sandbox forbids, for commands that do not report why they failed.
