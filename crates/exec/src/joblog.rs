@@ -14,15 +14,6 @@ use crate::invalid;
 
 const HEADER: &[u8] = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand";
 
-/// Which commands of an earlier run are not run again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Resume {
-    /// All commands in the log.
-    Ended,
-    /// The successful commands; failed ones are run again.
-    Succeeded,
-}
-
 /// A log with a line for each command that ended, written completely and flushed at that time. Commands that the
 /// end of the run interrupted are not in it.
 ///
@@ -71,12 +62,13 @@ impl Finished {
 }
 
 impl JobLog {
-    /// Opens a log, or creates it. An existing log is continued.
+    /// Opens a log, or creates it. An existing log is continued: its commands are not run again, except those that had
+    /// failed with `failed_again`.
     ///
     /// # Errors
     /// [`ErrorKind::Invalid`](batchwright::ErrorKind::Invalid) if the file is not a job log, if another run writes to it,
     /// or if it cannot be opened.
-    pub fn open(path: impl AsRef<Path>, resume: Resume) -> Result<Self, Error> {
+    pub fn open(path: impl AsRef<Path>, failed_again: bool) -> Result<Self, Error> {
         let path = path.as_ref();
         let mut lines = 0;
         // If a command ran several times under one number, its last run counts.
@@ -95,14 +87,14 @@ impl JobLog {
                     lines = 0;
                     Ok(Tail::Torn)
                 }
-                (2.., false) if begins_as_line(line) => Ok(Tail::Torn),
+                (2.., false) => Ok(Tail::Torn),
                 _ => Err(no_log(path, lines)),
             }
         };
         let file = LineFile::open(path, read)?;
         let mut finished = Finished::default();
         for ((_, key), succeeded) in ended {
-            if succeeded || resume == Resume::Ended {
+            if succeeded || !failed_again {
                 finished.left.entry(key).or_default()[usize::from(!succeeded)] += 1;
             }
         }
@@ -173,7 +165,7 @@ fn log_line(record: &JobRecord) -> Vec<u8> {
     };
     let columns = format!(
         "{}\t:\t{}.{:03}\t{took:10.3}\t0\t{printed}\t{exit}\t{signal}\t",
-        record.job.seq(),
+        record.job.seq,
         start / 1000,
         start.rem_euclid(1000),
     );
@@ -200,13 +192,6 @@ fn parse(line: &[u8]) -> Option<(u64, bool, &[u8])> {
     let exit = number(5)?;
     let signal = number(0)?;
     Some((seq, exit == 0 && signal == 0, columns.next()?))
-}
-
-/// Whether this may be the beginning of a line: its first column must be a number.
-fn begins_as_line(line: &[u8]) -> bool {
-    let mut columns = line.split(|byte| *byte == b'\t');
-    let seq = columns.next().unwrap_or_default();
-    !seq.is_empty() && seq.iter().all(u8::is_ascii_digit)
 }
 
 fn key(command: &[u8]) -> [u8; 16] {
@@ -250,8 +235,8 @@ mod tests {
         }
     }
 
-    fn open(path: &Path, resume: Resume) -> JobLog {
-        JobLog::open(path, resume).unwrap()
+    fn open(path: &Path, failed_again: bool) -> JobLog {
+        JobLog::open(path, failed_again).unwrap()
     }
 
     fn skipped(log: &JobLog, texts: &[&str]) -> Vec<bool> {
@@ -266,7 +251,7 @@ mod tests {
     fn lines_are_those_of_gnu_parallel() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = open(&path, Resume::Ended);
+        let mut log = open(&path, false);
         let mut records = [
             record(2, "false", Some(1), None),
             record(4, "kill -9 $$", None, Some(9)),
@@ -302,7 +287,7 @@ mod tests {
     fn commands_are_matched_by_their_text_at_any_position() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = open(&path, Resume::Ended);
+        let mut log = open(&path, false);
         for (seq, text, exit) in [
             (1, "a", Some(0)),
             (2, "b", Some(1)),
@@ -318,17 +303,11 @@ mod tests {
         }
         drop(log);
         let script = ["c\nd", "x", "a", "b", "a", "a", "e", "held"];
-        for (resume, mut wanted) in [
-            (
-                Resume::Ended,
-                [true, false, true, true, true, false, true, true],
-            ),
-            (
-                Resume::Succeeded,
-                [true, false, true, false, true, false, true, false],
-            ),
+        for (failed_again, mut wanted) in [
+            (false, [true, false, true, true, true, false, true, true]),
+            (true, [true, false, true, false, true, false, true, false]),
         ] {
-            let log = open(&path, resume);
+            let log = open(&path, failed_again);
             assert_eq!(skipped(&log, &script), wanted);
             let mut finished = log.finished();
             assert!(finished.take(&CommandJob::shell("e")));
@@ -342,13 +321,13 @@ mod tests {
     fn a_truncated_line_is_removed_and_other_files_are_unchanged() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("log");
-        let mut log = open(&path, Resume::Ended);
+        let mut log = open(&path, false);
         log.append(&record(1, "a", Some(0), None)).unwrap();
-        assert!(JobLog::open(&path, Resume::Ended).is_err(), "it is locked");
+        assert!(JobLog::open(&path, false).is_err(), "it is locked");
         drop(log);
         let whole = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("{whole}2\t:\t17952")).unwrap();
-        let mut log = open(&path, Resume::Ended);
+        let mut log = open(&path, false);
         assert_eq!(skipped(&log, &["a"]), [true]);
         log.append(&record(2, "b", Some(0), None)).unwrap();
         let mended = fs::read_to_string(&path).unwrap();
@@ -357,17 +336,17 @@ mod tests {
         for (theirs, line) in [
             ("dear diary\n", 1),
             ("{\"key\": 1}", 1),
-            (&format!("{whole}end"), 3),
+            (&format!("{whole}end\n"), 3),
         ] {
             fs::write(&diary, theirs).unwrap();
-            let error = JobLog::open(&diary, Resume::Ended).err().unwrap();
+            let error = JobLog::open(&diary, false).err().unwrap();
             let why = format!("no job log, by its line {line}");
             assert!(error.message().contains(&why), "{error}");
             assert_eq!(fs::read_to_string(&diary).unwrap(), theirs);
         }
         // The program was killed while it wrote the header.
         fs::write(&diary, "Seq\tHo").unwrap();
-        let mut log = open(&diary, Resume::Ended);
+        let mut log = open(&diary, false);
         log.append(&record(1, "a", Some(0), None)).unwrap();
         assert!(fs::read(&diary).unwrap().starts_with(HEADER));
     }

@@ -10,7 +10,7 @@
 //! | see the result of a command | [`JobRecord`], [`JobStatus`], [`CommandResult`], [`JobError`], [`FailureKind`] |
 //! | read its output | [`Output`] |
 //! | see the results of a run | [`CommandReport`] |
-//! | log commands as GNU parallel does, and resume from the log | [`JobLog`], [`Resume`], [`Finished`] |
+//! | log commands as GNU parallel does, and resume from the log | [`JobLog`], [`Finished`] |
 //! | write records to a file | [`RecordFile`] |
 //! | see the progress of a run | [`Monitor`], [`JobCounts`] |
 //! | set what commands may use: programs, environment, files, network, memory | [`Sandbox`], [`SandboxMode`] |
@@ -30,7 +30,7 @@ mod submit;
 mod template;
 mod words;
 
-pub use joblog::{Finished, JobLog, Resume};
+pub use joblog::{Finished, JobLog};
 pub use line_file::RecordFile;
 pub use monitor::{JobCounts, Monitor};
 pub use output::Output;

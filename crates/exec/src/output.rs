@@ -6,10 +6,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tempfile::SpooledTempFile;
 
-use super::process::CommandLimits;
-
-/// Number of bytes that are shown as text.
-const SHOWN: u64 = 64 * 1024;
+/// Number of bytes in memory, and of those that are shown as text.
+const HEAD: usize = 64 * 1024;
 
 /// The output of a command to one of its streams.
 #[derive(Debug, Clone, Default)]
@@ -26,7 +24,7 @@ impl Output {
     pub fn text(&self) -> String {
         let mut head = Vec::new();
         // What cannot be read is missing.
-        let _ = self.read(SHOWN, &mut head);
+        let _ = self.read(HEAD as u64, &mut head);
         shown(&head, self.total > head.len() as u64)
     }
 
@@ -78,33 +76,24 @@ pub(super) fn shown(bytes: &[u8], is_cut: bool) -> String {
 }
 
 /// An output while it is read.
+#[derive(Default)]
 pub(super) struct Capture {
     pub output: Output,
     /// Why a part of it is missing.
     pub failed: Option<io::Error>,
-    in_memory: usize,
-    most: u64,
 }
 
 impl Capture {
-    pub fn new(limits: CommandLimits) -> Self {
-        Self {
-            output: Output::default(),
-            failed: None,
-            in_memory: limits.in_memory,
-            most: limits.most,
-        }
-    }
-
-    pub fn take(&mut self, bytes: &[u8]) {
+    /// Keeps these bytes, up to `most` in all.
+    pub fn take(&mut self, bytes: &[u8], most: u64) {
         let output = &mut self.output;
         output.total += bytes.len() as u64;
-        let room = usize::try_from(self.most - output.stored).unwrap_or(usize::MAX);
+        let room = usize::try_from(most - output.stored).unwrap_or(usize::MAX);
         let bytes = &bytes[..bytes.len().min(room)];
         if bytes.is_empty() || self.failed.is_some() {
             return;
         }
-        let empty = || Arc::new(Mutex::new(SpooledTempFile::new(self.in_memory)));
+        let empty = || Arc::new(Mutex::new(SpooledTempFile::new(HEAD)));
         let kept = output.kept.get_or_insert_with(empty);
         let written = kept.lock().write_all(bytes);
         match written {
@@ -123,31 +112,27 @@ mod tests {
     use super::*;
 
     fn captured(most: u64, pieces: &[&[u8]]) -> Output {
-        let mut capture = Capture {
-            output: Output::default(),
-            failed: None,
-            in_memory: 4,
-            most,
-        };
-        pieces.iter().for_each(|piece| capture.take(piece));
+        let mut capture = Capture::default();
+        pieces.iter().for_each(|piece| capture.take(piece, most));
         assert!(capture.failed.is_none());
         capture.output
     }
 
     #[test]
     fn an_output_is_bounded_in_memory_and_on_the_disk() {
-        // At most four bytes are in memory.
+        let letters: Vec<u8> = (b'a'..=b'z').cycle().take(80_000).collect();
+        let pieces: Vec<&[u8]> = letters.chunks(30_000).collect();
         for (most, kept, in_file) in [
-            (100, "abcdefgh", true),
-            (6, "abcdef", true),
-            (4, "abcd", false),
-            (2, "ab", false),
+            (100_000, 80_000, true),
+            (70_000, 70_000, true),
+            (65_536, 65_536, false),
+            (2, 2, false),
         ] {
-            let output = captured(most, &[b"ab", b"cde", b"fgh"]);
-            assert_eq!(output.kept().unwrap(), kept.as_bytes());
-            assert_eq!(output.text(), kept);
-            let lost = 8 - kept.len() as u64;
-            assert_eq!((output.total(), output.lost()), (8, lost));
+            let output = captured(most, &pieces);
+            assert_eq!(output.kept().unwrap(), letters[..kept]);
+            assert_eq!(output.text().as_bytes(), &letters[..kept.min(65_536)]);
+            let lost = 80_000 - kept as u64;
+            assert_eq!((output.total(), output.lost()), (80_000, lost));
             let file = output.kept.unwrap();
             assert_eq!(file.lock().is_rolled(), in_file);
         }

@@ -83,7 +83,7 @@ impl Process {
         outputs: [PipeWriter; 2],
     ) -> Result<Self, JobError> {
         let program = launcher.programs.resolve(job.program(), &launcher.folder)?;
-        let arguments = job.command().iter().skip(1);
+        let arguments = job.command.iter().skip(1);
         let failed = |why: io::Error| not_started(job, &why);
         #[cfg(target_os = "linux")]
         if let Some(keeper) = &launcher.keeper {
@@ -230,7 +230,7 @@ pub(super) fn run(
         process: Process::start(launcher, job, [out_writer, err_writer])?,
         streams: [stdout, stderr].map(|pipe| Stream {
             pipe: Some(pipe),
-            capture: Capture::new(limits),
+            capture: Capture::default(),
         }),
         stop,
         limits,
@@ -290,7 +290,7 @@ impl Running<'_> {
         let [out, err, stopped, exited] = ready([out, err, stop, exit], timeout);
         for (stream, is_readable) in self.streams.iter_mut().zip([out, err]) {
             if is_readable {
-                stream.read(buffer);
+                stream.read(buffer, self.limits.most);
             }
         }
         let now = Instant::now();
@@ -371,12 +371,12 @@ impl Stream {
     }
 
     /// Reads what is available, after an event has reported data.
-    fn read(&mut self, buffer: &mut Vec<u8>) {
+    fn read(&mut self, buffer: &mut Vec<u8>, most: u64) {
         let Some(pipe) = &self.pipe else { return };
         buffer.resize(BUFFER, 0);
         match rustix::io::read(pipe, &mut buffer[..]) {
             Ok(0) => self.pipe = None,
-            Ok(n) => self.capture.take(&buffer[..n]),
+            Ok(n) => self.capture.take(&buffer[..n], most),
             Err(Errno::INTR | Errno::AGAIN) => {}
             Err(_) => self.pipe = None,
         }
@@ -389,9 +389,7 @@ pub(super) struct CommandLimits {
     pub timeout: Option<Duration>,
     /// Time between the request to end (SIGTERM) and the kill (SIGKILL).
     pub grace: Duration,
-    /// Bytes of each output in memory.
-    pub in_memory: usize,
-    /// Bytes of each output in all.
+    /// Bytes of each output that are kept.
     pub most: u64,
 }
 

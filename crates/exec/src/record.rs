@@ -24,15 +24,19 @@ use super::words::quote;
 /// assert_eq!(job.text(), "gzip -k 'a file.txt'");
 /// ```
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CommandJob {
-    pub(super) id: Option<String>,
-    /// Its position in the input, from 1; 0 before it has one.
-    pub(super) seq: u64,
-    pub(super) words: Vec<OsString>,
+    id: Option<String>,
+    /// Its number in the input, from 1; 0 before it is part of a run.
+    pub seq: u64,
+    /// The program and its arguments.
+    pub command: Vec<OsString>,
     /// The original text, if it contains more than the words.
     pub(super) text: Option<Vec<u8>>,
-    pub(super) file: Option<PathBuf>,
-    pub(super) line: Option<u64>,
+    /// The file it was read from.
+    pub file: Option<PathBuf>,
+    /// The line in that file on which it begins, from 1.
+    pub line: Option<u64>,
 }
 
 impl CommandJob {
@@ -50,22 +54,22 @@ impl CommandJob {
         job
     }
 
-    pub(super) fn of_words(words: Vec<OsString>) -> Self {
+    pub(super) fn of_words(command: Vec<OsString>) -> Self {
         Self {
-            words,
+            command,
             ..Self::default()
         }
     }
 
     /// Adds an argument, which is passed to the program unchanged.
     pub fn arg(mut self, argument: impl Into<OsString>) -> Self {
-        self.words.push(argument.into());
+        self.command.push(argument.into());
         self
     }
 
     /// Adds arguments.
     pub fn args<A: Into<OsString>>(mut self, arguments: impl IntoIterator<Item = A>) -> Self {
-        self.words.extend(arguments.into_iter().map(Into::into));
+        self.command.extend(arguments.into_iter().map(Into::into));
         self
     }
 
@@ -83,30 +87,10 @@ impl CommandJob {
         }
     }
 
-    /// Its number in the input, from 1; 0 before it is part of a run.
-    pub fn seq(&self) -> u64 {
-        self.seq
-    }
-
-    /// The program and its arguments.
-    pub fn command(&self) -> &[OsString] {
-        &self.words
-    }
-
     pub(super) fn program(&self) -> &OsStr {
-        self.words
+        self.command
             .first()
             .map_or(OsStr::new(""), OsString::as_os_str)
-    }
-
-    /// The file it was read from.
-    pub fn file(&self) -> Option<&Path> {
-        self.file.as_deref()
-    }
-
-    /// The line in that file on which it begins, from 1.
-    pub fn line(&self) -> Option<u64> {
-        self.line
     }
 
     /// The command quoted for a shell. Bytes that are not UTF-8 are shown as U+FFFD.
@@ -119,7 +103,10 @@ impl CommandJob {
         match &self.text {
             Some(text) => Cow::Borrowed(text),
             None => {
-                let words = self.words.iter().map(|word| quote(word.as_encoded_bytes()));
+                let words = self
+                    .command
+                    .iter()
+                    .map(|word| quote(word.as_encoded_bytes()));
                 Cow::Owned(words.collect::<Vec<_>>().join(&b' '))
             }
         }
@@ -311,15 +298,15 @@ impl Serialize for CommandResult {
 impl Serialize for JobRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let job = &self.job;
-        let words = job.command().iter().map(|word| word.to_string_lossy());
+        let words = job.command.iter().map(|word| word.to_string_lossy());
         let mut line = serializer.serialize_map(None)?;
         line.serialize_entry("id", &job.id())?;
-        line.serialize_entry("seq", &job.seq())?;
+        line.serialize_entry("seq", &job.seq)?;
         line.serialize_entry("success", &(self.status == JobStatus::Completed))?;
         line.serialize_entry("command", &words.collect::<Vec<_>>())?;
         line.serialize_entry("text", &job.text())?;
-        line.serialize_entry("file", &job.file().map(Path::to_string_lossy))?;
-        line.serialize_entry("line", &job.line())?;
+        line.serialize_entry("file", &job.file.as_deref().map(Path::to_string_lossy))?;
+        line.serialize_entry("line", &job.line)?;
         line.serialize_entry("status", &self.status)?;
         line.serialize_entry("attempts", &self.attempts)?;
         line.serialize_entry("result", &self.result)?;

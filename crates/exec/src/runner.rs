@@ -2,7 +2,7 @@
 //! stops.
 
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -62,11 +62,9 @@ pub struct CommandRunner {
     retries: u8,
     /// Wait before the first retry; each further wait doubles, up to a minute, with added jitter. Default: 1 s.
     retry_delay: Duration,
-    /// Maximum number of bytes of each output of a command in memory. A longer one is in a temporary file without a name,
-    /// which is deleted with its [`Output`](crate::Output). Default: 64 KiB.
-    output_limit: usize,
-    /// Maximum number of bytes of each output of a command that are kept, including the file of a long one. The rest is
-    /// read and dropped. Default: 1 GiB.
+    /// Maximum number of bytes of each output of a command that are kept. An output of more than 64 KiB is in a temporary
+    /// file without a name, which is deleted with its [`Output`](crate::Output). The rest is read and dropped. Default: 1
+    /// GiB.
     max_output: u64,
     /// The folder in which commands run. Default: that of this process.
     #[setters(rename = "current_dir", into, strip_option)]
@@ -125,7 +123,6 @@ impl CommandRunner {
             kill_grace: Duration::from_secs(2),
             retries: 0,
             retry_delay: Duration::from_secs(1),
-            output_limit: 64 * 1024,
             max_output: 1 << 30,
             folder: None,
             sandbox: Sandbox::new(SandboxMode::Off).pass_variable("*"),
@@ -178,10 +175,8 @@ impl CommandRunner {
         I::IntoIter: Send,
     {
         let jobs = jobs.into_iter();
-        let exact = match jobs.size_hint() {
-            (least, Some(most)) if least == most => Some(most as u64),
-            _ => None,
-        };
+        let (least, most) = jobs.size_hint();
+        let exact = most.filter(|most| *most == least).map(|most| most as u64);
         let run = Run::new(self)?;
         let source = run.source(jobs.map(Ok));
         run.carry_out(self.total.or(exact), sink, |pool, call, sink| {
@@ -241,12 +236,9 @@ impl<'a> Run<'a> {
     fn new(runner: &'a CommandRunner) -> Result<Self, Error> {
         runner.check()?;
         let stop = StopCall::new().map_err(|why| invalid(format!("cannot make a pipe: {why}")))?;
-        let folder = match &runner.folder {
-            Some(folder) => std::path::absolute(folder),
-            None => std::env::current_dir(),
-        };
-        let folder =
-            folder.map_err(|why| invalid(format!("cannot tell the working directory: {why}")))?;
+        let folder = runner.folder.as_deref().unwrap_or(Path::new("."));
+        let folder = std::path::absolute(folder)
+            .map_err(|why| invalid(format!("cannot tell the working directory: {why}")))?;
         let launcher = runner.sandbox.prepare(&folder)?;
         if !launcher.status.missing.is_empty() {
             log::warn!(
@@ -266,7 +258,6 @@ impl<'a> Run<'a> {
             limits: CommandLimits {
                 timeout: runner.timeout,
                 grace: runner.kill_grace,
-                in_memory: runner.output_limit,
                 most: runner.max_output,
             },
             stop: Arc::new(stop),
@@ -321,9 +312,10 @@ impl<'a> Run<'a> {
                 _ => cancelled += 1,
             }
             closed = closed || sink(record).is_break();
-            match closed || self.lost.get().is_some() {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
+            if closed || self.lost.get().is_some() {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
             }
         };
         let call = |task: &Task, attempt: u32, ctx: &Context| self.call(task, attempt, ctx);
@@ -394,10 +386,10 @@ impl<'a> Run<'a> {
         };
         let is_retried = kind == ErrorKind::Transient && attempt <= u32::from(self.runner.retries);
         let engine_error = Error::new(kind, error.message.clone());
-        match error.kind.is_critical() && !is_retried {
-            true => engine_error.with_critical(),
-            false => engine_error,
+        if error.kind.is_critical() && !is_retried {
+            return engine_error.with_critical();
         }
+        engine_error
     }
 
     /// The record of a command that has ended, or will never start.

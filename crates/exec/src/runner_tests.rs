@@ -69,7 +69,7 @@ fn a_command_that_ignores_sigterm_is_killed_with_its_group() {
 
 #[test]
 fn an_output_may_be_closed_early_or_be_endless() {
-    let runner = CommandRunner::new().output_limit(1000).max_output(1000);
+    let runner = CommandRunner::new().max_output(1000);
     let closed = one(&runner, CommandJob::shell("exec >&- 2>&-; exit 3"));
     assert_eq!(failure(&closed), (FailureKind::Exit, "exit code 3"));
     let flood = CommandJob::new("head").args(["-c", "300000000", "/dev/zero"]);
@@ -145,7 +145,7 @@ fn a_critical_failure_stops_the_run_and_other_records_have_the_reason() {
     // The receiver gets all records, however many jobs had been read by then.
     let submitted = runner.submit_jobs(jobs()).unwrap();
     let mut records: Vec<_> = submitted.collect();
-    records.sort_by_key(|record| record.job.seq());
+    records.sort_by_key(|record| record.job.seq);
     let ends = records.iter().map(|record| record.status);
     use JobStatus::{Cancelled as X, Completed as C, Failed as F};
     assert_eq!(ends.collect::<Vec<_>>(), [C, F, C, F, X, X]);

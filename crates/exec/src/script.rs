@@ -1,7 +1,7 @@
 //! Commands read from scripts and lists, one per line, in the formats that people and other systems use.
 
 use std::ffi::OsString;
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
 use std::iter;
 use std::os::fd::AsFd;
@@ -54,10 +54,8 @@ struct Input {
 
 #[derive(Debug)]
 enum Source {
-    /// A regular file, which is read twice, with its length and modification time.
-    File(File, (u64, Option<SystemTime>)),
-    /// A pipe, for example, or standard input.
-    Stream(File),
+    /// With its state if it is read twice.
+    File(File, Option<State>),
     /// Words, separated by NUL bytes.
     List(Vec<u8>),
 }
@@ -127,7 +125,7 @@ impl Commands {
     /// read.
     pub fn check(&self, mut each: impl FnMut(&CommandJob)) -> Result<Option<u64>, Error> {
         let mut total = 0;
-        let is_read_twice = |input: &&Arc<Input>| !matches!(input.source, Source::Stream(_));
+        let is_read_twice = |input: &&Arc<Input>| !matches!(input.source, Source::File(_, None));
         let inputs: Vec<_> = self.inputs.iter().filter(is_read_twice).cloned().collect();
         let all = inputs.len() == self.inputs.len();
         for job in jobs(inputs, self.reader.clone()) {
@@ -180,17 +178,11 @@ impl Input {
         let open = || {
             if path == Path::new("-") {
                 let stdin = io::stdin().as_fd().try_clone_to_owned()?;
-                return Ok(Source::Stream(stdin.into()));
+                return Ok(Source::File(stdin.into(), None));
             }
             let file = File::open(&path)?;
-            let about = file.metadata()?;
-            if about.is_dir() {
-                return Err(io::Error::other("it is a folder"));
-            }
-            Ok(match about.is_file() {
-                true => Source::File(file, state(&about)),
-                false => Source::Stream(file),
-            })
+            let state = state(&file)?;
+            Ok(Source::File(file, state))
         };
         Ok(Self {
             source: open().map_err(|why| unreadable(&path, &why))?,
@@ -201,25 +193,25 @@ impl Input {
     /// Its lines from the beginning; those of a stream only once.
     fn lines(&self, nul: bool) -> Result<Lines, Error> {
         let name = self.name.clone();
-        let unread = |why| unreadable(name.as_deref().unwrap_or(Path::new("-")), &why);
         let source: Box<dyn BufRead + Send> = match &self.source {
             Source::List(words) => Box::new(Cursor::new(words.clone())),
-            Source::Stream(file) => {
-                let file = file.try_clone().map_err(unread)?;
-                Box::new(BufReader::with_capacity(64 * 1024, file))
-            }
             Source::File(file, before) => {
-                let again = file.try_clone().and_then(|mut file| {
-                    file.rewind()?;
-                    let now = state(&file.metadata()?);
-                    Ok((file, now))
-                });
-                let (file, now) = again.map_err(unread)?;
-                if now != *before {
-                    return Err(unread(io::Error::other(
-                        "it was changed after it had been checked; nothing more of it is run",
-                    )));
-                }
+                let again = || {
+                    let mut file = file.try_clone()?;
+                    if before.is_some() {
+                        file.rewind()?;
+                        if state(&file)? != *before {
+                            return Err(io::Error::other(
+                                "it was changed after it had been checked; nothing more of it is run",
+                            ));
+                        }
+                    }
+                    Ok(file)
+                };
+                let file = again().map_err(|why| {
+                    let name = name.as_deref().unwrap_or(Path::new("-"));
+                    unreadable(name, &why)
+                })?;
                 Box::new(BufReader::with_capacity(64 * 1024, file))
             }
         };
@@ -232,8 +224,16 @@ impl Input {
     }
 }
 
-fn state(about: &Metadata) -> (u64, Option<SystemTime>) {
-    (about.len(), about.modified().ok())
+/// Length and modification time of a regular file.
+type State = (u64, Option<SystemTime>);
+
+fn state(file: &File) -> io::Result<Option<State>> {
+    let about = file.metadata()?;
+    if about.is_dir() {
+        return Err(io::Error::other("it is a folder"));
+    }
+    let state = (about.len(), about.modified().ok());
+    Ok(about.is_file().then_some(state))
 }
 
 /// Converts lines to commands, and numbers them.

@@ -17,7 +17,7 @@ fn read(bytes: &[u8], form: impl FnOnce(Commands) -> Commands) -> Result<Vec<Com
 }
 
 fn words(job: &CommandJob) -> Vec<&str> {
-    job.command()
+    job.command
         .iter()
         .map(|word| word.to_str().unwrap())
         .collect()
@@ -39,7 +39,7 @@ fn scripts_of_all_systems_are_read() {
         "echo|last\\",
     ];
     assert_eq!(texts(&jobs), wanted);
-    let lines = jobs.iter().map(|job| (job.line().unwrap(), job.seq()));
+    let lines = jobs.iter().map(|job| (job.line.unwrap(), job.seq));
     assert_eq!(lines.collect::<Vec<_>>(), [(2, 1), (5, 2), (7, 3), (8, 4)]);
     assert_eq!(jobs[1].text(), "echo 'two  three'   four");
     assert_eq!(jobs[0].id(), "1");
@@ -75,7 +75,7 @@ fn bytes_that_are_not_utf_8_are_unchanged() {
     use std::os::unix::ffi::OsStrExt;
 
     let second = |jobs: Vec<CommandJob>| -> Vec<Vec<u8>> {
-        let word = |job: &CommandJob| job.command()[1].as_bytes().to_vec();
+        let word = |job: &CommandJob| job.command[1].as_bytes().to_vec();
         jobs.iter().map(word).collect()
     };
     let jobs = read(b"cat 'a\xff b'\n", |commands| commands).unwrap();
@@ -134,5 +134,5 @@ fn words_of_the_command_line_replace_lines() {
     let commands = Commands::list(["a b", "c"]).template(Template::new(["echo"]).unwrap());
     let jobs: Vec<_> = commands.into_iter().map(Result::unwrap).collect();
     assert_eq!(texts(&jobs), ["echo|a b", "echo|c"]);
-    assert_eq!(jobs[1].line(), None);
+    assert_eq!(jobs[1].line, None);
 }

@@ -17,7 +17,7 @@ const THREAD: &str = "batchwright-commands";
 /// The receiver of [`CommandRunner::submit_jobs`]: an iterator that yields each record when its command ends, and
 /// ends after the last one. Dropping it kills the running commands and waits for their end.
 pub struct SubmittedJobs {
-    records: Option<Receiver<JobRecord>>,
+    records: Receiver<JobRecord>,
     ctx: Context,
     monitor: Monitor,
     thread: Option<JoinHandle<Result<CommandReport, Error>>>,
@@ -76,7 +76,7 @@ impl CommandRunner {
         let refused = |why| invalid(format!("cannot start a thread: {why}"));
         Ok(SubmittedJobs {
             thread: Some(thread.map_err(refused)?),
-            records: Some(records),
+            records,
             ctx,
             monitor,
         })
@@ -119,7 +119,7 @@ impl Iterator for SubmittedJobs {
     type Item = JobRecord;
 
     fn next(&mut self) -> Option<JobRecord> {
-        self.records.as_ref()?.recv().ok()
+        self.records.recv().ok()
     }
 }
 
@@ -127,7 +127,7 @@ impl Drop for SubmittedJobs {
     fn drop(&mut self) {
         self.ctx.cancel();
         self.ctx.abort();
-        self.records = None;
+        self.by_ref().for_each(drop);
         let _ = self.join();
     }
 }

@@ -274,7 +274,7 @@ mod tests {
             ("d//e", "d//e|d//e|e|d|e|7|ad//eb7c"),
         ] {
             let job = all.job(argument.as_bytes(), 7);
-            assert_eq!(job.command().join("|".as_ref()), filled);
+            assert_eq!(job.command.join("|".as_ref()), filled);
         }
     }
 
@@ -374,7 +374,7 @@ mod tests {
             let job = Template::shell([&text]).unwrap().job(&argument, 1);
             let shown = OsString::from_vec(job.text_bytes().into_owned());
             let shown = ["sh".into(), "-c".into(), shown];
-            for words in [job.command(), &shown] {
+            for words in [&job.command[..], &shown] {
                 let mut command = Command::new(&words[0]);
                 command.args(&words[1..]).current_dir(folder.path());
                 let said = command.output().unwrap();

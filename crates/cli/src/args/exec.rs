@@ -121,7 +121,7 @@ pub struct ExecArgs {
     /// NAME has the same value as here. Commands always get PATH, HOME, LANG, LC_*, TZ, TERM and TMPDIR. They get
     /// API keys only if you name them.
     #[arg(help_heading = "Sandbox", long, value_name = "NAMES")]
-    pub env: Vec<OsString>,
+    pub env: Vec<String>,
 
     /// Allow commands to use the network
     #[arg(help_heading = "Sandbox", long)]

@@ -34,7 +34,7 @@ fn every_record_of_a_command_names_its_end() {
         (JobStatus::Failed, "failed"),
         (JobStatus::Cancelled, "cancelled"),
     ] {
-        assert_eq!(status.as_str(), name);
+        assert_eq!(status.to_string(), name);
     }
 }
 

@@ -106,9 +106,12 @@ fn lacking() -> impl Iterator<Item = String> {
         let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
         let scope = Scope::from_all(*since);
         let rules = rules.handle_access(AccessFs::from_write(*since));
-        let rules = rules.and_then(|rules| match scope.is_empty() {
-            true => Ok(rules),
-            false => rules.scope(scope),
+        let rules = rules.and_then(|rules| {
+            if scope.is_empty() {
+                Ok(rules)
+            } else {
+                rules.scope(scope)
+            }
         });
         rules.is_err()
     };

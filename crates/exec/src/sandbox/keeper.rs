@@ -190,10 +190,12 @@ fn separate(what: UnshareFlags) -> io::Result<()> {
 /// Kills every process below this one. They are stopped first, and once more those that others started meanwhile.
 fn end_descendants() {
     let until = Instant::now() + AFTER_KILL;
-    let own = getpid().as_raw_nonzero().get();
+    let own = getpid();
     while Instant::now() < until {
         for order in [Signal::STOP, Signal::STOP, Signal::KILL] {
-            descendants(own).iter().for_each(|pid| signal(*pid, order));
+            descendants(own).into_iter().for_each(|pid| {
+                let _ = kill_process(pid, order);
+            });
         }
         // The children of those that have ended are now children of this process.
         while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
@@ -204,14 +206,8 @@ fn end_descendants() {
     }
 }
 
-fn signal(pid: i32, signal: Signal) {
-    if let Some(pid) = Pid::from_raw(pid) {
-        let _ = kill_process(pid, signal);
-    }
-}
-
 /// The processes below this one, also those that have ended and were not waited for.
-fn descendants(pid: i32) -> Vec<i32> {
+fn descendants(pid: Pid) -> Vec<Pid> {
     let mut found = children(pid);
     let mut at = 0;
     while let Some(next) = found.get(at) {

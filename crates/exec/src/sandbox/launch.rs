@@ -10,7 +10,6 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -214,10 +213,7 @@ impl Launch<'_> {
 
     /// Reaps processes that commands have left behind, and that have ended.
     fn reap_orphans(&self) {
-        for pid in children(getpid().as_raw_nonzero().get()) {
-            let Some(pid) = Pid::from_raw(pid) else {
-                continue;
-            };
+        for pid in children(getpid()) {
             if !self.commands.iter().any(|command| command.pid == pid) {
                 let _ = waitpid(Some(pid), WaitOptions::NOHANG);
             }
@@ -262,12 +258,13 @@ fn say(connection: &UnixStream, reply: &Reply) {
 }
 
 /// The children of all threads of a process.
-pub fn children(pid: i32) -> Vec<i32> {
-    let tasks = fs::read_dir(Path::new("/proc").join(pid.to_string()).join("task"));
+pub fn children(pid: Pid) -> Vec<Pid> {
+    let tasks = fs::read_dir(format!("/proc/{}/task", pid.as_raw_nonzero()));
     let read = |task: io::Result<fs::DirEntry>| {
         fs::read_to_string(task.ok()?.path().join("children")).ok()
     };
     let texts: Vec<String> = tasks.into_iter().flatten().filter_map(read).collect();
     let numbers = texts.iter().flat_map(|text| text.split_whitespace());
-    numbers.filter_map(|number| number.parse().ok()).collect()
+    let numbers = numbers.filter_map(|number| number.parse().ok());
+    numbers.filter_map(Pid::from_raw).collect()
 }

@@ -46,7 +46,7 @@ fn many_commands_of_any_length_have_their_own_results() {
     let (records, report) = all(&runner, jobs.collect());
     assert_eq!((report.completed, report.failed), (599, 1));
     for record in records {
-        let number = record.job.seq();
+        let number = record.job.seq;
         let length = if number % 100 == 0 { "100006\n" } else { "" };
         let printed = format!("/dev/null\n{number}\n{length}");
         assert_eq!(stdout(&record), printed);

@@ -118,7 +118,7 @@ fn all(runner: &CommandRunner, jobs: Vec<CommandJob>) -> (Vec<JobRecord>, Comman
         records.push(record);
         ControlFlow::Continue(())
     });
-    records.sort_by_key(|record| record.job.seq());
+    records.sort_by_key(|record| record.job.seq);
     (records, report.unwrap())
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use batchwright::{Context, Error};
-use batchwright_exec::{Finished, JobLog, JobRecord, JobStatus, RecordFile, Resume};
+use batchwright_exec::{Finished, JobLog, JobRecord, JobStatus, RecordFile};
 
 use super::is_stdin;
 use crate::args::exec::ExecArgs;
@@ -54,17 +54,14 @@ impl Emitter {
     pub fn open(args: &ExecArgs, ctx: &Context) -> Result<Self, Refusal> {
         let refused = |error: Error| Refusal::usage(error.message()).about(About::Output);
         // The same command goes on with its log, as a run goes on with its output.
-        let resume = if args.resume_failed {
-            Resume::Succeeded
-        } else {
-            Resume::Ended
-        };
         let log_exists = |path: &PathBuf| path.exists();
         let continues = args.resume || args.joblog.as_ref().is_some_and(log_exists);
         // A dry run creates no file.
         let wanted = |path: &&std::path::PathBuf| !args.dry_run || path.exists();
         let log = args.joblog.as_ref().filter(wanted);
-        let log = log.map(|path| JobLog::open(path, resume)).transpose();
+        let log = log
+            .map(|path| JobLog::open(path, args.resume_failed))
+            .transpose();
         let output = args.output.as_ref().filter(wanted);
         let file = output.filter(|path| !is_stdin(Some(path)));
         if file.is_none() && stdout::is_closed() {
@@ -184,7 +181,7 @@ impl Emitter {
 fn named(record: &JobRecord) -> String {
     let job = &record.job;
     let text = sanitize::shortened(&job.text(), 80);
-    match (job.file(), job.line()) {
+    match (&job.file, job.line) {
         (Some(file), Some(line)) if !is_stdin(Some(file)) => {
             format!("{}, line {line} (`{text}`)", file.display())
         }

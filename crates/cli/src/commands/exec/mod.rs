@@ -250,17 +250,14 @@ fn confined(args: &ExecArgs) -> Result<Sandbox, Refusal> {
 }
 
 /// `NAME=VALUE`, or names separated by commas.
-fn add_variables(sandbox: Sandbox, wish: &OsStr) -> Result<Sandbox, Refusal> {
-    let text = wish.to_str().ok_or_else(|| {
-        Refusal::usage("--env: only variables that are UTF-8 can be named; `*` passes all")
-    })?;
-    if let Some((name, value)) = text.split_once('=') {
+fn add_variables(sandbox: Sandbox, wish: &str) -> Result<Sandbox, Refusal> {
+    if let Some((name, value)) = wish.split_once('=') {
         return match name {
             "" => Err(Refusal::usage("--env: write NAME, NAME,NAME or NAME=VALUE")),
             name => Ok(sandbox.set_variable(name, value)),
         };
     }
-    let names = text
+    let names = wish
         .split(',')
         .map(str::trim)
         .filter(|name| !name.is_empty());

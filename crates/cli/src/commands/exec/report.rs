@@ -113,16 +113,16 @@ pub fn dry_run(commands: Commands, plan: &Plan, finished: Finished) -> Result<Ex
 
 pub fn report(args: &ExecArgs, ended: &Ended, session: &Session) -> Exit {
     let mut exit = exit_of(ended, session);
-    if let Some(Trouble::Unwritten(why)) = &ended.trouble {
-        display::error(why);
+    match (&ended.trouble, &ended.report.stop) {
+        (Some(Trouble::Unwritten(why)), _) => display::error(why),
+        (_, Some(stop)) => display::say(&format!("stopped: {stop}")),
+        _ => {}
     }
     if is_json() {
         exit = print_json(args, ended, exit);
     }
     if !is_quiet() {
         print(args, ended);
-    } else if let (None | Some(Trouble::Gone), Some(why)) = (&ended.trouble, ended.stopped()) {
-        display::error(&format!("stopped: {why}"));
     }
     exit
 }
@@ -146,12 +146,6 @@ fn exit_of(ended: &Ended, session: &Session) -> Exit {
 
 fn print(args: &ExecArgs, ended: &Ended) {
     let report = &ended.report;
-    match (&ended.trouble, &report.stop) {
-        (Some(Trouble::Gone), _) => display::say("the reader closed the output"),
-        (Some(Trouble::Unwritten(_)), _) | (_, None) => {}
-        (_, Some(StopReason::Cancelled)) => display::say("interrupted"),
-        (_, Some(stop)) => display::say(&format!("stopped: {stop}")),
-    }
     let before = match ended.skipped {
         0 => String::new(),
         n => {
