@@ -1,5 +1,5 @@
-//! Types that all dialects share, a prompt and an answer, which the dialects translate; and the answer to a prompt, of a
-//! call or in a batch.
+//! Types that all dialects share, a prompt and an answer, which the dialects translate; and the words and tokens of
+//! answers.
 
 use std::borrow::Cow;
 
