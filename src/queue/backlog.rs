@@ -319,7 +319,7 @@ impl StoreBacklog {
         let Some((plan, found)) = self.arrived.take() else {
             let quiet = self.stays_quiet(now).filter(|_| back.is_empty());
             if quiet.is_none() {
-                let most = if is_full {
+                let most = if is_full || !back.is_empty() {
                     0
                 } else {
                     self.batch(max - out.len())
@@ -338,7 +338,7 @@ impl StoreBacklog {
             self.warned.warn(why);
         }
         let jobs = std::mem::take(&mut found.jobs);
-        let jobs = self.tickets(jobs);
+        let jobs = self.tickets(jobs, &found.lanes);
         (self.trouble, self.troubled_since) = (None, None);
         self.held_by = match (found.opens, found.due) {
             (Some(_), _) => Some(Limit::Quota),

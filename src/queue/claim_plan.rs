@@ -1,6 +1,6 @@
 //! A planned claim with all data that it needs, because it runs without the dispatcher's lock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -45,6 +45,8 @@ pub(crate) struct ClaimPlan {
 #[derive(Default)]
 pub(crate) struct Claimed {
     pub jobs: Vec<ClaimedJob>,
+    /// What their lanes were when they were claimed: a kind may be removed before its jobs arrive.
+    pub lanes: HashMap<Arc<JobLane>, Open>,
     /// A kind that this worker does not support, and that has jobs.
     pub unknown: Option<String>,
     pub due: Option<Time>,
@@ -77,7 +79,8 @@ impl ClaimPlan {
             let ends: Vec<_> = back.map(|task| task.back(0, None)).collect();
             self.controls.store.settle(&ends, self.wall)?;
         }
-        if self.most == 0 {
+        // A claim that failed would hide that these jobs were given back.
+        if self.most == 0 || !self.back.is_empty() {
             return Ok(Claimed::default());
         }
         let mut queued = Vec::new();
@@ -144,7 +147,9 @@ impl ClaimPlan {
             }
             queued.push(lane.clone());
             let room = self.room(lane, &open, &mut claimed);
-            (room, open.pack.inputs.into())
+            let packed = open.pack.inputs.into();
+            claimed.lanes.insert(lane.clone(), open);
+            (room, packed)
         };
         let wanted = ClaimRequest {
             most: self.most,

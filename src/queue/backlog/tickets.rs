@@ -20,14 +20,17 @@ use crate::queue::store::{ClaimedJob, JobLane, SUSPECT_CRASHES};
 use super::StoreBacklog;
 
 impl StoreBacklog {
-    pub(super) fn tickets(&mut self, jobs: Vec<ClaimedJob>) -> Vec<Ticket<JobTask>> {
+    pub(super) fn tickets(
+        &mut self,
+        jobs: Vec<ClaimedJob>,
+        lanes: &HashMap<Arc<JobLane>, Open>,
+    ) -> Vec<Ticket<JobTask>> {
         self.running += jobs.len();
         self.alone |= jobs.iter().any(|job| job.crashes >= SUSPECT_CRASHES);
-        let mut lanes: HashMap<Arc<JobLane>, Option<Open>> = HashMap::new();
-        let tickets = jobs.into_iter().filter_map(|job| {
-            let open = lanes.entry(job.lane.clone());
-            let open = open.or_insert_with_key(|lane| self.controls.kinds.open(lane));
-            Some(self.ticket(job, open.clone()?))
+        let jobs = jobs.into_iter();
+        let tickets = jobs.map(|job| {
+            let open = lanes[&job.lane].clone();
+            self.ticket(job, open)
         });
         tickets.collect()
     }

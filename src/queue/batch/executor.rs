@@ -147,6 +147,9 @@ impl Poller<'_> {
             Step::GiveUp => Event::GivenUp,
             Step::Cancel(id) => {
                 self.feed(open, Event::Cancelled(client.cancel(&id, ctx)));
+                if open.is_gone {
+                    return;
+                }
                 Event::Status(client.status(&id, ctx))
             }
             Step::AskStatus(id) => Event::Status(client.status(&id, ctx)),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::thread;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, after, never, select};
@@ -20,6 +21,10 @@ use super::transfer::Transfers;
 pub(super) const BETWEEN_SCANS: Duration = Duration::from_millis(200);
 /// Time until a failed access to the store is retried.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Attempts to store the last states when the worker ends, and the time between them.
+const LAST_TRIES: u32 = 5;
+const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 
 /// A batch that this worker owns.
 pub(super) struct OwnedBatch {
@@ -62,10 +67,12 @@ impl OwnedBatch {
     }
 
     /// Whether a worker that ends when no job is left ends without the results of this batch: they were requested in
-    /// vain, and the next request is later than `patience`. A batch that was just taken over is due now.
+    /// vain, and the next request is later than `patience`. A batch that was just taken over is due now, and one whose
+    /// state could not be read has a problem: neither was asked for its results.
     fn is_put_off(&self, patience: Duration, now: Timestamp) -> bool {
         let is_late = |what: &Uncollected| self.record.due > what.since.after(patience).max(now);
-        !self.busy && self.record.uncollected().is_some_and(is_late)
+        let may_wait = !self.busy && self.record.problem.is_none();
+        may_wait && self.record.uncollected().is_some_and(is_late)
     }
 }
 
@@ -175,8 +182,16 @@ impl<'a> Poller<'a> {
             };
             self.receive(no, event);
         }
-        for no in self.due(Time::FAR) {
-            self.with(no, Self::save_late);
+        for attempt in 0..LAST_TRIES {
+            if attempt > 0 {
+                thread::sleep(BETWEEN_TRIES);
+            }
+            for no in self.due(Time::FAR) {
+                self.with(no, Self::save_late);
+            }
+            if self.batches.values().all(|open| open.unsaved.is_none()) {
+                break;
+            }
         }
         self.report();
     }
@@ -184,9 +199,12 @@ impl<'a> Poller<'a> {
     /// When the next step is due, if that is known.
     pub(crate) fn next_due(&self) -> Option<Time> {
         let idle = self.batches.values().filter(|open| !open.busy);
-        let due = idle.map(|open| {
-            let paused_until = self.accounts.paused_until(&open.record.account);
-            open.due.max(paused_until)
+        let due = idle.map(|open| match open.unsaved {
+            // The provider is not asked for that.
+            Some(_) => open.due,
+            None => open
+                .due
+                .max(self.accounts.paused_until(&open.record.account)),
         });
         let changed = self.options.control.store_changed.load(Ordering::SeqCst);
         let scanned = self.scanned_at.map(|at| at.after(BETWEEN_SCANS));

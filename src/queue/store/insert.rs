@@ -54,8 +54,9 @@ impl Store {
         }
         // Done before the transaction, because others wait for that.
         for job in &jobs {
-            let name = job.item_id.as_deref().unwrap_or_default();
-            self.check_size(format_args!("the job {name:?}"), job.payload.get())?;
+            let name = job.item_id.as_deref();
+            let name = name.map_or_else(String::new, |name| format!(" {name:?}"));
+            self.check_size(format_args!("the job{name}"), job.payload.get())?;
         }
         let insert = Insert {
             process,

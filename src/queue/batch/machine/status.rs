@@ -69,8 +69,9 @@ impl Change<'_> {
         remote.counts = status.counts.or(remote.counts);
         // A refused batch is shown as refused until its items are settled.
         self.record.state = State::Running(remote.clone());
-        self.record.clear_failures();
-        self.add(Effect::ResumeAccount);
+        if !status.state.is_final() || matches!(status.state, BatchState::Refused(_)) {
+            self.answered();
+        }
         if !matches!(
             status.state,
             BatchState::Validating | BatchState::Refused(_)
@@ -119,6 +120,13 @@ impl Change<'_> {
             self.save();
         }
         self.add(Effect::Collect(results));
+    }
+
+    /// The provider has answered as it should. That the batch has ended is not enough: if its results cannot be had, the
+    /// waits must grow.
+    fn answered(&mut self) {
+        self.record.clear_failures();
+        self.add(Effect::ResumeAccount);
     }
 
     fn goes_on(&mut self, mut remote: Remote, asked: Option<Duration>, has_changed: bool) {
@@ -177,6 +185,7 @@ impl Change<'_> {
             Ok(collected) => collected,
             Err(error) => return self.failed(&error),
         };
+        self.answered();
         self.say_found(&remote.id, &collected);
         if collected.foreign {
             return self.foreign(remote);

@@ -257,9 +257,11 @@ fn who_ends_when_all_is_done_waits_some_minutes_and_another_worker_asks_at_once(
     asked.times();
     let worker = harness.worker();
     let mut poller = harness.poller(worker, &[]);
-    poller.scan_store();
-    assert!(harness.overview.open(false), "it ends before it has asked");
+    client.status.set(|_| Some(Err(transient("trouble", 503))));
     harness.pass(&mut poller, seconds(1));
+    client.status.clear();
+    assert!(harness.overview.open(false), "it ends before it has asked");
+    harness.pass(&mut poller, seconds(10));
     assert_eq!(asked.times(), 1);
     assert!(!harness.overview.open(false), "it waits and has asked");
     drop(poller);

@@ -22,16 +22,32 @@ use super::{Database, Mysql};
 /// The query for the version of the store.
 pub(super) const VERSION: &str = "SELECT CAST(SUM(version) AS SIGNED) FROM #versions";
 
+/// That the leases have been renewed in time. Times are those since the store was opened.
+#[derive(Clone, Copy)]
+struct Steady {
+    since: Duration,
+    renewed_at: Duration,
+}
+
 /// The leases of a store's workers. A thread renews them, starting with the first one.
 pub(in crate::queue::store) struct Leases {
     database: Arc<Database>,
     workers: Arc<Registry>,
     pub(super) lease: Duration,
     began: Instant,
-    /// Since when, after `began`, the leases have been renewed in time; `None` during a renewal, and after one that failed.
-    steady_since: Mutex<Option<Duration>>,
+    /// `None` during a renewal, and after one that failed.
+    steady: Mutex<Option<Steady>>,
     /// Ends when its sender is dropped.
     thread: Mutex<Option<(Sender<()>, JoinHandle<()>)>>,
+}
+
+impl From<Duration> for Steady {
+    fn from(now: Duration) -> Self {
+        Self {
+            since: now,
+            renewed_at: now,
+        }
+    }
 }
 
 impl Leases {
@@ -41,7 +57,7 @@ impl Leases {
             workers,
             lease,
             began: Instant::now(),
-            steady_since: Mutex::default(),
+            steady: Mutex::default(),
             thread: Mutex::default(),
         }
     }
@@ -57,7 +73,7 @@ impl Leases {
     /// Starts the thread, if it does not run yet.
     pub(in crate::queue::store) fn start(self: &Arc<Self>) -> Result<(), Error> {
         let (mut thread, now) = (self.thread.lock(), self.now());
-        self.steady_since.lock().get_or_insert(now);
+        self.steady.lock().get_or_insert(Steady::from(now));
         #[cfg(test)]
         if self.database.wire.is_some() {
             return Ok(());
@@ -111,23 +127,38 @@ impl Leases {
             self.until(),
             list(&self.workers.numbers())
         );
-        let (since, began) = (self.steady_since.lock().take(), self.now());
+        let (before, began) = (self.steady.lock().take(), self.now());
         self.database.run(Mode::Aside, |tx| {
             self.database.read_clock(tx)?;
             tx.run(&renew, by![]).map(drop)
         })?;
-        let (now, mut steady) = (self.now(), self.steady_since.lock());
-        // If this one had to wait, others had to wait too.
-        let since = since.filter(|_| now.saturating_sub(began) < self.lease / 6);
-        *steady = steady.or(since).or(Some(now));
+        let (now, mut steady) = (self.now(), self.steady.lock());
+        // If this one came late or had to wait, those of others did too.
+        let is_in_time = |before: &Steady| {
+            self.is_recent(before, began) && now.saturating_sub(began) < self.lease / 6
+        };
+        let before = steady.or(before.filter(is_in_time));
+        let since = before.map_or(now, |before| before.since);
+        *steady = Some(Steady {
+            since,
+            renewed_at: now,
+        });
         Ok(())
     }
 
     /// Whether an expired lease means that its owner is dead. While this store cannot renew its own leases, because the
     /// database cannot be reached or a backup blocks writes, living owners cannot either; they get time to do so afterwards.
     pub(super) fn can_tell(&self) -> bool {
-        let since = *self.steady_since.lock();
-        since.is_some_and(|since| self.now().saturating_sub(since) >= self.lease / 3 * 2)
+        let (now, steady) = (self.now(), *self.steady.lock());
+        steady.is_some_and(|steady| {
+            let steady_for = now.saturating_sub(steady.since);
+            self.is_recent(&steady, now) && steady_for >= self.lease / 3 * 2
+        })
+    }
+
+    /// Whether the last renewal was in time: this process may have been suspended, and others with it.
+    fn is_recent(&self, steady: &Steady, now: Duration) -> bool {
+        now.saturating_sub(steady.renewed_at) < self.lease / 2
     }
 }
 
@@ -162,7 +193,7 @@ impl Mysql {
         if listed.iter().any(is_own) {
             // The lease of another living owner can have expired too: the machines were suspended, or the clock of the
             // database was set forward.
-            *leases.steady_since.lock() = Some(leases.now());
+            *leases.steady.lock() = Some(Steady::from(leases.now()));
         }
         let can_tell = leases.can_tell();
         let mut found = Workers::default();

@@ -165,6 +165,30 @@ fn a_clock_that_is_set_forward_ends_no_living_worker() {
     assert_eq!(reclaimed(16), 2);
 }
 
+/// Two machines were suspended, and the one that wakes first had renewed its lease last.
+#[test]
+fn one_who_was_suspended_declares_nobody_dead() {
+    let Some(scene) = on_wire(2) else { return };
+    let other = &scene.other;
+    other.register_worker().unwrap();
+    let at = |seconds: i64| {
+        let now = Timestamp(T.0 + seconds * 1_000);
+        scene.wire.set_time(now);
+        now
+    };
+    for seconds in [4, 8] {
+        at(seconds);
+        scene.store.renew_leases().unwrap();
+        other.renew_leases().unwrap();
+    }
+    at(12);
+    other.renew_leases().unwrap();
+    assert!(other.mysql().leases.can_tell());
+    assert_eq!(other.reclaim(at(24)).unwrap(), 0);
+    scene.store.renew_leases().unwrap();
+    assert_eq!(other.reclaim(at(25)).unwrap(), 0);
+}
+
 /// A job or result that is larger than a packet of the server fails alone, and says why.
 #[test]
 fn what_is_too_large_for_the_server_fails_alone() {

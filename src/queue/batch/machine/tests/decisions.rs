@@ -55,6 +55,27 @@ fn a_batch_that_is_refused_and_halved_leaves_no_input_at_the_provider() {
     assert_eq!(shown.as_deref(), Some("refused"));
 }
 
+/// The disk is full, or the address of the results cannot be reached.
+#[test]
+fn results_that_cannot_be_stored_are_fetched_ever_more_rarely() {
+    let facts = facts(true, None, false);
+    let mut record = record(State::Running(remote()));
+    let mut fails = || {
+        for event in [
+            Event::Status(Ok(status(BatchState::Completed))),
+            Event::Collected(Err(error(ErrorKind::Transient, None))),
+        ] {
+            apply(&mut record, event, &facts);
+        }
+        record.due
+    };
+    let (first, second, third) = (fails(), fails(), fails());
+    assert!(
+        first < second && second < third,
+        "{first:?} {second:?} {third:?}"
+    );
+}
+
 #[test]
 fn refusals_are_alike_if_their_words_are_whatever_their_numbers() {
     let refused = |why: &str| Error::new(ErrorKind::Invalid, why);

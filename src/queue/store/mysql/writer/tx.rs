@@ -22,13 +22,14 @@ pub(super) struct Tx<'a> {
 /// Maximum number of bytes that are deferred. A server with a low packet limit gets less.
 const MOST_BYTES: usize = 1 << 20;
 
-/// A value within a statement. In the SQL mode of all connections, a backslash escapes a character.
-fn literal(value: Value) -> String {
+/// A value within a statement. Whether a backslash escapes a character in it is what the server said last: another
+/// program may have set the mode of a session that a proxy shares.
+fn literal(value: Value, no_backslash: bool) -> String {
     match value {
         Value::Null => "NULL".to_owned(),
         Value::Integer(number) => number.to_string(),
         Value::Real(number) => format!("{number:e}"),
-        Value::Text(text) => mysql::Value::Bytes(text.into_bytes()).as_sql(false),
+        Value::Text(text) => mysql::Value::Bytes(text.into_bytes()).as_sql(no_backslash),
         Value::Blob(bytes) => format!("X'{}'", hex(&bytes)),
     }
 }
@@ -41,7 +42,7 @@ pub(super) fn size(text: &str) -> usize {
 }
 
 /// A statement with its values in its text.
-fn with_values(sql: &str, by: Vec<Value>) -> String {
+fn with_values(sql: &str, by: Vec<Value>, no_backslash: bool) -> String {
     let mut text = String::with_capacity(sql.len());
     let mut rest = sql;
     for value in by {
@@ -54,7 +55,7 @@ fn with_values(sql: &str, by: Vec<Value>) -> String {
         text += &match value {
             Value::Text(numbers) if is_list && numbers == "[]" => "(NULL)".to_owned(),
             Value::Text(numbers) if is_list => numbers.replace('[', "(").replace(']', ")"),
-            value => literal(value),
+            value => literal(value, no_backslash),
         };
     }
     text + rest
@@ -81,7 +82,8 @@ impl<'a> Tx<'a> {
 
     /// A statement with its values, and with the names of the tables.
     fn text(&self, sql: &str, by: Vec<Value>) -> String {
-        with_values(&self.database.named(sql), by)
+        let no_backslash = self.conn.no_backslash_escape();
+        with_values(&self.database.named(sql), by, no_backslash)
     }
 
     /// Defers a text that changes rows until the next statement, or the commit.
@@ -162,9 +164,11 @@ impl Sql for Tx<'_> {
         rows: &mut dyn Iterator<Item = Vec<Value>>,
     ) -> Result<(), Fault> {
         let (head, tail) = (self.database.named(head), self.database.named(tail));
+        let no_backslash = self.conn.no_backslash_escape();
         let mut text = String::new();
         for row in rows {
-            let cells: Vec<String> = row.into_iter().map(literal).collect();
+            let cells = row.into_iter().map(|value| literal(value, no_backslash));
+            let cells: Vec<String> = cells.collect();
             let cells = cells.join(",");
             if text.len() + cells.len() > self.most_deferred() && !text.is_empty() {
                 self.defer_text(std::mem::take(&mut text) + &tail)?;
