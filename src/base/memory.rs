@@ -311,7 +311,8 @@ impl MemoryManager {
             self.measure(state);
         }
         let fits = fits(state);
-        if !fits && alone {
+        // A part of the memory has a limit that nobody sets.
+        if !fits && alone && self.0.whole.is_none() {
             self.warn(state, bytes);
         }
         fits || alone

@@ -79,7 +79,11 @@ impl OpenOutput {
     /// Writes lines before the run begins.
     fn write_before(&mut self, lines: &mut Vec<u8>) -> Result<(), Error> {
         match self.write(lines) {
-            Ok(()) | Err(Unsaved::ReaderGone) => Ok(()),
+            Ok(()) => Ok(()),
+            Err(Unsaved::ReaderGone) => {
+                lines.clear();
+                Ok(())
+            }
             Err(Unsaved::Now(error) | Unsaved::Ever(error)) => Err(error),
         }
     }

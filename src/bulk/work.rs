@@ -120,9 +120,7 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
                 i += 1;
             }
         }
-        if done.is_empty() {
-            return Ok(());
-        }
+        // Asked without ends too: a sink whose reader went away says so again.
         self.sink.put(done, &mut self.tally, now)
     }
 
@@ -359,5 +357,56 @@ impl Measure {
             unpriced: 0,
             ..one
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nothing;
+
+    impl Backlog for Nothing {
+        type Task = ();
+
+        fn take(&mut self, _: usize, _: &Availability, _: Time) -> Result<Take<Pack<()>>, Error> {
+            Ok(Take::Done)
+        }
+
+        fn wait(&mut self, _: Ticket<Pack<()>>, _: Time) {}
+
+        fn has_more(&mut self) -> bool {
+            false
+        }
+
+        fn waits_for(&mut self, _: QuotaId, _: &Availability) -> bool {
+            false
+        }
+    }
+
+    struct Closed;
+
+    impl Sink<()> for Closed {
+        type Done = ();
+
+        fn put(
+            &mut self,
+            _: &mut Vec<Settled<Pack<()>, ()>>,
+            _: &mut Tally,
+            _: Time,
+        ) -> Result<(), Error> {
+            Err(Error::new(ErrorKind::Invalid, "the reader is gone"))
+        }
+    }
+
+    /// Otherwise a call that ends with a retry would let others start.
+    #[test]
+    fn a_sink_that_takes_nothing_says_so_whatever_ends() {
+        let mut job = Job {
+            backlog: Nothing,
+            sink: Closed,
+            tally: Tally::new(None, Time::ZERO),
+        };
+        assert!(job.settle(&mut Vec::new(), Time::ZERO).is_err());
     }
 }

@@ -177,7 +177,7 @@ impl<'a> Route<'a> {
 
     /// Sets the limit of what all calls of the route, and of other routes with a clone of the budget, may cost. A call that
     /// could cost more is not made, and ends a run with [`StopReason::BudgetExceeded`](crate::StopReason::BudgetExceeded).
-    /// Default: no limit.
+    /// Replaces an earlier budget. Default: no limit.
     pub fn budget(mut self, budget: &Budget) -> Self {
         self.budget = Some(budget.clone());
         self

@@ -44,9 +44,9 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         if local_files {
             read_file(payload)?;
         }
-        let url = read::<Payload>(payload)?.url.unwrap_or_default();
-        let is_web = url.starts_with("http://") || url.starts_with("https://");
-        if !url.is_empty() && !is_web {
+        let url = read::<Payload>(payload)?.url;
+        let is_web = |url: &String| url.starts_with("http://") || url.starts_with("https://");
+        if !url.as_ref().is_none_or(is_web) {
             let why = "write an address as https://example.org/page";
             return Err(PayloadError::new("url", why));
         }

@@ -23,6 +23,8 @@ const SPEAKERS: [&str; 2] = ["Host", "Guest"];
 const VOICES: [&str; 2] = ["alloy", "nova"];
 /// Maximum length of a text that the endpoint accepts, in characters.
 const MOST_CHARS: usize = 4096;
+/// Longest script.
+const MOST_TURNS: usize = 500;
 
 pub(crate) fn job_type(host: &Host) -> JobType {
     let finder = host.clone();
@@ -213,8 +215,11 @@ impl Script {
                 });
             }
         }
-        if turns.is_empty() {
-            return malformed("the script is empty".to_owned());
+        // Each of them is a call that is paid for.
+        if turns.is_empty() || turns.len() > MOST_TURNS {
+            return malformed(format!(
+                "the script is empty, or has more than {MOST_TURNS} texts"
+            ));
         }
         let title = spoken(&self.title);
         Ok(Self { title, turns })

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use batchwright::queue::{Children, ModelCall};
 use batchwright::{Context, Error, Handler, Job, Request, Response, ResponseFormat, RunningJob};
 
-use super::fields::{Language, Text, read};
+use super::fields::{Language, PayloadError, Text, read};
 use super::job_type::{JobType, made};
 use super::text;
 
@@ -22,7 +22,16 @@ pub(crate) fn job_type() -> JobType {
     let handler = Handler::with_children(validate).within(ModelCall::DEFAULT_TIMEOUT);
     JobType::handled("validate_summary", handler)
         .about("Check of a summary against its source: length, numbers, language")
-        .check(|payload| read::<Payload>(payload).map(drop))
+        .check(|payload| {
+            let payload: Payload = read(payload)?;
+            match payload.max_chars {
+                Some(most) if Some(most) < payload.min_chars => {
+                    let why = "it is less than min_chars";
+                    Err(PayloadError::new("max_chars", why))
+                }
+                _ => Ok(()),
+            }
+        })
 }
 
 /// The model call: checks whether the summary agrees with the source.

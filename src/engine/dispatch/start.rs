@@ -219,7 +219,8 @@ impl<W: Work> Dispatcher<W> {
         }
         *self.counters.of_kind(tries) += 1;
         if tries.first == Time::ZERO {
-            tries.first = now;
+            // A test may begin its time at 0, which means that no call has begun.
+            tries.first = now.max(Time::from_nanos(1));
         }
         self.counters.first_start.get_or_insert(now);
         self.counters.calls += 1;

@@ -1,6 +1,7 @@
 //! The parts that all clients of a provider share: address, credential, headers, model, and secrets to remove.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -195,7 +196,10 @@ impl Access {
     }
 
     pub fn redacted(&self, error: Error) -> Error {
-        let secrets = self.values.iter().chain(&self.keys);
+        let mut secrets: Vec<_> = self.values.iter().chain(&self.keys).collect();
+        // One may be a part of another, whose rest would be left.
+        secrets.sort_by_key(|secret| Reverse(secret.expose().len()));
+        let secrets = secrets.into_iter();
         secrets.fold(error, |error, secret| error.redacted(secret))
     }
 
@@ -339,22 +343,23 @@ pub(super) fn key_from(vendor: &Vendor, env: Env<'_>) -> Result<Option<Credentia
             return found(header, Secret::new(key.trim()), variable, None);
         }
     }
+    let named = |variable: &str| setting(&format!("{variable}_FILE"), env).map(PathBuf::from);
     let folder = setting("CREDENTIALS_DIRECTORY", env);
-    let file_of = |variable: &str| {
-        let named = setting(&format!("{variable}_FILE"), env).map(PathBuf::from);
-        named.or_else(|| {
-            let folder = Path::new(folder.as_deref()?);
-            let names = [variable.to_owned(), variable.to_lowercase()];
-            let mut files = names.iter().map(|name| folder.join(name));
-            files.find(|file| file.exists())
-        })
+    let in_folder = |variable: &str| {
+        let folder = Path::new(folder.as_deref()?);
+        let names = [variable.to_owned(), variable.to_lowercase()];
+        let mut files = names.iter().map(|name| folder.join(name));
+        files.find(|file| file.exists())
     };
-    for (header, variable) in all {
-        if let Some(file) = file_of(variable) {
-            return found(header, Secret::from_file(&file)?, variable, Some(file));
-        }
+    let named = all.iter().map(|one| (one, named(one.1)));
+    let kept = all.iter().map(|one| (one, in_folder(one.1)));
+    let file = named
+        .chain(kept)
+        .find_map(|(one, file)| Some((*one, file?)));
+    match file {
+        Some(((header, name), file)) => found(header, Secret::from_file(&file)?, name, Some(file)),
+        None => Ok(None),
     }
-    Ok(None)
 }
 
 /// The text that identifies the account of a credential: the credential itself. A token of Microsoft Entra at Azure changes

@@ -180,6 +180,13 @@ fn a_key_comes_from_the_variable_then_its_file_then_the_credentials_of_systemd()
             format!("Bearer {wanted}")
         );
     }
+    // A named file comes before the credentials of another variable.
+    file("ANTHROPIC_API_KEY", "sk-other");
+    let token = [("ANTHROPIC_AUTH_TOKEN_FILE", &*named), all[2]];
+    let config = LlmConfig::new("anthropic").model("m");
+    let (headers, _) = called(config, &env(&token), None).unwrap();
+    let found = headers.iter().find(|(name, _)| *name == "authorization");
+    assert_eq!(found.unwrap().1, "Bearer sk-file");
     file("key", " ");
     let error = key(&all[1..]).unwrap_err();
     assert!(error.message().contains(&named), "{error}");
@@ -235,6 +242,22 @@ fn a_key_that_is_echoed_in_any_part_of_an_answer_is_not_shown() {
     let line: Value = serde_json::from_str(&line).unwrap();
     assert_eq!(line["tool_calls"][0]["arguments"], json!({"a": ["***"]}));
     assert_eq!(line["reply"]["choices"][0]["message"]["reasoning"], "***");
+    // The value of a header is a part of it.
+    let config = LlmConfig::new("openai")
+        .api_key(Secret::new(KEY))
+        .model("m");
+    let config = config.header("x-team", "of-nobody").unwrap();
+    let refused = Always::new(
+        401,
+        "{\"error\":{\"message\":\"no key-of-nobody-0123456789\"}}",
+    );
+    let error = config.client_over(refused).unwrap();
+    let error = error.complete(&Request::new("x"), &Context::new());
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.contains("no ***") && !error.contains("0123"),
+        "{error}"
+    );
     let body = r#"{"model":"m-KEY","data":[{"index":0,"embedding":[1]}]}"#;
     let vectors = client("openai", body).embed(&[&Request::embedding("x")], &Context::new());
     let vectors = vectors.unwrap();
