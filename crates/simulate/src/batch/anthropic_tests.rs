@@ -46,7 +46,7 @@ fn types(lines: &[Value]) -> Vec<String> {
 fn a_bad_request_fails_alone_and_late() {
     let mut kit = anthropic(quick().poison("bad"));
     let mut body = requests(&["a", "bad", "c"]);
-    body["requests"][2]["params"]["max_tokens"] = 0.into();
+    body["requests"][2]["params"]["stream"] = false.into();
     let batch = kit.post(PATH, &body);
     kit.wait_for_end();
     let lines = results(&mut kit, batch["id"].as_str().unwrap());

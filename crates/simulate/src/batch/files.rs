@@ -158,6 +158,11 @@ fn start(desk: &Desk<'_>, body: &[u8]) -> Outcome {
     let root = gemini::read(body, "upload")?;
     let file = &root["file"];
     let name = file["name"].as_str();
+    if name.is_some_and(|name| !is_name(name)) {
+        let message = "* CreateFileRequest.file.name: must be files/ and up to 40 lower-case \
+                       letters, digits and inner dashes\n";
+        return Err(Fault::invalid("file.name", message).into());
+    }
     let id = desk.with(|store, now| {
         let fresh = desk.file_id(store.fresh());
         let file = File {
@@ -181,6 +186,14 @@ fn start(desk: &Desk<'_>, body: &[u8]) -> Outcome {
     let host = desk.header("host");
     let url = format!("http://{host}/upload/v1beta/files?upload_id={id}&upload_protocol=resumable");
     Ok(Reply::Json(Value::Null, Some(("x-goog-upload-url", url))))
+}
+
+fn is_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    name.strip_prefix("files/").is_some_and(|id| {
+        let is_inner = !id.starts_with('-') && !id.ends_with('-');
+        (1..=40).contains(&id.len()) && id.bytes().all(plain) && is_inner
+    })
 }
 
 fn is_free(store: &mut Store, name: &str) -> Result<(), Problem> {

@@ -71,6 +71,7 @@ fn a_file_comes_whole_under_its_own_name_once() {
     send(&mut kit, &url, 0, "upload, finalize", &content).is(200);
     assert_eq!(kit.get("/v1beta/files/r1")["displayName"], "r1");
     assert_eq!(start(&mut kit, "files/r1", 1).status, 409);
+    assert_eq!(start(&mut kit, "files/R1", 1).status, 400);
     assert_eq!(kit.call("DELETE /v1beta/files/r1", b"").json(), json!({}));
     assert_eq!(kit.refused(CREATE, &body("files/r1")), 404);
     assert_eq!(start(&mut kit, "files/r1", 1).status, 200);

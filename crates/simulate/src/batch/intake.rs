@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use serde_json::Value;
 use serde_json::error::Category;
 use serde_json::value::RawValue;
+use serde_json::{Map, Value};
 
 use super::life::{Failure, Fate, Item, Plan};
 use super::{BatchPoint, Desk, Outcome, Reply};
@@ -20,6 +20,15 @@ use crate::{Trouble, Vendor, gemini};
 
 /// Maximum number of reported errors.
 const FAILURES: usize = 50;
+
+/// Fields that Anthropic supports only in single calls.
+const NEVER_IN_BATCHES: [&str; 5] = [
+    "stream",
+    "speed",
+    "store",
+    "previous_thread_event_id",
+    "cache_hint",
+];
 
 /// The code and the message of a failure.
 type Reason = (&'static str, String);
@@ -34,6 +43,20 @@ struct Line {
     url: Option<String>,
     #[serde(alias = "params", alias = "request")]
     body: Box<RawValue>,
+}
+
+impl Plan {
+    /// Reads the body of a request like that of a call.
+    pub(super) fn prompt(&self, body: &RawValue) -> Result<Prompt, Fault> {
+        if self.dialect == Dialect::Anthropic {
+            let fields: Map<String, Value> = serde_json::from_str(body.get()).unwrap_or_default();
+            let mut never = NEVER_IN_BATCHES.iter();
+            if let Some(name) = never.find(|name| fields.contains_key(**name)) {
+                return Err(Fault::unknown(*name));
+            }
+        }
+        self.dialect.prompt(body.get().as_bytes(), &self.model)
+    }
 }
 
 /// Reads the requests of a batch into its plan.
@@ -58,10 +81,7 @@ impl Intake<'_> {
         if let Some(recorder) = &self.desk.config().recorder {
             recorder.record(body.get().as_bytes());
         }
-        let read = self
-            .plan
-            .dialect
-            .prompt(body.get().as_bytes(), &self.plan.model);
+        let read = self.plan.prompt(&body);
         let mut item = Item {
             id,
             body,

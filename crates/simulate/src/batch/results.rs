@@ -108,9 +108,7 @@ fn result(
         return Err(problem);
     }
     let body = item.map_or(RawValue::NULL, |(item, _)| &*item.body);
-    let prompt = desk
-        .dialect
-        .prompt(body.get().as_bytes(), &batch.plan.model)?;
+    let prompt = batch.plan.prompt(body)?;
     if !config.knows_model(&prompt.model) {
         return Err(Problem::no_model(&prompt.model));
     }

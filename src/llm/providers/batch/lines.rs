@@ -51,8 +51,12 @@ const REFUSED: [&str; 4] = ["speed", "store", "previous_thread_event_id", "cache
 fn check_fields(request: &Request) -> Result<(), Error> {
     let native = request.native.as_deref().map(Native::body);
     let fields = native.unwrap_or(&request.extra);
-    let is_set = |field: &&str| fields.get(*field).is_some_and(|value| !value.is_null());
-    REFUSED.into_iter().find(is_set).map_or(Ok(()), |field| {
+    // A native body is sent as it is, with its nulls.
+    let is_sent = |field: &&str| {
+        let value = fields.get(*field);
+        value.is_some_and(|value| native.is_some() || !value.is_null())
+    };
+    REFUSED.into_iter().find(is_sent).map_or(Ok(()), |field| {
         let why = format!("anthropic does not support `{field}` in a batch");
         Err(invalid(why))
     })

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::http::{end, time};
 use super::scripted::{DATE, KEY, Played, Script, intent, says, scripted, uploaded};
 use super::*;
+use crate::llm::native::{Native, NativeFormat};
 use crate::llm::providers::config::LlmConfig;
 use crate::llm::providers::vendor::VENDORS;
 
@@ -98,6 +99,11 @@ fn a_line_that_would_fail_the_batch_is_rejected() {
             field,
         );
     }
+    let mut native = plain.clone();
+    let body = json!({"max_tokens": 9, "messages": [], "store": null});
+    let body = body.as_object().unwrap().clone();
+    native.native = Some(Box::new(Native::new(NativeFormat::AnthropicMessages, body)));
+    rejects(&api, "k", &native, "store");
     let none = plain.clone().with_max_tokens(0);
     rejects(&api, "k", &none, "max_tokens");
     let streamed = api.line("k", &plain.with_extra("stream", true.into()));
