@@ -2,18 +2,14 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
-use batchwright::progress::Metrics;
-use batchwright::queue::WorkerLimits;
 use batchwright::{JobQueue, ProcessId};
 use batchwright_jobs::JobTypes;
-use parking_lot::Mutex;
 
 use crate::access::Guard;
 use crate::background::Wake;
 use crate::events::Events;
-use crate::observe::{Observer, Overview};
+use crate::observe::{Fresh, Observer, Overview};
 use crate::openai::storage::Storage;
 use crate::openai::waiting::Waiting;
 use crate::records::Records;
@@ -29,10 +25,7 @@ pub(crate) struct App {
     pub kinds: Vec<String>,
     /// Most bytes that a body of JSON lines may have.
     pub line_bytes: u64,
-    pub metrics: Metrics,
     pub events: Arc<Events>,
-    /// The current limits of the worker's providers.
-    pub limits: WorkerLimits,
     /// Receives the worker's notifications.
     pub observer: Arc<Observer>,
     pub overview: Overview,
@@ -42,8 +35,8 @@ pub(crate) struct App {
     pub waiting: Arc<Waiting>,
     /// Wakes the thread that advances batches.
     pub batches: Arc<Wake>,
-    /// Until when the numbers of the queue among the metrics are fresh.
-    pub counted_until: Mutex<Option<Instant>>,
+    /// Whether the numbers of the queue among the metrics are fresh.
+    pub counted: Fresh<()>,
     pub guard: Guard,
     pub folder: PathBuf,
     /// The file of the queue, if it is in one.
@@ -54,11 +47,8 @@ impl App {
     /// Has the end of a process told that was created, if the server has a webhook. The process is there in any case.
     pub fn tell_end(&self, process: ProcessId) {
         let database = &self.records.single();
-        match self.records.tell_end(database, &process.to_string()) {
-            Ok(()) => self.records.wake_sender(),
-            Err(error) => {
-                log::error!("the webhook is not told the end of process {process}: {error}");
-            }
+        if let Err(error) = self.records.tell_end(database, &process.to_string()) {
+            log::error!("the webhook is not told the end of process {process}: {error}");
         }
     }
 }

@@ -30,11 +30,6 @@ impl Wake {
         let _ = self.sender.try_send(());
     }
 
-    pub fn stop(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        self.wake();
-    }
-
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::SeqCst)
     }
@@ -71,7 +66,8 @@ impl Background {
 
 impl Drop for Background {
     fn drop(&mut self) {
-        self.wake.stop();
+        self.wake.stopped.store(true, Ordering::SeqCst);
+        self.wake.wake();
         if let Some(thread) = self.thread.take() {
             // If it panicked, the panic was logged when it happened.
             drop(thread.join());

@@ -116,19 +116,44 @@ impl JobObserver for Observer {
     }
 }
 
-/// An overview is reused for at least this time,
+/// What was read of the queue is reused for at least this time,
 const FRESH: Duration = Duration::from_secs(1);
 /// and for this multiple of the time that reading it took, because a long queue is counted job by job.
 const FRESH_TIMES: u32 = 20;
+
+/// What was read of the queue, and when it expires.
+#[derive(Default)]
+pub(crate) struct Fresh<T>(Mutex<Option<(Instant, T)>>);
+
+impl<T: Clone> Fresh<T> {
+    /// What was read, or is read now by one caller for all.
+    ///
+    /// # Errors
+    /// That of `read`.
+    pub fn get(&self, read: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        let mut last = self.0.lock();
+        let began = Instant::now();
+        if let Some((until, known)) = &*last
+            && began < *until
+        {
+            return Ok(known.clone());
+        }
+        let new = read()?;
+        let ended = Instant::now();
+        let until = ended + FRESH.max((ended - began) * FRESH_TIMES);
+        *last = Some((until, new.clone()));
+        Ok(new)
+    }
+}
 
 /// Reads the queue and the worker, at most once per second.
 pub(crate) struct Overview {
     pub queue: JobQueue,
     pub observer: Arc<Observer>,
+    /// The current limits of the worker's providers.
     pub limits: WorkerLimits,
     pub manager: Option<Mutex<LlmManager>>,
-    /// The stored overview, and when it expires.
-    pub last: Mutex<Option<(Instant, Arc<Value>)>>,
+    pub last: Fresh<Arc<Value>>,
 }
 
 impl Overview {
@@ -146,21 +171,12 @@ impl Overview {
     /// # Errors
     /// When the queue cannot be read.
     pub fn now(&self) -> Result<Arc<Value>, Error> {
-        let mut last = self.last.lock();
-        if let Some((until, shown)) = &*last
-            && Instant::now() < *until
-        {
-            return Ok(Arc::clone(shown));
-        }
-        let began = Instant::now();
-        let shown = Arc::new(self.look()?);
-        *last = Some((fresh_until(began, Instant::now()), Arc::clone(&shown)));
-        Ok(shown)
+        self.last.get(|| self.look().map(Arc::new))
     }
 
     /// Reads everything again for the next client, because a client has changed it.
     pub fn forget(&self) {
-        *self.last.lock() = None;
+        *self.last.0.lock() = None;
     }
 
     /// Passes on the providers that the present settings select; `None` if they are unknown.
@@ -220,11 +236,6 @@ impl Overview {
             "skipped_providers": skipped,
         }))
     }
-}
-
-/// When an overview expires whose reading started at `began` and ended at `read`.
-pub(crate) fn fresh_until(began: Instant, read: Instant) -> Instant {
-    read + FRESH.max((read - began) * FRESH_TIMES)
 }
 
 fn strategy(effective: &EffectiveStrategy) -> Value {

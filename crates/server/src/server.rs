@@ -23,8 +23,8 @@ use crate::access::{Guard, Tokens};
 use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::events::Events;
-use crate::http::{Limits, Listener};
-use crate::observe::{Observer, Overview};
+use crate::http::{DEFAULT_CONNECTIONS, Limits, Listener};
+use crate::observe::{Fresh, Observer, Overview};
 use crate::openai::storage::Storage;
 use crate::openai::waiting::Waiting;
 use crate::records::Records;
@@ -64,7 +64,7 @@ pub struct Server {
     /// the server does not report them.
     #[setters(generate)]
     manager: Option<LlmManager>,
-    settings: Option<(SettingsWatch, Arc<dyn ConfigStore>)>,
+    settings: Option<LiveSettings>,
     /// The types of jobs whose payloads are checked when a job is created. Default: the built-in ones, without files of
     /// this machine.
     #[setters(generate, rename = "job_types")]
@@ -90,7 +90,7 @@ impl Server {
     /// The default port.
     pub const DEFAULT_PORT: u16 = 8787;
     /// The default number of connections at once.
-    pub const DEFAULT_CONNECTIONS: usize = 4096;
+    pub const DEFAULT_CONNECTIONS: usize = DEFAULT_CONNECTIONS;
 
     /// A server of this queue and its worker. The server receives the progress and the jobs of the worker, so it replaces
     /// the worker's [notifier](Worker::notifier) and [observer](Worker::observer).
@@ -107,10 +107,7 @@ impl Server {
             settings: None,
             types: JobTypes::new(),
             metrics: Metrics::new(),
-            limits: Limits {
-                connections: Self::DEFAULT_CONNECTIONS,
-                ..Limits::default()
-            },
+            limits: Limits::default(),
             upload_bytes: 10 << 30,
             webhook: None,
             durability: Durability::default(),
@@ -147,7 +144,7 @@ impl Server {
         store: Arc<dyn ConfigStore>,
     ) -> Result<Self, Error> {
         let watch = SettingsWatch::new(settings, Arc::clone(&store))?;
-        self.settings = Some((watch, store));
+        self.settings = Some(LiveSettings::new(watch, store));
         Ok(self)
     }
 
@@ -176,12 +173,10 @@ impl Server {
         let waiting = Waiting::new(self.limits.connections);
         let observer = Arc::new(Observer {
             events: Arc::clone(&events),
-            metrics: self.metrics.clone(),
+            metrics: self.metrics,
             waiting: Arc::clone(&waiting),
             seen: Mutex::default(),
         });
-        let settings = self.settings;
-        let settings = settings.map(|(watch, store)| LiveSettings::new(watch, store));
         // Before the worker starts: it would buy answers that no client waits for.
         if let Err(error) = openai::settle_abandoned(&self.queue, &records, &waiting) {
             log::error!("requests of servers that have ended are settled later: {error}");
@@ -198,26 +193,24 @@ impl Server {
             observer: Arc::clone(&observer),
             limits: worker.limits(),
             manager: self.manager.map(Mutex::new),
-            last: Mutex::default(),
+            last: Fresh::default(),
         };
         let app = Arc::new(App {
             folder,
             queue_file: Some(PathBuf::from(self.queue.location())).filter(|file| file.is_file()),
             queue: self.queue,
-            settings,
+            settings: self.settings,
             types: self.types,
             kinds,
             line_bytes: self.upload_bytes,
-            metrics: self.metrics,
             events,
-            limits: worker.limits(),
             observer,
             overview,
             records,
             storage,
             waiting,
             batches: Wake::new(),
-            counted_until: Mutex::default(),
+            counted: Fresh::default(),
             guard: Guard::new(address, tokens, &self.hosts),
         });
         let start = || {

@@ -8,7 +8,7 @@ use batchwright::queue::{
 };
 use batchwright::unstable::{Clock, SystemClock};
 use batchwright::{Error, JobId, ProcessId, Progress};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
@@ -74,29 +74,17 @@ pub(crate) fn process(process: &ProcessState, pace: Option<&Progress>) -> Value 
 }
 
 /// What a result is deleted by: the job's key and the number of its claim, which a retry raises.
-pub(crate) struct Receipt(pub JobReceipt);
-
-impl Receipt {
-    fn text(&self) -> String {
-        format!("{}-{}", self.0.job, self.0.claim)
-    }
+fn receipt_text(JobReceipt { job, claim }: JobReceipt) -> String {
+    format!("{job}-{claim}")
 }
 
-impl Serialize for Receipt {
-    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&self.text())
-    }
-}
-
-impl<'de> Deserialize<'de> for Receipt {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(from)?;
-        let numbers = text.split_once('-').and_then(|(job, claim)| {
-            let (job, claim) = (job.parse().ok()?, claim.parse().ok()?);
-            Some(Self(JobReceipt { job, claim }))
-        });
-        numbers.ok_or_else(|| de::Error::custom(format!("{text:?} is no receipt of a result")))
-    }
+/// The receipt that a client has sent back.
+pub(crate) fn receipt(text: &str) -> Option<JobReceipt> {
+    let (job, claim) = text.split_once('-')?;
+    Some(JobReceipt {
+        job: job.parse().ok()?,
+        claim: claim.parse().ok()?,
+    })
 }
 
 /// A job.
@@ -114,7 +102,7 @@ pub(crate) struct ShownJob<'a> {
     attempts: u32,
     created_at: String,
     due_at: Option<String>,
-    receipt: Option<Receipt>,
+    receipt: Option<String>,
     result: Option<&'a RawValue>,
     error: Option<&'a Error>,
     errors: Vec<Value>,
@@ -152,7 +140,7 @@ impl<'a> ShownJob<'a> {
             attempts: job.attempts,
             created_at: time(job.created_at),
             due_at: job.due_at.map(time),
-            receipt: job.receipt.map(Receipt),
+            receipt: job.receipt.map(receipt_text),
             result: job.result.as_deref(),
             error: job.error.as_ref(),
             errors: job.errors.iter().map(attempt).collect(),
@@ -185,7 +173,7 @@ pub(crate) fn result_line(DeliveredResult { result, receipt }: &DeliveredResult)
         // A result is JSON that was read before, in which line ends mean nothing.
         line.unwrap_or_default().replace(['\n', '\r'], " ")
     };
-    let (job, receipt) = (result.job_id, Receipt(*receipt).text());
+    let (job, receipt) = (result.job_id, receipt_text(*receipt));
     let rest = rest.strip_prefix('{').unwrap_or_default();
     format!("{{\"job_id\":\"{job}\",\"receipt\":\"{receipt}\",{rest}")
 }

@@ -20,7 +20,7 @@ use ureq::http::Uri;
 use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::problem::Problem;
-use crate::records::{BatchRecord, BatchState, Records, Stored, new_id, now, run};
+use crate::records::{BatchRecord, BatchState, Records, Stored, new_id, now};
 use crate::shapes;
 
 /// Bytes of a secret, according to Standard Webhooks.
@@ -119,15 +119,6 @@ fn signature(secret: &[u8], message: &str, timestamp: u64, body: &str) -> String
     format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()))
 }
 
-pub(crate) const TABLE: &str = "
-    CREATE TABLE IF NOT EXISTS webhooks (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        record TEXT NOT NULL
-    );
-    CREATE INDEX IF NOT EXISTS waiting_webhooks ON webhooks (record ->> 'subject') WHERE record ->> 'body' IS NULL;
-    CREATE INDEX IF NOT EXISTS due_webhooks ON webhooks (record ->> 'next_at') WHERE record ->> 'body' IS NOT NULL;";
-
 /// A message that waits for the end of its subject, or for its next attempt.
 #[derive(Serialize, Deserialize)]
 struct Message {
@@ -143,21 +134,18 @@ struct Message {
 
 impl Stored for Message {
     const TABLE: &'static str = "webhooks";
-
-    fn id(&self) -> &str {
-        &self.id
-    }
 }
 
 impl Records {
-    /// Has the end of a process or a batch told, if the server has a webhook.
+    /// Has the end of a process or a batch told, if the server has a webhook. The thread that tells it waits
+    /// until a transaction has ended.
     ///
     /// # Errors
     /// When that cannot be written.
     pub fn tell_end(&self, database: &Connection, subject: &str) -> Result<(), Error> {
-        if self.webhook.is_none() {
+        let Some(wake) = &self.webhook else {
             return Ok(());
-        }
+        };
         let which = "record ->> 'body' IS NULL AND record ->> 'subject' = ?";
         if !Message::all(database, which, params![subject])?.is_empty() {
             return Ok(());
@@ -169,14 +157,9 @@ impl Records {
             attempts: 0,
             next_at: 0,
         };
-        message.insert(database)
-    }
-
-    /// Wakes the thread that sends the messages, if there is one.
-    pub fn wake_sender(&self) {
-        if let Some(wake) = &self.webhook {
-            wake.wake();
-        }
+        message.store(database)?;
+        wake.wake();
+        Ok(())
     }
 }
 
@@ -220,7 +203,7 @@ impl Sender<'_> {
         for mut webhook in waiting {
             if let Some(body) = message(self.app, &webhook.subject)? {
                 webhook.body = Some(body.to_string());
-                webhook.insert(&self.app.records.single())?;
+                webhook.store(&self.app.records.single())?;
             }
         }
         let which = "record ->> 'body' IS NOT NULL AND record ->> 'next_at' <= ? ORDER BY record ->> 'next_at' LIMIT 500";
@@ -244,7 +227,7 @@ impl Sender<'_> {
             (Err(why), Some(wait)) => {
                 warn!("the webhook, end of {subject}, attempt {tries}: {why}");
                 webhook.next_at = now() + wait;
-                webhook.insert(&self.app.records.single())?;
+                webhook.store(&self.app.records.single())?;
                 return Ok(false);
             }
             (Err(why), None) => {
@@ -252,8 +235,7 @@ impl Sender<'_> {
             }
             (Ok(()), _) => info!("the webhook was told the end of {subject}"),
         }
-        let sql = "DELETE FROM webhooks WHERE id = ?";
-        run(&self.app.records.single(), sql, params![webhook.id])?;
+        Message::delete(&self.app.records.single(), &webhook.id)?;
         Ok(sent.is_ok())
     }
 

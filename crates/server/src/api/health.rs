@@ -1,7 +1,6 @@
 //! Whether the server is up, and its numbers.
 
 use std::path::Path;
-use std::time::Instant;
 
 use batchwright::ProcessId;
 use batchwright::provider::Day;
@@ -10,7 +9,6 @@ use serde_json::json;
 
 use crate::app::App;
 use crate::http::{Call, Response};
-use crate::observe::fresh_until;
 use crate::problem::Problem;
 use crate::shapes::now;
 
@@ -75,16 +73,12 @@ pub(super) fn spent(app: &App, call: &mut Call<'_>) -> Result<Response, Problem>
 
 /// `GET /metrics`: everything counted, in the text format of Prometheus.
 pub(super) fn metrics(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
-    {
-        let mut until = app.counted_until.lock();
-        if until.is_none_or(|until| Instant::now() >= until) {
-            let began = Instant::now();
-            app.metrics.observe_queue(&app.queue)?;
-            app.metrics.observe_spent(&app.queue, now())?;
-            *until = Some(fresh_until(began, Instant::now()));
-        }
-    }
-    let text = app.metrics.text()?;
+    let metrics = &app.observer.metrics;
+    app.counted.get(|| {
+        metrics.observe_queue(&app.queue)?;
+        metrics.observe_spent(&app.queue, now())
+    })?;
+    let text = metrics.text()?;
     Ok(Response::full(
         200,
         "text/plain; version=0.0.4; charset=utf-8",

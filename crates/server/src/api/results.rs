@@ -11,7 +11,7 @@ use super::processes;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::shapes::{Receipt, result_line};
+use crate::shapes::{receipt, result_line};
 
 /// Outcomes that are read at a time.
 const CHUNK: usize = 500;
@@ -63,7 +63,7 @@ fn without_gap(
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Saved {
-    receipts: Vec<Receipt>,
+    receipts: Vec<String>,
 }
 
 /// `POST …/{process_id}/results/ack`: deletes the results with these receipts. A job that was put back since its failure
@@ -73,7 +73,11 @@ pub(super) fn ack(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let process = processes::find(app, call.param("process_id")?)?;
     let queue = processes::queue_to_delete(app, &process)?;
     let saved: Saved = call.json()?;
-    let receipts: Vec<JobReceipt> = saved.receipts.into_iter().map(|Receipt(it)| it).collect();
+    let invalid =
+        |text: &str| Problem::invalid(format!("receipts: {text:?} is no receipt of a result"));
+    let receipts = saved.receipts.iter();
+    let receipts = receipts.map(|text| receipt(text).ok_or_else(|| invalid(text)));
+    let receipts = receipts.collect::<Result<Vec<_>, _>>()?;
     let known = queue.peek(process.process_id, 1)?;
     // As `JobReceipt::job` says.
     let process_no = |receipt: &JobReceipt| receipt.job >> 32;

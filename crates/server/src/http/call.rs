@@ -171,7 +171,16 @@ pub(crate) struct Call<'c> {
 impl Call<'_> {
     /// True if the client has closed the connection; for handlers that wait.
     pub fn is_gone(&self) -> bool {
-        is_gone(self.client)
+        let peek = || {
+            self.client.set_nonblocking(true)?;
+            let peeked = self.client.peek(&mut [0]);
+            self.client.set_nonblocking(false)?;
+            peeked
+        };
+        match peek() {
+            Ok(came) => came == 0,
+            Err(error) => error.kind() != ErrorKind::WouldBlock,
+        }
     }
 
     /// The value of this name in the route's pattern.
@@ -314,20 +323,6 @@ pub(crate) fn is_visible(text: &str) -> bool {
 
 pub(super) fn new_request_id() -> String {
     format!("req_{}", ProcessId::new().to_string().replace('-', ""))
-}
-
-/// True when the client has closed the connection.
-pub(super) fn is_gone(client: &TcpStream) -> bool {
-    let peek = || {
-        client.set_nonblocking(true)?;
-        let peeked = client.peek(&mut [0]);
-        client.set_nonblocking(false)?;
-        peeked
-    };
-    match peek() {
-        Ok(came) => came == 0,
-        Err(error) => error.kind() != ErrorKind::WouldBlock,
-    }
 }
 
 /// The parts of a query, decoded.

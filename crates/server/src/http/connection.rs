@@ -19,6 +19,8 @@ use crate::problem::Problem;
 
 /// Number of bytes that are sent at once.
 const CHUNK: usize = 16 << 10;
+pub(crate) const DEFAULT_CONNECTIONS: usize = 4096;
+
 /// Answers requests.
 pub(crate) trait Service: Send + Sync + 'static {
     /// Checks a request by its head, before its body is read, and returns its handler.
@@ -46,7 +48,7 @@ pub(crate) struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 4096,
+            connections: DEFAULT_CONNECTIONS,
             head: Duration::from_secs(10),
             idle: Duration::from_secs(75),
             stall: Duration::from_secs(20),

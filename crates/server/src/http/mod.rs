@@ -9,5 +9,5 @@ mod listener;
 mod tests;
 
 pub(crate) use call::{Body, Call, Head, Incoming, Response, decoded, is_visible};
-pub(crate) use connection::{Answer, Limits, Service};
+pub(crate) use connection::{Answer, DEFAULT_CONNECTIONS, Limits, Service};
 pub(crate) use listener::Listener;

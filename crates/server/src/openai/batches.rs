@@ -1,10 +1,11 @@
 //! `/v1/batches`: what clients ask for. What becomes of it is up to [`progress`](super::progress).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use batchwright::ProcessId;
 use serde_json::value::{RawValue, to_raw_value};
 use serde_json::{Map, Value, json};
+use strum::VariantArray as _;
 
 use super::files::{self, page};
 use super::{ALL, of_batches};
@@ -19,17 +20,6 @@ const MOST: usize = 100;
 const DEFAULT: usize = 20;
 /// Most hours that a batch may be given.
 const MOST_HOURS: u64 = 14 * 24;
-
-/// The states whose times clients see.
-const TIMED_STATES: [BatchState; 7] = [
-    BatchState::InProgress,
-    BatchState::Finalizing,
-    BatchState::Completed,
-    BatchState::Failed,
-    BatchState::Expired,
-    BatchState::Cancelling,
-    BatchState::Cancelled,
-];
 
 /// `POST /v1/batches`.
 pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
@@ -50,7 +40,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             return Err(Problem::invalid(why).param("input_file_id"));
         }
         app.records.tell_end(database, &record.id)?;
-        record.insert(database)?;
+        record.store(database)?;
         Ok(None)
     })?;
     if known
@@ -60,7 +50,6 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         return Err(once::another());
     }
     app.batches.wake();
-    app.records.wake_sender();
     let shown = described(app, known.as_ref().unwrap_or(&record))?;
     Ok(once::replayed(Response::json(200, &shown), known.is_some()))
 }
@@ -101,7 +90,7 @@ fn record(id: String, mut asked: Map<String, Value>) -> Result<BatchRecord, Prob
         totals: None,
         created_at,
         expires_at: created_at + hours * 3600,
-        times: BTreeMap::new(),
+        times: HashMap::new(),
         has_output: false,
         has_errors: false,
     })
@@ -166,7 +155,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
     {
         return Err(no_such(after).param("after"));
     }
-    let found = BatchRecord::list(&database, after.as_deref(), limit + 1)?;
+    let found = BatchRecord::list(&database, None, after.as_deref(), false, limit + 1)?;
     // The queue may answer slowly, and nobody has to wait for it here.
     drop(database);
     let shown = found.iter().map(|record| described(app, record));
@@ -177,7 +166,7 @@ pub(super) fn list(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> 
 pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let id = found(app, call)?.id;
     let mut runs = false;
-    let changed = app.records.transaction(|database| {
+    let record = app.records.transaction(|database| {
         BatchRecord::change(database, &id, |record| {
             runs = record.state == BatchState::InProgress;
             match record.state {
@@ -193,7 +182,6 @@ pub(super) fn cancel(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
             }
         })
     })?;
-    let record = changed.ok_or_else(|| no_such(&id))?;
     if runs {
         // At once: another server may be the one that brings batches on, and each request that starts is paid for.
         app.queue.cancel(record.process)?;
@@ -249,8 +237,8 @@ fn described(app: &App, batch: &BatchRecord) -> Result<Value, Problem> {
         "usage": usage,
         "metadata": batch.metadata,
     });
-    for state in TIMED_STATES {
-        shown[format!("{}_at", state.as_str())] = json!(batch.times.get(&state));
+    for state in &BatchState::VARIANTS[1..] {
+        shown[format!("{}_at", state.as_str())] = json!(batch.times.get(state));
     }
     Ok(shown)
 }

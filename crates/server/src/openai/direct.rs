@@ -233,7 +233,7 @@ fn stopping() -> Problem {
 
 /// Why a request that waits will not be answered soon: its providers reject what it needs, or no call is answered.
 fn trouble(app: &App, like: &Request) -> Option<Problem> {
-    let why = match app.limits.refusal(like) {
+    let why = match app.overview.limits.refusal(like) {
         Some(refusal) if refusal.kind() == ErrorKind::Invalid => {
             return Some(Problem::invalid(refusal.message()));
         }

@@ -98,7 +98,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         expires_at: kept.map(|kept| created_at + kept),
         request: Some(request),
     };
-    if let Err(error) = record.insert(&app.records.single()) {
+    if let Err(error) = record.store(&app.records.single()) {
         let _ = storage.remove(&record.id);
         return Err(error.into());
     }

@@ -31,13 +31,6 @@ pub(super) struct Asked {
     pub job: Job,
 }
 
-/// Why a line is no request.
-#[derive(Debug)]
-pub(super) enum BadLine {
-    Fault(BatchFault),
-    Unreadable(io::Error),
-}
-
 /// The requests of an input, in their order.
 pub(super) struct Lines<'e, R> {
     lines: JobLines<BufReader<R>>,
@@ -64,7 +57,8 @@ impl<'e, R: Read> Lines<'e, R> {
 }
 
 impl<R: Read> Iterator for Lines<'_, R> {
-    type Item = Result<Asked, BadLine>;
+    /// An inner error says why a line is no request.
+    type Item = io::Result<Result<Asked, BatchFault>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         let read = match self.lines.next_line() {
@@ -74,9 +68,9 @@ impl<R: Read> Iterator for Lines<'_, R> {
                 let why = format!("This line is {error}.");
                 Err(BatchFault::new(TOO_LONG, why, None))
             }
-            Err(error) => return Some(Err(BadLine::Unreadable(error))),
+            Err(error) => return Some(Err(error)),
         };
-        Some(read.map_err(|fault| BadLine::Fault(self.at(fault))))
+        Some(Ok(read.map_err(|fault| self.at(fault))))
     }
 }
 
@@ -179,12 +173,12 @@ pub(super) fn check(
         if stopped() {
             return Err(io::ErrorKind::Interrupted.into());
         }
-        let fault = match line {
+        let fault = match line? {
             Ok(_) if checked.requests == MOST_REQUESTS => {
                 let why = format!(
                     "A batch may have at most {MOST_REQUESTS} requests; put the others into another batch."
                 );
-                BadLine::Fault(lines.at(BatchFault::new("too_many_requests", why, None)))
+                lines.at(BatchFault::new("too_many_requests", why, None))
             }
             Ok(asked) => {
                 checked.requests += 1;
@@ -199,13 +193,9 @@ pub(super) fn check(
                 }
                 let why = format!("The custom_id '{id}' is used by an earlier line, too.");
                 let fault = BatchFault::new("duplicate_custom_id", why, Some("custom_id"));
-                BadLine::Fault(lines.at(fault))
+                lines.at(fault)
             }
             Err(fault) => fault,
-        };
-        let fault = match fault {
-            BadLine::Fault(fault) => fault,
-            BadLine::Unreadable(error) => return Err(error),
         };
         let is_last = fault.code == TOO_LONG || checked.requests == MOST_REQUESTS;
         checked.faults.push(fault);

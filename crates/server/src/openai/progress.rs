@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batchwright::queue::{ConsumeError, EnqueueError, JobCounts, ProcessInfo, ProcessState};
-use batchwright::{Error, ErrorKind, JobQueue};
+use batchwright::{Error, JobQueue};
 use log::{info, warn};
 
 use super::direct;
-use super::lines::{BadLine, Checked, Lines, check};
+use super::lines::{Checked, Lines, check};
 use super::results::ResultFiles;
 use crate::app::App;
 use crate::background::Background;
@@ -98,14 +98,12 @@ impl Rounds<'_> {
 
     /// Changes a batch as it stands now: its maker may have cancelled it meanwhile.
     fn change(&self, id: &str, change: impl Fn(&mut BatchRecord)) -> Result<BatchRecord, Error> {
-        let changed = self.app.records.transaction(|database| {
+        self.app.records.transaction(|database| {
             BatchRecord::change(database, id, |batch| {
                 change(batch);
-                Ok::<(), Error>(())
+                Ok(())
             })
-        })?;
-        let gone = || Error::new(ErrorKind::NotFound, format!("there is no batch {id}"));
-        changed.ok_or_else(gone)
+        })
     }
 
     fn bring_on(&self, batch: &BatchRecord) -> Result<(), Problem> {
@@ -208,9 +206,9 @@ impl Rounds<'_> {
         let lines = Lines::new(file, &batch.endpoint);
         let jobs = lines.map(|line| match line {
             _ if stopped() => Err(Problem::new(503, "stopping", "the server stops")),
-            Ok(asked) => Ok(asked.job),
-            Err(BadLine::Unreadable(error)) => Err(error.into()),
-            Err(BadLine::Fault(fault)) => Err(Problem::conflict(fault.message)),
+            Ok(Ok(asked)) => Ok(asked.job),
+            Ok(Err(fault)) => Err(Problem::conflict(fault.message)),
+            Err(error) => Err(error.into()),
         });
         // Asked for once all lines are there, and before any of them can be started.
         let end = iter::once_with(|| self.enqueued(batch, &checked).err().map(Err));
@@ -332,36 +330,31 @@ impl Rounds<'_> {
         files.end()?;
         let created_at = now();
         let kept = batch.output_kept.unwrap_or(super::files::KEPT_SECONDS);
-        let ended = app.records.transaction(|database| {
+        let batch = app.records.transaction(|database| -> Result<_, Error> {
             // Whatever was asked since then comes too late.
-            BatchRecord::change(database, &batch.id, |batch| {
+            let batch = BatchRecord::change(database, &batch.id, |batch| {
                 ended(batch, &files);
                 Ok::<(), Error>(())
-            })?
-            .map(|batch| {
-                for (id, bytes, what) in [
-                    (&batch.output_file, files.output.bytes, "output"),
-                    (&batch.error_file, files.errors.bytes, "error"),
-                ] {
-                    if bytes > 0 {
-                        let file = FileRecord {
-                            id: id.clone(),
-                            purpose: "batch_output".to_owned(),
-                            filename: format!("{}_{what}.jsonl", batch.id),
-                            bytes,
-                            created_at,
-                            expires_at: Some(created_at + kept),
-                            request: None,
-                        };
-                        file.insert(database)?;
-                    }
+            })?;
+            for (id, bytes, what) in [
+                (&batch.output_file, files.output.bytes, "output"),
+                (&batch.error_file, files.errors.bytes, "error"),
+            ] {
+                if bytes > 0 {
+                    let file = FileRecord {
+                        id: id.clone(),
+                        purpose: "batch_output".to_owned(),
+                        filename: format!("{}_{what}.jsonl", batch.id),
+                        bytes,
+                        created_at,
+                        expires_at: Some(created_at + kept),
+                        request: None,
+                    };
+                    file.store(database)?;
                 }
-                Ok::<BatchRecord, Error>(batch)
-            })
-            .transpose()
+            }
+            Ok(batch)
         })?;
-        let batch =
-            ended.ok_or_else(|| Problem::not_found(format!("there is no batch {}", batch.id)))?;
         info!("{} is {}", batch.id, batch.state.as_str());
         Ok(())
     }

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fs;
 use std::io::Read;
 
@@ -28,7 +28,7 @@ fn batch() -> BatchRecord {
         totals: None,
         created_at: 0,
         expires_at: 0,
-        times: BTreeMap::new(),
+        times: HashMap::new(),
         has_output: false,
         has_errors: false,
     }

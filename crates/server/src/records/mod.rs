@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -19,9 +19,9 @@ use rusqlite::{Connection, Row, ToSql, Transaction, TransactionBehavior, params}
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use strum::{IntoStaticStr, VariantArray};
 
 use crate::background::Wake;
-use crate::webhooks;
 
 /// The rows of a query, as `read` takes them.
 pub(crate) fn rows<T>(
@@ -48,15 +48,20 @@ pub(crate) fn run(connection: &Connection, sql: &str, by: &[&dyn ToSql]) -> Resu
 pub(crate) trait Stored: Serialize + DeserializeOwned {
     const TABLE: &'static str;
 
-    fn id(&self) -> &str;
-
-    fn written(&self) -> String {
-        serde_json::to_string(self).expect("a record has a form in JSON")
+    /// Adds the record, or replaces the one with its id, which keeps its number.
+    fn store(&self, database: &Connection) -> Result<(), Error> {
+        let sql = format!(
+            "INSERT INTO {} (id, record) VALUES (?1 ->> 'id', ?1)
+             ON CONFLICT (id) DO UPDATE SET record = excluded.record",
+            Self::TABLE
+        );
+        let record = serde_json::to_string(self).expect("a record has a form in JSON");
+        run(database, &sql, params![record]).map(drop)
     }
 
-    fn insert(&self, database: &Connection) -> Result<(), Error> {
-        let sql = format!("REPLACE INTO {} (id, record) VALUES (?, ?)", Self::TABLE);
-        run(database, &sql, params![self.id(), self.written()]).map(drop)
+    fn delete(database: &Connection, id: &str) -> Result<(), Error> {
+        let sql = format!("DELETE FROM {} WHERE id = ?", Self::TABLE);
+        run(database, &sql, params![id]).map(drop)
     }
 
     /// The records that this condition selects.
@@ -75,6 +80,28 @@ pub(crate) trait Stored: Serialize + DeserializeOwned {
     fn get(database: &Connection, id: &str) -> Result<Option<Self>, Error> {
         Ok(Self::all(database, "id = ?", params![id])?.pop())
     }
+
+    /// Up to `most` records after this one, oldest or newest first; of files, those of a purpose.
+    fn list(
+        database: &Connection,
+        purpose: Option<&str>,
+        after: Option<&str>,
+        ascending: bool,
+        most: usize,
+    ) -> Result<Vec<Self>, Error> {
+        let (than, order) = if ascending {
+            (">", "ASC")
+        } else {
+            ("<", "DESC")
+        };
+        let which = format!(
+            "(?1 IS NULL OR record ->> 'purpose' = ?1)
+             AND (?2 IS NULL OR number {than} (SELECT number FROM {} WHERE id = ?2))
+             ORDER BY number {order} LIMIT ?3",
+            Self::TABLE
+        );
+        Self::all(database, &which, params![purpose, after, most as i64])
+    }
 }
 
 /// The version of the tables, in `server.db` as its `user_version`.
@@ -91,8 +118,8 @@ fn unusable(path: &Path, kind: ErrorKind, why: impl fmt::Display) -> Error {
     Error::new(kind, why).with_storage()
 }
 
-/// Opens `server.db`, which is created with these tables if it does not exist.
-fn connect(path: &Path, durability: Durability, tables: &[&str]) -> Result<Connection, Error> {
+/// Opens `server.db`, which is created if it does not exist.
+fn connect(path: &Path, durability: Durability) -> Result<Connection, Error> {
     // SQLite gives its companion files the same mode.
     if let Err(error) = open_private(File::options().create(true).append(true), path) {
         return Err(unusable(path, ErrorKind::Invalid, error));
@@ -114,9 +141,7 @@ fn connect(path: &Path, durability: Durability, tables: &[&str]) -> Result<Conne
         connection.pragma_update(None, "synchronous", synchronous)?;
         // All or nothing: a server that is killed here leaves no tables without a version.
         let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;
-        for table in tables {
-            transaction.execute_batch(table)?;
-        }
+        transaction.execute_batch(SCHEMA)?;
         // It would be written even if it is the same, and a server also starts on a full disk.
         if version != VERSION {
             transaction.pragma_update(None, "user_version", VERSION)?;
@@ -154,8 +179,8 @@ fn kind_of(error: &rusqlite::Error) -> ErrorKind {
     }
 }
 
-/// The tables, defined where their records are. Released ones never change; new ones are appended.
-const TABLES: &[&str] = &[FILES, BATCHES, webhooks::TABLE];
+/// The tables. Released ones never change; new ones are appended.
+const SCHEMA: &str = include_str!("schema.sql");
 
 /// An open database of records.
 pub(crate) struct Records {
@@ -172,7 +197,7 @@ impl Records {
     /// When it cannot be used; the message names its path and a remedy.
     pub fn open(path: &Path, durability: Durability) -> Result<Self, Error> {
         Ok(Self {
-            database: ReentrantMutex::new(connect(path, durability, TABLES)?),
+            database: ReentrantMutex::new(connect(path, durability)?),
             webhook: None,
         })
     }
@@ -199,13 +224,6 @@ impl Records {
         Ok(done)
     }
 }
-
-const FILES: &str = "
-    CREATE TABLE IF NOT EXISTS files (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        record TEXT NOT NULL
-    );";
 
 /// A file as it is listed. Times are seconds since 1970.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -238,39 +256,9 @@ pub(crate) fn now() -> u64 {
 
 impl Stored for FileRecord {
     const TABLE: &'static str = "files";
-
-    fn id(&self) -> &str {
-        &self.id
-    }
 }
 
 impl FileRecord {
-    /// Takes it off the lists.
-    pub fn delete(database: &Connection, id: &str) -> Result<(), Error> {
-        run(database, "DELETE FROM files WHERE id = ?", params![id]).map(drop)
-    }
-
-    /// Up to `most` files of a purpose, after a file, oldest or newest first.
-    pub fn list(
-        database: &Connection,
-        purpose: Option<&str>,
-        after: Option<&str>,
-        ascending: bool,
-        most: usize,
-    ) -> Result<Vec<Self>, Error> {
-        let (than, order) = if ascending {
-            (">", "ASC")
-        } else {
-            ("<", "DESC")
-        };
-        let which = format!(
-            "(?1 IS NULL OR record ->> 'purpose' = ?1)
-             AND (?2 IS NULL OR number {than} (SELECT number FROM files WHERE id = ?2))
-             ORDER BY number {order} LIMIT ?3"
-        );
-        Self::all(database, &which, params![purpose, after, most as i64])
-    }
-
     /// Expired files.
     pub fn expired(database: &Connection, now: u64) -> Result<Vec<Self>, Error> {
         let which = "record ->> 'expires_at' <= ? LIMIT 1000";
@@ -278,22 +266,9 @@ impl FileRecord {
     }
 }
 
-const BATCHES: &str = "
-    CREATE TABLE IF NOT EXISTS batches (
-        number INTEGER PRIMARY KEY AUTOINCREMENT,
-        id TEXT NOT NULL UNIQUE,
-        record TEXT NOT NULL
-    );
-    CREATE INDEX IF NOT EXISTS open_batches ON batches (number)
-        WHERE record ->> 'state' IN ('validating', 'in_progress', 'finalizing', 'cancelling');
-    CREATE TABLE IF NOT EXISTS direct_calls (
-        process TEXT PRIMARY KEY, -- its caller waits at a connection
-        kept_until INTEGER NOT NULL -- its answer; 0 without an idempotency key
-    ) WITHOUT ROWID;";
-
-/// The state of a batch, as OpenAI names it.
+/// The state of a batch, as OpenAI names it. Clients see the times of all but the first one, which is `created_at`.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr,
+    Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, IntoStaticStr, VariantArray,
 )]
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
@@ -371,7 +346,7 @@ pub(crate) struct BatchRecord {
     pub created_at: u64,
     pub expires_at: u64,
     /// When it entered each state. It expires, or is cancelled, before all its results are in files.
-    pub times: BTreeMap<BatchState, u64>,
+    pub times: HashMap<BatchState, u64>,
     /// Whether it has such a file.
     pub has_output: bool,
     pub has_errors: bool,
@@ -379,10 +354,6 @@ pub(crate) struct BatchRecord {
 
 impl Stored for BatchRecord {
     const TABLE: &'static str = "batches";
-
-    fn id(&self) -> &str {
-        &self.id
-    }
 }
 
 impl BatchRecord {
@@ -396,31 +367,20 @@ impl BatchRecord {
         self.times.contains_key(&state)
     }
 
-    /// Changes the current record of a batch in a transaction; nothing if `change` fails. `None` if the batch does not
-    /// exist.
+    /// Changes the current record of a batch in a transaction; nothing if `change` fails.
+    ///
+    /// # Errors
+    /// That of `change`, or of the database; when the batch does not exist.
     pub fn change<E: From<Error>>(
         database: &Connection,
         id: &str,
         change: impl FnOnce(&mut Self) -> Result<(), E>,
-    ) -> Result<Option<Self>, E> {
-        let Some(mut batch) = Self::get(database, id)? else {
-            return Ok(None);
-        };
+    ) -> Result<Self, E> {
+        let gone = || Error::new(ErrorKind::NotFound, format!("there is no batch {id}"));
+        let mut batch = Self::get(database, id)?.ok_or_else(gone)?;
         change(&mut batch)?;
-        let sql = "UPDATE batches SET record = ? WHERE id = ?";
-        run(database, sql, params![batch.written(), id])?;
-        Ok(Some(batch))
-    }
-
-    /// Up to `most` batches after `after`, newest first.
-    pub fn list(
-        database: &Connection,
-        after: Option<&str>,
-        most: usize,
-    ) -> Result<Vec<Self>, Error> {
-        let which = "(?1 IS NULL OR number < (SELECT number FROM batches WHERE id = ?1))
-                     ORDER BY number DESC LIMIT ?2";
-        Self::all(database, which, params![after, most as i64])
+        batch.store(database)?;
+        Ok(batch)
     }
 
     /// Those that something is still to be done for, oldest first.
