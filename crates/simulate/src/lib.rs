@@ -25,8 +25,8 @@
 //!
 //! Batches contain only chat requests, from a file if the API has files.
 //!
-//! [`SimConfig::vendor`] selects one vendor's variant of OpenAI's API. The simulator rejects what the API rejects:
-//! unknown fields, unknown roles, a key in the wrong header.
+//! [`SimConfig::vendor`] selects one vendor's variant of OpenAI's API. The simulator rejects most of what the API
+//! rejects: unknown fields, unknown roles, a key in the wrong header. It does not check the values of rare fields.
 //! [`SimStats::malformed`] counts these requests, so a test of a client can require none. If the model may call tools
 //! and the last message is from the user, it calls each of them once. If an answer must be JSON, it is an instance of
 //! the schema. [`embedding`] returns the vector of a text, [`speech`] the audio.

@@ -15,7 +15,8 @@ use super::values::{millis, seconds};
 ///
 /// One port serves all APIs. The path selects the API: http://HOST/v1 for OpenAI and compatible
 /// providers, http://HOST/openai/v1 for Groq, http://HOST for Anthropic, http://HOST/v1beta for Gemini,
-/// each with files and batches. Requests that the real API would reject are rejected.
+/// each with files and batches. Most requests that the real API would reject are rejected; the values
+/// of rare fields are not checked.
 #[derive(Debug, Args)]
 #[command(after_help = HELP)]
 pub struct SimulateArgs {
