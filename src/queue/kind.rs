@@ -84,6 +84,13 @@ impl JobKinds {
         self.handlers.push((kind.into(), handler));
         self
     }
+
+    /// Adds other kinds with their code.
+    pub fn and(mut self, others: Self) -> Self {
+        self.calls.extend(others.calls);
+        self.handlers.extend(others.handlers);
+        self
+    }
 }
 
 // Kinds of jobs that are one call of a model: how to make a request from a payload, and a result from the answer.

@@ -28,60 +28,50 @@ const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'~');
 
-/// A source of articles.
-pub(crate) struct Finder {
+/// Finds the text of an article at this source, by its id.
+pub(crate) fn finder(
     source: ArticleSource,
-    agent: Agent,
     private: bool,
-}
-
-impl Finder {
-    pub(crate) fn new(source: ArticleSource, private: bool) -> Self {
-        Self {
-            source,
-            agent: agent(private),
-            private,
-        }
-    }
-
-    pub(crate) fn find(&self, id: &str, ctx: &Context) -> Result<String, Error> {
+) -> impl Fn(&str, &Context) -> Result<String, Error> + Send + Sync {
+    let agent = agent(private);
+    move |id, ctx| {
         ctx.check()?;
-        let found = match &self.source {
+        let found = match &source {
             ArticleSource::Folder(folder) => in_folder(folder, id),
-            ArticleSource::Url(template) => self.at_url(template, id),
+            ArticleSource::Url(template) => at_url(template, id, &agent, private),
         };
         found.map_err(|error| error.context(format!("article {id:?}")))
     }
+}
 
-    fn at_url(&self, template: &str, id: &str) -> Result<String, Error> {
-        if id == "." || id == ".." {
-            return Err(invalid("the id would change the path of jobs.articles"));
-        }
-        let id = utf8_percent_encode(id, RESERVED).to_string();
-        let url = template.replace(ArticleSource::ID, &id);
-        let place = redacted_url(&url);
-        let sent = self.agent.get(&url).call();
-        let mut reply = sent.map_err(|error| unreachable(error, &place, self.private))?;
-        let status = reply.status();
-        let header = |name| reply.headers().get(name)?.to_str().ok();
-        if !status.is_success() {
-            let kind = match status.as_u16() {
-                404 | 410 => ErrorKind::NotFound,
-                401 | 403 => ErrorKind::PermissionDenied,
-                408 | 429 | 500.. => ErrorKind::Transient,
-                _ => ErrorKind::Invalid,
-            };
-            let wait = header(RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
-            let error = Error::new(kind, format!("{place} answered {status}"));
-            return Err(error.with_retry_after(wait.map(Duration::from_secs)));
-        }
-        let kind = header(CONTENT_TYPE).unwrap_or_default();
-        let is_page = ["text/html", "application/xhtml+xml"];
-        let is_page = is_page.iter().any(|page| kind.starts_with(page));
-        let body = reply.body_mut().with_config().limit(LONGEST).read_to_vec();
-        let bytes = body.map_err(|error| unreachable(error, &place, self.private))?;
-        text(&bytes, is_page)
+fn at_url(template: &str, id: &str, agent: &Agent, private: bool) -> Result<String, Error> {
+    if id == "." || id == ".." {
+        return Err(invalid("the id would change the path of jobs.articles"));
     }
+    let id = utf8_percent_encode(id, RESERVED).to_string();
+    let url = template.replace(ArticleSource::ID, &id);
+    let place = redacted_url(&url);
+    let sent = agent.get(&url).call();
+    let mut reply = sent.map_err(|error| unreachable(error, &place, private))?;
+    let status = reply.status();
+    let header = |name| reply.headers().get(name)?.to_str().ok();
+    if !status.is_success() {
+        let kind = match status.as_u16() {
+            404 | 410 => ErrorKind::NotFound,
+            401 | 403 => ErrorKind::PermissionDenied,
+            408 | 429 | 500.. => ErrorKind::Transient,
+            _ => ErrorKind::Invalid,
+        };
+        let wait = header(RETRY_AFTER).and_then(|seconds| seconds.parse().ok());
+        let error = Error::new(kind, format!("{place} answered {status}"));
+        return Err(error.with_retry_after(wait.map(Duration::from_secs)));
+    }
+    let kind = header(CONTENT_TYPE).unwrap_or_default();
+    let is_page = ["text/html", "application/xhtml+xml"];
+    let is_page = is_page.iter().any(|page| kind.starts_with(page));
+    let body = reply.body_mut().with_config().limit(LONGEST).read_to_vec();
+    let bytes = body.map_err(|error| unreachable(error, &place, private))?;
+    text(&bytes, is_page)
 }
 
 fn invalid(why: impl Into<String>) -> Error {
@@ -166,32 +156,29 @@ fn agent(private: bool) -> Agent {
 
 /// An address that is not allowed is a permanent failure; all others may be temporary.
 fn unreachable(error: ureq::Error, place: &str, private: bool) -> Error {
-    let mut is_refused = false;
+    let is_refused = match &error {
+        ureq::Error::RequireHttpsOnly(_) => true,
+        ureq::Error::Io(error) => !private && error.kind() == io::ErrorKind::PermissionDenied,
+        _ => false,
+    };
     let why = match error {
         ureq::Error::BodyExceedsLimit(_) => return too_long(),
-        ureq::Error::RequireHttpsOnly(_) => {
-            is_refused = true;
-            "it does not begin with https://".to_owned()
-        }
+        ureq::Error::RequireHttpsOnly(_) => "it does not begin with https://".to_owned(),
         // The texts of these errors may quote the URL, which may contain a key.
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::Protocol(_) => {
             "it is not a usable URL, redirects to an unusable one, or its reply is not valid HTTP"
                 .to_owned()
         }
-        ureq::Error::Io(error) => {
-            is_refused = !private && error.kind() == io::ErrorKind::PermissionDenied;
-            error.to_string()
-        }
+        ureq::Error::Io(error) => error.to_string(),
         other => other.to_string(),
     };
-    if is_refused {
-        let fix = "to allow private addresses and http://: batchwright config set jobs.articles_private true";
-        return Error::new(
-            ErrorKind::PermissionDenied,
-            format!("{place}: {why}; {fix}"),
-        );
+    if !is_refused {
+        return Error::new(ErrorKind::Transient, format!("{place}: {why}"));
     }
-    Error::new(ErrorKind::Transient, format!("{place}: {why}"))
+    let fix =
+        "to allow private addresses and http://: batchwright config set jobs.articles_private true";
+    let why = format!("{place}: {why}; {fix}");
+    Error::new(ErrorKind::PermissionDenied, why)
 }
 
 #[cfg(test)]

@@ -5,15 +5,15 @@ use std::thread;
 use super::*;
 use batchwright::Settings;
 
-fn finder(setting: &str, private: bool) -> Finder {
+fn finding(setting: &str, private: bool) -> impl Fn(&str, &Context) -> Result<String, Error> {
     let settings = Settings::new()
         .flag("jobs.articles", "test", Some(setting.to_owned()))
         .unwrap();
-    Finder::new(settings.articles().unwrap().unwrap(), private)
+    finder(settings.articles().unwrap().unwrap(), private)
 }
 
 fn find(setting: &str, id: &str) -> Result<String, Error> {
-    finder(setting, true).find(id, &Context::new())
+    finding(setting, true)(id, &Context::new())
 }
 
 fn kind(found: Result<String, Error>) -> ErrorKind {
@@ -127,8 +127,8 @@ fn only_public_addresses_are_called_unless_others_are_allowed() {
         "https://localhost",
         "https://[::1]",
     ] {
-        let finder = finder(&format!("{place}:9/{{article_id}}"), false);
-        let error = finder.find("a", &Context::new()).unwrap_err();
+        let setting = format!("{place}:9/{{article_id}}");
+        let error = finding(&setting, false)("a", &Context::new()).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::PermissionDenied, "{error}");
         let fix = "batchwright config set jobs.articles_private true";
         assert!(error.message().contains(fix), "{error}");
@@ -139,7 +139,7 @@ fn only_public_addresses_are_called_unless_others_are_allowed() {
 fn a_key_in_the_url_is_in_no_error() {
     let key = "sk-0123456789";
     let private = format!("http://127.0.0.1:9/{{article_id}}?key={key}");
-    let refused = finder(&private, false).find("a", &Context::new());
+    let refused = finding(&private, false)("a", &Context::new());
     let refused = refused.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::PermissionDenied, "{refused}");
     let locations = [

@@ -24,7 +24,7 @@ pub(crate) fn job_type(others: Vec<JobType>, running: Vec<JobType>) -> JobType {
         });
     JobType::handled(NAME, handler)
         .about("Several jobs of other types as one job, with all their results")
-        .accept(move |payload| members(&others, payload).map(drop))
+        .accept(move |payload| members(&others, payload).map(|_| None))
 }
 
 #[derive(Deserialize)]

@@ -42,22 +42,7 @@ struct Payload {
 struct Item {
     id: Option<Text>,
     text: Option<Text>,
-    embedding: Option<Vector>,
-}
-
-#[derive(Deserialize)]
-#[serde(try_from = "Vec<f32>")]
-struct Vector(Vec<f32>);
-
-impl TryFrom<Vec<f32>> for Vector {
-    type Error = &'static str;
-
-    fn try_from(numbers: Vec<f32>) -> Result<Self, Self::Error> {
-        if numbers.iter().any(|x| *x != 0.0) && numbers.iter().all(|x| x.is_finite()) {
-            return Ok(Self(numbers));
-        }
-        Err("write a list of numbers that are not all 0")
-    }
+    embedding: Option<Vec<f32>>,
 }
 
 impl Item {
@@ -65,6 +50,12 @@ impl Item {
         if self.text.is_some() == self.embedding.is_some() {
             let why = "write either text or embedding";
             return Err(PayloadError::new("text", why).within(path));
+        }
+        if let Some(numbers) = &self.embedding
+            && !(numbers.iter().any(|x| *x != 0.0) && numbers.iter().all(|x| x.is_finite()))
+        {
+            let why = "write a list of numbers that are not all 0";
+            return Err(PayloadError::new("embedding", why).within(path));
         }
         Ok(())
     }
@@ -163,7 +154,7 @@ fn vectors(payload: &Payload, children: &Children) -> Result<Option<Vec<Vec<f32>
     };
     let mut calls = calls.iter();
     let vector = |source: &Item| match &source.embedding {
-        Some(vector) => Ok(vector.0.clone()),
+        Some(vector) => Ok(vector.clone()),
         None => {
             let line = made::<Line>(calls.next(), "the embedding of a text failed")?;
             Ok(line.embedding)

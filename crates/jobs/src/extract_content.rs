@@ -50,7 +50,7 @@ pub(crate) fn job_type(host: &Host) -> JobType {
             let why = "write an address as https://example.org/page";
             return Err(PayloadError::new("url", why));
         }
-        Ok(())
+        Ok(None)
     })
 }
 

@@ -1,7 +1,7 @@
 //! `generate_podcast`: an article as a spoken conversation. One model writes the script, another one reads each
 //! part aloud, and the parts are joined to one file.
 
-use batchwright::queue::{Children, ModelCall};
+use batchwright::queue::{Children, JobKinds, ModelCall};
 use batchwright::{
     Context, Error, ErrorKind, Handler, Job, JobId, Request, Response, ResponseFormat, RunningJob,
 };
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::audio::{AudioFolder, Wav};
 use super::fields::{Length, Preferences, Text, read};
-use super::job_type::{Host, JobType, JobWork, made, now};
+use super::job_type::{Host, JobType, made, now};
 
 const NAME: &str = "generate_podcast";
 /// The kinds of the jobs that call models.
@@ -29,16 +29,11 @@ const MOST_TURNS: usize = 500;
 pub(crate) fn job_type(host: &Host) -> JobType {
     let finder = host.clone();
     let about = "Spoken conversation about an article: a script, and its speech in one audio file";
-    let made = match host.audio_folder.clone() {
-        Some(folder) => {
-            let make = move |job: &RunningJob, children: &Children, _: &Context| {
-                podcast(&folder, job, children)
-            };
-            JobType::handled(NAME, Handler::with_children(make))
-        }
-        None => JobType::new(NAME, JobWork::Elsewhere),
-    };
-    made.about(about)
+    let folder = host.audio_folder.clone();
+    // Without a folder, other workers run its jobs.
+    let kinds = folder.map_or_else(JobKinds::new, |folder| kinds(host, folder));
+    JobType::new(NAME, kinds)
+        .about(about)
         .named_by("article_id")
         .check(move |payload| {
             let payload: Payload = read(payload)?;
@@ -46,12 +41,12 @@ pub(crate) fn job_type(host: &Host) -> JobType {
         })
 }
 
-/// The kinds of the model calls: the script, and the speech of one part.
-pub(crate) fn calls(host: &Host) -> Vec<(&'static str, ModelCall)> {
-    let Some(folder) = host.audio_folder.clone() else {
-        return Vec::new();
-    };
-    vec![(SCRIPT, write_script(host)), (SPEECH, speak(folder))]
+fn kinds(host: &Host, folder: AudioFolder) -> JobKinds {
+    let calls = JobKinds::new().model_call(SCRIPT, write_script(host));
+    let calls = calls.model_call(SPEECH, speak(folder.clone()));
+    let make =
+        move |job: &RunningJob, children: &Children, _: &Context| podcast(&folder, job, children);
+    calls.handler(NAME, Handler::with_children(make))
 }
 
 fn write_script(host: &Host) -> ModelCall {

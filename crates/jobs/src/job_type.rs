@@ -8,14 +8,13 @@ use serde_json::Value;
 use serde_json::value::to_raw_value;
 use sha2::{Digest, Sha256};
 
-use batchwright::queue::{JobResult, ModelCall, PRIORITIES};
+use batchwright::queue::{JobKinds, JobResult, ModelCall, PRIORITIES};
 use batchwright::{Context, Error, ErrorKind, Handler, Job, Request};
 
 use super::audio::AudioFolder;
 use super::fields::{PayloadError, Text};
 
-type Accept = dyn Fn(&mut Value) -> Result<(), PayloadError> + Send + Sync;
-type MakePrompt = dyn Fn(&Value) -> Result<Request, PayloadError> + Send + Sync;
+type Accept = dyn Fn(&mut Value) -> Result<Option<Request>, PayloadError> + Send + Sync;
 
 /// A type of jobs.
 ///
@@ -49,47 +48,33 @@ pub struct JobType {
     id_field: Option<&'static str>,
     accept: Arc<Accept>,
     priority: u8,
-    pub(crate) work: JobWork,
-}
-
-/// How the jobs of a type are run.
-#[derive(Clone)]
-pub(crate) enum JobWork {
-    ModelCall(ModelCall),
-    Handler(Handler),
-    /// As a prompt on the worker's own route; the payload is converted to one.
-    Prompt(Arc<MakePrompt>),
-    /// By other workers: this host lacks something that the type needs.
-    Elsewhere,
+    /// The kinds of its jobs, each with the code that runs it; none if other workers run them.
+    pub(crate) kinds: JobKinds,
 }
 
 impl JobType {
     /// A type whose jobs are run by code; `name` is the kind of the jobs.
     pub fn handled(name: impl Into<String>, handler: Handler) -> Self {
-        Self::new(name, JobWork::Handler(handler))
+        let name = name.into();
+        let kinds = JobKinds::new().handler(&name, handler);
+        Self::new(name, kinds)
     }
 
     /// A type whose jobs are one model call each.
     pub fn model_call(name: impl Into<String>, call: ModelCall) -> Self {
-        Self::new(name, JobWork::ModelCall(call))
+        let name = name.into();
+        let kinds = JobKinds::new().model_call(&name, call);
+        Self::new(name, kinds)
     }
 
-    /// A type whose jobs are prompts, which workers can run without knowing the type.
-    pub(crate) fn prompt(
-        name: impl Into<String>,
-        make: impl Fn(&Value) -> Result<Request, PayloadError> + Send + Sync + 'static,
-    ) -> Self {
-        Self::new(name, JobWork::Prompt(Arc::new(make)))
-    }
-
-    pub(crate) fn new(name: impl Into<String>, work: JobWork) -> Self {
+    pub(crate) fn new(name: impl Into<String>, kinds: JobKinds) -> Self {
         Self {
             name: name.into(),
             about: String::new(),
             id_field: None,
-            accept: Arc::new(|_| Ok(())),
+            accept: Arc::new(|_| Ok(None)),
             priority: Job::DEFAULT_PRIORITY,
-            work,
+            kinds,
         }
     }
 
@@ -104,14 +89,15 @@ impl JobType {
         self,
         check: impl Fn(&Value) -> Result<(), PayloadError> + Send + Sync + 'static,
     ) -> Self {
-        self.accept(move |payload| check(payload))
+        self.accept(move |payload| check(payload).map(|()| None))
     }
 
     /// Sets a function that rejects invalid payloads, and may change others: the job gets what it leaves. It must accept
-    /// that once more without a change.
+    /// that once more without a change. If the function makes a request, the job is this prompt, which workers run on
+    /// their own route without knowing the type.
     pub(crate) fn accept(
         mut self,
-        accept: impl Fn(&mut Value) -> Result<(), PayloadError> + Send + Sync + 'static,
+        accept: impl Fn(&mut Value) -> Result<Option<Request>, PayloadError> + Send + Sync + 'static,
     ) -> Self {
         self.accept = Arc::new(accept);
         self
@@ -159,9 +145,8 @@ impl JobType {
 
     /// The same, with the payload in the form in which it is enqueued.
     pub(crate) fn accepted(&self, payload: &mut Value) -> Result<Job, PayloadError> {
-        (self.accept)(payload)?;
-        if let JobWork::Prompt(make) = &self.work {
-            return Ok(Job::from(make(payload)?).priority(self.priority));
+        if let Some(prompt) = (self.accept)(payload)? {
+            return Ok(Job::from(prompt).priority(self.priority));
         }
         let id = self.id_field.and_then(|field| payload.get(field)?.as_str());
         // A value that was read from JSON can always be written as JSON.

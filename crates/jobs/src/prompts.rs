@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use serde::Deserialize;
 
 use batchwright::Request;
-use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND};
+use batchwright::queue::{COMPLETION_KIND, EMBEDDING_KIND, JobKinds};
 
 use super::fields::{PayloadError, Text, read};
 use super::job_type::JobType;
@@ -28,7 +28,9 @@ struct Embedding {
 }
 
 pub(crate) fn completion() -> JobType {
-    JobType::prompt(COMPLETION_KIND, |payload| {
+    let about = "Answer to a prompt; files with only prompts need no --type";
+    let job_type = JobType::new(COMPLETION_KIND, JobKinds::new()).about(about);
+    job_type.accept(|payload| {
         let payload: Completion = read(payload)?;
         let mut request = Request::new(payload.prompt.0);
         request.system = payload.system.map(|text| text.0);
@@ -39,17 +41,17 @@ pub(crate) fn completion() -> JobType {
             let why = "write a number from 0 to 2";
             return Err(PayloadError::new("temperature", why));
         }
-        Ok(request)
+        Ok(Some(request))
     })
-    .about("Answer to a prompt; files with only prompts need no --type")
 }
 
 pub(crate) fn embedding() -> JobType {
-    JobType::prompt(EMBEDDING_KIND, |payload| {
+    let about = "Embedding of a text; one call embeds many texts";
+    let job_type = JobType::new(EMBEDDING_KIND, JobKinds::new()).about(about);
+    job_type.accept(|payload| {
         let payload: Embedding = read(payload)?;
         let mut request = Request::embedding(payload.text.0);
         request.model = payload.model.map(|text| text.0);
-        Ok(request)
+        Ok(Some(request))
     })
-    .about("Embedding of a text; one call embeds many texts")
 }

@@ -10,10 +10,10 @@ use batchwright::config::ArticleSource;
 use batchwright::queue::JobKinds;
 use batchwright::{Context, Error, Job};
 
-use super::articles::Finder;
+use super::articles::finder;
 use super::audio::AudioFolder;
 use super::fields::PayloadError;
-use super::job_type::{Host, JobType, JobWork};
+use super::job_type::{Host, JobType};
 use super::{
     batch_process, calculate_similarity, extract_content, generate_podcast, prompts, summarize,
     validate_summary,
@@ -47,8 +47,7 @@ impl JobTypes {
     /// Finds the text of an article by its `article_id` at this source, as the setting `jobs.articles` names it; `private`
     /// allows private addresses and `http://`. It replaces [`articles`](Self::articles).
     pub fn article_source(self, source: ArticleSource, private: bool) -> Self {
-        let finder = Finder::new(source, private);
-        self.articles(move |id, ctx| finder.find(id, ctx))
+        self.articles(finder(source, private))
     }
 
     /// Whether payloads may name files of this machine, by `path`. The files are read when the job is created. Enable
@@ -118,19 +117,8 @@ impl JobTypes {
 /// All types for a worker, each with the code that runs it.
 impl From<&JobTypes> for JobKinds {
     fn from(types: &JobTypes) -> Self {
-        let parts = generate_podcast::calls(&types.host).into_iter();
-        let parts = parts.chain([validate_summary::judge()]);
-        let mut kinds = parts.fold(Self::new(), |kinds, (name, call)| {
-            kinds.model_call(name, call)
-        });
-        for one in types.all() {
-            match one.work {
-                JobWork::ModelCall(call) => kinds = kinds.model_call(one.name, call),
-                JobWork::Handler(handler) => kinds = kinds.handler(one.name, handler),
-                JobWork::Prompt(_) | JobWork::Elsewhere => {}
-            }
-        }
-        kinds
+        let all = types.all().into_iter();
+        all.fold(Self::new(), |kinds, one| kinds.and(one.kinds))
     }
 }
 

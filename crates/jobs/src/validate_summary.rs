@@ -6,13 +6,14 @@ use std::num::NonZeroUsize;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use batchwright::queue::{Children, ModelCall};
+use batchwright::queue::{Children, JobKinds, ModelCall};
 use batchwright::{Context, Error, Handler, Job, Request, Response, ResponseFormat, RunningJob};
 
 use super::fields::{Language, PayloadError, Text, read};
 use super::job_type::{JobType, made};
 use super::text;
 
+const NAME: &str = "validate_summary";
 /// The kind of the job that calls the model.
 const JUDGE: &str = "validate_summary.judge";
 /// Without a maximum, small models never end a list.
@@ -20,7 +21,8 @@ const MOST_PROBLEMS: usize = 10;
 
 pub(crate) fn job_type() -> JobType {
     let handler = Handler::with_children(validate).within(ModelCall::DEFAULT_TIMEOUT);
-    JobType::handled("validate_summary", handler)
+    let kinds = JobKinds::new().model_call(JUDGE, judge());
+    JobType::new(NAME, kinds.handler(NAME, handler))
         .about("Check of a summary against its source: length, numbers, language")
         .check(|payload| {
             let payload: Payload = read(payload)?;
@@ -35,7 +37,7 @@ pub(crate) fn job_type() -> JobType {
 }
 
 /// The model call: checks whether the summary agrees with the source.
-pub(crate) fn judge() -> (&'static str, ModelCall) {
+fn judge() -> ModelCall {
     let ask = |job: &RunningJob, _: &Context| {
         let [summary, source]: [String; 2] = job.parse()?;
         let question = format!("<source>\n{source}\n</source>\n\n<summary>\n{summary}\n</summary>");
@@ -59,7 +61,7 @@ pub(crate) fn judge() -> (&'static str, ModelCall) {
     };
     let make = |_: &RunningJob, answer: &Response| answer.parse::<Verdict>();
     let json = Request::default().with_response_format(ResponseFormat::JsonObject);
-    (JUDGE, ModelCall::new(ask, make).like(json))
+    ModelCall::new(ask, make).like(json)
 }
 
 #[derive(Serialize, Deserialize)]
