@@ -4,8 +4,8 @@ use std::sync::OnceLock;
 
 use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
-use crate::engine::class::Class;
 use crate::engine::limiter::QuotaId;
+use crate::engine::quota::Class;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Take, Ticket};

@@ -4,9 +4,9 @@ use std::borrow::Borrow;
 
 use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
-use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Feeder, Next, Tail};
 use crate::engine::limiter::{QuotaId, QuotaKey};
+use crate::engine::quota::Class;
 use crate::engine::route::Tries;
 use crate::engine::run::Waker;
 use crate::engine::waiting::Waiting;

@@ -10,12 +10,12 @@
 //!   credit is critical at once.
 //! - **Outages.** See [`health`].
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::base::{Error, ErrorKind, Time};
 
-use super::class::{Class, StepId};
-use super::quota::QuotaId;
+use super::quota::{Class, QuotaId, StepId};
 
 mod health;
 
@@ -33,8 +33,7 @@ pub(crate) struct Availability {
     pub pauses: Pauses,
     /// The steps that were called.
     steps: Vec<StepHealth>,
-    /// By the number of the quota.
-    quotas: Vec<Shared>,
+    quotas: BTreeMap<QuotaId, Shared>,
 }
 
 impl Availability {
@@ -53,7 +52,7 @@ impl Availability {
     /// The next time at which a pause or an exclusion ends.
     pub(crate) fn next_change(&self, now: Time) -> Option<Time> {
         let excluded = self.all_excluded().map(|closed| closed.until);
-        let ends = self.pauses.0.iter().copied().chain(excluded);
+        let ends = self.pauses.0.values().copied().chain(excluded);
         ends.filter(|t| *t > now && *t < Time::FAR).min()
     }
 
@@ -61,7 +60,7 @@ impl Availability {
     pub(super) fn advance(&mut self, now: Time) {
         let steps = self.steps.iter_mut();
         let of_steps = steps.flat_map(|step| [&mut step.outage, &mut step.shared.excluded]);
-        let of_quotas = self.quotas.iter_mut().map(|quota| &mut quota.excluded);
+        let of_quotas = self.quotas.values_mut().map(|quota| &mut quota.excluded);
         for closed in of_steps.chain(of_quotas).flatten() {
             closed.advance(now);
         }
@@ -159,11 +158,7 @@ impl Availability {
     }
 
     fn quota(&mut self, quota: QuotaId) -> &mut Shared {
-        let at = quota.0 as usize;
-        if self.quotas.len() <= at {
-            self.quotas.resize_with(at + 1, Shared::default);
-        }
-        &mut self.quotas[at]
+        self.quotas.entry(quota).or_default()
     }
 
     /// What is known of a quota; of a step, if its tasks have none.
@@ -177,7 +172,7 @@ impl Availability {
     /// The exclusions of a step and of its quota, also those that a call may probe.
     fn exclusions(&self, class: &Class, step: u8) -> impl Iterator<Item = &Closed> {
         let of_step = self.step(class.at(step)).map(|step| &step.shared);
-        let of_quota = self.quotas.get(class.quota(step).0 as usize);
+        let of_quota = self.quotas.get(&class.quota(step));
         let shared = of_step.into_iter().chain(of_quota);
         shared.filter_map(|shared| shared.excluded.as_ref())
     }
@@ -189,7 +184,7 @@ impl Availability {
 
     fn all_shared(&self) -> impl Iterator<Item = &Shared> {
         let of_steps = self.steps.iter().map(|step| &step.shared);
-        of_steps.chain(&self.quotas)
+        of_steps.chain(self.quotas.values())
     }
 
     /// Why a step is excluded.
@@ -234,7 +229,7 @@ impl Availability {
 
     /// Records the start of a call, which is a probe if one is due.
     pub(super) fn begin_call(&mut self, step: StepId, quota: QuotaId, number: u64, now: Time) {
-        let of_quota = self.quotas.get_mut(quota.0 as usize);
+        let of_quota = self.quotas.get_mut(&quota);
         if let Some(closed) = of_quota.and_then(|quota| quota.excluded.as_mut()) {
             closed.begin_call(number);
         }
@@ -254,7 +249,7 @@ impl Availability {
         quota: QuotaId,
         (number, is_answered): (u64, bool),
     ) -> bool {
-        if let Some(quota) = self.quotas.get_mut(quota.0 as usize) {
+        if let Some(quota) = self.quotas.get_mut(&quota) {
             quota.end_call(number, is_answered);
         }
         let at = self.step_mut(step);
@@ -273,7 +268,7 @@ impl Availability {
     /// Whether calls have failed critically since the last answer.
     pub(super) fn in_question(&self, step: StepId, quota: QuotaId) -> bool {
         let of_step = self.step(step).map(|step| &step.shared);
-        let of_quota = self.quotas.get(quota.0 as usize);
+        let of_quota = self.quotas.get(&quota);
         let mut both = of_step.into_iter().chain(of_quota);
         both.any(|shared| shared.critical > 0)
     }
@@ -295,18 +290,14 @@ impl Availability {
     }
 }
 
-/// The end of the pause of each quota, by its number.
+/// The end of the pause of each quota.
 #[derive(Debug, Default, Clone)]
-pub(crate) struct Pauses(Vec<Time>);
+pub(crate) struct Pauses(BTreeMap<QuotaId, Time>);
 
 impl Pauses {
     /// Pauses the quota until `until`; a time in the past ends its pause.
     pub(crate) fn set(&mut self, quota: QuotaId, until: Time) {
-        let at = quota.0 as usize;
-        if self.0.len() <= at {
-            self.0.resize(at + 1, Time::ZERO);
-        }
-        self.0[at] = until;
+        self.0.insert(quota, until);
     }
 
     pub(crate) fn is_paused(&self, quota: QuotaId, now: Time) -> bool {
@@ -315,20 +306,19 @@ impl Pauses {
 
     /// The end of the quota's pause, if it is paused.
     pub(crate) fn until(&self, quota: QuotaId, now: Time) -> Option<Time> {
-        let until = self.0.get(quota.0 as usize).copied();
+        let until = self.0.get(&quota).copied();
         until.filter(|until| *until > now)
     }
 
     /// The quotas that are paused.
     pub(super) fn paused(&self, now: Time) -> impl Iterator<Item = QuotaId> + '_ {
-        let ids = (0..).map(QuotaId).zip(&self.0);
-        ids.filter(move |(_, until)| **until > now)
-            .map(|(id, _)| id)
+        let paused = self.0.iter().filter(move |(_, until)| **until > now);
+        paused.map(|(quota, _)| *quota)
     }
 
     /// Ends all pauses. The limiter pauses a quota again when the next item asks for it.
     pub(super) fn forget(&mut self) {
-        self.0.fill(Time::ZERO);
+        self.0.clear();
     }
 }
 

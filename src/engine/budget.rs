@@ -109,7 +109,7 @@ impl Budget {
         calls: u64,
     ) -> Result<Self, Error> {
         let file = file.as_ref();
-        let known = read(file)?.unwrap_or_default();
+        let known = read(file)?;
         let mean = before.picos().checked_div(calls).unwrap_or(known.most);
         let spending = Spending {
             spent: known.picodollars.max(before.picos()),
@@ -167,7 +167,7 @@ impl Budget {
         Ok(Reservation {
             budget: self.0.clone(),
             most,
-            settled: false,
+            spent: None,
         })
     }
 
@@ -281,24 +281,23 @@ impl Shared {
     }
 }
 
-/// What a record says.
-fn read(file: &Path) -> Result<Option<Record>, Error> {
+/// What a record says, if there is one.
+fn read(file: &Path) -> Result<Record, Error> {
     let json = match fs::read(file) {
         Ok(json) => json,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Record::default()),
         Err(error) => {
             let why = format!("cannot read {}", file.display());
             return Err(cannot_count(error).context(why));
         }
     };
-    let record = serde_json::from_slice(&json).map_err(|error| {
+    serde_json::from_slice(&json).map_err(|error| {
         let why = format!(
             "{} is not a record of a budget ({error}): delete it to start from zero",
             file.display()
         );
         Error::new(ErrorKind::Invalid, why)
-    })?;
-    Ok(Some(record))
+    })
 }
 
 /// The error of a file that counts what is spent, with what to do.
@@ -320,35 +319,31 @@ fn cannot_count(error: io::Error) -> Error {
 pub(crate) struct Reservation {
     budget: Arc<Shared>,
     most: u64,
-    settled: bool,
+    spent: Option<u64>,
 }
 
 impl Reservation {
     /// Counts what the call cost.
     pub(crate) fn settle(mut self, spent: u64) {
-        self.settled = true;
-        let mut spending = self.budget.spending.lock();
-        spending.spent = spending.spent.saturating_add(spent);
-        self.release(&mut spending);
-    }
-
-    fn release(&self, spending: &mut Spending) {
-        spending.held -= self.most;
-        spending.calls -= 1;
-        self.budget.changed.notify_all();
+        self.spent = Some(spent);
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        if self.settled {
-            return;
-        }
         let mut spending = self.budget.spending.lock();
-        spending.lost = spending.lost.saturating_add(self.most);
-        self.release(&mut spending);
-        // No result says what it cost.
-        if let Err(error) = self.budget.write(&spending, spending.recorded) {
+        let Spending { spent, lost, .. } = &mut *spending;
+        match self.spent {
+            Some(cost) => *spent = spent.saturating_add(cost),
+            None => *lost = lost.saturating_add(self.most),
+        }
+        spending.held -= self.most;
+        spending.calls -= 1;
+        self.budget.changed.notify_all();
+        // No result says what a lost call cost.
+        if self.spent.is_none()
+            && let Err(error) = self.budget.write(&spending, spending.recorded)
+        {
             log::warn!("{}", error.message());
         }
     }

@@ -128,7 +128,7 @@ pub(crate) struct Dispatcher<W: Work> {
     /// Consecutive items that failed without a connection.
     unreached: u32,
     started: u64,
-    ended: u64,
+    pub ended: u64,
     /// A connection failed, and nothing has been answered since.
     unreachable_logged: bool,
     pub counters: Counters,
@@ -312,6 +312,12 @@ impl Counters {
             _ => &mut self.retries,
         }
     }
+
+    /// Counts a call no longer.
+    fn forget(&mut self, tries: &Tries) {
+        self.calls -= 1;
+        *self.of_kind(tries) -= 1;
+    }
 }
 
 /// What the failure of an item means for the others.
@@ -394,10 +400,7 @@ impl std::fmt::Display for StopReason {
 }
 
 fn earlier(a: Option<Time>, b: Option<Time>) -> Option<Time> {
-    match (a, b) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (one, other) => one.or(other),
-    }
+    a.into_iter().chain(b).min()
 }
 
 #[cfg(test)]

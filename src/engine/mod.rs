@@ -9,7 +9,6 @@
 pub(crate) mod availability;
 mod bucket;
 pub mod budget;
-pub(crate) mod class;
 pub(crate) mod dispatch;
 pub(crate) mod feeder;
 pub(crate) mod limited_by;

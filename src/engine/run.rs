@@ -77,11 +77,6 @@ impl<D> From<Error> for Reply<D> {
     }
 }
 
-/// Makes one call; used by many threads at once.
-pub(crate) trait Runner<T, D>: Sync {
-    fn call(&self, ticket: &Ticket<T>, ctx: &Context) -> Reply<D>;
-}
-
 /// Wakes the thread that waits in [`run`].
 #[derive(Clone)]
 pub(crate) struct Waker(Sender<()>);
@@ -157,8 +152,6 @@ struct Shell<'a, W: Work> {
     waits_for: AtomicU64,
     /// Threads that the calls in flight need.
     needed: AtomicUsize,
-    /// Number of calls that have ended, if the observer runs after each.
-    ended: Option<AtomicU64>,
 }
 
 impl<W: Work> Shell<'_, W> {
@@ -169,16 +162,9 @@ impl<W: Work> Shell<'_, W> {
 
     fn end_call(&self, event: Event<W>) {
         self.end_io(event);
-        if let Some(ended) = &self.ended {
-            ended.fetch_add(1, Ordering::SeqCst);
+        if self.setup.every_call {
             self.setup.waker.wake();
         }
-    }
-
-    /// Number of calls that have ended, if the observer runs after each.
-    fn calls_ended(&self) -> Option<u64> {
-        let ended = self.ended.as_ref()?;
-        Some(ended.load(Ordering::SeqCst))
     }
 
     fn turn(&self) {
@@ -253,7 +239,8 @@ impl<W: Work> Shell<'_, W> {
     }
 }
 
-/// Runs the dispatcher's work to its end on up to `setup.most_threads` threads.
+/// Runs the dispatcher's work to its end on up to `setup.most_threads` threads. `runner` makes one call; many threads use
+/// it at once.
 ///
 /// # Errors
 /// If the threads cannot be started; no call was made then.
@@ -266,7 +253,7 @@ pub(crate) fn run<W, R, O, S>(
 ) -> Result<Finish<W>, Error>
 where
     W: Work + Send,
-    R: Runner<W::Task, W::Done>,
+    R: Fn(&Ticket<W::Task>, &Context) -> Reply<W::Done> + Sync,
     O: Send,
 {
     // Not a bounded channel: while the thread that sends to one is suspended in the middle, all receivers turn in a loop
@@ -291,17 +278,22 @@ where
         setup: &setup,
         waits_for: AtomicU64::new(0),
         needed: AtomicUsize::new(threads),
-        ended: setup.every_call.then(AtomicU64::default),
     };
     thread::scope(|scope| -> Result<(), Error> {
         let start = |i: usize| {
             let (shell, calls, inbox) = (&shell, &calls, inbox.clone());
-            let work = move || work_off(shell, runner, &inbox, calls);
+            let make = |call: Call<W::Task>| {
+                let reply = make_call(runner, &call.ticket, calls);
+                shell.end_call(Event::CallEnded(ended(call, reply)));
+            };
+            let work = move || work_off(shell, calls, &inbox, make);
             spawn_scoped(scope, format!("batchwright-{i}"), work).map(drop)
         };
         let start_io = |i: usize| {
             let (shell, calls, inbox) = (&shell, &calls, io_inbox.clone());
-            let work = move || carry_out(shell, &inbox, calls);
+            // Without the lock.
+            let carry_out = |io: Io<W>| shell.end_io(io.run());
+            let work = move || work_off(shell, calls, &inbox, carry_out);
             spawn_scoped(scope, format!("batchwright-store-{i}"), work).map(drop)
         };
         let started = (0..threads).map(&start);
@@ -327,26 +319,10 @@ where
     Ok(Finish { dispatcher, lost })
 }
 
-fn work_off<W, R>(shell: &Shell<'_, W>, runner: &R, inbox: &Receiver<Call<W::Task>>, ctx: &Context)
-where
-    W: Work,
-    R: Runner<W::Task, W::Done>,
-{
-    let guard = PanicGuard(shell, ctx);
-    for call in inbox {
-        let reply = make_call(runner, &call.ticket, ctx);
-        shell.end_call(Event::CallEnded(ended(call, reply)));
-    }
-    drop(guard);
-}
-
-/// Performs requests to the store, without the lock.
-fn carry_out<W: Work>(shell: &Shell<'_, W>, inbox: &Receiver<Io<W>>, ctx: &Context) {
-    let guard = PanicGuard(shell, ctx);
-    for io in inbox {
-        shell.end_io(io.run());
-    }
-    drop(guard);
+/// Does what a channel asks for until it is closed.
+fn work_off<W: Work, T>(shell: &Shell<'_, W>, ctx: &Context, inbox: &Receiver<T>, act: impl Fn(T)) {
+    let _guard = PanicGuard(shell, ctx);
+    inbox.iter().for_each(act);
 }
 
 /// Foreign code (a sink, a notifier) may panic on a thread that others wait for. This guard then releases the others,
@@ -363,8 +339,12 @@ impl<W: Work> Drop for PanicGuard<'_, '_, W> {
     }
 }
 
-fn make_call<T, D, R: Runner<T, D>>(runner: &R, ticket: &Ticket<T>, ctx: &Context) -> Reply<D> {
-    catch_unwind(AssertUnwindSafe(|| runner.call(ticket, ctx)))
+fn make_call<T, D>(
+    runner: &impl Fn(&Ticket<T>, &Context) -> Reply<D>,
+    ticket: &Ticket<T>,
+    ctx: &Context,
+) -> Reply<D> {
+    catch_unwind(AssertUnwindSafe(|| runner(ticket, ctx)))
         .unwrap_or_else(|panic| panicked("the client", panic).into())
 }
 
@@ -392,47 +372,34 @@ pub(crate) fn ended<T, D>(call: Call<T>, reply: Reply<D>) -> EndedCall<T, D> {
 }
 
 /// Runs the dispatcher's work on the calling thread, one call at a time.
-pub(crate) fn run_inline<W, R>(
+pub(crate) fn run_inline<W: Work>(
     mut dispatcher: Dispatcher<W>,
-    runner: &R,
+    runner: impl Fn(&Ticket<W::Task>, &Context) -> Reply<W::Done>,
     ctx: &Context,
     clock: &dyn Clock,
-) -> Dispatcher<W>
-where
-    W: Work,
-    R: Runner<W::Task, W::Done>,
-{
+) -> Dispatcher<W> {
     let (waker, woken) = Waker::new();
     let _on_cancel = ctx.on_cancel(wakes(&waker));
     clock.on_jump(Box::new(wakes(&waker)));
     let mut start = Vec::new();
-    if ctx.is_cancelled() {
-        dispatcher.handle(Event::Stop(StopReason::Cancelled), clock.now());
-    }
     loop {
+        // The caller knows whether it was cancelled or its deadline passed.
+        if ctx.check().is_err() {
+            dispatcher.handle(Event::Stop(StopReason::Cancelled), clock.now());
+        }
         let turn = dispatcher.turn(clock.now(), &mut start);
         if let Some(call) = start.pop() {
-            let reply = make_call(runner, &call.ticket, ctx);
+            let reply = make_call(&runner, &call.ticket, ctx);
             dispatcher.handle(Event::CallEnded(ended(call, reply)), clock.now());
             continue;
         }
-        match turn {
-            Turn::Finished => return dispatcher,
-            Turn::Wait(until) => {
-                if let Err(error) = ctx.check() {
-                    let reason = match error.kind() {
-                        ErrorKind::DeadlineExceeded => StopReason::DeadlineExceeded,
-                        _ => StopReason::Cancelled,
-                    };
-                    dispatcher.handle(Event::Stop(reason), clock.now());
-                    continue;
-                }
-                let until = until.unwrap_or(Time::FAR);
-                let wait = clock.real_wait(until).unwrap_or(Duration::from_secs(3600));
-                let wait = ctx.remaining().map_or(wait, |left| left.min(wait));
-                let _ = woken.recv_timeout(wait);
-            }
-        }
+        let Turn::Wait(until) = turn else {
+            return dispatcher;
+        };
+        let wait = clock.real_wait(until.unwrap_or(Time::FAR));
+        let wait = wait.unwrap_or(Duration::from_secs(3600));
+        let wait = ctx.remaining().map_or(wait, |left| left.min(wait));
+        let _ = woken.recv_timeout(wait);
     }
 }
 

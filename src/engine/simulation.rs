@@ -11,11 +11,11 @@ use std::time::Duration;
 use crate::base::seeds::{each_seed, seeds};
 use crate::base::{Error, ErrorKind, RateHints, RateWindow, Sent, Time};
 
-use super::class::Class;
 use super::dispatch::{
     Call, Dispatcher, EndedCall, ErrorPolicy, Event, Io, Options, StopReason, Turn,
 };
 use super::limiter::{Limiter, Limits, QuotaId, QuotaKey};
+use super::quota::Class;
 use super::route::RetryPolicy;
 use super::waiting::Waiting;
 

@@ -9,9 +9,9 @@ use super::*;
 use crate::base::SystemClock;
 use crate::base::random::Random;
 use crate::engine::availability::Availability;
-use crate::engine::class::Class;
 use crate::engine::dispatch::{ErrorPolicy, Options};
 use crate::engine::limiter::{Limiter, QuotaId};
+use crate::engine::quota::Class;
 use crate::engine::route::{RetryPolicy, Tries};
 use crate::engine::work::{Cost, SettleIo, Take, TakeIo};
 
@@ -155,8 +155,8 @@ struct Calls {
     written: Receiver<()>,
 }
 
-impl Runner<u32, ()> for Calls {
-    fn call(&self, ticket: &Ticket<u32>, _: &Context) -> Reply<()> {
+impl Calls {
+    fn call(&self, ticket: &Ticket<u32>) -> Reply<()> {
         let _ = self.begins.send(ticket.task);
         if ticket.task == 2 {
             let written = self.written.recv_timeout(PATIENCE);
@@ -199,7 +199,8 @@ fn carry_out_all(fails: bool) -> TwoItems {
         look: &|_: &mut Dispatcher<TwoItems>, _| (),
         show: &mut |()| (),
     };
-    let finish = run::<_, _, (), _>(dispatcher, &runner, setup, None, &mut observer);
+    let call = |ticket: &Ticket<u32>, _: &Context| runner.call(ticket);
+    let finish = run::<_, _, (), _>(dispatcher, &call, setup, None, &mut observer);
     let finish = finish.expect("threads can be started");
     assert!(finish.lost.is_empty());
     assert_eq!(finish.dispatcher.counters.in_flight, 0);

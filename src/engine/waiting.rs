@@ -17,8 +17,7 @@ const FRESH: Time = Time::FAR;
 
 /// Waiting items.
 pub(crate) struct Waiting<T> {
-    /// A route has few quotas.
-    lanes: Vec<(QuotaId, BTreeMap<Key, T>)>,
+    lanes: BTreeMap<QuotaId, BTreeMap<Key, T>>,
     /// Items that were ever pushed.
     pushed: u64,
 }
@@ -26,7 +25,7 @@ pub(crate) struct Waiting<T> {
 impl<T> Default for Waiting<T> {
     fn default() -> Self {
         Self {
-            lanes: Vec::new(),
+            lanes: BTreeMap::new(),
             pushed: 0,
         }
     }
@@ -36,13 +35,8 @@ impl<T> Waiting<T> {
     /// Adds an item that was taken and waits until `due`.
     pub(crate) fn push(&mut self, quota: QuotaId, due: Time, order: u64, item: T) {
         self.pushed += 1;
-        let at = self.lanes.iter().position(|(known, _)| *known == quota);
-        let at = at.unwrap_or_else(|| {
-            self.lanes.push((quota, BTreeMap::new()));
-            self.lanes.len() - 1
-        });
-        let key = (due, order, self.pushed);
-        self.lanes[at].1.insert(key, item);
+        let lane = self.lanes.entry(quota).or_default();
+        lane.insert((due, order, self.pushed), item);
     }
 
     /// Adds an item that was never taken and waits for its quota, in the order of the input.
@@ -53,8 +47,8 @@ impl<T> Waiting<T> {
     /// The next runnable item: of those that were taken before, the one that was due first; otherwise the first that
     /// was skipped.
     pub(crate) fn pop(&mut self, availability: &Availability, now: Time) -> Option<T> {
-        let is_open = |(quota, _): &&mut (QuotaId, _)| !availability.pauses.is_paused(*quota, now);
-        let open = self.lanes.iter_mut().filter(is_open);
+        let open = self.lanes.iter_mut();
+        let open = open.filter(|(quota, _)| !availability.pauses.is_paused(**quota, now));
         let next = open.filter_map(|(_, lane)| {
             let (first, fresh) = (lane.first_key_value()?, || {
                 lane.range((FRESH, 0, 0)..).next()
@@ -69,29 +63,29 @@ impl<T> Waiting<T> {
     /// When the next item of an open lane is due.
     pub(crate) fn next_due(&self, availability: &Availability, now: Time) -> Option<Time> {
         let open = self.lanes.iter();
-        let open = open.filter(|(quota, _)| !availability.pauses.is_paused(*quota, now));
+        let open = open.filter(|(quota, _)| !availability.pauses.is_paused(**quota, now));
         let due = open.filter_map(|(_, lane)| Some(lane.first_key_value()?.0.0));
         due.filter(|due| *due < FRESH).min()
     }
 
     /// Whether an item waits for this quota.
     pub(crate) fn waits_for(&self, quota: QuotaId) -> bool {
-        let mut lanes = self.lanes.iter();
-        lanes.any(|(own, lane)| *own == quota && !lane.is_empty())
+        let lane = self.lanes.get(&quota);
+        lane.is_some_and(|lane| !lane.is_empty())
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.lanes.iter().map(|(_, lane)| lane.len()).sum()
+        self.lanes.values().map(BTreeMap::len).sum()
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.lanes.iter().all(|(_, lane)| lane.is_empty())
+        self.lanes.values().all(BTreeMap::is_empty)
     }
 
     /// Empties the queue, in any order.
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = T> + '_ {
-        let lanes = self.lanes.drain(..);
-        lanes.flat_map(|(_, lane)| lane.into_values())
+        let lanes = std::mem::take(&mut self.lanes).into_values();
+        lanes.flat_map(BTreeMap::into_values)
     }
 }
 

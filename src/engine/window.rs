@@ -506,13 +506,8 @@ impl Window {
         self.resize(less, Phase::Shrink { from });
     }
 
-    fn settle_at(&mut self, size: u32, cost: Option<Cost>) {
-        self.size = Some(size.clamp(1, self.ceiling));
-        self.begin_rest(cost);
-    }
-
-    fn begin_rest(&mut self, settled: Option<Cost>) {
-        let size = self.size.unwrap_or(1);
+    fn settle_at(&mut self, size: u32, settled: Option<Cost>) {
+        let size = size.clamp(1, self.ceiling);
         let most = RESTED.max(FIRST_REST.saturating_mul(size));
         let left = self.rest.saturating_mul(size).min(most);
         self.resize(size, Phase::Rest { settled, left });

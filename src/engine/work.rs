@@ -5,9 +5,8 @@ use std::iter::Sum;
 use crate::base::{Error, Time};
 
 use super::availability::Availability;
-use super::class::{Class, StepId};
 use super::limited_by::Limit;
-use super::limiter::QuotaId;
+use super::quota::{Class, QuotaId, StepId};
 use super::route::Tries;
 
 /// Expected use of a token quota.

@@ -11,11 +11,11 @@ use serde::Serialize;
 use crate::base::random::Random;
 use crate::base::{Clock, Context, Error, SystemClock, Time};
 use crate::config::choices::CachePrompt;
-use crate::engine::class::Class;
 use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::limiter::{Limiter, Limits, QuotaKey};
+use crate::engine::quota::Class;
 use crate::engine::route::{FallbackHistory, RetryPolicy, Tries};
-use crate::engine::run::{Reply, Runner, run_inline};
+use crate::engine::run::{Reply, run_inline};
 use crate::engine::work::{Cost, Ticket};
 use crate::llm::pack::PackLimits;
 
@@ -282,7 +282,7 @@ impl<'a> Route<'a> {
                 fatal: reply.fatal,
             }
         };
-        let end = run_inline(dispatcher, &runner, ctx, &*self.clock);
+        let end = run_inline(dispatcher, runner, ctx, &*self.clock);
         end.work.result.unwrap_or_else(|| {
             let stopped = ctx.check().err().unwrap_or_else(Error::cancelled);
             Err(carried.at_end(stopped))
@@ -468,11 +468,5 @@ pub(crate) fn cost(request: &Request) -> Cost {
             RequestTask::Complete => request.params.max_tokens,
             RequestTask::Embed | RequestTask::Speech => Some(0),
         },
-    }
-}
-
-impl<T, D, F: Fn(&Ticket<T>, &Context) -> Reply<D> + Sync> Runner<T, D> for F {
-    fn call(&self, ticket: &Ticket<T>, ctx: &Context) -> Reply<D> {
-        self(ticket, ctx)
     }
 }

@@ -6,8 +6,8 @@ use crossbeam_channel::Receiver;
 
 use crate::base::{Clock, Context, Error, Time, Timestamp};
 use crate::engine::dispatch::{Counters, Dispatcher, ErrorPolicy, StopReason};
-use crate::engine::run::{Finish, Observer, Outlet, RunSetup, Runner, Waker, bad_concurrency, run};
-use crate::engine::work::{Settled, Work};
+use crate::engine::run::{Finish, Observer, Outlet, Reply, RunSetup, Waker, bad_concurrency, run};
+use crate::engine::work::{Settled, Ticket, Work};
 
 use super::progress::{Phase, Progress, ProgressNotifier};
 use super::tally::{Summary, Tally};
@@ -79,7 +79,7 @@ pub(crate) fn drive<W, R, O>(
 ) -> Result<DriveEnd<W>, Error>
 where
     W: Counted + Send,
-    R: Runner<W::Task, W::Done>,
+    R: Fn(&Ticket<W::Task>, &Context) -> Reply<W::Done> + Sync,
     O: Send,
 {
     let notifier = &options.notifier;

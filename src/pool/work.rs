@@ -7,8 +7,8 @@ use crossbeam_channel::Sender;
 
 use crate::base::{Error, Time};
 use crate::engine::availability::Availability;
-use crate::engine::class::Class;
 use crate::engine::feeder::{Fed, Next};
+use crate::engine::quota::Class;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, Settled, Take, Ticket, Work};

@@ -7,8 +7,8 @@ use std::time::Duration;
 use derive_setters::Setters;
 use parking_lot::RwLock;
 
-use crate::engine::class::Class;
 use crate::engine::limiter::{Limiter, QuotaId};
+use crate::engine::quota::Class;
 use crate::engine::route::RetryPolicy;
 use crate::llm::batch::{BatchClient, BatchClients};
 use crate::llm::pack::PackLimits;

@@ -28,7 +28,7 @@ use std::time::Duration;
 use crate::base::brief::{beginning, family};
 use crate::base::{Error, ErrorKind, Sent, Time};
 
-use super::super::class::StepId;
+use super::super::quota::StepId;
 
 /// Consecutive failed connections that begin an outage, and consecutive failures of any sort.
 const UNREACHED: u32 = 5;

@@ -40,8 +40,7 @@ impl<W: Work> Dispatcher<W> {
         if not_made {
             self.limiter
                 .settle(call.permit, CallEnd::Failed, &hints, now);
-            self.counters.calls -= 1;
-            *self.counters.of_kind(&call.ticket.tries) -= 1;
+            self.counters.forget(&call.ticket.tries);
             let settled = match result {
                 Err(error) if error.kind() == ErrorKind::BudgetExceeded => {
                     if !error.is_marked(Mark::ProcessPaused) {
@@ -88,7 +87,10 @@ impl<W: Work> Dispatcher<W> {
                 self.pending.push(Settled::Unsent(ticket, error));
             }
             Err(error) if is_loading => {
-                self.on_not_ready(ticket, error, until.unwrap_or(now.after(LOADING_AGAIN)));
+                // Not an attempt.
+                self.counters.forget(&ticket.tries);
+                self.last_failure = Some(error);
+                self.wait_until(ticket, until.unwrap_or(now.after(LOADING_AGAIN)), None);
             }
             Err(error) => self.on_failure(ticket, error, &facts, &hints, now),
         }

@@ -7,8 +7,7 @@ use humantime::{FormattedDuration, format_duration};
 use crate::base::{Error, ErrorKind, RateHints, Sent, Time};
 
 use super::super::availability::{Detour, EndFacts, is_overload, may_be_shared};
-use super::super::class::Class;
-use super::super::quota::QuotaId;
+use super::super::quota::{Class, QuotaId};
 use super::super::route::{self, Next};
 use super::super::work::{Settled, Ticket, Work};
 use super::{Dispatcher, ErrorPolicy, StopReason};
@@ -43,6 +42,12 @@ enum Reach {
     All,
 }
 
+impl Reach {
+    fn of(critical: bool) -> Self {
+        if critical { Self::All } else { Self::Item }
+    }
+}
+
 impl<W: Work> Dispatcher<W> {
     pub(super) fn on_failure(
         &mut self,
@@ -67,11 +72,7 @@ impl<W: Work> Dispatcher<W> {
             if error.kind() != ErrorKind::Transient {
                 ticket.tries.max_retries = Some(0);
             }
-            let reach = if error.is_critical() {
-                Reach::All
-            } else {
-                Reach::Item
-            };
+            let reach = Reach::of(error.is_critical());
             self.after_failure(ticket, error, reach, now);
         } else if facts.refused {
             self.on_rate_limited(ticket, error, facts, hints, now);
@@ -133,8 +134,7 @@ impl<W: Work> Dispatcher<W> {
             }
             return self.wait_until(ticket, now.after(REFUSED_FOR), Some(error));
         }
-        let reach = if critical { Reach::All } else { Reach::Item };
-        self.after_failure(ticket, error, reach, now);
+        self.after_failure(ticket, error, Reach::of(critical), now);
     }
 
     /// Whether every further call would fail in the same way.
@@ -214,14 +214,6 @@ impl<W: Work> Dispatcher<W> {
         // Other models of the provider may have capacity.
         self.exclude(&ticket, &error.clone().with_model_only(), now);
         self.after_failure(ticket, error, Reach::All, now);
-    }
-
-    /// The server is loading its model: not an attempt.
-    pub(super) fn on_not_ready(&mut self, ticket: Ticket<W::Task>, error: Error, until: Time) {
-        self.counters.calls -= 1;
-        *self.counters.of_kind(&ticket.tries) -= 1;
-        self.last_failure = Some(error);
-        self.wait_until(ticket, until, None);
     }
 
     /// Applies the route's decision about a failure.

@@ -58,15 +58,14 @@ pub(super) fn wait_out<W: Work, O, S>(
         grace_ends: None,
         next_tick: clock.now().after(TICK),
         permits: None,
-        seen: shell.calls_ended(),
+        seen: 0,
     };
     loop {
         let now = clock.now();
-        let any_ended = watch.has_news();
         watch.follow_concurrency(pool);
         watch.end_in_time(now);
         shell.turn();
-        let Some((wake_at, picture)) = watch.look(observer, any_ended, now) else {
+        let Some((wake_at, picture)) = watch.look(observer, now) else {
             return;
         };
         if let Some(picture) = picture {
@@ -92,16 +91,10 @@ struct Watch<'w, 's, W: Work> {
     /// The number of permits that the dispatcher has.
     permits: Option<usize>,
     /// Calls that had ended at the last check.
-    seen: Option<u64>,
+    seen: u64,
 }
 
 impl<W: Work> Watch<'_, '_, W> {
-    /// Whether calls have ended since the last check, if the observer runs after each.
-    fn has_news(&mut self) -> bool {
-        let ended = self.shell.calls_ended();
-        std::mem::replace(&mut self.seen, ended) != ended
-    }
-
     /// Reports the number of permits to the dispatcher, and starts the threads that its calls need.
     fn follow_concurrency(&mut self, pool: &mut Pool<'_>) {
         let shell = self.shell;
@@ -134,18 +127,15 @@ impl<W: Work> Watch<'_, '_, W> {
     }
 
     /// Runs the observer if it is due. Returns until when to wait, or `None` when the run has ended.
-    fn look<S>(
-        &mut self,
-        observer: &Observer<'_, W, S>,
-        any_ended: bool,
-        now: Time,
-    ) -> Option<(Time, Option<S>)> {
+    fn look<S>(&mut self, observer: &Observer<'_, W, S>, now: Time) -> Option<(Time, Option<S>)> {
         let shell = self.shell;
         // A worker may hold the lock during its turn; it wakes us if needed.
         let mut state = shell.state.lock();
         state.tasks.as_ref()?;
         let mut picture = None;
-        if now >= self.next_tick || any_ended {
+        let ended = state.dispatcher.ended;
+        let any_ended = std::mem::replace(&mut self.seen, ended) != ended;
+        if now >= self.next_tick || any_ended && shell.setup.every_call {
             self.next_tick = now.after(TICK);
             picture = Some((observer.look)(&mut state.dispatcher, now));
         }

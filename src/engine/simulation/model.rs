@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::base::{Error, ErrorKind, Sent, Time};
 
 use crate::engine::availability::{Availability, MAX_LOADING};
-use crate::engine::class::Class;
 use crate::engine::limiter::QuotaId;
+use crate::engine::quota::Class;
 use crate::engine::route::Tries;
 use crate::engine::waiting::Waiting;
 use crate::engine::work::{Cost, SettleIo, Settled, Take, TakeIo, Ticket, Work};
