@@ -13,18 +13,9 @@ use crate::engine::work::{Cost, Take, Ticket};
 use crate::llm::carried::Carried;
 use crate::llm::pack::{Pack, PackLimits, next_calls};
 
-use super::input::FileIndex;
-use super::lines::Named;
+use super::input::{FileIndex, Named};
 use super::options::FileRunOptions;
 use super::work::Backlog;
-
-/// Items that share calls, or could.
-struct ItemKind {
-    /// The index of its class among the cursors.
-    cursor: usize,
-    /// Whether its items share calls.
-    packs: bool,
-}
 
 /// An item that waits: its position, and what its failed calls left.
 type Stored = (u32, Carried);
@@ -42,8 +33,8 @@ struct Cursor {
 /// The items of a file that are to be sent.
 pub(crate) struct FileBacklog<'r> {
     index: &'r FileIndex,
-    /// The kinds of items, by the number in the index.
-    kinds: Vec<ItemKind>,
+    /// The kinds of items, by the number in the index: the cursor of its class, and whether its items share calls.
+    kinds: Vec<(usize, bool)>,
     /// One per class, so the items of a closed quota are skipped without a check of each.
     cursors: Vec<Cursor>,
     options: FileRunOptions,
@@ -71,7 +62,7 @@ impl<'r> FileBacklog<'r> {
                 cursors.push(Cursor { class, next: 0 });
                 cursors.len() - 1
             });
-            plans.push(ItemKind { cursor, packs });
+            plans.push((cursor, packs));
         }
         Self {
             kinds: plans,
@@ -102,7 +93,7 @@ impl<'r> FileBacklog<'r> {
         }
         let (first, cursor) = best?;
         let kind = self.index[first].class();
-        let limits = if self.kinds[usize::from(kind)].packs {
+        let limits = if self.kinds[usize::from(kind)].1 {
             (self.limits)()
         } else {
             PackLimits::ONE
@@ -141,7 +132,7 @@ impl<'r> FileBacklog<'r> {
 
     fn wanted(&self, at: usize, cursor: usize) -> bool {
         let item = &self.index[at];
-        self.kinds[usize::from(item.class())].cursor == cursor && self.options.sends(item)
+        self.kinds[usize::from(item.class())].0 == cursor && self.options.sends(item)
     }
 
     fn ticket(&self, pack: Pack<Stored>, tries: Tries) -> Ticket<Pack<FileTask>> {
@@ -167,7 +158,7 @@ impl<'r> FileBacklog<'r> {
 
     fn class(&self, item: u32) -> &Class {
         let kind = usize::from(self.index[item as usize].class());
-        &self.cursors[self.kinds[kind].cursor].class
+        &self.cursors[self.kinds[kind].0].class
     }
 
     /// True if no item is left that was never taken.
@@ -247,12 +238,12 @@ mod tests {
     use super::*;
     use crate::base::error::ErrorKind;
     use crate::bulk::copies::equals_tests::{checked, checked_file};
-    use crate::bulk::prompts::{CheckedFile, MOST_PACKED, PromptSettings};
+    use crate::bulk::prompts::{MOST_PACKED, PromptSettings, Prompts};
     use crate::llm::params::RequestTask;
 
     const NOW: Time = Time::from_nanos(1_000);
 
-    fn indexed(file: CheckedFile) -> &'static FileIndex {
+    fn indexed(file: Prompts) -> &'static FileIndex {
         Box::leak(Box::new(file.items.finish()))
     }
 

@@ -14,7 +14,7 @@ use super::input::{FileIndex, Fit, State, hash_prefix};
 use super::open_output::OpenOutput;
 use super::options::{RunPlan, RunReport};
 use super::results::{PreviousLine, ResultsFile};
-use super::tidy::tidy;
+use super::tidy;
 
 /// A received result line without its line end.
 pub(crate) struct Line {
@@ -43,19 +43,20 @@ impl Checkpoint {
     /// Takes over a prepared run and repairs what a killed run left behind.
     pub(crate) fn open(run: FileRun<'_>) -> Result<Self, Error> {
         let FileRun {
-            prompts,
+            copies,
             mut output,
             plan,
+            repeated,
+            restored,
             ..
         } = run;
-        let copies = prompts.copies;
         if let Some(file) = output.file() {
             file.mend()?;
+            file.restore(&restored)?;
         }
-        output.restore(&prompts.restored)?;
         let started = SystemClock.now();
         let mut tally = Tally::new(Some(plan.total), started);
-        plan.count_before(&copies.options, &copies.index, &mut tally);
+        copies.count_before(&plan, &mut tally);
         output.tell_bad_rows(&copies.input, &copies.index, &mut tally)?;
         let OpenOutput::File(output) = output else {
             let why = "only a file can be the output of a run through a queue";
@@ -65,7 +66,7 @@ impl Checkpoint {
             copies,
             output,
             plan,
-            repeated: prompts.repeated,
+            repeated,
             tally,
             started,
             foreign: 0,
@@ -103,10 +104,8 @@ impl Checkpoint {
     /// [`ErrorKind::Transient`] if saving can be retried, for example because the disk is full.
     pub(crate) fn save(&mut self, lines: Vec<Line>) -> Result<Vec<String>, Error> {
         let index = self.by_id();
-        let lines: Vec<Line> = lines
-            .into_iter()
-            .filter(|line| is_news(index, line) || is_superseded(index, line))
-            .collect();
+        let lines = lines.into_iter();
+        let lines: Vec<Line> = lines.filter(|line| is_news(index, line)).collect();
         let replies = self.output.replies();
         let mut bytes = Vec::new();
         for line in &lines {
@@ -183,7 +182,7 @@ impl Checkpoint {
     /// stays locked until the returned lock is dropped.
     pub(crate) fn finish(
         mut self,
-        mut stop: Option<StopReason>,
+        stop: Option<StopReason>,
         counters: Counters,
     ) -> (RunReport, ResultsFile) {
         let now = SystemClock.now();
@@ -199,22 +198,14 @@ impl Checkpoint {
             summary.latency_p95,
             summary.latency_p99,
         ) = (None, None, None);
-        let ordered = self.copies.options.ordered;
-        let compacts = (self.repeated || ordered) && stop.is_none();
-        let mut compaction = Ok(());
-        match self.output.undisturbed() {
-            Err(lost) => stop = Some(StopReason::OutputLost(lost)),
-            Ok(()) if compacts => {
-                compaction = tidy(&mut self.output, self.copies.index.by_id(), ordered);
-            }
-            Ok(()) => {}
-        }
-        let report = RunReport {
+        let mut report = RunReport {
             summary,
             stop,
             unsaved: Vec::new(),
-            compaction,
+            compaction: Ok(()),
         };
+        let (file, copies) = (&mut self.output, &mut self.copies);
+        tidy::end(file, copies, self.repeated, &mut report);
         (report, self.output)
     }
 }
@@ -226,24 +217,18 @@ fn prefix(line: &Line) -> u64 {
 }
 
 /// Whether the output lacks what the line reports. A failure that the output contains was written by a run that was
-/// killed before it could acknowledge it to the queue.
+/// killed before it could acknowledge it to the queue. A reply to an outdated request is saved if it was billed.
 fn is_news(index: &FileIndex, line: &Line) -> bool {
     match index.fit(&line.id, prefix(line)) {
         Fit::Unknown => true,
-        Fit::Other => false,
+        Fit::Other => {
+            let known = serde_json::from_str::<PreviousLine>(&line.text);
+            known.is_ok_and(|known| known.is_paid_reply())
+        }
         Fit::Same(item) => match item.state() {
             State::Done => false,
             State::Failed | State::Unusable => line.success || item.is_held(),
             State::New | State::Changed => true,
         },
     }
-}
-
-/// Whether the line is a billed reply to an outdated request of an item.
-fn is_superseded(index: &FileIndex, line: &Line) -> bool {
-    let is_paid = || {
-        let known = serde_json::from_str::<PreviousLine>(&line.text);
-        known.is_ok_and(|known| known.is_paid_reply())
-    };
-    matches!(index.fit(&line.id, prefix(line)), Fit::Other) && is_paid()
 }

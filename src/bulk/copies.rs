@@ -4,9 +4,8 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::input::{EarlierResult, FileIndex, InputFile};
-use super::lines::{Named, shared_outcome};
-use super::open_output::OpenOutput;
+use super::input::{Entry, FileIndex, InputFile, Named, State};
+use super::open_output::{OpenOutput, shared_outcome};
 use super::options::{FileRunOptions, RunPlan};
 use super::results::{PreviousLine, ResultsFile};
 use crate::base::{Context, Error};
@@ -30,13 +29,18 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// Copies answers of earlier runs.
-    pub(super) fn of_earlier_runs(
-        &self,
-        file: &mut ResultsFile,
-        tally: &mut Tally,
-    ) -> Result<(), Error> {
-        self.copy(&self.answers, file, tally)
+    /// Counts the items that earlier runs have settled and this run does not send.
+    pub(super) fn count_before(&self, plan: &RunPlan, tally: &mut Tally) {
+        let left = |state, items| if self.options.want(state) { 0 } else { items };
+        let unusable = left(State::Unusable, plan.unusable_before);
+        // An item that makes no prompt always fails.
+        let failed = if self.options.want(State::Failed) {
+            plan.bad_rows - self.index.count_by(Entry::is_untold)
+        } else {
+            plan.failed_before
+        } + unusable;
+        tally.count_before(plan.done, failed);
+        tally.count_unusable_before(unusable);
     }
 
     /// Copies the lines of the items that were sent for their groups. A failure is copied only if it is of this run.
@@ -54,7 +58,7 @@ impl Copies {
         let redo_extracts = self.options.redo_extracts;
         let is_missing = |request: u64| missing.contains(&request);
         let found = best_lines(file, redo_extracts, &is_missing, &mut |line, at| {
-            line.ended() == EarlierResult::Success || at >= self.begins
+            line.ended() == State::Done || at >= self.begins
         })?;
         self.copy(&found, file, tally)
     }
@@ -64,7 +68,7 @@ impl Copies {
     }
 
     /// Writes these lines once more for each item that follows others with their request, piece by piece.
-    fn copy(
+    pub(super) fn copy(
         &self,
         answers: &OutputAnswers,
         file: &mut ResultsFile,
@@ -101,9 +105,7 @@ impl Copies {
         }
         write(file, &mut lines, &mut copied, tally)
     }
-}
 
-impl Copies {
     /// Finds the lines of the output that answer items without a call, and marks the items that follow others. Counts in the
     /// plan which items are sent, and which get copies. All embeddings of an output have one provider and model: those of
     /// the plan, or the first ones found.
@@ -129,9 +131,9 @@ impl Copies {
                 redo_extracts,
                 &is_wanted,
                 &mut |line, _| match line.ended() {
-                    EarlierResult::Failure => false,
-                    EarlierResult::Unusable => !options.ask_again,
-                    EarlierResult::Success => !embeds || is_of_one(&mut plan.vectors_before, line),
+                    State::Done => !embeds || is_of_one(&mut plan.vectors_before, line),
+                    State::Unusable => !options.ask_again,
+                    _ => false,
                 },
             )?;
         }
@@ -149,7 +151,7 @@ impl Copies {
                 }
             }
             match answer {
-                Some((EarlierResult::Unusable, _)) => plan.unusable_equal += group.len() as u64,
+                Some((State::Unusable, _)) => plan.unusable_equal += group.len() as u64,
                 Some(_) => plan.answered += group.len() as u64,
                 None if others.is_empty() => {}
                 None => leaders.push((leader as usize, others.len() as u64)),
@@ -204,7 +206,7 @@ fn equal(input: &InputFile, item: usize, index: &FileIndex, outcome: &Outcome) -
 
 /// The lines of the output that answer groups of items, by the first 8 bytes of the request hash: how their items ended,
 /// and their positions. A billed but unusable reply would be billed again.
-pub(super) type OutputAnswers = HashMap<u64, (EarlierResult, u64)>;
+pub(super) type OutputAnswers = HashMap<u64, (State, u64)>;
 
 /// The last of the best lines of each wanted request, among those that count.
 fn best_lines(
@@ -266,7 +268,7 @@ mod tests {
         let mut file = ResultsFile::open(&path, false, &mut |_, _| {}).unwrap();
         file.mend().unwrap();
         let requests = (0..3).map(|item| index[item].request);
-        let answers = requests.map(|request| (request, (EarlierResult::Success, 0)));
+        let answers = requests.map(|request| (request, (State::Done, 0)));
         let copies = Copies {
             answers: answers.collect(),
             input: checked.input.clone(),
@@ -276,7 +278,7 @@ mod tests {
             begins: 0,
         };
         let mut tally = Tally::new(Some(3), crate::base::Time::ZERO);
-        copies.of_earlier_runs(&mut file, &mut tally).unwrap();
+        copies.copy(&copies.answers, &mut file, &mut tally).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert_eq!(text.lines().count(), 3);
         assert_eq!(text.matches("\"answered_by\":\"x\"").count(), 2);
@@ -286,10 +288,10 @@ mod tests {
 #[cfg(test)]
 pub(super) mod equals_tests {
     use crate::base::cancel::Context;
-    use crate::bulk::prompts::{CheckedFile, PromptSettings, Prompts};
+    use crate::bulk::prompts::{PromptSettings, Prompts};
 
     /// A file with these prompts.
-    pub(in crate::bulk) fn checked(prompts: &[&str]) -> CheckedFile {
+    pub(in crate::bulk) fn checked(prompts: &[&str]) -> Prompts {
         checked_file("in.txt", &prompts.join("\n"), &PromptSettings::new())
     }
 
@@ -298,11 +300,10 @@ pub(super) mod equals_tests {
         name: &str,
         text: &str,
         settings: &PromptSettings,
-    ) -> CheckedFile {
+    ) -> Prompts {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(name);
         std::fs::write(&path, text).unwrap();
-        let prompts = Prompts::open(&path, settings, &Context::new(), &|_, _| {}).unwrap();
-        prompts.file
+        Prompts::open(&path, settings, &Context::new(), &|_, _| {}).unwrap()
     }
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use crate::base::disk::store_path;
 use crate::base::{Context, Error, ErrorKind};
-use crate::engine::dispatch::{ErrorPolicy, StopReason};
+use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::estimate::Estimate;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::RequestTask;
@@ -18,63 +18,36 @@ use crate::observe::drive::RunOptions;
 use crate::observe::progress::ProgressNotifier;
 use crate::observe::tally::Tally;
 
-use super::backlog::{FileBacklog, KindPlan};
+use super::backlog::FileBacklog;
 use super::copies::Copies;
 use super::file_turn::{FileRunner, turn};
-use super::input::{FileIndex, refused};
+use super::input::refused;
 use super::open_output::OpenOutput;
 use super::options::{FileRunError, FileRunOptions, RunOutput, RunPlan, RunReport};
 use super::prompts::{Prompts, RequestKind};
 use super::results::archive::Archived;
-use super::tidy::tidy;
+use super::tidy;
 
 mod prepare;
-
-use prepare::prepare_file;
 
 /// A run from prompts to result lines. It is prepared first, so that all mistakes are reported before anything is sent.
 ///
 /// Money and time: the [`Route`] has the [prices](Route::prices), also for your own client, and the [budget](Route::budget).
 /// [`deadline`](Self::deadline) is of the run. [`estimates`](Self::estimates) shows what it would send.
 pub struct FileRun<'a> {
-    pub(super) prompts: Prepared,
+    /// The input, after its comparison with the output.
+    pub(super) copies: Copies,
     pub(super) output: OpenOutput,
     pub(super) plan: RunPlan,
-    pub(super) options: FileRunOptions,
-    sending: RunOptions<'a>,
-}
-
-/// An input, and the result of its comparison with the output.
-pub(super) struct Prepared {
-    pub copies: Copies,
-    pub kinds: Vec<RequestKind>,
+    /// Whether the output has several lines of one item, or gets some.
+    pub(super) repeated: bool,
+    /// Answers in the archive that are restored.
+    pub(super) restored: Vec<Archived>,
+    kinds: Vec<RequestKind>,
     prefix: Option<PromptPrefix>,
     output_cap: Option<u32>,
     task: RequestTask,
-    /// Whether the output has several lines of one item, or gets some.
-    pub repeated: bool,
-    /// Answers in the archive that are restored.
-    pub restored: Vec<Archived>,
-}
-
-impl Prepared {
-    /// The items to send.
-    fn backlog<'r>(&'r self, route: &'r Route<'r>) -> FileBacklog<'r> {
-        let mut last = None;
-        let mut plan = |kind: &RequestKind| (route.class(&kind.request(), &mut last), kind.packs);
-        let kinds: Vec<KindPlan> = self.kinds.iter().map(&mut plan).collect();
-        let task = self.task;
-        if let Some(first) = self.kinds.first() {
-            route.start_with_one(self.prefix.as_ref(), &first.request());
-        }
-        FileBacklog::new(
-            &self.copies.index,
-            kinds,
-            self.copies.options,
-            self.output_cap,
-            move || route.pack_limits(task),
-        )
-    }
+    sending: RunOptions<'a>,
 }
 
 impl<'a> FileRun<'a> {
@@ -103,24 +76,6 @@ impl<'a> FileRun<'a> {
         }
     }
 
-    /// The same, and compares items that are in progress elsewhere once the output is locked.
-    pub(crate) fn prepare_comparing(
-        prompts: Prompts,
-        output: RunOutput,
-        options: FileRunOptions,
-        compare: &mut dyn FnMut(&mut FileIndex) -> Result<(), Error>,
-    ) -> Result<Self, FileRunError> {
-        let mut plan = RunPlan::default();
-        let (prompts, output) = prepare_file(prompts, output, &options, &mut plan, compare)?;
-        Ok(Self {
-            prompts,
-            output,
-            plan,
-            options,
-            sending: RunOptions::new(5),
-        })
-    }
-
     /// The plan of the run.
     pub fn plan(&self) -> &RunPlan {
         &self.plan
@@ -143,13 +98,18 @@ impl<'a> FileRun<'a> {
     /// # Errors
     /// [`ErrorKind::Invalid`] with file, line and reason.
     pub fn check_providers(&self, providers: &[String]) -> Result<(), Error> {
-        let Copies { input, index, .. } = &self.prompts.copies;
+        let Copies {
+            input,
+            index,
+            options,
+            ..
+        } = &self.copies;
         let is_refused = |format: &NativeFormat| refused(*format, providers).is_some();
         if input.skips_bad_rows() || !index.native.iter().any(is_refused) {
             return Ok(());
         }
         // Finished items are not sent.
-        let wanted = (0..index.len()).filter(|i| self.options.wants(&index[*i]));
+        let wanted = (0..index.len()).filter(|i| options.wants(&index[*i]));
         input.refuse_native(wanted, index, providers)
     }
 
@@ -205,98 +165,82 @@ impl<'a> FileRun<'a> {
     /// # Errors
     /// Only if the run could not start; the [`RunReport`] says how it ended.
     pub fn run<'r>(mut self, route: impl Into<Route<'r>>) -> Result<RunReport, Error> {
-        self.refuse_impossible()?;
+        if self.copies.options.dry_run {
+            let why = "the run was prepared as a dry run";
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        if let Some(why) = self.sending.misuse() {
+            return Err(Error::new(ErrorKind::Invalid, why));
+        }
+        let route = route.into();
+        let (task, embeds) = (self.task, self.task == RequestTask::Embed);
+        self.check_providers(&route.providers())?;
         let mut replies = None;
         if let Some(file) = self.output.file() {
             file.mend()?;
+            file.restore(&self.restored)?;
             replies = Some(file.replies());
         }
-        let route = route.into();
-        self.check_providers(&route.providers())?;
-        self.restore()?;
+        if !self.restored.is_empty() {
+            self.copies.find(&self.output, embeds, &mut self.plan)?;
+        }
         let mut tally = Tally::new(Some(self.plan.total), route.clock_ref().now())
             .by(route.providers())
-            .embedding(self.prompts.task == RequestTask::Embed);
+            .embedding(embeds);
         self.settle_known(&mut tally)?;
-        let copies = &self.prompts.copies;
+        let copies = &self.copies;
         let runner = FileRunner {
             route: &route,
             input: &copies.input,
             index: &copies.index,
             replies,
         };
-        let backlog = self.prompts.backlog(&route);
+        if let Some(first) = self.kinds.first() {
+            route.start_with_one(self.prefix.as_ref(), &first.request());
+        }
+        let mut last = None;
+        let kinds = self.kinds.iter();
+        let kinds = kinds.map(|kind| (route.class(&kind.request(), &mut last), kind.packs));
+        let limits = || route.pack_limits(task);
+        let (index, options) = (&copies.index, copies.options);
+        let backlog = FileBacklog::new(index, kinds, options, self.output_cap, limits);
         let ended = turn(&runner, backlog, copies, self.output, tally, &self.sending)?;
         let (mut report, mut output) = ended;
-        let clean = report.stop.is_none() && report.unsaved.is_empty();
         let Some(file) = output.file() else {
             return Ok(report);
         };
-        let ordered = self.options.ordered;
-        match file.undisturbed() {
-            Err(lost) => {
-                report.stop = Some(StopReason::OutputLost(lost));
-                if !file.is_in_place() {
-                    // There was no place for a copy either, so the lines are returned to the caller.
-                    let unsaved = &mut report.unsaved;
-                    let read = file.lines(&mut |line| unsaved.push([line, b"\n"].concat()));
-                    read.unwrap_or_else(|e| log::warn!("{e}"));
-                }
-            }
-            Ok(()) if clean && (self.prompts.repeated || ordered) => {
-                report.compaction = tidy(file, self.prompts.copies.index.by_id(), ordered);
-            }
-            Ok(()) => {}
+        tidy::end(file, &mut self.copies, self.repeated, &mut report);
+        if !file.is_in_place() {
+            // There was no place for a copy either, so the lines are returned to the caller.
+            let unsaved = &mut report.unsaved;
+            let read = file.lines(&mut |line| unsaved.push([line, b"\n"].concat()));
+            read.unwrap_or_else(|e| log::warn!("{e}"));
         }
         Ok(report)
     }
 
-    fn refuse_impossible(&self) -> Result<(), Error> {
-        if self.options.dry_run {
-            let why = "the run was prepared as a dry run";
-            return Err(Error::new(ErrorKind::Invalid, why));
-        }
-        match self.sending.misuse() {
-            Some(why) => Err(Error::new(ErrorKind::Invalid, why)),
-            None => Ok(()),
-        }
-    }
-
-    /// Restores answers from the archive.
-    fn restore(&mut self) -> Result<(), Error> {
-        let prompts = &mut self.prompts;
-        self.output.restore(&prompts.restored)?;
-        if prompts.restored.is_empty() {
-            return Ok(());
-        }
-        let embeds = prompts.task == RequestTask::Embed;
-        prompts.copies.find(&self.output, embeds, &mut self.plan)
-    }
-
     /// Writes the lines of items that need no call.
     fn settle_known(&mut self, tally: &mut Tally) -> Result<(), Error> {
-        let (copies, output) = (&mut self.prompts.copies, &mut self.output);
-        self.plan.count_before(&self.options, &copies.index, tally);
+        let (copies, output) = (&mut self.copies, &mut self.output);
+        copies.count_before(&self.plan, tally);
         output.tell_bad_rows(&copies.input, &copies.index, tally)?;
         copies.ctx = self.sending.ctx.clone();
         if let Some(file) = output.file() {
-            copies.of_earlier_runs(file, tally)?;
+            copies.copy(&copies.answers, file, tally)?;
             copies.begins = file.len();
         }
         tally.will_send(self.plan.to_send + self.plan.equal);
         Ok(())
     }
-}
 
-impl FileRun<'_> {
     /// The requests that the run would send, by the model that they name; those without one are under `None`. They are read
     /// again for this. Items that need no call, such as finished ones and duplicates, are not included.
     ///
     /// # Errors
     /// If the input, or a file that a prompt names, has changed since it was checked.
     pub fn estimates(&self) -> Result<BTreeMap<Option<String>, Estimate>, Error> {
-        let Copies { input, index, .. } = &self.prompts.copies;
-        let completes = self.prompts.task == RequestTask::Complete;
+        let Copies { input, index, .. } = &self.copies;
+        let completes = self.task == RequestTask::Complete;
         let add = |mut all: BTreeMap<Option<String>, Estimate>, item| {
             let request = input.read(item, index)?.request;
             let tokens = request.estimated_tokens();
@@ -312,7 +256,7 @@ impl FileRun<'_> {
             Ok(all)
         };
         // No list of them, which would be the largest one after the index.
-        let options = self.options;
+        let options = self.copies.options;
         let end = options.to_send(index).last().map_or(0, |last| last + 1);
         let items = (0..end).into_par_iter();
         let items = items.filter(|item| options.sends(&index[*item]));

@@ -1,19 +1,19 @@
 //! The calls of a file run: runs the engine over a backlog, makes the calls of its items on worker threads, and writes
 //! each result when it arrives.
 
+use std::borrow::Cow;
+
 use super::backlog::{FileBacklog, FileTask};
 use super::copies::Copies;
-use super::input::{FileIndex, InputFile, Unread};
-use super::line_sink::LineSink;
-use super::lines::{Lines, Named, each_line};
-use super::open_output::{OpenOutput, Unsaved};
+use super::input::{FileIndex, InputFile, Named, Unread};
+use super::open_output::{Lines, OpenOutput, REUSED_BUFFER_BYTES, Unsaved, each_line};
 use super::options::RunReport;
 use super::replies::Replies;
-use super::work::{Answered, Job, call_step, dispatcher, measure};
-use crate::base::{Context, Error, MemoryManager, Time};
+use super::work::{Answered, Job, Sink, call_step, count, dispatcher, measure};
+use crate::base::{Context, Error, ErrorKind, MemoryManager, Time};
 use crate::engine::dispatch::{Dispatcher, Event, StopReason};
 use crate::engine::run::{Outlet, Reply, Waker};
-use crate::engine::work::Ticket;
+use crate::engine::work::{Settled, Ticket};
 use crate::llm::pack::Pack;
 use crate::llm::request::Request;
 use crate::llm::route::Route;
@@ -182,6 +182,107 @@ impl FileRunner<'_> {
         match &self.replies {
             Some(replies) => replies.put(error),
             None => error,
+        }
+    }
+}
+
+/// The sink of a run that writes lines.
+pub(super) struct LineSink<'r> {
+    pub route: &'r Route<'r>,
+    pub output: OpenOutput,
+    pub buffer: Vec<u8>,
+    /// Why a stream takes no more lines, and the lines that it did not take.
+    pub broken: Option<Unsaved>,
+    pub unsaved: Vec<Vec<u8>>,
+    /// Items that get copies of these lines at the end.
+    pub copies: &'r Copies,
+}
+
+impl LineSink<'_> {
+    /// The lines of an end; empty for unsent items.
+    pub(super) fn lines<'e>(
+        &self,
+        end: &'e Settled<Pack<FileTask>, Lines>,
+        now: Time,
+    ) -> Cow<'e, [u8]> {
+        match end {
+            Settled::Final(_, Ok(lines)) => Cow::Borrowed(&lines.bytes),
+            Settled::Final(ticket, Err(error)) => {
+                let (tries, mut bytes) = (&ticket.tries, Vec::new());
+                for named in ticket.task.iter().filter_map(|task| task.named.get()) {
+                    let request = Request {
+                        model: named.model.clone(),
+                        ..Request::default()
+                    };
+                    let (latency, error) = (tries.latency(now), Err(error.clone()));
+                    let outcome = self.route.outcome(&request, tries, latency, error);
+                    let begins = bytes.len();
+                    if named.item(outcome).write_line(&mut bytes).is_err() {
+                        bytes.truncate(begins);
+                    }
+                }
+                Cow::Owned(bytes)
+            }
+            Settled::Unsent(..) | Settled::Later(..) => Cow::Borrowed(&[]),
+        }
+    }
+}
+
+impl Sink<FileTask> for LineSink<'_> {
+    type Done = Lines;
+
+    fn failure_of_one(done: &Lines) -> Option<&Error> {
+        done.failures.first()
+    }
+
+    fn put(
+        &mut self,
+        ends: &mut Vec<Settled<Pack<FileTask>, Lines>>,
+        tally: &mut Tally,
+        now: Time,
+    ) -> Result<(), Error> {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        for end in ends.iter() {
+            buffer.extend_from_slice(&self.lines(end, now));
+        }
+        if self.broken.is_none() {
+            match self.output.write(&mut buffer) {
+                Ok(()) => {}
+                Err(Unsaved::Now(error)) => return Err(error),
+                Err(lost) => self.broken = Some(lost),
+            }
+        }
+        self.unsaved.extend(each_line(&buffer));
+        buffer.clear();
+        buffer.shrink_to(REUSED_BUFFER_BYTES);
+        self.buffer = buffer;
+        for end in ends.drain(..) {
+            count(tally, &end, |lines| lines.measure);
+            if let Settled::Final(_, Ok(lines)) = &end {
+                let failures = lines.failures.iter();
+                failures.for_each(|error| tally.failed(error, 1));
+            }
+        }
+        match self.broken {
+            None => Ok(()),
+            // No call starts any more.
+            Some(_) => Err(Error::new(
+                ErrorKind::Invalid,
+                "the output takes no more results",
+            )),
+        }
+    }
+
+    fn conclude(&mut self, tally: &mut Tally) {
+        let OpenOutput::File(file) = &mut self.output else {
+            return;
+        };
+        if file.undisturbed().is_err() {
+            return;
+        }
+        // The next run copies what is missing.
+        if let Err(error) = self.copies.of_this_run(file, tally) {
+            log::warn!("{error}");
         }
     }
 }

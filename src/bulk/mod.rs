@@ -9,8 +9,6 @@ pub(crate) mod export;
 pub mod file;
 mod file_turn;
 pub(crate) mod input;
-mod line_sink;
-pub(crate) mod lines;
 mod list;
 pub(crate) mod open_output;
 pub mod options;

@@ -1,21 +1,26 @@
-//! The output of a run: a file that is its own checkpoint, or a stream.
+//! The output of a run: a file that is its own checkpoint, or a stream; and outcomes as its lines.
 
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::Duration;
 
 use crate::base::disk::is_regular;
-use crate::base::{Error, ErrorKind};
-use crate::observe::tally::Tally;
+use crate::base::memory::UnwrittenResult;
+use crate::base::{Error, ErrorKind, Paid, Usd};
+use crate::llm::outcome::Outcome;
+use crate::observe::tally::{Measure, Tally};
 
-use super::input::{FileIndex, InputFile};
-use super::lines::{REUSED_BUFFER_BYTES, unsent_line};
+use super::input::fault::of_file;
+use super::input::{FileIndex, InputFile, Item, Named};
 use super::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput};
-use super::results::archive::Archived;
 use super::results::{ResultsFile, trouble};
 
 /// Rows whose lines are found in one pass over the input.
 const ROWS: usize = 4096;
+
+/// Capacity that the buffer keeps between two writes; embeddings may have needed much more.
+pub(super) const REUSED_BUFFER_BYTES: usize = 1 << 20;
 
 /// An open output.
 pub(super) enum OpenOutput {
@@ -42,11 +47,6 @@ impl OpenOutput {
             Self::File(file) => Some(file),
             Self::Writer(_) | Self::Closed => None,
         }
-    }
-
-    /// Restores answers from the archive.
-    pub(super) fn restore(&mut self, answers: &[Archived]) -> Result<(), Error> {
-        self.file().map_or(Ok(()), |file| file.restore(answers))
     }
 
     /// Writes the failures of rows that make no prompt and have no line yet.
@@ -153,16 +153,14 @@ fn only_lines(options: &FileRunOptions) -> Result<(), FileRunError> {
     Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)))
 }
 
+pub(super) const ALSO_INPUT: &str = "it is also the input; name another output";
+
 /// Rejects an output that is the input under any name.
 pub(super) fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRunError> {
     if !is_same_file(output, input) {
         Ok(())
     } else {
-        let why = format!(
-            "{}: it is also the input; name another output",
-            output.display()
-        );
-        Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)))
+        Err(FileRunError::Usage(of_file(output.display(), ALSO_INPUT)))
     }
 }
 
@@ -170,4 +168,74 @@ pub(super) fn refuse_same_file(output: &Path, input: &Path) -> Result<(), FileRu
 pub(crate) fn is_same_file(a: &Path, b: &Path) -> bool {
     let place = |path: &Path| path.metadata().map(|found| (found.dev(), found.ino())).ok();
     place(a).is_some_and(|a| Some(a) == place(b))
+}
+
+impl Named {
+    /// Takes what only the result line of an item needs.
+    pub(super) fn of(item: &mut Item) -> Self {
+        let request = &mut item.request;
+        Self {
+            id: request.id.clone().unwrap_or_default(),
+            request_hash: std::mem::take(&mut item.request_hash),
+            model: request.model.clone(),
+            input: request.input.take(),
+        }
+    }
+
+    /// Adds the fields that describe the item.
+    pub(super) fn item(&self, outcome: Outcome) -> Outcome {
+        Outcome {
+            id: Some(self.id.clone()),
+            request_hash: Some(self.request_hash.clone()),
+            input: self.input.clone(),
+            ..outcome
+        }
+    }
+}
+
+/// The finished lines of a pack.
+#[derive(Default)]
+pub(crate) struct Lines {
+    pub bytes: Vec<u8>,
+    pub measure: Measure,
+    /// Failures of single texts of a pack.
+    pub failures: Vec<Error>,
+    /// Counts the lines in the memory of the process until they are written.
+    pub unwritten: Option<UnwrittenResult>,
+}
+
+/// The cost of an item whose answer was billed for another one.
+const FREE: Paid = Paid {
+    usage: None,
+    cost_usd: Some(Usd::ZERO),
+};
+
+/// The outcome of an item that shares another item's outcome and has no cost of its own.
+pub(super) fn shared_outcome(outcome: &Outcome) -> Outcome {
+    let mut shared = outcome.clone();
+    shared.answered_by = shared.answered_by.or(shared.id.take());
+    (shared.attempts, shared.latency) = (0, Duration::ZERO);
+    shared.result = match shared.result {
+        Ok(mut answer) => {
+            answer.set_paid(FREE);
+            Ok(answer)
+        }
+        Err(error) => Err(error.with_paid(FREE)),
+    };
+    shared
+}
+
+/// The line of an item that was never sent.
+pub(super) fn unsent_line(bytes: &mut Vec<u8>, named: &Named, error: Error) -> Result<(), Error> {
+    let outcome = Outcome {
+        model: named.model.clone(),
+        ..Outcome::new(None, Err(error))
+    };
+    named.item(outcome).write_line(bytes)
+}
+
+/// Splits lines; each keeps its line end.
+pub(crate) fn each_line(lines: &[u8]) -> Vec<Vec<u8>> {
+    let lines = lines.split_inclusive(|byte| *byte == b'\n');
+    lines.map(<[u8]>::to_vec).collect()
 }

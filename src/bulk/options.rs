@@ -12,7 +12,7 @@ use crate::base::brief::Many;
 use crate::base::disk::is_regular;
 use crate::engine::dispatch::StopReason;
 use crate::observe::causes::FailureCause;
-use crate::observe::tally::{Summary, Tally};
+use crate::observe::tally::Summary;
 
 use super::input::{Entry, FileIndex, State};
 
@@ -54,27 +54,6 @@ pub enum FileRunError {
     Output(Error),
     /// The options or the existing output do not match; nothing was changed.
     Usage(Error),
-}
-
-impl RunPlan {
-    /// Counts the items that earlier runs have settled and this run does not send.
-    pub(super) fn count_before(
-        &self,
-        options: &FileRunOptions,
-        index: &FileIndex,
-        tally: &mut Tally,
-    ) {
-        let left = |state, items| if options.want(state) { 0 } else { items };
-        let unusable = left(State::Unusable, self.unusable_before);
-        // An item that makes no prompt always fails.
-        let failed = if options.want(State::Failed) {
-            self.bad_rows - index.count_by(Entry::is_untold)
-        } else {
-            self.failed_before
-        } + unusable;
-        tally.count_before(self.done, failed);
-        tally.count_unusable_before(unusable);
-    }
 }
 
 impl fmt::Display for FileRunError {

@@ -23,27 +23,20 @@ pub use super::input::{Form as InputFormat, PromptSettings};
 
 /// The prompts of a [`FileRun`](crate::FileRun).
 pub struct Prompts {
-    pub(crate) file: CheckedFile,
+    pub(super) input: Arc<InputFile>,
+    pub(super) items: FileIndex,
+    /// The common properties of requests, by class.
+    pub(super) kinds: Vec<RequestKind>,
+    /// The beginning of all prompts, if they have the same one, which a provider could cache.
+    pub(super) prefix: Option<PromptPrefix>,
     pub(super) settings: PromptSettings,
     #[cfg(feature = "files")]
     left_out: LeftOut,
 }
 
-pub(crate) struct CheckedFile {
-    pub input: Arc<InputFile>,
-    pub items: FileIndex,
-    /// The common properties of requests, by class.
-    pub kinds: Vec<RequestKind>,
-    /// The beginning of all prompts, if they have the same one, which a provider could cache.
-    pub prefix: Option<PromptPrefix>,
-}
-
 /// The classes of requests, created as they occur.
 #[derive(Default)]
-pub(crate) struct Classes(Mutex<ClassesSeen>);
-
-#[derive(Default)]
-struct ClassesSeen {
+struct Classes {
     known: HashMap<Kind, u16>,
     kinds: Vec<RequestKind>,
     /// The beginning that all requests so far have in common, if there is one.
@@ -55,10 +48,10 @@ type Kind = (Option<String>, Option<Option<String>>);
 
 impl Classes {
     /// The number of the request's class; `None` if there are too many.
-    pub(super) fn classify(&self, request: &Request) -> Option<u16> {
+    fn classify(this: &Mutex<Self>, request: &Request) -> Option<u16> {
         let mut kind = (request.model.clone(), Some(shared_fields(request)));
         let prefix = PromptPrefix::of(request);
-        let seen = &mut *self.0.lock();
+        let seen = &mut *this.lock();
         match &mut seen.prefix {
             Some(shared) if *shared != prefix => *shared = None,
             Some(_) => {}
@@ -108,8 +101,8 @@ fn refuse_twice(files: &[&Path]) -> Result<(), Error> {
     for (i, place) in places.iter().enumerate().skip(1) {
         let same = |other: &std::io::Result<_>| matches!((place, other), (Ok(a), Ok(b)) if a == b);
         if places[..i].iter().any(same) {
-            let why = format!("{}: it is named twice as an input", files[i].display());
-            return Err(Error::new(ErrorKind::Invalid, why));
+            let why = "it is named twice as an input";
+            return Err(fault::of_file(files[i].display(), why));
         }
     }
     Ok(())
@@ -129,6 +122,12 @@ const MOST_CLASSES: usize = u16::MAX as usize;
 /// Maximum number of classes that differ by the fields of embeddings. Texts with further sets of fields share no calls,
 /// and have one class per model.
 pub(super) const MOST_PACKED: usize = MOST_CLASSES / 2;
+
+/// The name of standard input in messages.
+const STDIN: &str = "(standard input)";
+
+/// Maximum length of a first line that shows the format of the rest.
+const FIRST_LINE: u64 = 1 << 16;
 
 impl Prompts {
     /// Opens a `.jsonl`, `.json`, `.csv`, `.tsv` or `.txt` file, which may be compressed (`.csv.gz`, `.jsonl.zst`), or
@@ -192,25 +191,23 @@ impl Prompts {
         });
         let names: Vec<String> = files.iter().map(|file| file.name.clone()).collect();
         let input = InputFile::open_all(files, settings.clone())?;
-        let classes = Classes::default();
+        let classes = Mutex::<Classes>::default();
         let items = input.check(Hooks {
-            classify: &|request| classes.classify(request).unwrap_or(u16::MAX),
+            classify: &|request| Classes::classify(&classes, request).unwrap_or(u16::MAX),
             cancelled: &|| ctx.is_cancelled(),
             progress: &|done| on_progress(done, total),
         })?;
-        let ClassesSeen { kinds, prefix, .. } = classes.0.into_inner();
+        let Classes { kinds, prefix, .. } = classes.into_inner();
         if kinds.len() >= MOST_CLASSES {
             let input = names.join(", ");
             let why = format!("{input}: more than {MOST_PACKED} different models");
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         Ok(Self {
-            file: CheckedFile {
-                input: Arc::new(input),
-                items,
-                kinds,
-                prefix: prefix.flatten(),
-            },
+            input: Arc::new(input),
+            items,
+            kinds,
+            prefix: prefix.flatten(),
             settings: settings.clone(),
             #[cfg(feature = "files")]
             left_out,
@@ -219,17 +216,17 @@ impl Prompts {
 
     /// Number of items.
     pub fn items(&self) -> u64 {
-        self.file.items.len() as u64
+        self.items.len() as u64
     }
 
     /// Number of items that make no prompt, and are not sent.
     pub fn bad_rows(&self) -> u64 {
-        self.file.items.count_by(Entry::is_bad)
+        self.items.count_by(Entry::is_bad)
     }
 
     /// Number of items without a model.
     pub fn without_model(&self) -> u64 {
-        self.file.items.unnamed
+        self.items.unnamed
     }
 
     /// The files of folders that were skipped.
@@ -237,15 +234,7 @@ impl Prompts {
     pub fn left_out(&self) -> &LeftOut {
         &self.left_out
     }
-}
 
-/// The name of standard input in messages.
-const STDIN: &str = "(standard input)";
-
-/// Maximum length of a first line that shows the format of the rest.
-const FIRST_LINE: u64 = 1 << 16;
-
-impl Prompts {
     /// Reads a stream such as standard input to its end, and checks all of it like [`open`](Self::open). The stream is
     /// stored in a file in the [spool folder](PromptSettings::spool_folder), or if that is not writable in the system's
     /// folder for temporary files. The file is deleted when the program ends. A read that blocks is not interrupted;
@@ -282,17 +271,13 @@ impl Prompts {
         let file = convert::converted(start.chain(text), form, name, spool, settings, ctx)?;
         Self::check(vec![file], settings, ctx, &|_, _| {})
     }
-}
 
-impl Prompts {
     /// The requests, in the order of the input and each with its id, as a [`FileRun`](crate::FileRun) would send them,
     /// for example for a queue. The input is read again during the iteration; it is not stored in memory.
     ///
     /// The last item is an error if the input has changed since it was checked, or cannot be read.
     pub fn into_requests(self) -> impl FusedIterator<Item = Result<Request, Error>> {
-        let CheckedFile {
-            input, mut items, ..
-        } = self.file;
+        let (input, mut items) = (self.input, self.items);
         items.in_order();
         let mut next = 0;
         let requests = std::iter::from_fn(move || {

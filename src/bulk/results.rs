@@ -15,7 +15,8 @@ use crate::base::disk::same_file;
 use crate::base::json_read::without_bom;
 use crate::base::{AtomicFile, Error, ErrorKind, LockedFile};
 
-use super::input::{EarlierResult, hash_prefix, is_automatic};
+use super::input::fault::of_file;
+use super::input::{State, hash_prefix, is_automatic};
 use super::options::FileRunError;
 use super::replies::Replies;
 
@@ -37,27 +38,27 @@ pub(crate) struct PreviousLine {
 }
 
 impl PreviousLine {
-    pub(crate) fn ended(&self) -> EarlierResult {
+    pub(crate) fn ended(&self) -> State {
         let unusable = |error: &Value| error.get("unusable_reply") == Some(&Value::Bool(true));
         match self.error.as_ref().is_some_and(unusable) {
-            _ if self.success => EarlierResult::Success,
-            true => EarlierResult::Unusable,
-            false => EarlierResult::Failure,
+            _ if self.success => State::Done,
+            true => State::Unusable,
+            false => State::Failed,
         }
     }
 
     /// True for a billed reply, whether or not it is usable; `extract` costs nothing.
     pub(crate) fn is_paid_reply(&self) -> bool {
         match self.ended() {
-            EarlierResult::Success => self.provider.as_deref() != Some("extract"),
-            EarlierResult::Unusable => true,
-            EarlierResult::Failure => false,
+            State::Done => self.provider.as_deref() != Some("extract"),
+            State::Unusable => true,
+            _ => false,
         }
     }
 
     /// True for a row without an id that made no prompt: it was never sent.
     pub(crate) fn is_unnamed_bad_row(&self) -> bool {
-        self.ended() == EarlierResult::Failure && self.attempts == Some(0) && is_automatic(&self.id)
+        self.ended() == State::Failed && self.attempts == Some(0) && is_automatic(&self.id)
     }
 
     /// Its error, if it is a failure.
@@ -167,53 +168,32 @@ impl ResultsFile {
     }
 
     fn read(&self, visit: &mut VisitLine<'_>) -> Result<Torn, Error> {
-        let path = &self.path;
-        let refused = |(number, why): &(u64, String), is_output: bool| {
-            let shown = path.display();
-            // With another output, the results in this file would be billed again.
-            let advice = if is_output {
-                format!(
-                    "keep that line elsewhere, by sed -n {number}p {shown} >{shown}.line{number} && sed -i {number}d \
-                     {shown}, and the same command keeps the other results and sends again what is missing"
-                )
-            } else {
-                "name another output".to_owned()
-            };
-            let why = format!("not a result line ({why}); the file is left untouched: {advice}");
-            Error::new(ErrorKind::Invalid, format!("{shown}:{number}: {why}"))
-        };
+        let shown = self.path.display();
         let mut torn = Torn::Nothing;
-        let (mut results, mut broken) = (0_u64, None);
-        each_line(path, &self.file, &mut |line, at, number, whole| {
-            let parsed = serde_json::from_slice::<PreviousLine>(line);
-            if let Some(broken) = &broken {
-                return Err(refused(broken, parsed.is_ok()));
-            }
-            match parsed {
+        each_line(&self.path, &self.file, &mut |line, at, number, whole| {
+            match serde_json::from_slice::<PreviousLine>(line) {
                 Ok(previous) => visit(previous, at),
                 Err(_) if !whole && could_be_torn(line, at) => {
                     torn = Torn::CutAt(at);
                     return Ok(());
                 }
-                Err(e) => {
-                    let found = (number, e.to_string());
-                    // At the beginning of a file the next line shows its format.
-                    return match results {
-                        0 => {
-                            broken = Some(found);
-                            Ok(())
-                        }
-                        _ => Err(refused(&found, true)),
-                    };
+                Err(why) => {
+                    // With another output, the results in this file would be billed again.
+                    let why = format!(
+                        "{shown}:{number}: not a result line ({why}); the file is left untouched: if it has results of a \
+                         run, keep that line elsewhere, by sed -n {number}p {shown} >{shown}.line{number} && \
+                         sed -i {number}d {shown}, and the same command keeps the other results and sends again what is \
+                         missing; if not, name another output"
+                    );
+                    return Err(Error::new(ErrorKind::Invalid, why));
                 }
             }
-            results += 1;
             if !whole {
                 torn = Torn::NoLineEnd;
             }
             Ok(())
         })?;
-        broken.map_or(Ok(torn), |broken| Err(refused(&broken, false)))
+        Ok(torn)
     }
 
     fn mend_io(&mut self) -> io::Result<()> {
@@ -440,30 +420,19 @@ fn lock(path: &Path) -> Result<LockedFile, Error> {
             .map_err(|e| trouble(path, "cannot open the output", &e))?;
         let locked = LockedFile::try_lock(file).map_err(|e| trouble(path, "cannot lock", &e))?;
         let file = locked.ok_or_else(|| {
-            let why = format!(
-                "{}: another run is writing to it; wait for its end or name another output",
-                path.display()
-            );
-            Error::new(ErrorKind::Invalid, why)
+            let why = "another run is writing to it; wait for its end or name another output";
+            of_file(path.display(), why)
         })?;
         if same_file(&file, path) {
             return Ok(file);
         }
     }
-    Err(Error::new(
-        ErrorKind::Invalid,
-        format!(
-            "{}: another program replaces it again and again",
-            path.display()
-        ),
-    ))
+    let why = "another program replaces it again and again";
+    Err(of_file(path.display(), why))
 }
 
 pub(super) fn trouble(path: &Path, what: &str, error: &io::Error) -> Error {
-    Error::new(
-        ErrorKind::Invalid,
-        format!("{}: {what}: {error}", path.display()),
-    )
+    of_file(path.display(), format!("{what}: {error}"))
 }
 
 #[cfg(test)]

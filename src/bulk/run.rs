@@ -341,11 +341,8 @@ impl<'a> Bulk<'a> {
     /// A feeder of requests, see [`feed`].
     fn feed(&self, waker: &Waker) -> (Feeder<Request>, Source<'static, Request>, Tail<Request>) {
         let ahead = read_ahead(self.options.calls);
-        feed(
-            ahead,
-            self.route.pack_limits(RequestTask::Embed),
-            waker.clone(),
-        )
+        let pack = self.route.pack_limits(RequestTask::Embed);
+        feed(ahead, pack, waker.clone())
     }
 
     /// The summary, and why the run ended early, if it did.

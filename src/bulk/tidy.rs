@@ -3,17 +3,39 @@
 use std::collections::HashMap;
 
 use crate::base::Error;
+use crate::engine::dispatch::StopReason;
 
 use super::appender::{Key, key};
+use super::copies::Copies;
 use super::input::FileIndex;
+use super::options::RunReport;
 use super::results::{PreviousLine, ResultsFile};
 
 /// The beginning of the message about a failure.
 const FAILED: &str = "all results are saved, but cannot tidy up";
 
+/// Ends the writing to the output of a run: tidies it if that is needed and the run was not stopped. Its report says
+/// whether another program has changed the output.
+pub(super) fn end(
+    file: &mut ResultsFile,
+    copies: &mut Copies,
+    repeated: bool,
+    report: &mut RunReport,
+) {
+    let ordered = copies.options.ordered;
+    let clean = report.stop.is_none() && report.unsaved.is_empty();
+    match file.undisturbed() {
+        Err(lost) => report.stop = Some(StopReason::OutputLost(lost)),
+        Ok(()) if clean && (repeated || ordered) => {
+            report.compaction = tidy(file, copies.index.by_id(), ordered);
+        }
+        Ok(()) => {}
+    }
+}
+
 /// Tidies the output of a file's items: keeps one line per item, the last one of its current request; if there is none,
 /// the last one. Billed replies on the other lines go to the archive. `ordered` sorts them in the order of the input.
-pub(super) fn tidy(file: &mut ResultsFile, index: &FileIndex, ordered: bool) -> Result<(), Error> {
+fn tidy(file: &mut ResultsFile, index: &FileIndex, ordered: bool) -> Result<(), Error> {
     let mut best = BestLines::new(index.len());
     file.scan(&mut |line, at| {
         let item = index.find(&line.id);

@@ -21,13 +21,14 @@ use serde_json::Value;
 
 use crate::base::brief::Many;
 use crate::base::{AtomicFile, Context, Error, ErrorKind};
-use crate::bulk::open_output::is_same_file;
+use crate::bulk::input::fault;
+use crate::bulk::open_output::{ALSO_INPUT, is_same_file};
 use crate::llm::params::ResponseFormat;
 
 use cell::{Row, with_row};
 use columns::{Column, ColumnsSeen, Selection, properties};
 pub use output::ExportFormat;
-use results::{Place, ResultFiles, refused};
+use results::{Place, ResultFiles};
 use sink::{Sink, TextTable, unwritable};
 
 /// Converts result files to a table: one row per item. If an item has several lines, the last one counts.
@@ -169,7 +170,7 @@ impl Export {
         };
         self.check(format)?;
         if let Some(same) = self.results.iter().find(|file| is_same_file(path, file)) {
-            return Err(refused(same, "it is also the input; name another output"));
+            return Err(fault::of_file(same.display(), ALSO_INPUT));
         }
         let files = ResultFiles::open(&self.results)?;
         let file = output::create(path, self.overwrite)?;
@@ -199,7 +200,10 @@ impl Export {
 
     fn check(&self, format: ExportFormat) -> Result<(), Error> {
         let invalid = |why: &str| Err(Error::new(ErrorKind::Invalid, why));
-        format.check_built()?;
+        #[cfg(not(feature = "tables"))]
+        if !format.is_text() {
+            return invalid(crate::bulk::NOT_BUILT);
+        }
         let is_table = matches!(format, ExportFormat::Csv | ExportFormat::Tsv);
         if (self.raw || self.bom || self.delimiter.is_some()) && !is_table {
             return invalid("--raw, --bom and --output-delimiter are for .csv and .tsv");
@@ -214,16 +218,10 @@ impl Export {
 
     /// Reads the results to determine the columns of the table.
     fn read(&self, files: ResultFiles, ctx: &Context) -> Result<Read, Error> {
-        let found = files.scan(ctx)?;
-        let report = ExportReport {
-            rows: found.lines.len() as u64,
-            replaced: found.replaced,
-            torn: found.torn,
-            ..ExportReport::default()
-        };
+        let (lines, report) = files.scan(ctx)?;
         let mut read = Read {
             files,
-            lines: found.lines,
+            lines,
             columns: Vec::new(),
             by_property: self.by_property,
             report,

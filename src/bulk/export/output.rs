@@ -4,9 +4,9 @@ use std::fs::{self, File};
 use std::io;
 use std::path::Path;
 
-use super::results::refused;
 use super::sink::unwritable;
 use crate::base::{AtomicFile, Context, Error, ErrorKind};
+use crate::bulk::input::fault::of_file;
 
 /// The format of an exported table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,11 +43,9 @@ impl ExportFormat {
                     "" => "no extension".to_owned(),
                     other => format!(".{other}"),
                 };
-                let why = format!(
-                    "{}: found {found}; a table is .csv, .tsv, .jsonl, .xlsx or .parquet",
-                    path.display()
-                );
-                return Err(Error::new(ErrorKind::Invalid, why));
+                let why =
+                    format!("found {found}; a table is .csv, .tsv, .jsonl, .xlsx or .parquet");
+                return Err(of_file(path.display(), why));
             }
         })
     }
@@ -55,15 +53,6 @@ impl ExportFormat {
     /// Whether the format can be written to a stream.
     pub fn is_text(self) -> bool {
         matches!(self, Self::Csv | Self::Tsv | Self::Jsonl)
-    }
-
-    /// Rejects formats that this build cannot write.
-    pub(super) fn check_built(self) -> Result<(), Error> {
-        #[cfg(not(feature = "tables"))]
-        if !self.is_text() {
-            return Err(Error::new(ErrorKind::Invalid, crate::bulk::NOT_BUILT));
-        }
-        Ok(())
     }
 }
 
@@ -76,10 +65,10 @@ const TAKEN: &str = "it already exists; to replace it, add --overwrite";
 pub(super) fn create(path: &Path, overwrite: bool) -> Result<AtomicFile, Error> {
     if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
         let why = "it is not a regular file; to write text to standard output, use -o -";
-        return Err(refused(path, why));
+        return Err(of_file(path.display(), why));
     }
     if !overwrite && fs::symlink_metadata(path).is_ok() {
-        return Err(refused(path, TAKEN));
+        return Err(of_file(path.display(), TAKEN));
     }
     let new = AtomicFile::create(path, File::options().read(true).write(true));
     new.map_err(|error| {
@@ -102,7 +91,7 @@ pub(super) fn finish(
         new.place()
     };
     placed.map(drop).map_err(|error| match error.kind() {
-        io::ErrorKind::AlreadyExists => refused(path, TAKEN),
+        io::ErrorKind::AlreadyExists => of_file(path.display(), TAKEN),
         _ => unwritable(error),
     })
 }

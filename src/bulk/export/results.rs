@@ -9,7 +9,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+use super::ExportReport;
 use crate::base::{Context, Error, ErrorKind};
+use crate::bulk::input::fault::{of_file, unreadable};
 use crate::bulk::results::{LinesAt, could_be_torn, each_line};
 
 /// Result files, one after the other.
@@ -17,17 +19,6 @@ pub(super) struct ResultFiles(Vec<(PathBuf, File)>);
 
 /// The place of a line: the number of its file, and its position there.
 pub(super) type Place = (u32, u64);
-
-/// The result of the first reading.
-#[derive(Debug, Default)]
-pub(super) struct Found {
-    /// The lines that count, one per id, in their order.
-    pub lines: Vec<Place>,
-    /// Lines that a later line with the same id replaces.
-    pub replaced: u64,
-    /// Files whose last line is truncated.
-    pub torn: Vec<PathBuf>,
-}
 
 /// The fields of a result line that identify it.
 #[derive(Deserialize)]
@@ -65,13 +56,14 @@ impl ResultFiles {
     pub(super) fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, Error> {
         let open = |path: &P| {
             let path = path.as_ref();
-            let metadata = std::fs::metadata(path).map_err(|error| unreadable(path, &error))?;
+            let metadata =
+                std::fs::metadata(path).map_err(|error| unreadable(path.display(), &error))?;
             if !metadata.is_file() {
                 let why =
                     "it is not a regular file; results are read more than once: save them as one";
-                return Err(refused(path, why));
+                return Err(of_file(path.display(), why));
             }
-            let file = File::open(path).map_err(|error| unreadable(path, &error))?;
+            let file = File::open(path).map_err(|error| unreadable(path.display(), &error))?;
             Ok((path.to_owned(), file))
         };
         paths.iter().map(open).collect::<Result<_, _>>().map(Self)
@@ -82,12 +74,12 @@ impl ResultFiles {
         self.0.iter().map(|(path, _)| path.as_path())
     }
 
-    /// Reads all lines to find those that count; a truncated last line does not.
+    /// Reads all lines to find those that count, one per id, in their order; a truncated last line does not.
     ///
     /// # Errors
     /// An error with the line number if a line is not a result.
-    pub(super) fn scan(&self, ctx: &Context) -> Result<Found, Error> {
-        let mut found = Found::default();
+    pub(super) fn scan(&self, ctx: &Context) -> Result<(Vec<Place>, ExportReport), Error> {
+        let (mut found, mut report) = (Vec::new(), ExportReport::default());
         // The hash of an id, and the place of a line of it.
         let mut keys: Vec<([u32; 3], Place)> = Vec::new();
         for (which, (path, file)) in (0..).zip(&self.0) {
@@ -97,7 +89,7 @@ impl ResultFiles {
                 }
                 match Identity::read(line) {
                     Ok(line) => keys.push((line.hash(), (which, at))),
-                    Err(_) if !whole && could_be_torn(line, at) => found.torn.push(path.clone()),
+                    Err(_) if !whole && could_be_torn(line, at) => report.torn.push(path.clone()),
                     Err(why) => {
                         let why = format!(
                             "{}:{number}: not a result line ({why}); `batchwright run` and \
@@ -112,11 +104,12 @@ impl ResultFiles {
         }
         keys.sort_unstable();
         for lines in keys.chunk_by(|a, b| a.0 == b.0) {
-            found.lines.extend(lines.last().map(|line| line.1));
+            found.extend(lines.last().map(|line| line.1));
         }
-        found.replaced = (keys.len() - found.lines.len()) as u64;
-        found.lines.sort_unstable();
-        Ok(found)
+        report.rows = found.len() as u64;
+        report.replaced = keys.len() as u64 - report.rows;
+        found.sort_unstable();
+        Ok((found, report))
     }
 
     /// Passes the lines at these places to `visit`, in this order.
@@ -128,26 +121,18 @@ impl ResultFiles {
     ) -> Result<(), Error> {
         for places in places.chunk_by(|a, b| a.0 == b.0) {
             let (path, file) = &self.0[places[0].0 as usize];
-            let failed = |error: io::Error| unreadable(path, &error);
+            let failed = |error: io::Error| unreadable(path.display(), &error);
             let mut lines = LinesAt::new(file).map_err(failed)?;
             for (n, (_, place)) in places.iter().enumerate() {
                 if n.is_multiple_of(LINES_BETWEEN_LOOKS) {
                     ctx.check()?;
                 }
                 let line = lines.read(*place).map_err(failed)?.trim_ascii();
-                visit(std::str::from_utf8(line).map_err(|_| refused(path, CHANGED))?)?;
+                visit(std::str::from_utf8(line).map_err(|_| of_file(path.display(), CHANGED))?)?;
             }
         }
         Ok(())
     }
-}
-
-pub(super) fn refused(path: &Path, why: &str) -> Error {
-    Error::new(ErrorKind::Invalid, format!("{}: {why}", path.display()))
-}
-
-fn unreadable(path: &Path, error: &io::Error) -> Error {
-    refused(path, &format!("cannot be read: {error}"))
 }
 
 #[cfg(test)]
@@ -158,7 +143,7 @@ mod tests {
         format!("{{\"id\":\"{id}\",\"success\":true{rest}}}")
     }
 
-    fn scanned(texts: &[String]) -> (Vec<String>, Result<Found, Error>) {
+    fn scanned(texts: &[String]) -> (Vec<String>, Result<ExportReport, Error>) {
         let folder = tempfile::tempdir().unwrap();
         let paths: Vec<PathBuf> = (0..texts.len())
             .map(|i| folder.path().join(format!("{i}.jsonl")))
@@ -170,14 +155,14 @@ mod tests {
         let ctx = Context::new();
         let found = files.scan(&ctx);
         let mut lines = Vec::new();
-        if let Ok(found) = &found {
+        if let Ok((found, _)) = &found {
             let mut keep = |line: &str| {
                 lines.push(line.to_owned());
                 Ok(())
             };
-            files.read(&found.lines, &ctx, &mut keep).unwrap();
+            files.read(found, &ctx, &mut keep).unwrap();
         }
-        (lines, found)
+        (lines, found.map(|(_, report)| report))
     }
 
     #[test]
@@ -222,6 +207,6 @@ mod tests {
             let said = format!("0.jsonl:{number}: not a result line");
             assert!(why.message().contains(&said), "{why}");
         }
-        assert!(scanned(&[String::new()]).1.unwrap().lines.is_empty());
+        assert_eq!(scanned(&[String::new()]).1.unwrap().rows, 0);
     }
 }

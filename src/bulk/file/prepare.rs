@@ -12,76 +12,82 @@ use crate::bulk::results::archive::Archived;
 use crate::bulk::results::{PreviousLine, ResultsFile};
 use crate::llm::params::RequestTask;
 use crate::observe::causes::{Causes, FailureCause};
+use crate::observe::drive::RunOptions;
 
-use super::Prepared;
+use super::FileRun;
 
-pub(super) fn prepare_file(
-    prompts: Prompts,
-    output: RunOutput,
-    options: &FileRunOptions,
-    plan: &mut RunPlan,
-    compare: &mut dyn FnMut(&mut FileIndex) -> Result<(), Error>,
-) -> Result<(Prepared, OpenOutput), FileRunError> {
-    let mut checked = prompts.file;
-    let mut earlier = EarlierLines {
-        embeds: prompts.settings.task == RequestTask::Embed,
-        redo_extracts: options.redo_extracts,
-        items: &mut checked.items,
-        plan,
-        restored: Vec::new(),
-        matched: 0,
-        has_old_bad_rows: false,
-    };
-    let output = match open(output, options)? {
-        OutputTarget::Writer(writer) => OpenOutput::Writer(writer),
-        OutputTarget::File(path) => {
-            let mut inputs = checked.input.names();
-            inputs.try_for_each(|input| refuse_same_file(&path, Path::new(input)))?;
-            OpenOutput::File(earlier.read(&path, options)?)
+impl FileRun<'_> {
+    /// The same as [`prepare`](Self::prepare), and compares items that are in progress elsewhere once the output is locked.
+    pub(crate) fn prepare_comparing(
+        mut prompts: Prompts,
+        output: RunOutput,
+        options: FileRunOptions,
+        compare: &mut dyn FnMut(&mut FileIndex) -> Result<(), Error>,
+    ) -> Result<Self, FileRunError> {
+        let mut plan = RunPlan::default();
+        let task = prompts.settings.task;
+        let mut earlier = EarlierLines {
+            embeds: task == RequestTask::Embed,
+            redo_extracts: options.redo_extracts,
+            items: &mut prompts.items,
+            plan: &mut plan,
+            restored: Vec::new(),
+            matched: 0,
+            has_old_bad_rows: false,
+        };
+        let output = match open(output, &options)? {
+            OutputTarget::Writer(writer) => OpenOutput::Writer(writer),
+            OutputTarget::File(path) => {
+                let mut inputs = prompts.input.names();
+                inputs.try_for_each(|input| refuse_same_file(&path, Path::new(input)))?;
+                OpenOutput::File(earlier.read(&path, &options)?)
+            }
+        };
+        let EarlierLines {
+            embeds,
+            restored,
+            matched,
+            has_old_bad_rows,
+            ..
+        } = earlier;
+        plan.restored = restored.len() as u64;
+        compare(&mut prompts.items)?;
+        prompts.items.in_order();
+        let mut copies = Copies {
+            input: prompts.input,
+            index: prompts.items,
+            answers: OutputAnswers::new(),
+            options,
+            ctx: Context::new(),
+            begins: 0,
+        };
+        copies.find(&output, embeds, &mut plan)?;
+        let index = &copies.index;
+        plan.count(index);
+        // An item may have several earlier answers, and an item without an id gets another id if its request changes.
+        let unnamed = index.count(State::New).min(plan.without_id);
+        plan.differing = plan.differing.min(plan.changed + unnamed);
+        if plan.bad_rows > 0 {
+            plan.bad_row_causes = bad_row_causes(&copies.input, index)?;
         }
-    };
-    let EarlierLines {
-        embeds,
-        restored,
-        matched,
-        has_old_bad_rows,
-        ..
-    } = earlier;
-    plan.restored = restored.len() as u64;
-    compare(&mut checked.items)?;
-    checked.items.in_order();
-    let mut copies = Copies {
-        input: checked.input,
-        index: checked.items,
-        answers: OutputAnswers::new(),
-        options: *options,
-        ctx: Context::new(),
-        begins: 0,
-    };
-    copies.find(&output, embeds, plan)?;
-    let index = &copies.index;
-    plan.count(index);
-    // An item may have several earlier answers, and an item without an id gets another id if its request changes.
-    let unnamed = index.count(State::New).min(plan.without_id);
-    plan.differing = plan.differing.min(plan.changed + unnamed);
-    if plan.bad_rows > 0 {
-        plan.bad_row_causes = bad_row_causes(&copies.input, index)?;
+        let known_items = plan.total - index.count(State::New);
+        // Each of these gets a second line.
+        let replaces = index
+            .iter()
+            .any(|item| item.state() != State::New && (item.is_untold() || options.wants(item)));
+        Ok(Self {
+            kinds: prompts.kinds,
+            prefix: prompts.prefix,
+            output_cap: prompts.settings.output_cap(),
+            task,
+            sending: RunOptions::new(5),
+            repeated: replaces || has_old_bad_rows || !restored.is_empty() || matched > known_items,
+            restored,
+            copies,
+            output,
+            plan,
+        })
     }
-    let known_items = plan.total - index.count(State::New);
-    // Each of these gets a second line.
-    let replaces = index
-        .iter()
-        .any(|item| item.state() != State::New && (item.is_untold() || options.wants(item)));
-    let prepared = Prepared {
-        kinds: checked.kinds,
-        prefix: checked.prefix,
-        output_cap: prompts.settings.output_cap(),
-        task: prompts.settings.task,
-        repeated: replaces || has_old_bad_rows || !restored.is_empty() || matched > known_items,
-        restored,
-        copies,
-    };
-    Ok((prepared, output))
 }
 
 impl RunPlan {

@@ -158,19 +158,19 @@ impl FileCheck<'_> {
                 return Err(Error::cancelled());
             }
             records.clear();
-            let cut = split(part.is_text(), chunk.bytes(), chunk.last, &mut records);
+            let cut = split(part.is_text(), &chunk.bytes, chunk.last, &mut records);
             let base = part.base + offset;
-            let used = *cut.as_ref().unwrap_or(&chunk.filled);
+            let used = *cut.as_ref().unwrap_or(&chunk.bytes.len());
             let more = cut.is_ok() && !chunk.last;
             let check = |record: &Range<usize>| {
                 let at = base + record.start as u64;
-                let checked = self.record(&chunk.bytes()[record.clone()], at);
+                let checked = self.record(&chunk.bytes[record.clone()], at);
                 checked.map_err(|fault| (at, fault))
             };
             let (read, ()) = rayon::join(
                 || {
                     if more {
-                        next.continue_from(&chunk.bytes()[used..], source, offset + used as u64)
+                        next.continue_from(&chunk.bytes[used..], source, offset + used as u64)
                     } else {
                         Ok(())
                     }
@@ -255,40 +255,28 @@ impl FileCheck<'_> {
 /// A buffer that grows only for records longer than it.
 #[derive(Default)]
 struct Chunk {
-    buffer: Vec<u8>,
-    filled: usize,
+    bytes: Vec<u8>,
     last: bool,
 }
 
 impl Chunk {
-    fn bytes(&self) -> &[u8] {
-        &self.buffer[..self.filled]
-    }
-
     /// Begins with `rest`, which is at `offset` in the file, and reads the bytes after it.
     fn continue_from(&mut self, rest: &[u8], source: &Source, offset: u64) -> io::Result<()> {
-        self.make_room(rest.len());
-        self.buffer[..rest.len()].copy_from_slice(rest);
-        self.filled = rest.len();
+        self.bytes.clear();
+        self.bytes.extend_from_slice(rest);
         self.read(source, offset)
     }
 
     fn read(&mut self, source: &Source, offset: u64) -> io::Result<()> {
-        let from = offset + self.filled as u64;
+        let filled = self.bytes.len();
+        let from = offset + filled as u64;
         let left = usize::try_from(source.len().saturating_sub(from)).unwrap_or(usize::MAX);
         let want = left.min(CHUNK_BYTES);
-        self.make_room(self.filled + want);
-        let room = &mut self.buffer[self.filled..self.filled + want];
-        let n = source.fill(room, from)?;
-        self.filled += n;
+        self.bytes.resize(filled + want, 0);
+        let n = source.fill(&mut self.bytes[filled..], from)?;
+        self.bytes.truncate(filled + n);
         self.last = n < want || want == left;
         Ok(())
-    }
-
-    fn make_room(&mut self, len: usize) {
-        if self.buffer.len() < len {
-            self.buffer.resize(len, 0);
-        }
     }
 }
 

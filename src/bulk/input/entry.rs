@@ -15,36 +15,28 @@ const SETTLED: u64 = 1 << 7;
 /// Larger inputs cannot be indexed: 1 TiB.
 pub(super) const LARGEST_FILE: u64 = 1 << (u64::BITS - OFFSET_SHIFT);
 
-/// The state of an item after comparison with earlier results.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// The state of an item after comparison with earlier results. The last three are also how an earlier run ended; better
+/// ends come later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum State {
     /// No earlier result.
     New,
-    /// Succeeded before, and the request is still the same.
-    Done,
-    /// Failed before, and the request is still the same.
-    Failed,
     /// Has a result of another request.
     Changed,
+    /// Failed before, and the request is still the same.
+    Failed,
     /// Failed before with a billed but unusable reply, and the request is still the same.
     Unusable,
-}
-
-/// How an item of an earlier run ended; better ends come later.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum EarlierResult {
-    Failure,
-    /// With a billed but unusable reply.
-    Unusable,
-    Success,
+    /// Succeeded before, and the request is still the same.
+    Done,
 }
 
 const STATES: [State; 5] = [
     State::New,
-    State::Done,
-    State::Failed,
     State::Changed,
+    State::Failed,
     State::Unusable,
+    State::Done,
 ];
 
 /// An item of a file.

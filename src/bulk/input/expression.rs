@@ -19,20 +19,11 @@ const FUEL: u64 = 2_000_000;
 #[derive(Debug, Clone)]
 pub(super) struct Expression {
     environment: Environment<'static>,
-    text: String,
     /// The columns that it names as variables.
     variables: Vec<String>,
     /// The columns that it names in brackets.
     in_brackets: Vec<String>,
 }
-
-impl PartialEq for Expression {
-    fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
-    }
-}
-
-impl Eq for Expression {}
 
 impl Expression {
     /// Whether a text is one: it has a block `{%`, a comment `{#`, or a filter or `row[` within `{{ }}`.
@@ -77,7 +68,6 @@ impl Expression {
         }
         Ok(Self {
             environment,
-            text: text.to_owned(),
             variables,
             in_brackets,
         })
@@ -121,39 +111,22 @@ fn typed(field: &Field<'_>) -> Value {
     match text {
         "true" => return Value::from(true),
         "false" => return Value::from(false),
-        _ if text.starts_with(['{', '[']) => return Value::from(text),
         _ => {}
     }
-    if let Ok(n) = text.parse::<i64>() {
-        return Value::from(n);
-    }
-    match (text.parse::<i128>(), text.parse::<f64>()) {
-        (Ok(n), _) => Value::from(n),
-        (_, Ok(x)) => Value::from(x),
-        _ => Value::from(text),
-    }
+    let whole = text.parse::<i64>().map(Value::from);
+    let whole = whole.or_else(|_| text.parse::<i128>().map(Value::from));
+    let number = whole.or_else(|_| text.parse::<f64>().map(Value::from));
+    number.unwrap_or_else(|_| Value::from(text))
 }
 
-/// The text between the quotes with which `rest` begins, and the number of bytes with the quotes.
-fn quoted(rest: &str) -> Option<(String, usize)> {
-    let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
-    let mut text = String::new();
-    let mut chars = rest.char_indices().skip(1);
-    while let Some((at, c)) = chars.next() {
-        match c {
-            '\\' => text.push(chars.next()?.1),
-            c if c == quote => return Some((text, at + 1)),
-            c => text.push(c),
-        }
-    }
-    None
-}
-
-/// All columns that `row["…"]` names within a text.
+/// All columns that `row["…"]` names within a text. A name with a quotation mark is between marks of the other kind.
 fn named_columns(text: &str) -> impl Iterator<Item = String> {
     text.match_indices("row").filter_map(|(at, word)| {
         let rest = text[at + word.len()..].trim_start().strip_prefix('[')?;
-        quoted(rest.trim_start()).map(|(name, _)| name)
+        let rest = rest.trim_start();
+        let quote = rest.chars().next().filter(|c| matches!(c, '"' | '\''))?;
+        let (name, _) = rest[1..].split_once(quote)?;
+        Some(name.to_owned())
     })
 }
 

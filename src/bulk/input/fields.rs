@@ -178,11 +178,9 @@ fn json_schema(mut value: Value) -> Result<Option<ResponseFormat>, Fault> {
 
 /// Takes a string; null counts as absent.
 pub(super) fn string(fields: &mut Map<String, Value>, name: &str) -> Result<Option<String>, Fault> {
-    match fields.remove(name) {
-        None | Some(Value::Null) => Ok(None),
-        Some(Value::String(text)) => Ok(Some(text)),
-        Some(other) => Err(Fault::field(name, &other, "a string")),
-    }
+    typed(fields, name, "a string", |value| {
+        value.as_str().map(str::to_owned)
+    })
 }
 
 /// The values that a record sets itself.

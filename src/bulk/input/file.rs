@@ -340,6 +340,23 @@ impl InputFile {
         &parts[at.saturating_sub(1)]
     }
 
+    /// Rejects the first of these items that none of the providers gets.
+    pub(crate) fn refuse_native(
+        &self,
+        items: impl Iterator<Item = usize>,
+        index: &FileIndex,
+        providers: &[String],
+    ) -> Result<(), Error> {
+        for i in items {
+            let native = self.read(i, index)?.request.native;
+            if let Some(why) = native.and_then(|native| refused(native.format(), providers)) {
+                let (part, place) = self.places_of(&[index[i].offset()])?[0];
+                return Err(fault::at(&part.file.name, place, why));
+            }
+        }
+        Ok(())
+    }
+
     pub(crate) fn skips_bad_rows(&self) -> bool {
         self.settings.skip_bad_rows
     }
@@ -438,24 +455,5 @@ impl Part {
     pub(super) fn change(&self) -> Option<String> {
         let origin = self.file.origin.as_ref().and_then(Source::change);
         origin.or_else(|| self.file.source.change())
-    }
-}
-
-impl InputFile {
-    /// Rejects the first of these items that none of the providers gets.
-    pub(crate) fn refuse_native(
-        &self,
-        items: impl Iterator<Item = usize>,
-        index: &FileIndex,
-        providers: &[String],
-    ) -> Result<(), Error> {
-        for i in items {
-            let native = self.read(i, index)?.request.native;
-            if let Some(why) = native.and_then(|native| refused(native.format(), providers)) {
-                let (part, place) = self.places_of(&[index[i].offset()])?[0];
-                return Err(fault::at(&part.file.name, place, why));
-            }
-        }
-        Ok(())
     }
 }

@@ -8,7 +8,6 @@ use std::ops::Deref;
 
 use rayon::prelude::*;
 
-use super::EarlierResult;
 use super::entry::{Entry, State};
 use super::id::{RecordId, id_hash};
 
@@ -151,19 +150,15 @@ impl FileIndex {
         &mut self,
         id: &str,
         request_hash_prefix: u64,
-        ended: EarlierResult,
+        ended: State,
     ) -> Option<State> {
         let Some(at) = self.find(id) else {
             self.unknown_lines += 1;
             return None;
         };
         let entry = &mut self.entries[at];
-        let found = match ended {
-            _ if entry.request != request_hash_prefix => State::Changed,
-            EarlierResult::Success => State::Done,
-            EarlierResult::Failure => State::Failed,
-            EarlierResult::Unusable => State::Unusable,
-        };
+        let same = entry.request == request_hash_prefix;
+        let found = if same { ended } else { State::Changed };
         if found != State::Changed || entry.state() == State::New {
             entry.set_state(found);
         }

@@ -1,6 +1,5 @@
 use super::super::id::id_hash;
 use super::*;
-use crate::bulk::input::EarlierResult;
 
 fn own(id: &str, request: u64, offset: u64) -> Entry {
     Entry::new(id_hash(id), request, offset, 0)
@@ -32,18 +31,18 @@ fn index(entries: Vec<Entry>) -> FileIndex {
 
 #[test]
 fn the_last_line_of_a_request_wins() {
-    use EarlierResult::{Failure, Success};
+    use State::{Done, Failed};
     let mut index = index((0..4).map(|i| own(&i.to_string(), i, 10 * i)).collect());
     for (id, request, ended, found) in [
-        ("0", 0, Success, Some(State::Done)),
-        ("0", 0, Failure, Some(State::Failed)),
-        ("1", 1, Failure, Some(State::Failed)),
-        ("1", 1, Success, Some(State::Done)),
-        ("2", 2, Success, Some(State::Done)),
-        ("2", 9, Success, Some(State::Changed)),
-        ("3", 9, Success, Some(State::Changed)),
-        ("x", 0, Success, None),
-        ("x", 0, Success, None),
+        ("0", 0, Done, Some(State::Done)),
+        ("0", 0, Failed, Some(State::Failed)),
+        ("1", 1, Failed, Some(State::Failed)),
+        ("1", 1, Done, Some(State::Done)),
+        ("2", 2, Done, Some(State::Done)),
+        ("2", 9, Done, Some(State::Changed)),
+        ("3", 9, Done, Some(State::Changed)),
+        ("x", 0, Done, None),
+        ("x", 0, Done, None),
     ] {
         assert_eq!(
             index.match_line(id, request, ended),
@@ -70,7 +69,7 @@ fn automatic_ids_are_found_by_their_ordinal_in_every_order() {
     for (request, ordinal, found) in [(5, 3, true), (5, 4, false), (6, 2, true), (8, 1, false)] {
         let found = if found { Some(State::Done) } else { None };
         assert_eq!(
-            index.match_line(&auto_id(request, ordinal), request, EarlierResult::Success),
+            index.match_line(&auto_id(request, ordinal), request, State::Done),
             found
         );
     }
@@ -103,7 +102,7 @@ fn ten_thousand_items_take_24_bytes_each_in_every_order() {
     assert_eq!(bytes, 24 * ITEMS as usize);
     let mut index = index(entries);
     for i in 0..ITEMS {
-        index.match_line(&format!("item-{i}"), i, EarlierResult::Success);
+        index.match_line(&format!("item-{i}"), i, State::Done);
     }
     let index = index.finish();
     assert_eq!(index.count(State::Done), ITEMS * 3 / 4);

@@ -76,11 +76,7 @@ fn native(
 pub(super) fn line(text: &str, settings: &PromptSettings) -> Result<Parsed, Fault> {
     let mut fields = object(text)?;
     let layout = Layout::of_line(&fields, settings);
-    let id = match &settings.id_column {
-        _ if settings.without_ids => None,
-        Some(name) => Some(id::of_column(&fields, name)?),
-        None => layout.id(&fields)?,
-    };
+    let id = own_id(&fields, layout, settings)?;
     let layout = match (&settings.id_column, &settings.template) {
         (Some(name), None) if fields.remove(name).is_some() => Layout::of_line(&fields, settings),
         _ => layout,
@@ -100,10 +96,18 @@ pub(super) fn line(text: &str, settings: &PromptSettings) -> Result<Parsed, Faul
 /// The id of a line that makes no prompt.
 pub(super) fn id(text: &str, settings: &PromptSettings) -> Option<String> {
     let fields = object(text).ok()?;
+    own_id(&fields, Layout::of_line(&fields, settings), settings).ok()?
+}
+
+fn own_id(
+    fields: &Map<String, Value>,
+    layout: Layout,
+    settings: &PromptSettings,
+) -> Result<Option<String>, Fault> {
     match &settings.id_column {
-        _ if settings.without_ids => None,
-        Some(name) => id::of_column(&fields, name).ok(),
-        None => Layout::of_line(&fields, settings).id(&fields).ok()?,
+        _ if settings.without_ids => Ok(None),
+        Some(name) => id::of_column(fields, name).map(Some),
+        None => layout.id(fields),
     }
 }
 

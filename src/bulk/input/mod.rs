@@ -41,7 +41,7 @@ use crate::llm::params::{RequestTask, ResponseFormat};
 pub(crate) use cells::{Row, Rows};
 pub(crate) use check::Hooks;
 pub(crate) use detect::{check_file, check_list, delimiter};
-pub(crate) use entry::{EarlierResult, Entry, State};
+pub(crate) use entry::{Entry, State};
 pub(crate) use fault::{Fault, Place};
 pub(crate) use file::{Columns, InputFile, Item, Named, NamedFile, Unread};
 pub(crate) use id::{hash_prefix, is_automatic};

@@ -146,27 +146,7 @@ impl Header {
         request.id = id;
         Ok(request)
     }
-}
 
-/// The columns that have a name, of those with equal names the first one.
-fn named(names: &[String]) -> Vec<usize> {
-    let mut taken = HashSet::from([""]);
-    let columns = names.iter().enumerate();
-    let named = columns.filter(|(_, name)| taken.insert(name));
-    named.map(|(i, _)| i).collect()
-}
-
-/// The columns that are kept, in their order.
-fn kept(names: &[String], keep: &Keep) -> Result<Vec<usize>, Fault> {
-    let columns = names.iter().map(String::as_str);
-    if let Some(name) = keep.names.iter().find(|name| !names.contains(name)) {
-        return Err(Keep::missing(name, "column", columns));
-    }
-    let kept = named(names).into_iter();
-    Ok(kept.filter(|i| keep.takes(&names[*i])).collect())
-}
-
-impl Header {
     /// The kept fields of a row, or all; `None` if the number of cells differs from the number of columns.
     pub(super) fn kept(&self, row: &str, all: bool) -> Option<RawJson> {
         let cells = values(row).ok()?;
@@ -192,4 +172,22 @@ impl Header {
         let id = id::checked(name, id.as_text()).ok()?;
         (!id.contains(char::REPLACEMENT_CHARACTER)).then_some(id)
     }
+}
+
+/// The columns that have a name, of those with equal names the first one.
+fn named(names: &[String]) -> Vec<usize> {
+    let mut taken = HashSet::from([""]);
+    let columns = names.iter().enumerate();
+    let named = columns.filter(|(_, name)| taken.insert(name));
+    named.map(|(i, _)| i).collect()
+}
+
+/// The columns that are kept, in their order.
+fn kept(names: &[String], keep: &Keep) -> Result<Vec<usize>, Fault> {
+    let columns = names.iter().map(String::as_str);
+    if let Some(name) = keep.names.iter().find(|name| !names.contains(name)) {
+        return Err(Keep::missing(name, "column", columns));
+    }
+    let kept = named(names).into_iter();
+    Ok(kept.filter(|i| keep.takes(&names[*i])).collect())
 }

@@ -11,7 +11,7 @@ use super::expression::Expression;
 use super::fault::{Fault, hint, listed};
 
 /// A parsed template.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(crate) struct Template {
     parts: Vec<Part>,
     /// Replaces the parts if the template has blocks or filters.
@@ -19,7 +19,7 @@ pub(crate) struct Template {
     expression: Option<Expression>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Part {
     Text(String),
     Variable(String),
