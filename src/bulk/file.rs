@@ -105,7 +105,7 @@ impl<'a> FileRun<'a> {
             ..
         } = &self.copies;
         let is_refused = |format: &NativeFormat| refused(*format, providers).is_some();
-        if input.skips_bad_rows() || !index.native.iter().any(is_refused) {
+        if input.settings().skip_bad_rows || !index.native.iter().any(is_refused) {
             return Ok(());
         }
         // Finished items are not sent.

@@ -153,6 +153,7 @@ fn only_lines(options: &FileRunOptions) -> Result<(), FileRunError> {
     Err(FileRunError::Usage(Error::new(ErrorKind::Invalid, why)))
 }
 
+/// Why an output is refused that is the input.
 pub(super) const ALSO_INPUT: &str = "it is also the input; name another output";
 
 /// Rejects an output that is the input under any name.

@@ -154,7 +154,7 @@ pub struct FileRunOptions {
     /// can lose the last seconds.
     pub(super) fsync: bool,
     /// Whether only the plan is needed: nothing is created or changed, and the run does not start. Default: no.
-    pub(super) dry_run: bool,
+    pub(crate) dry_run: bool,
     /// Whether answers of the placeholder `extract` in the output are replaced by those of a model. Default: they count
     /// as finished.
     pub(super) redo_extracts: bool,
@@ -194,10 +194,5 @@ impl FileRunOptions {
     /// Whether an item of a file is sent itself: it does not get a copy of the line of another one.
     pub(super) fn sends(&self, item: &Entry) -> bool {
         self.wants(item) && !item.follows()
-    }
-
-    /// Whether nothing is sent.
-    pub(crate) fn is_dry_run(&self) -> bool {
-        self.dry_run
     }
 }

@@ -357,11 +357,7 @@ impl InputFile {
         Ok(())
     }
 
-    pub(crate) fn skips_bad_rows(&self) -> bool {
-        self.settings.skip_bad_rows
-    }
-
-    pub(super) fn settings(&self) -> &PromptSettings {
+    pub(crate) fn settings(&self) -> &PromptSettings {
         &self.settings
     }
 

@@ -48,7 +48,7 @@ fn native(
         let what = format!("a line of {}'s API for answers", format.provider());
         return Err(Fault::new(what, "a text to embed"));
     }
-    let body = line.remove(layout.body()).unwrap_or_default();
+    let body = line.remove(layout.row().1).unwrap_or_default();
     let request = request_json::read_native(format, body).map_err(Fault::told)?;
     // It is sent unchanged, so the settings of the run would be lost.
     let params = &request.params;
@@ -84,7 +84,7 @@ pub(super) fn line(text: &str, settings: &PromptSettings) -> Result<Parsed, Faul
     let mut parsed = match (&settings.template, layout) {
         (Some(template), _) => from_fields(text, fields, template)?,
         (None, Layout::Short) => short(fields, settings)?,
-        (None, layout) => match layout.native() {
+        (None, layout) => match layout.row().0 {
             Some(format) => native(fields, layout, format, settings)?,
             None => batch(fields, settings)?,
         },

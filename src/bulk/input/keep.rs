@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use super::PromptSettings;
-use super::fault::{Fault, hint, listed, utf8};
+use super::fault::{Fault, utf8};
 use super::layout::Layout;
 use super::records::MAX_RECORD_BYTES;
 use crate::base::json_read::{JsonObject, without_bom};
@@ -35,18 +35,6 @@ impl Keep {
     /// Whether a field is kept that nothing else reads.
     pub(super) fn takes(&self, name: &str) -> bool {
         self.all || self.names.iter().any(|kept| kept == name)
-    }
-
-    /// The fault of a field to keep that does not exist.
-    pub(super) fn missing<'n>(
-        name: &str,
-        what: &str,
-        there: impl IntoIterator<Item = &'n str> + Clone,
-    ) -> Fault {
-        Fault::new(
-            format!("the {what}s {}", listed(there.clone())),
-            format!("one named \"{name}\" for --keep{}", hint(name, there)),
-        )
     }
 }
 

@@ -65,23 +65,13 @@ impl Layout {
     }
 
     /// The provider's format of the line, the field with the request, and the fields that are read.
-    fn row(self) -> (Option<NativeFormat>, &'static str, &'static [&'static str]) {
+    pub(super) fn row(self) -> (Option<NativeFormat>, &'static str, &'static [&'static str]) {
         match self {
             Self::Batch => (None, "body", &BATCH),
             Self::Anthropic => (Some(NativeFormat::AnthropicMessages), "params", &ANTHROPIC),
             Self::Gemini => (Some(NativeFormat::GeminiContent), "request", &GEMINI),
             Self::Short => (None, "body", &SHORT),
         }
-    }
-
-    /// The provider's format of the line, if it has one.
-    pub(super) fn native(self) -> Option<NativeFormat> {
-        self.row().0
-    }
-
-    /// The field with the request, if the layout has one.
-    pub(super) fn body(self) -> &'static str {
-        self.row().1
     }
 
     fn lists(self, task: RequestTask) -> [&'static [&'static str]; 3] {

@@ -186,7 +186,14 @@ fn named(names: &[String]) -> Vec<usize> {
 fn kept(names: &[String], keep: &Keep) -> Result<Vec<usize>, Fault> {
     let columns = names.iter().map(String::as_str);
     if let Some(name) = keep.names.iter().find(|name| !names.contains(name)) {
-        return Err(Keep::missing(name, "column", columns));
+        let expected = format!(
+            "one named \"{name}\" for --keep{}",
+            hint(name, columns.clone())
+        );
+        return Err(Fault::new(
+            format!("the columns {}", listed(columns)),
+            expected,
+        ));
     }
     let kept = named(names).into_iter();
     Ok(kept.filter(|i| keep.takes(&names[*i])).collect())

@@ -55,7 +55,7 @@ impl OpenStore {
             let why = format!("{}: it is not a file; move it away", file.display());
             return Err(Error::new(ErrorKind::Invalid, why));
         }
-        let queue = match (options.is_dry_run(), file.exists()) {
+        let queue = match (options.dry_run, file.exists()) {
             (true, false) => JobQueue::in_memory()?,
             (true, true) => JobQueue::open_with(&file, sqlite.clone().only_look())?,
             (false, _) => Self::open_file(&file, sqlite)?,
@@ -65,7 +65,7 @@ impl OpenStore {
         Ok(Self {
             queue: Some(queue),
             process,
-            file: Some(file).filter(|_| !options.is_dry_run()),
+            file: Some(file).filter(|_| !options.dry_run),
         })
     }
 
