@@ -14,6 +14,9 @@ use crate::invalid;
 
 const HEADER: &[u8] = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand";
 
+/// What stands for a command.
+type Key = [u8; 32];
+
 /// A log with a line for each command that ended, written completely and flushed at that time. Commands that the
 /// end of the run interrupted are not in it.
 ///
@@ -34,7 +37,7 @@ pub struct JobLog {
 #[derive(Debug, Clone, Default)]
 pub struct Finished {
     /// Number of successes and of failures of each.
-    left: HashMap<[u8; 16], [u64; 2]>,
+    left: HashMap<Key, [u64; 2]>,
     /// Number of counted-off commands.
     pub taken: u64,
     /// Number of counted-off commands that had failed.
@@ -72,7 +75,7 @@ impl JobLog {
         let path = path.as_ref();
         let mut lines = 0;
         // If a command ran several times under one number, its last run counts.
-        let mut ended: HashMap<(u64, [u8; 16]), bool> = HashMap::new();
+        let mut ended: HashMap<(u64, Key), bool> = HashMap::new();
         let read = |line: &[u8], whole: bool| {
             lines += 1;
             match (lines, whole) {
@@ -152,9 +155,9 @@ fn log_line(record: &JobRecord) -> Vec<u8> {
     let (exit, signal) = match record.error.as_ref().map(|error| error.kind) {
         Some(FailureKind::Timeout) => (-1, result.and_then(|result| result.signal).unwrap_or(0)),
         Some(FailureKind::NotFound) => (127, 0),
-        Some(kind) if result.is_none() && kind != FailureKind::Exit => (126, 0),
-        // The command succeeded, but its output is missing.
+        // Of some the output is missing, although they succeeded.
         Some(FailureKind::DiskFull | FailureKind::NotStarted) => (126, 0),
+        Some(_) if result.is_none() => (126, 0),
         _ => {
             let signal = result.and_then(|result| result.signal);
             // The system does not report the end of a process that a debugger holds.
@@ -194,11 +197,8 @@ fn parse(line: &[u8]) -> Option<(u64, bool, &[u8])> {
     Some((seq, exit == 0 && signal == 0, columns.next()?))
 }
 
-fn key(command: &[u8]) -> [u8; 16] {
-    let digest = Sha256::digest(command);
-    let mut key = [0; 16];
-    key.copy_from_slice(&digest[..16]);
-    key
+fn key(command: &[u8]) -> Key {
+    Sha256::digest(command).into()
 }
 
 #[cfg(test)]

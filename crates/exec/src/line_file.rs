@@ -2,7 +2,7 @@
 //! of records, a line of JSON each.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +23,7 @@ const LONGEST: u64 = 256 * 1024 * 1024;
 pub(super) enum Tail {
     /// A complete line without its line end.
     Line,
-    /// A truncated line, which a killed run left behind.
+    /// A truncated line, or zeros in its place, which a killed run or a power failure left behind.
     Torn,
 }
 
@@ -64,7 +64,7 @@ impl LineFile {
         if regular {
             options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
         }
-        let mut file = options.open(path).map_err(trouble)?;
+        let file = options.open(path).map_err(trouble)?;
         let mut opened = Self {
             path: path.to_owned(),
             file: file.try_clone().map_err(trouble)?,
@@ -79,7 +79,6 @@ impl LineFile {
             let why = format!("{} is being written by another run", path.display());
             invalid(why)
         })?;
-        file.seek(SeekFrom::Start(0)).map_err(trouble)?;
         let mut reader = BufReader::with_capacity(64 * 1024, &file);
         let mut text = Vec::new();
         loop {
@@ -96,24 +95,13 @@ impl LineFile {
                 );
                 return Err(invalid(why));
             }
-            if text.last() == Some(&b'\n') {
-                text.pop();
-                line(&text, true)?;
-                opened.whole += read;
-                continue;
-            }
-            // After a power failure, the file may contain zeros in place of a line.
-            let lost = opened.whole > 0 && text.iter().all(|byte| *byte == 0);
-            let kind = if lost {
-                Tail::Torn
-            } else {
-                line(&text, false)?
-            };
+            let ended = text.pop_if(|byte| *byte == b'\n').is_some();
+            let kind = line(&text, ended)?;
             if kind == Tail::Line {
                 opened.whole += read;
             }
-            opened.tail = Some(kind);
-            break;
+            // Only the last line may have no end.
+            opened.tail = (!ended).then_some(kind);
         }
         Ok(opened)
     }
@@ -214,10 +202,8 @@ impl RecordFile {
                 path.display()
             )));
         }
-        Ok(Self {
-            file,
-            before: lines,
-        })
+        let before = lines;
+        Ok(Self { file, before })
     }
 
     /// Adds a record.

@@ -27,6 +27,17 @@ pub struct JobCounts {
     pub cancelled: u64,
 }
 
+impl JobCounts {
+    /// Counts a command that has ended.
+    pub(super) fn ended(&mut self, status: JobStatus) {
+        match status {
+            JobStatus::Completed => self.completed += 1,
+            JobStatus::Failed => self.failed += 1,
+            _ => self.cancelled += 1,
+        }
+    }
+}
+
 /// Shows the commands of a runner during its runs, from any thread. Clones show the same, and several runs of one
 /// runner add up. It contains the waiting and running commands and the last hundred that ended, without their
 /// output, so its memory does not grow with the run.
@@ -46,12 +57,8 @@ impl Monitor {
     /// order of the input.
     pub fn records(&self) -> Vec<JobRecord> {
         let state = self.0.lock();
-        state
-            .recent
-            .iter()
-            .chain(state.open.values())
-            .cloned()
-            .collect()
+        let all = state.recent.iter().chain(state.open.values());
+        all.cloned().collect()
     }
 
     /// Number of commands by state.
@@ -81,11 +88,7 @@ impl Monitor {
     pub(super) fn ended(&self, index: u64, record: &JobRecord) {
         let mut state = self.0.lock();
         state.open.remove(&index);
-        match record.status {
-            JobStatus::Completed => state.counts.completed += 1,
-            JobStatus::Failed => state.counts.failed += 1,
-            _ => state.counts.cancelled += 1,
-        }
+        state.counts.ended(record.status);
         if state.recent.len() == MOST_RECENT {
             state.recent.pop_front();
         }

@@ -1,6 +1,7 @@
 //! The output of a command: its beginning in memory, more in a temporary file without a name, up to a limit.
 
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, PipeReader, Read, Seek, Write};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -78,14 +79,39 @@ pub(super) fn shown(bytes: &[u8], is_cut: bool) -> String {
 /// An output while it is read.
 #[derive(Default)]
 pub(super) struct Capture {
+    /// `None` after it was closed.
+    pipe: Option<PipeReader>,
     pub output: Output,
     /// Why a part of it is missing.
     pub failed: Option<io::Error>,
 }
 
 impl Capture {
+    pub fn of(pipe: PipeReader) -> Self {
+        let pipe = Some(pipe);
+        Self {
+            pipe,
+            ..Self::default()
+        }
+    }
+
+    pub fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.pipe.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Reads what is available, after an event has reported data, and keeps up to `most` bytes in all.
+    pub fn read(&mut self, buffer: &mut [u8], most: u64) {
+        let Some(pipe) = &mut self.pipe else { return };
+        match pipe.read(buffer) {
+            Ok(0) => self.pipe = None,
+            Ok(n) => self.take(&buffer[..n], most),
+            Err(why) if why.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.pipe = None,
+        }
+    }
+
     /// Keeps these bytes, up to `most` in all.
-    pub fn take(&mut self, bytes: &[u8], most: u64) {
+    fn take(&mut self, bytes: &[u8], most: u64) {
         let output = &mut self.output;
         output.total += bytes.len() as u64;
         let room = usize::try_from(most - output.stored).unwrap_or(usize::MAX);

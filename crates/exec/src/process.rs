@@ -5,7 +5,7 @@
 //! holds its pipes any more, otherwise after a moment in which the last output is read. The process is reaped after that,
 //! so no other process can have its number when the group is killed.
 
-use std::cell::Cell;
+use std::ffi::OsStr;
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
@@ -21,10 +21,10 @@ use rustix::process::{
 };
 
 use super::output::Capture;
-use super::record::{CommandJob, CommandResult, FailureKind, JobError};
+use super::record::{CommandJob, CommandResult, End, FailureKind, JobError};
 use super::sandbox::Launcher;
 #[cfg(target_os = "linux")]
-use crate::sandbox::{Launched, Reply};
+use {crate::sandbox::wire, std::os::unix::net::UnixStream};
 
 /// Time to read the output of processes that outlive their command.
 const STRAGGLERS: Duration = Duration::from_millis(200);
@@ -34,11 +34,6 @@ const AFTER_KILL: Duration = Duration::from_secs(10);
 const ABORT_GRACE: Duration = Duration::from_millis(250);
 /// Number of bytes read at once; a pipe holds no more.
 const BUFFER: usize = 64 * 1024;
-
-thread_local! {
-    /// Read buffer of the commands that this thread runs one after the other. It is filled with zeros only once.
-    static READ: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
 
 /// A request to end the running commands: a pipe that becomes readable when its writing end is closed. All waiting
 /// threads notice it, and it is never reset.
@@ -65,15 +60,13 @@ impl StopCall {
     }
 }
 
-/// The exit code of a process, or the signal that ended it.
-type End = (Option<i32>, Option<i32>);
-
 /// The process of a command that was started.
 enum Process {
     /// A child of this program, the leader of its group, and a pipe that is closed when it has ended.
     Child(Child, PipeReader),
+    /// The connection to a command of the keeper.
     #[cfg(target_os = "linux")]
-    Launched(Launched),
+    Launched(UnixStream),
 }
 
 impl Process {
@@ -83,14 +76,11 @@ impl Process {
         outputs: [PipeWriter; 2],
     ) -> Result<Self, JobError> {
         let program = launcher.programs.resolve(job.program(), &launcher.folder)?;
-        let arguments = job.command.iter().skip(1);
-        let failed = |why: io::Error| not_started(job, &why);
+        let arguments = job.command.get(1..).unwrap_or_default();
+        let failed = |why: io::Error| not_started(job.program(), &why);
         #[cfg(target_os = "linux")]
         if let Some(keeper) = &launcher.keeper {
-            let words = [program.into_os_string()].into_iter();
-            let words = words.chain(arguments.cloned()).collect();
-            let outputs = [outputs[0].as_fd(), outputs[1].as_fd()];
-            let launched = keeper.run(words, outputs);
+            let launched = keeper.run((program.as_os_str(), arguments), &outputs);
             return launched
                 .map(Self::Launched)
                 .map_err(|why| match why.kind() {
@@ -101,11 +91,9 @@ impl Process {
         let [stdout, stderr] = outputs;
         let mut command = Command::new(program);
         command.args(arguments).current_dir(&launcher.folder);
-        let variables = launcher.environment.iter();
-        let variables = variables.map(|(name, value)| (name, value));
-        command.env_clear().envs(variables).process_group(0);
+        command.env_clear().envs(launcher.environment.clone());
         command.stdin(Stdio::null()).stdout(stdout).stderr(stderr);
-        let mut child = command.spawn().map_err(failed)?;
+        let mut child = command.process_group(0).spawn().map_err(failed)?;
         let event = end_of(&child).inspect_err(|_| {
             let _ = child.kill();
             let _ = child.wait();
@@ -118,32 +106,25 @@ impl Process {
         match self {
             Self::Child(_, event) => event.as_fd(),
             #[cfg(target_os = "linux")]
-            Self::Launched(launched) => launched.event(),
+            Self::Launched(connection) => connection.as_fd(),
         }
     }
 
     /// How it ended, after its event. It is not reaped yet, so that its number and that of its group are valid.
-    fn end(&self, job: &CommandJob) -> Result<End, JobError> {
+    fn end(&self) -> Result<End, JobError> {
         match self {
             Self::Child(child, _) => {
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
                 let status = waitid(WaitId::Pid(Pid::from_child(child)), options);
-                let unknown = || {
-                    let why = "how it ended is unknown".to_owned();
-                    JobError::new(FailureKind::NotStarted, why)
-                };
-                let status = status.ok().flatten().ok_or_else(unknown)?;
-                Ok((status.exit_status(), status.terminating_signal()))
+                let status = status.ok().flatten();
+                let end = status.map(|end| (end.exit_status(), end.terminating_signal()));
+                Ok(end.unwrap_or_default())
             }
             #[cfg(target_os = "linux")]
-            Self::Launched(launched) => match launched.reply() {
-                Ok(Reply::Ended { code, signal }) => Ok((code, signal)),
-                Ok(Reply::NotStarted { why, scarce: false }) => {
-                    Err(JobError::new(FailureKind::Sandbox, why))
-                }
-                Ok(Reply::NotStarted { why, .. }) => Err(scarce(job, &why)),
-                Err(_) => Err(lost()),
-            },
+            Self::Launched(connection) => {
+                let reply = wire::receive::<wire::Reply>(connection);
+                reply.map_or_else(|_| Err(lost()), |(reply, _)| reply)
+            }
         }
     }
 
@@ -152,7 +133,9 @@ impl Process {
         match self {
             Self::Child(child, _) => signal_group(Pid::from_child(child), signal),
             #[cfg(target_os = "linux")]
-            Self::Launched(launched) => launched.signal(signal.as_raw()),
+            Self::Launched(connection) => {
+                let _ = wire::send(connection, &signal.as_raw(), &[]);
+            }
         }
     }
 
@@ -200,7 +183,7 @@ enum Step {
 struct Running<'a> {
     process: Process,
     /// Standard output and standard error.
-    streams: [Stream; 2],
+    streams: [Capture; 2],
     stop: &'a StopCall,
     limits: CommandLimits,
     step: Step,
@@ -224,14 +207,11 @@ pub(super) fn run(
     let start = SystemClock.wall();
     let began = Instant::now();
     let pipes = || Ok((io::pipe()?, io::pipe()?));
-    let pipes = pipes().map_err(|why| not_started(job, &why))?;
+    let pipes = pipes().map_err(|why| not_started(job.program(), &why))?;
     let ((stdout, out_writer), (stderr, err_writer)) = pipes;
     let mut running = Running {
         process: Process::start(launcher, job, [out_writer, err_writer])?,
-        streams: [stdout, stderr].map(|pipe| Stream {
-            pipe: Some(pipe),
-            capture: Capture::default(),
-        }),
+        streams: [stdout, stderr].map(Capture::of),
         stop,
         limits,
         step: Step::Runs,
@@ -240,16 +220,15 @@ pub(super) fn run(
         timed_out: false,
         stopped: false,
     };
-    let mut buffer = READ.take();
-    while running.turn(job, &mut buffer)? {}
-    READ.set(buffer);
+    let mut buffer = vec![0; BUFFER];
+    while running.turn(&mut buffer)? {}
     let duration = began.elapsed();
     match running.end {
         Some(_) => running.process.close(),
-        None => log::warn!("{NEVER_ENDS}"),
+        None => log::warn!("{UNKNOWN}; it is left behind"),
     }
     let (exit_code, signal) = running.end.unwrap_or_default();
-    let [out, err] = running.streams.map(|stream| stream.capture);
+    let [out, err] = running.streams;
     let failure = match (out.failed.or(err.failed), exit_code, signal) {
         (Some(why), ..) => Some(unkept(&why)),
         _ if running.timed_out => {
@@ -263,7 +242,7 @@ pub(super) fn run(
         }
         (_, Some(code), _) => Some((FailureKind::Exit, format!("exit code {code}"))),
         (.., Some(signal)) => Some((FailureKind::Signal, format!("killed by signal {signal}"))),
-        _ => Some((FailureKind::Signal, NEVER_ENDS.to_owned())),
+        _ => Some((FailureKind::Signal, UNKNOWN.to_owned())),
     };
     let result = CommandResult {
         exit_code,
@@ -279,11 +258,10 @@ pub(super) fn run(
 
 impl Running<'_> {
     /// Waits for an event, and does what is due. False if nothing more is waited for.
-    fn turn(&mut self, job: &CommandJob, buffer: &mut Vec<u8>) -> Result<bool, JobError> {
-        let timeout = self
-            .due
-            .map(|at| at.saturating_duration_since(Instant::now()));
-        let [out, err] = [0, 1].map(|stream| self.streams[stream].fd());
+    fn turn(&mut self, buffer: &mut [u8]) -> Result<bool, JobError> {
+        let now = Instant::now();
+        let timeout = self.due.map(|at| at.saturating_duration_since(now));
+        let [out, err] = self.streams.each_ref().map(Capture::fd);
         let runs = self.end.is_none();
         let stop = (runs && !self.stopped).then(|| self.stop.seen.as_fd());
         let exit = runs.then(|| self.process.event());
@@ -295,7 +273,7 @@ impl Running<'_> {
         }
         let now = Instant::now();
         if exited {
-            self.end = Some(self.process.end(job)?);
+            self.end = Some(self.process.end()?);
             (self.step, self.due) = (Step::Ended, Some(now + STRAGGLERS));
         } else if stopped {
             self.stopped = true;
@@ -316,7 +294,7 @@ impl Running<'_> {
                 Step::Killed | Step::Ended => return Ok(false),
             }
         }
-        let is_silent = self.streams.iter().all(|stream| stream.pipe.is_none());
+        let is_silent = self.streams.iter().all(|stream| stream.fd().is_none());
         Ok(self.end.is_none() || !is_silent)
     }
 
@@ -339,8 +317,8 @@ fn unkept(why: &io::Error) -> (FailureKind, String) {
     (kind, format!("its output cannot be kept: {why}"))
 }
 
-/// The message about a process whose end is no longer waited for.
-const NEVER_ENDS: &str = "it was killed, but the system does not report its end; it is left behind";
+/// The message about a process that was killed, or has ended, without a report of its end.
+const UNKNOWN: &str = "the system does not report its end";
 
 /// Which of these became readable or were closed within this time.
 fn ready(watched: [Option<BorrowedFd<'_>>; 4], timeout: Option<Duration>) -> [bool; 4] {
@@ -358,31 +336,6 @@ fn ready(watched: [Option<BorrowedFd<'_>>; 4], timeout: Option<Duration>) -> [bo
     watched.map(|fd| fd.is_some() && events.next().unwrap_or(false))
 }
 
-/// One of the command's two outputs.
-struct Stream {
-    /// `None` after it was closed.
-    pipe: Option<PipeReader>,
-    capture: Capture,
-}
-
-impl Stream {
-    fn fd(&self) -> Option<BorrowedFd<'_>> {
-        self.pipe.as_ref().map(AsFd::as_fd)
-    }
-
-    /// Reads what is available, after an event has reported data.
-    fn read(&mut self, buffer: &mut Vec<u8>, most: u64) {
-        let Some(pipe) = &self.pipe else { return };
-        buffer.resize(BUFFER, 0);
-        match rustix::io::read(pipe, &mut buffer[..]) {
-            Ok(0) => self.pipe = None,
-            Ok(n) => self.capture.take(&buffer[..n], most),
-            Err(Errno::INTR | Errno::AGAIN) => {}
-            Err(_) => self.pipe = None,
-        }
-    }
-}
-
 /// Limits of a command: for running, for ending, and of its output.
 #[derive(Clone, Copy)]
 pub(super) struct CommandLimits {
@@ -394,25 +347,18 @@ pub(super) struct CommandLimits {
 }
 
 /// The error of a command that the system did not start.
-fn not_started(job: &CommandJob, why: &io::Error) -> JobError {
-    let text = format!("cannot run `{}`: {why}", job.program().display());
+pub(super) fn not_started(program: &OsStr, why: &io::Error) -> JobError {
+    let text = format!("cannot run `{}`: {why}", program.display());
     match Errno::from_io_error(why) {
+        // Another attempt may succeed.
         Some(Errno::MFILE | Errno::NFILE | Errno::AGAIN | Errno::NOMEM) => {
-            scarce(job, &why.to_string())
+            let advice = "use fewer slots (-j), free memory, or raise the limits of open files and processes \
+                          (`ulimit -n`, `ulimit -u`)";
+            JobError::new(FailureKind::Resources, format!("{text}; {advice}"))
         }
         Some(Errno::NOENT) => JobError::new(FailureKind::NotFound, text),
         _ => JobError::new(FailureKind::NotStarted, text),
     }
-}
-
-/// The same, if open files, processes or memory are missing: another attempt may succeed.
-fn scarce(job: &CommandJob, why: &str) -> JobError {
-    let text = format!(
-        "cannot run `{}`: {why}; use fewer slots (-j), free memory, or raise the limits of open files and processes \
-         (`ulimit -n`, `ulimit -u`)",
-        job.program().display()
-    );
-    JobError::new(FailureKind::Resources, text)
 }
 
 /// The error of the commands of a keeper that has ended: no further command can be started.

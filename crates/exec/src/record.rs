@@ -11,7 +11,7 @@ use base64::engine::general_purpose::STANDARD;
 use batchwright::StopReason;
 use batchwright::progress::Timestamp;
 use serde::ser::{Error as _, SerializeMap};
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::output::{Output, shown};
 use super::words::quote;
@@ -88,9 +88,8 @@ impl CommandJob {
     }
 
     pub(super) fn program(&self) -> &OsStr {
-        self.command
-            .first()
-            .map_or(OsStr::new(""), OsString::as_os_str)
+        let program = self.command.first();
+        program.map_or(OsStr::new(""), OsString::as_os_str)
     }
 
     /// The command quoted for a shell. Bytes that are not UTF-8 are shown as U+FFFD.
@@ -103,10 +102,8 @@ impl CommandJob {
         match &self.text {
             Some(text) => Cow::Borrowed(text),
             None => {
-                let words = self
-                    .command
-                    .iter()
-                    .map(|word| quote(word.as_encoded_bytes()));
+                let words = self.command.iter();
+                let words = words.map(|word| quote(word.as_encoded_bytes()));
                 Cow::Owned(words.collect::<Vec<_>>().join(&b' '))
             }
         }
@@ -131,7 +128,7 @@ pub enum JobStatus {
 }
 
 /// Why a command failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum FailureKind {
@@ -175,8 +172,11 @@ impl FailureKind {
     }
 }
 
+/// The exit code of a process, or the signal that ended it; neither if the system does not report its end.
+pub(super) type End = (Option<i32>, Option<i32>);
+
 /// A failure, with a message for people and a kind for programs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct JobError {
     /// What went wrong.

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use derive_setters::Setters;
 
-use batchwright::unstable::{Pool, PoolEnd, TaskEnd};
+use batchwright::unstable::{Optional, Pool, PoolEnd, TaskEnd};
 use batchwright::{
     Context, Error, ErrorKind, ErrorPolicy, ProgressNotifier, RetryPolicy, StopReason,
 };
 use parking_lot::Mutex;
 
-use super::monitor::Monitor;
+use super::monitor::{JobCounts, Monitor};
 use super::process::{self, CommandLimits, StopCall};
 use super::record::{CommandJob, CommandResult, FailureKind, JobError, JobRecord, JobStatus};
 use super::sandbox::{Launcher, Sandbox, SandboxMode};
@@ -277,11 +277,8 @@ impl<'a> Run<'a> {
             }
             let job = Arc::new(job);
             monitor.read(index, job.clone());
-            Ok(Task {
-                index,
-                job,
-                last: Mutex::default(),
-            })
+            let last = Mutex::default();
+            Ok(Task { index, job, last })
         })
     }
 
@@ -301,16 +298,12 @@ impl<'a> Run<'a> {
             .total(total)
             .notifier(runner.notifier.clone());
         let mut closed = false;
-        let (mut completed, mut failed, mut cancelled) = (0, 0, 0);
+        let mut counts = JobCounts::default();
         let mut take = |end: TaskEnd<Task, ()>| {
             let index = end.task.index;
             let record = self.record(end);
             runner.monitor.ended(index, &record);
-            match record.status {
-                JobStatus::Completed => completed += 1,
-                JobStatus::Failed => failed += 1,
-                _ => cancelled += 1,
-            }
+            counts.ended(record.status);
             closed = closed || sink(record).is_break();
             if closed || self.lost.get().is_some() {
                 ControlFlow::Break(())
@@ -323,16 +316,14 @@ impl<'a> Run<'a> {
         if let Some(StopReason::Misuse(why)) = end.stop {
             return Err(invalid(why));
         }
+        let lost = self.lost.get().cloned().map(StopReason::Critical);
         Ok(CommandReport {
-            completed,
-            failed,
-            cancelled,
+            completed: counts.completed,
+            failed: counts.failed,
+            cancelled: counts.cancelled,
             retries: end.summary.retries,
             elapsed: end.summary.elapsed,
-            stop: match self.lost.get() {
-                Some(why) => Some(StopReason::Critical(why.clone())),
-                None => end.stop,
-            },
+            stop: lost.or(end.stop),
         })
     }
 
@@ -345,13 +336,11 @@ impl<'a> Run<'a> {
             Ok((result, error)) => (Some(result), error),
             Err(error) => (None, Some(error)),
         };
-        let outcome = match &error {
-            Some(error) => Err(self.engine_error(error, attempt)),
-            None => Ok(()),
-        };
+        let failure = error.as_ref();
+        let failure = failure.map(|error| self.engine_error(error, attempt));
         *task.last.lock() = (result, error);
         monitor.set(task.index, JobStatus::Pending, attempt);
-        outcome
+        failure.map_or(Ok(()), Err)
     }
 
     fn try_once(&self, task: &Task) -> Result<(CommandResult, Option<JobError>), JobError> {
@@ -385,11 +374,8 @@ impl<'a> Run<'a> {
             _ => ErrorKind::Invalid,
         };
         let is_retried = kind == ErrorKind::Transient && attempt <= u32::from(self.runner.retries);
-        let engine_error = Error::new(kind, error.message.clone());
-        if error.kind.is_critical() && !is_retried {
-            return engine_error.with_critical();
-        }
-        engine_error
+        let is_critical = error.kind.is_critical() && !is_retried;
+        Error::new(kind, error.message.clone()).when(is_critical, Error::with_critical)
     }
 
     /// The record of a command that has ended, or will never start.

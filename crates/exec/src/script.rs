@@ -60,8 +60,9 @@ enum Source {
     List(Vec<u8>),
 }
 
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 enum Form {
+    #[default]
     Commands,
     ShellCommands,
     Arguments(Arc<Template>),
@@ -89,11 +90,7 @@ impl Commands {
     fn of(inputs: Vec<Input>) -> Self {
         Self {
             inputs: inputs.into_iter().map(Arc::new).collect(),
-            reader: Reader {
-                form: Form::Commands,
-                nul: false,
-                read: 0,
-            },
+            reader: Reader::default(),
         }
     }
 
@@ -136,7 +133,7 @@ impl Commands {
     }
 }
 
-/// The commands, one after the other. An error is the last item.
+/// The commands, one after the other. Nothing that follows an error is of use.
 impl IntoIterator for Commands {
     type Item = Result<CommandJob, Error>;
     type IntoIter = Box<dyn Iterator<Item = Self::Item> + Send>;
@@ -165,12 +162,7 @@ fn jobs(
             lines = Some(input.lines(reader.nul)?);
         }
     };
-    let mut ended = false;
-    iter::from_fn(move || {
-        let next = if ended { None } else { read().transpose() };
-        ended = !matches!(next, Some(Ok(_)));
-        next
-    })
+    iter::from_fn(move || read().transpose())
 }
 
 impl Input {
@@ -185,7 +177,7 @@ impl Input {
             Ok(Source::File(file, state))
         };
         Ok(Self {
-            source: open().map_err(|why| unreadable(&path, &why))?,
+            source: open().map_err(|why| unreadable(Some(&path), &why))?,
             name: Some(path),
         })
     }
@@ -208,10 +200,7 @@ impl Input {
                     }
                     Ok(file)
                 };
-                let file = again().map_err(|why| {
-                    let name = name.as_deref().unwrap_or(Path::new("-"));
-                    unreadable(name, &why)
-                })?;
+                let file = again().map_err(|why| unreadable(name.as_deref(), &why))?;
                 Box::new(BufReader::with_capacity(64 * 1024, file))
             }
         };
@@ -237,7 +226,7 @@ fn state(file: &File) -> io::Result<Option<State>> {
 }
 
 /// Converts lines to commands, and numbers them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 struct Reader {
     form: Form,
     nul: bool,
@@ -311,8 +300,8 @@ impl Reader {
                 if words.is_empty() {
                     return Ok(None);
                 }
-                let mut job =
-                    CommandJob::of_words(words.into_iter().map(OsString::from_vec).collect());
+                let words = words.into_iter().map(OsString::from_vec);
+                let mut job = CommandJob::of_words(words.collect());
                 job.text = Some(trimmed(&line).to_vec());
                 Ok(Some(job))
             }
@@ -349,10 +338,7 @@ impl Lines {
             let from = line.len();
             let room = LONGEST_LINE.saturating_sub(from as u64) + 1;
             let read = (&mut self.source).take(room).read_until(end, &mut line);
-            let read = read.map_err(|why| match &self.name {
-                Some(name) => unreadable(name, &why),
-                None => invalid(why.to_string()),
-            })?;
+            let read = read.map_err(|why| unreadable(self.name.as_deref(), &why))?;
             if read == 0 {
                 if joined {
                     line.push(b'\\');
@@ -403,8 +389,9 @@ impl Lines {
     }
 }
 
-fn unreadable(path: &Path, why: &io::Error) -> Error {
-    invalid(format!("cannot read {}: {why}", path.display()))
+fn unreadable(path: Option<&Path>, why: &io::Error) -> Error {
+    let path = path.unwrap_or(Path::new("-")).display();
+    invalid(format!("cannot read {path}: {why}"))
 }
 
 #[cfg(test)]

@@ -6,7 +6,6 @@ use std::thread::{Builder, JoinHandle};
 use batchwright::{Context, Error, ErrorKind};
 use crossbeam_channel::{Receiver, bounded};
 
-use super::monitor::Monitor;
 use super::record::{CommandJob, JobRecord};
 use super::runner::{CommandReport, CommandRunner};
 use crate::invalid;
@@ -19,7 +18,6 @@ const THREAD: &str = "batchwright-commands";
 pub struct SubmittedJobs {
     records: Receiver<JobRecord>,
     ctx: Context,
-    monitor: Monitor,
     thread: Option<JoinHandle<Result<CommandReport, Error>>>,
 }
 
@@ -49,7 +47,6 @@ impl CommandRunner {
         self.check()?;
         let ctx = self.ctx.child();
         let runner = self.clone().context(&ctx);
-        let monitor = self.monitor();
         let jobs = jobs.into_iter();
         let total = jobs.size_hint().1;
         let (send, records) = bounded(1);
@@ -64,11 +61,8 @@ impl CommandRunner {
                 Err(_) => ControlFlow::Break(()),
             })?;
             if let (Some(stop), Some(_)) = (&report.stop, total) {
-                for job in jobs {
-                    if send.send(JobRecord::not_run(job, stop)).is_err() {
-                        break;
-                    }
-                }
+                let mut rest = jobs.map(|job| JobRecord::not_run(job, stop));
+                let _ = rest.try_for_each(|record| send.send(record).ok());
             }
             Ok(report)
         };
@@ -78,39 +72,24 @@ impl CommandRunner {
             thread: Some(thread.map_err(refused)?),
             records,
             ctx,
-            monitor,
         })
     }
 }
 
 impl SubmittedJobs {
-    /// Starts no more commands; running ones finish.
-    pub fn cancel(&self) {
-        self.ctx.cancel();
-    }
-
-    /// Shows the waiting and running commands.
-    pub fn monitor(&self) -> Monitor {
-        self.monitor.clone()
-    }
-
     /// Takes the remaining records and returns the numbers of the run.
     ///
     /// # Errors
     /// As [`CommandRunner::run`].
     pub fn finish(mut self) -> Result<CommandReport, Error> {
-        self.by_ref().for_each(drop);
         self.join()
     }
 
     fn join(&mut self) -> Result<CommandReport, Error> {
+        self.by_ref().for_each(drop);
         let ended = self.thread.take().map(JoinHandle::join);
-        let gone = || {
-            Error::new(
-                ErrorKind::Panic,
-                "the thread that ran the commands panicked",
-            )
-        };
+        let why = "the thread that ran the commands panicked";
+        let gone = || Error::new(ErrorKind::Panic, why);
         ended.ok_or_else(gone)?.map_err(|_| gone())?
     }
 }
@@ -127,7 +106,6 @@ impl Drop for SubmittedJobs {
     fn drop(&mut self) {
         self.ctx.cancel();
         self.ctx.abort();
-        self.by_ref().for_each(drop);
         let _ = self.join();
     }
 }

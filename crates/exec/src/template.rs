@@ -1,6 +1,7 @@
 //! Commands created from a list of arguments, with the placeholders of GNU parallel.
 
 use std::ffi::{OsStr, OsString};
+use std::mem;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 
@@ -55,7 +56,8 @@ impl Template {
     /// # Errors
     /// If there is no word, or a single word cannot be split.
     pub fn new<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Result<Self, Error> {
-        let mut words: Vec<Vec<u8>> = words.into_iter().map(into_bytes).collect();
+        let words = words.into_iter().map(Into::into);
+        let mut words: Vec<Vec<u8>> = words.map(OsString::into_vec).collect();
         if let [line] = &words[..]
             && line.iter().any(u8::is_ascii_whitespace)
         {
@@ -79,8 +81,8 @@ impl Template {
     /// If there is no word; and for a placeholder within quotes, or in a context where an argument might not stay one: in
     /// comments, backticks, `${…}`, arithmetic, here-documents, and directly after a backslash or `$`.
     pub fn shell<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Result<Self, Error> {
-        let words: Vec<Vec<u8>> = words.into_iter().map(into_bytes).collect();
-        let text = words.join(&b' ');
+        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        let text = words.join(OsStr::new(" ")).into_vec();
         if text.trim_ascii().is_empty() {
             return Err(invalid("there is no command to run"));
         }
@@ -89,28 +91,19 @@ impl Template {
             whole.extend([Piece::Text(b" ".to_vec()), Piece::Place(PLACES[0])]);
         }
         let (mut text, mut parameters) = (Vec::new(), Vec::new());
-        let mut before = Vec::new();
         for piece in &whole {
             match piece {
-                Piece::Text(piece) => {
-                    before.extend_from_slice(piece);
-                    text.extend_from_slice(piece);
-                }
-                Piece::Place(place) => {
-                    check_place(&before)?;
-                    before.push(b'x');
-                    let known = parameters.iter().position(|known| known == place);
-                    let number = known.unwrap_or(parameters.len()) + 1;
-                    if known.is_none() {
-                        parameters.push(*place);
-                    }
-                    text.extend(format!("\"${{{number}}}\"").into_bytes());
+                Piece::Text(piece) => text.extend_from_slice(piece),
+                Piece::Place(_) => {
+                    // A parameter is complete in itself, so it changes nothing for the places after it.
+                    check_place(&text)?;
+                    parameters.push(vec![piece.clone()]);
+                    text.extend(format!("\"${{{}}}\"", parameters.len()).into_bytes());
                 }
             }
         }
         let fixed = [b"sh".to_vec(), b"-c".to_vec(), text, b"sh".to_vec()];
         let fixed = fixed.map(|word| vec![Piece::Text(word)]);
-        let parameters = parameters.iter().map(|place| vec![Piece::Place(place)]);
         Ok(Self {
             words: fixed.into_iter().chain(parameters).collect(),
             shell: Some(whole),
@@ -202,17 +195,13 @@ fn folder(path: &[u8]) -> &[u8] {
     }
 }
 
-fn into_bytes(word: impl Into<OsString>) -> Vec<u8> {
-    word.into().as_encoded_bytes().to_vec()
-}
-
 fn has_place(pieces: &[Piece]) -> bool {
     pieces.iter().any(|piece| matches!(piece, Piece::Place(_)))
 }
 
 fn pieces(word: &[u8]) -> Result<Vec<Piece>, Error> {
-    let mut pieces = Vec::new();
-    let (mut from, mut at) = (0, 0);
+    let (mut pieces, mut text) = (Vec::new(), Vec::new());
+    let mut at = 0;
     while at < word.len() {
         let is_here = |place: &&&[u8]| word[at..].starts_with(place);
         let begins = at == 0 || b" \t\n\"'/=".contains(&word[at - 1]);
@@ -223,20 +212,15 @@ fn pieces(word: &[u8]) -> Result<Vec<Piece>, Error> {
                 String::from_utf8_lossy(foreign)
             )));
         }
-        let Some(place) = PLACES.iter().find(is_here) else {
+        if let Some(place) = PLACES.iter().find(is_here) {
+            pieces.extend([Piece::Text(mem::take(&mut text)), Piece::Place(place)]);
+            at += place.len();
+        } else {
+            text.push(word[at]);
             at += 1;
-            continue;
-        };
-        if from < at {
-            pieces.push(Piece::Text(word[from..at].to_vec()));
         }
-        pieces.push(Piece::Place(place));
-        at += place.len();
-        from = at;
     }
-    if from < word.len() || word.is_empty() {
-        pieces.push(Piece::Text(word[from..].to_vec()));
-    }
+    pieces.push(Piece::Text(text));
     Ok(pieces)
 }
 

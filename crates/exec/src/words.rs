@@ -20,23 +20,17 @@ pub(super) fn check_program(name: &[u8]) -> Result<(), String> {
     let Some(known) = BUILTINS.iter().find(|known| known.as_bytes() == name) else {
         return Ok(());
     };
-    let instead = match *known {
-        "cd" | "pushd" => ", or --workdir for the folder of all commands",
-        "export" => " (each line has a shell of its own), or --env for all commands",
-        _ => " (each line has a shell of its own)",
-    };
     Err(format!(
-        "`{known}` is carried out by a shell itself, and no shell reads this line: use --shell{instead}"
+        "`{known}` is carried out by a shell itself, and no shell reads this line: use --shell (each line has a shell of \
+         its own), or --workdir and --env for the folder and the variables of all commands"
     ))
 }
 
 /// The words of a line; empty for a blank line or a comment.
 pub(super) fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, String> {
     if line.contains(&0) {
-        return Err(
-            "the line has a NUL byte, which no argument can hold (-0 reads lists that NUL separates)"
-                .to_owned(),
-        );
+        let why = "the line has a NUL byte, which no argument can hold (-0 reads lists that NUL separates)";
+        return Err(why.to_owned());
     }
     let mut bytes = line.iter().copied().peekable();
     let mut words: Vec<Vec<u8>> = Vec::new();

@@ -1,8 +1,9 @@
 //! The side of this program: starts the keeper of a run, and commands on its connections.
 
-use std::ffi::OsString;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ffi::{OsStr, OsString};
+use std::io::{self, PipeWriter};
+use std::net::Shutdown;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use parking_lot::Mutex;
 use super::SandboxStatus;
 use super::keeper;
 use super::programs::refused;
-use super::wire::{self, Greeting, Policy, Reply};
+use super::wire::{self, Greeting, Policy};
 
 /// A program that is only a keeper. It is much smaller than `batchwright`, so the system copies it in a fraction of the
 /// time.
@@ -30,8 +31,7 @@ const END: Duration = Duration::from_secs(15);
 /// The keeper of a run. When this is dropped, all processes of the run are killed.
 #[derive(Debug)]
 pub struct Keeper {
-    /// `None` after the end was requested.
-    socket: Mutex<Option<UnixStream>>,
+    socket: Mutex<UnixStream>,
     process: Child,
     pub status: SandboxStatus,
 }
@@ -41,37 +41,53 @@ impl Keeper {
     pub fn start(named: Option<&Path>, policy: &Policy) -> Result<Option<Self>, Error> {
         let mut failed = Ok(None);
         for program in helpers(named) {
-            let cannot = |why: &dyn std::fmt::Display| {
-                refused(format!(
-                    "{} cannot start commands: {why}",
-                    program.display()
-                ))
-            };
+            let named = program.display();
+            let cannot = |why: String| refused(format!("{named} cannot start commands: {why}"));
             match greet(&program, policy) {
                 Ok((keeper, None)) => return Ok(Some(keeper)),
-                Ok((_, Some(why))) => return Err(cannot(&why)),
+                Ok((_, Some(why))) => return Err(cannot(why)),
                 // Another one may be a keeper.
-                Err(why) => failed = Err(cannot(&why)),
+                Err(why) => failed = Err(cannot(why.to_string())),
             }
         }
         failed
     }
 
-    /// Starts a command with these outputs. An error means that the keeper has ended, or that this program may open no
-    /// more files.
-    pub fn run(&self, words: Vec<OsString>, outputs: [BorrowedFd<'_>; 2]) -> io::Result<Launched> {
+    /// Starts a command with these outputs. Its connection receives its [`Reply`](wire::Reply), takes signals for its
+    /// group, and kills the group when it is closed. An error means that the keeper has ended, or that this program may
+    /// open no more files.
+    pub fn run(
+        &self,
+        command: (&OsStr, &[OsString]),
+        outputs: &[PipeWriter; 2],
+    ) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
-        let [stdout, stderr] = outputs;
-        let socket = self.socket.lock();
-        let socket = socket.as_ref().ok_or(io::ErrorKind::BrokenPipe)?;
-        wire::send(socket, &words, &[theirs.as_fd(), stdout, stderr])?;
-        Ok(Launched(ours))
+        let files = [theirs.as_fd(), outputs[0].as_fd(), outputs[1].as_fd()];
+        wire::send(&self.socket.lock(), &command, &files)?;
+        Ok(ours)
+    }
+
+    /// Its answer to the policy: the reason if it refuses.
+    fn answer(&mut self, policy: &Policy) -> io::Result<Option<String>> {
+        let socket = self.socket.get_mut();
+        socket.set_read_timeout(Some(ANSWER))?;
+        wire::send(socket, policy, &[])?;
+        loop {
+            match wire::receive(socket)?.0 {
+                Greeting::Ready { missing } => {
+                    self.status.missing = missing;
+                    return Ok(None);
+                }
+                Greeting::NoNamespace(why) => self.status.no_namespace = Some(why),
+                Greeting::Failed(why) => return Ok(Some(why)),
+            }
+        }
     }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        *self.socket.get_mut() = None;
+        let _ = self.socket.get_mut().shutdown(Shutdown::Both);
         let until = Instant::now() + END;
         while let Ok(None) = self.process.try_wait() {
             if Instant::now() > until {
@@ -83,43 +99,15 @@ impl Drop for Keeper {
     }
 }
 
-/// A command that a keeper runs. When this is dropped, its group is killed.
-#[derive(Debug)]
-pub struct Launched(UnixStream);
-
-impl Launched {
-    /// Becomes readable when the command has ended.
-    pub fn event(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-
-    /// What became of the command; an error if the keeper has ended.
-    pub fn reply(&self) -> io::Result<Reply> {
-        let reply = wire::receive(&self.0)?;
-        reply
-            .map(|(reply, _)| reply)
-            .ok_or(io::ErrorKind::UnexpectedEof.into())
-    }
-
-    /// Sends a signal to the group of the command.
-    pub fn signal(&self, signal: i32) {
-        let _ = wire::send(&self.0, &signal, &[]);
-    }
-}
-
 /// The named program, or the small one in the folder of the running program and then the running program itself.
 fn helpers(named: Option<&Path>) -> Vec<PathBuf> {
     if let Some(named) = named {
         return vec![named.to_owned()];
     }
-    let own = std::env::current_exe().ok();
-    let small = own.map(|own| own.with_file_name(SMALL));
+    let small = std::env::current_exe().map(|own| own.with_file_name(SMALL));
+    let small = small.into_iter().filter(|small| small.exists());
     let own = keeper::can_help().then(|| PathBuf::from(OWN));
-    small
-        .filter(|small| small.exists())
-        .into_iter()
-        .chain(own)
-        .collect()
+    small.chain(own).collect()
 }
 
 /// Starts a program as a keeper, and waits for its answer. Returns also why it refuses the policy.
@@ -128,7 +116,7 @@ fn greet(program: &Path, policy: &Policy) -> io::Result<(Keeper, Option<String>)
     let mut command = Command::new(program);
     command
         .arg0(SMALL)
-        .args([keeper::ROLE, keeper::VERSION])
+        .arg(keeper::ROLE)
         .stdin(OwnedFd::from(theirs))
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -138,7 +126,7 @@ fn greet(program: &Path, policy: &Policy) -> io::Result<(Keeper, Option<String>)
         command.env_clear();
     }
     let mut keeper = Keeper {
-        socket: Mutex::default(),
+        socket: Mutex::new(socket),
         process: command.spawn()?,
         status: SandboxStatus {
             helper: (program != Path::new(OWN)).then(|| program.to_owned()),
@@ -147,38 +135,11 @@ fn greet(program: &Path, policy: &Policy) -> io::Result<(Keeper, Option<String>)
     };
     // Closes the end of the keeper here.
     drop(command);
-    match answer(&socket, policy, &mut keeper.status) {
-        Ok(refused) => {
-            *keeper.socket.get_mut() = Some(socket);
-            Ok((keeper, refused))
-        }
-        Err(_) => {
-            let _ = keeper.process.kill();
-            Err(io::Error::other(
-                "it is no batchwright of this version, or does not call batchwright_exec::confine_main",
-            ))
-        }
-    }
-}
-
-/// The answer of a keeper: the reason if it refuses the policy.
-fn answer(
-    socket: &UnixStream,
-    policy: &Policy,
-    status: &mut SandboxStatus,
-) -> io::Result<Option<String>> {
-    socket.set_read_timeout(Some(ANSWER))?;
-    wire::send(socket, policy, &[])?;
-    loop {
-        let answer = wire::receive(socket)?;
-        match answer.ok_or(io::ErrorKind::UnexpectedEof)?.0 {
-            Greeting::Ready { missing } => {
-                status.missing = missing;
-                socket.set_read_timeout(None)?;
-                return Ok(None);
-            }
-            Greeting::NoNamespace(why) => status.no_namespace = Some(why),
-            Greeting::Failed(why) => return Ok(Some(why)),
-        }
-    }
+    let refused = keeper.answer(policy).map_err(|_| {
+        let _ = keeper.process.kill();
+        io::Error::other(
+            "it is no batchwright of this version, or does not call batchwright_exec::confine_main",
+        )
+    });
+    Ok((keeper, refused?))
 }

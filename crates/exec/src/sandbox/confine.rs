@@ -15,8 +15,8 @@ use libc::{AF_INET, AF_INET6, AF_NETLINK, AF_UNIX};
 use rustix::process::{Resource, Rlimit, fchdir, getrlimit, setrlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
-    SeccompRule, sock_filter,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition,
+    SeccompFilter, SeccompRule, sock_filter,
 };
 
 use super::wire::Policy;
@@ -80,9 +80,10 @@ impl Site {
         let Some(rules) = &self.rules else {
             return Ok(());
         };
-        let rules = rules.try_clone().map_err(|why| why.to_string());
-        let restricted =
-            rules.and_then(|rules| rules.restrict_self().map_err(|why| why.to_string()));
+        let rules = rules
+            .try_clone()
+            .map_err(|why| format!("Landlock: {why}"))?;
+        let restricted = rules.restrict_self();
         restricted
             .map(drop)
             .map_err(|why| format!("Landlock: {why}"))
@@ -106,14 +107,10 @@ fn lacking() -> impl Iterator<Item = String> {
         let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
         let scope = Scope::from_all(*since);
         let rules = rules.handle_access(AccessFs::from_write(*since));
-        let rules = rules.and_then(|rules| {
-            if scope.is_empty() {
-                Ok(rules)
-            } else {
-                rules.scope(scope)
-            }
-        });
-        rules.is_err()
+        match rules {
+            Ok(rules) if !scope.is_empty() => rules.scope(scope).is_err(),
+            rules => rules.is_err(),
+        }
     };
     let lacking = PROMISED.iter().filter(is_lacking);
     lacking.map(|(_, what, since)| format!("{what} (Landlock of Linux {since})"))
@@ -252,7 +249,7 @@ const ABSENT: [sock_filter; 4] = {
 };
 
 /// The cases in which each call is refused; a call without cases is always refused.
-fn call_rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccompiler::Error> {
+fn call_rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
     let mut refused = BTreeMap::new();
     let mut socket = Vec::new();
     if policy.network {
@@ -260,14 +257,10 @@ fn call_rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccom
         let others = [AF_INET, AF_INET6, AF_NETLINK].into_iter().map(other);
         socket.push(SeccompRule::new(others.collect::<Result<_, _>>()?)?);
         // Of the kernel's own sockets, only the one for addresses and routes is allowed.
-        socket.push(SeccompRule::new(vec![
-            case(0, SeccompCmpOp::Eq, AF_NETLINK.cast_unsigned().into())?,
-            case(
-                2,
-                SeccompCmpOp::Ne,
-                libc::NETLINK_ROUTE.cast_unsigned().into(),
-            )?,
-        ])?);
+        let of_kernel = case(0, SeccompCmpOp::Eq, AF_NETLINK.cast_unsigned().into())?;
+        let routes = libc::NETLINK_ROUTE.cast_unsigned().into();
+        let no_routes = case(2, SeccompCmpOp::Ne, routes)?;
+        socket.push(SeccompRule::new(vec![of_kernel, no_routes])?);
     }
     refused.insert(libc::SYS_socket, socket);
     // Pairs of another family reach other machines (TIPC).
@@ -284,10 +277,8 @@ fn call_rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccom
     refused.insert(libc::SYS_io_uring_setup, vec![]);
     // Limits of other processes of the same user: a limit that is too low kills them.
     let of_others = case(0, SeccompCmpOp::Ne, 0)?;
-    refused.insert(
-        libc::SYS_prlimit64,
-        vec![SeccompRule::new(vec![of_others])?],
-    );
+    let of_others = SeccompRule::new(vec![of_others])?;
+    refused.insert(libc::SYS_prlimit64, vec![of_others]);
     // Keys that the kernel stores for the user's session.
     for keys in [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl] {
         refused.insert(keys, vec![]);
@@ -303,17 +294,8 @@ fn call_rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, seccom
 }
 
 /// A condition on an argument; the kernel compares the lower half.
-fn case(
-    argument: u8,
-    operator: SeccompCmpOp,
-    value: u64,
-) -> Result<SeccompCondition, seccompiler::Error> {
-    Ok(SeccompCondition::new(
-        argument,
-        SeccompCmpArgLen::Dword,
-        operator,
-        value,
-    )?)
+fn case(argument: u8, how: SeccompCmpOp, value: u64) -> Result<SeccompCondition, BackendError> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, how, value)
 }
 
 #[cfg(test)]

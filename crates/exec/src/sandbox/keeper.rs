@@ -25,10 +25,8 @@ use tempfile::TempDir;
 use super::launch::{self, children};
 use super::wire::{self, Greeting, Policy};
 
-/// The first argument of a keeper; the second one is the version of its program.
-pub const ROLE: &str = "__keeper";
-/// A keeper of another version may expect other messages.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The argument of a keeper. One of another version may expect other messages.
+pub const ROLE: &str = concat!("__keeper-", env!("CARGO_PKG_VERSION"));
 /// Killed processes that have not ended after this time are left behind.
 const AFTER_KILL: Duration = Duration::from_secs(10);
 
@@ -42,13 +40,10 @@ pub fn can_help() -> bool {
 /// Becomes a keeper if this process was started as one. Otherwise returns immediately.
 pub fn main() {
     CAN_HELP.store(true, Ordering::Relaxed);
-    let mut arguments = env::args_os().skip(1);
-    if arguments.next().is_none_or(|first| first != ROLE) {
-        return;
+    if env::args_os().nth(1).is_some_and(|role| role == ROLE) {
+        // Without an answer, batchwright looks for another helper.
+        std::process::exit(keep().map_or(launch::FAILED, |()| 0));
     }
-    // Without an answer, batchwright looks for another helper.
-    let kept = arguments.next().is_some_and(|version| version == VERSION) && keep().is_ok();
-    std::process::exit(if kept { 0 } else { launch::FAILED });
 }
 
 fn keep() -> io::Result<()> {
@@ -57,9 +52,7 @@ fn keep() -> io::Result<()> {
     let socket = rustix::io::fcntl_dupfd_cloexec(io::stdin(), 3)?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     let socket = UnixStream::from(socket);
-    let Some((mut policy, _)) = wire::receive::<Policy>(&socket)? else {
-        return Ok(());
-    };
+    let (mut policy, _) = wire::receive::<Policy>(&socket)?;
     // Removed at the end of this function, when all processes have ended.
     let _temporary = match make_temporary(&mut policy) {
         Ok(folder) => folder,
@@ -145,13 +138,12 @@ fn enter_namespace() -> Result<(), String> {
     let privileged =
         capabilities(None).is_ok_and(|own| own.effective.contains(CapabilitySet::SYS_ADMIN));
     if !privileged {
-        let (user, group) = (getuid(), getgid());
+        let (user, group) = (getuid().as_raw(), getgid().as_raw());
         separate(UnshareFlags::NEWUSER).map_err(refused("no user namespace can be made"))?;
         let map = |file: &str, text: String| {
             fs::write(file, text).map_err(refused("the user namespace cannot have this user"))
         };
         map("/proc/self/setgroups", "deny".to_owned())?;
-        let (user, group) = (user.as_raw(), group.as_raw());
         map("/proc/self/uid_map", format!("{user} {user} 1"))?;
         map("/proc/self/gid_map", format!("{group} {group} 1"))?;
     }

@@ -25,12 +25,16 @@ use rustix::stdio::{dup2_stderr, dup2_stdin, dup2_stdout};
 
 use super::confine::{Site, limit_memory};
 use super::wire::{self, Greeting, Policy, Reply};
-use crate::process::signal_group;
+use crate::process::{not_started, signal_group};
+use crate::record::{FailureKind, JobError};
 
 /// The exit code of a process that did not become its command.
 pub const FAILED: i32 = 125;
 /// Interval of checks for ends that no event reports: of orphaned processes, and of commands that a tracer holds.
 const REAP: Duration = Duration::from_secs(1);
+
+/// A program and its arguments.
+type Order = (OsString, Vec<OsString>);
 
 /// Starts commands until batchwright closes the socket, or ends.
 pub fn serve(socket: &UnixStream, policy: &Policy) -> io::Result<()> {
@@ -62,8 +66,10 @@ struct Launch<'a> {
 struct Running {
     connection: UnixStream,
     pid: Pid,
-    /// Becomes readable at its end. `None` after that was seen.
-    pidfd: Option<OwnedFd>,
+    /// Becomes readable at its end.
+    pidfd: OwnedFd,
+    /// The events of the process that are waited for: none after its end was seen.
+    watched: PollFlags,
     /// Its end was reported.
     ended: bool,
 }
@@ -76,7 +82,7 @@ impl Launch<'_> {
         let reap = self.reap_at <= Instant::now();
         self.commands.retain_mut(|command| {
             let (called, exited) = (events.next(), events.next());
-            let held = command.pidfd.is_none() && !command.ended;
+            let held = command.watched.is_empty() && !command.ended;
             if exited == Some(true) || (held && reap) {
                 command.look();
             }
@@ -87,10 +93,10 @@ impl Launch<'_> {
             self.reap_at = Instant::now() + REAP;
         }
         if asked {
-            let Some((words, files)) = wire::receive::<Vec<OsString>>(self.socket)? else {
+            let Ok((order, files)) = wire::receive::<Order>(self.socket) else {
                 return Ok(false);
             };
-            self.start(&words, files);
+            self.start(&order, files);
         }
         Ok(true)
     }
@@ -102,11 +108,7 @@ impl Launch<'_> {
         let mut events = vec![PollFd::new(self.socket, PollFlags::IN)];
         for command in &self.commands {
             events.push(PollFd::new(&command.connection, PollFlags::IN));
-            // A place without a process never has an event, and keeps the order.
-            events.push(match &command.pidfd {
-                Some(pidfd) => PollFd::new(pidfd, PollFlags::IN),
-                None => PollFd::new(self.socket, PollFlags::empty()),
-            });
+            events.push(PollFd::new(&command.pidfd, command.watched));
         }
         match poll(&mut events, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -119,28 +121,26 @@ impl Launch<'_> {
     }
 
     /// Starts a command with its connection, its standard output and its standard error.
-    fn start(&mut self, words: &[OsString], files: Vec<OwnedFd>) {
+    fn start(&mut self, order: &Order, files: Vec<OwnedFd>) {
         let mut files = files.into_iter();
         let Some(connection) = files.next().map(UnixStream::from) else {
             return;
         };
-        match self.fork(words, &connection, files.as_slice()) {
+        match self.fork(order, &connection, files.as_slice()) {
             Ok((pid, pidfd)) => self.commands.push(Running {
                 connection,
                 pid,
-                pidfd: Some(pidfd),
+                pidfd,
+                watched: PollFlags::IN,
                 ended: false,
             }),
-            Err(why) => {
-                let why = format!("cannot start a process: {why}");
-                say(&connection, &Reply::NotStarted { why, scarce: true });
-            }
+            Err(why) => say(&connection, &Err(not_started(&order.0, &why))),
         }
     }
 
     fn fork(
         &self,
-        words: &[OsString],
+        order: &Order,
         connection: &UnixStream,
         outputs: &[OwnedFd],
     ) -> io::Result<(Pid, OwnedFd)> {
@@ -160,15 +160,15 @@ impl Launch<'_> {
                 Ok((pid, pidfd))
             }
             Fork::Child => {
-                let why = self.become_command(own, words, [stdout, stderr]);
-                say(connection, &Reply::NotStarted { why, scarce: false });
+                let why = self.become_command(own, order, [stdout, stderr]);
+                say(connection, &Err(JobError::new(FailureKind::Sandbox, why)));
                 std::process::exit(FAILED);
             }
         }
     }
 
     /// Takes the rules and limits of a command, and becomes it. Returns why not.
-    fn become_command(&self, launch: Pid, words: &[OsString], outputs: [&OwnedFd; 2]) -> String {
+    fn become_command(&self, launch: Pid, order: &Order, outputs: [&OwnedFd; 2]) -> String {
         let prepare = || -> Result<(), String> {
             let connect = || -> io::Result<()> {
                 // Outside of a namespace, it ends with this process at the latest, unless that has ended already.
@@ -193,20 +193,16 @@ impl Launch<'_> {
         if let Err(why) = prepare() {
             return why;
         }
-        let [program, arguments @ ..] = words else {
-            return "the command names no program".to_owned();
-        };
+        let (program, arguments) = order;
         let mut command = Command::new(program);
         command.args(arguments);
-        let variables = self.policy.environment.iter();
-        let variables = variables.map(|(name, value)| (name, value));
+        let variables = self.policy.environment.iter().cloned();
         command.env_clear().envs(variables);
         let why = command.exec();
-        let hint = match why.kind() {
-            io::ErrorKind::NotFound => {
-                " (it has vanished, or the interpreter that its first line names is missing)"
-            }
-            _ => "",
+        let hint = if why.kind() == io::ErrorKind::NotFound {
+            " (it has vanished, or the interpreter that its first line names is missing)"
+        } else {
+            ""
         };
         format!("cannot start {}: {why}{hint}", program.display())
     }
@@ -224,7 +220,7 @@ impl Launch<'_> {
 impl Running {
     /// Reports its end.
     fn look(&mut self) {
-        self.pidfd = None;
+        self.watched = PollFlags::empty();
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         let Ok(Some(status)) = waitid(WaitId::Pid(self.pid), options) else {
             // Only a tracer learns of the end, until it ends itself.
@@ -232,14 +228,14 @@ impl Running {
             return;
         };
         self.ended = true;
-        let (code, signal) = (status.exit_status(), status.terminating_signal());
-        say(&self.connection, &Reply::Ended { code, signal });
+        let end = (status.exit_status(), status.terminating_signal());
+        say(&self.connection, &Ok(end));
     }
 
     /// Passes a signal on. False if the connection is closed: then what is left of its group is killed.
     fn obey(&self) -> bool {
         // A closed connection is not the end of the others.
-        if let Ok(Some((number, _))) = wire::receive::<i32>(&self.connection) {
+        if let Ok((number, _)) = wire::receive::<i32>(&self.connection) {
             if let Some(signal) = Signal::from_named_raw(number) {
                 signal_group(self.pid, signal);
             }

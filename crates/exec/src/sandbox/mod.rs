@@ -12,7 +12,7 @@ mod keeper;
 mod launch;
 pub(super) mod programs;
 #[cfg(target_os = "linux")]
-mod wire;
+pub(super) mod wire;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -21,10 +21,8 @@ use batchwright::Error;
 use derive_setters::Setters;
 
 #[cfg(target_os = "linux")]
-pub(super) use client::{Keeper, Launched};
+pub(super) use client::Keeper;
 use programs::{Programs, Variable, environment, refused};
-#[cfg(target_os = "linux")]
-pub(super) use wire::Reply;
 
 /// What the commands of a run have in common.
 pub(super) struct Launcher {

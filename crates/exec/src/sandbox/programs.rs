@@ -12,82 +12,58 @@ use crate::record::{FailureKind, JobError};
 #[derive(Debug)]
 pub struct Programs {
     path: OsString,
-    /// The allowed programs, by the given name and by place. `None` allows every program.
-    allowed: Option<Vec<(OsString, PathBuf)>>,
+    /// The places of the allowed programs. `None` allows every program.
+    allowed: Option<Vec<PathBuf>>,
 }
 
 impl Programs {
     /// Searches in `path`, the value of `PATH`. Allowed programs must exist.
     pub fn new(path: OsString, allowed: Option<&[OsString]>, folder: &Path) -> Result<Self, Error> {
-        let mut programs = Self {
-            path,
-            allowed: None,
-        };
-        let place = |name: &OsString| {
-            let found = programs.find(name, folder);
-            let found = found.map_err(|why| refused(why.message))?;
-            Ok::<_, Error>((name.clone(), place_of(&found)))
-        };
+        let place = |name: &OsString| find(&path, name, folder).map(|found| place_of(&found));
         let allowed = allowed.map(|names| names.iter().map(place).collect());
-        programs.allowed = allowed.transpose()?;
-        Ok(programs)
+        let missing = |why: JobError| refused(why.message);
+        let allowed = allowed.transpose().map_err(missing)?;
+        Ok(Self { path, allowed })
     }
 
     /// The file that `program` refers to for a command in `folder`, if it may be run.
     pub fn resolve(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, JobError> {
-        let found = self.find(program, folder)?;
+        let found = find(&self.path, program, folder)?;
         let Some(allowed) = &self.allowed else {
             return Ok(found);
         };
         let place = place_of(&found);
-        if allowed.iter().any(|(_, known)| *known == place) {
+        if allowed.contains(&place) {
             return Ok(found);
         }
-        let names: Vec<_> = allowed
-            .iter()
-            .map(|(name, _)| name.display().to_string())
-            .collect();
-        let why = format!(
-            "{} ({}) is not allowed; allowed are: {}",
-            program.display(),
-            found.display(),
-            names.join(", ")
-        );
+        let allowed = allowed.iter().map(|place| place.to_string_lossy());
+        let allowed = allowed.collect::<Vec<_>>().join(", ");
+        let found = found.display();
+        let why = format!("{found} is not allowed; allowed are: {allowed}");
         Err(JobError::new(FailureKind::NotAllowed, why))
     }
+}
 
-    fn find(&self, program: &OsStr, folder: &Path) -> Result<PathBuf, JobError> {
-        let missing = |why: String| Err(JobError::new(FailureKind::NotFound, why));
-        if program.is_empty() {
-            return missing("the command names no program".to_owned());
-        }
-        let named = Path::new(program);
-        if program.as_encoded_bytes().contains(&b'/') {
-            let file = folder.join(named);
-            return match executable(&file) {
-                Ok(()) => Ok(file),
-                Err(error) => missing(format!("cannot run {}: {error}", file.display())),
-            };
-        }
-        // A relative folder in PATH means a different folder for each working folder, possibly one that the command can
-        // write to.
-        let folders = std::env::split_paths(&self.path).filter(|folder| folder.is_absolute());
-        let mut denied = None;
-        for folder in folders {
-            let file = folder.join(named);
-            match executable(&file) {
-                Ok(()) => return Ok(file),
-                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                    denied.get_or_insert(file);
-                }
-                Err(_) => {}
-            }
-        }
-        missing(match denied {
-            Some(file) => format!("{} may not be executed", file.display()),
-            None => format!("no program {} in PATH", program.display()),
-        })
+/// The file that a name refers to in a folder, or in the folders of `path`.
+fn find(path: &OsStr, program: &OsStr, folder: &Path) -> Result<PathBuf, JobError> {
+    let missing = |why: String| JobError::new(FailureKind::NotFound, why);
+    if program.is_empty() {
+        return Err(missing("the command names no program".to_owned()));
     }
+    let named = Path::new(program);
+    if program.as_encoded_bytes().contains(&b'/') {
+        let file = folder.join(named);
+        let cannot = |why| missing(format!("cannot run {}: {why}", file.display()));
+        return executable(&file).map(|()| file.clone()).map_err(cannot);
+    }
+    // A relative folder in PATH means a different folder for each working folder, possibly one that the command can
+    // write to.
+    let folders = std::env::split_paths(path).filter(|folder| folder.is_absolute());
+    let mut files = folders.map(|folder| folder.join(named));
+    let found = files.find(|file| executable(file).is_ok());
+    let name = program.display();
+    let none = || missing(format!("no program {name} in PATH that may be executed"));
+    found.ok_or_else(none)
 }
 
 /// Whether the file can be started.
@@ -96,10 +72,7 @@ fn executable(file: &Path) -> io::Result<()> {
     if about.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    if rustix::fs::access(file, rustix::fs::Access::EXEC_OK).is_err() {
-        return Err(io::ErrorKind::PermissionDenied.into());
-    }
-    Ok(())
+    Ok(rustix::fs::access(file, rustix::fs::Access::EXEC_OK)?)
 }
 
 /// The path of a program, independent of links to its folder. The last link is not followed: if one binary is
@@ -131,14 +104,11 @@ pub fn environment(
     ours: impl Iterator<Item = (OsString, OsString)>,
     wishes: &[Variable],
 ) -> Vec<(OsString, OsString)> {
-    let is_wished = |name: &OsStr| {
-        let mut passed = wishes.iter().filter(|(_, value)| value.is_none());
-        passed.any(|(wished, _)| wished == "*" || wished == name)
-    };
     let is_passed = |name: &OsStr| {
+        let mut wished = wishes.iter().filter(|(_, value)| value.is_none());
         PASSED.iter().any(|known| name == *known)
             || name.as_encoded_bytes().starts_with(b"LC_")
-            || is_wished(name)
+            || wished.any(|(wished, _)| wished == "*" || wished == name)
     };
     let mut variables: Vec<_> = ours.filter(|(name, _)| is_passed(name)).collect();
     for (name, value) in wishes {

@@ -67,7 +67,7 @@ fn a_name_allows_the_program_in_path_and_no_other() {
         let found = programs(&site, Some(&[allowed])).resolve(named.as_ref(), &at("work"));
         assert_eq!(found.is_ok(), is_allowed, "{named}");
         if let Err(error) = found {
-            let why = format!("allowed are: {allowed}");
+            let why = format!("allowed are: {}", at("bin").join(allowed).display());
             assert!(error.message.contains(&why), "{error:?}");
             assert!(error.kind.is_critical());
         }

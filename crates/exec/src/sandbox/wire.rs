@@ -18,6 +18,8 @@ use rustix::net::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::record::{End, JobError};
+
 /// What all commands of a run may do; the first message to a keeper.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Policy {
@@ -47,17 +49,8 @@ pub enum Greeting {
     Failed(String),
 }
 
-/// What a connection reports of its command.
-#[derive(Debug, Serialize, Deserialize)]
-pub enum Reply {
-    /// Why it did not start, and whether another attempt may succeed.
-    NotStarted { why: String, scarce: bool },
-    /// Its exit code, or the signal that ended it.
-    Ended {
-        code: Option<i32>,
-        signal: Option<i32>,
-    },
-}
+/// What a connection reports of its command: how it ended, or why it did not start.
+pub type Reply = Result<End, JobError>;
 
 /// Sends a value, and opened files with it.
 pub fn send(
@@ -82,10 +75,8 @@ pub fn send(
     socket.write_all(&bytes[sent..])
 }
 
-/// The next value, with the files that were sent with it; `None` at the end.
-pub fn receive<T: DeserializeOwned>(
-    mut socket: &UnixStream,
-) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+/// The next value, with the files that were sent with it. The end is an error, too.
+pub fn receive<T: DeserializeOwned>(mut socket: &UnixStream) -> io::Result<(T, Vec<OwnedFd>)> {
     let mut head = [0; 4];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -93,9 +84,6 @@ pub fn receive<T: DeserializeOwned>(
         let into = &mut [IoSliceMut::new(&mut head)];
         recvmsg(socket, into, &mut control, RecvFlags::CMSG_CLOEXEC)
     })?;
-    if received.bytes == 0 {
-        return Ok(None);
-    }
     let mut files = Vec::new();
     for message in control.drain() {
         if let RecvAncillaryMessage::ScmRights(passed) = message {
@@ -105,5 +93,5 @@ pub fn receive<T: DeserializeOwned>(
     socket.read_exact(&mut head[received.bytes..])?;
     let mut bytes = vec![0; u32::from_le_bytes(head) as usize];
     socket.read_exact(&mut bytes)?;
-    Ok(Some((serde_json::from_slice(&bytes)?, files)))
+    Ok((serde_json::from_slice(&bytes)?, files))
 }
