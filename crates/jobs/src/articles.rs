@@ -15,7 +15,7 @@ use batchwright::provider::redacted_url;
 use batchwright::unstable::PublicResolver;
 use batchwright::{Context, Error, ErrorKind};
 
-use super::extract_content::{article_text, decoded};
+use super::extract_content::article_text;
 
 /// Maximum size of an article in bytes; longer texts are rejected.
 const LONGEST: u64 = 16 << 20;
@@ -71,7 +71,7 @@ fn at_url(template: &str, id: &str, agent: &Agent, private: bool) -> Result<Stri
     let is_page = is_page.iter().any(|page| kind.starts_with(page));
     let body = reply.body_mut().with_config().limit(LONGEST).read_to_vec();
     let bytes = body.map_err(|error| unreachable(error, &place, private))?;
-    text(&bytes, is_page)
+    article_text(&bytes, is_page)
 }
 
 fn invalid(why: impl Into<String>) -> Error {
@@ -107,7 +107,7 @@ fn in_folder(folder: &Path, id: &str) -> Result<String, Error> {
             )));
         }
         let bytes = read(&real).map_err(|error| error.context(&named))?;
-        return text(&bytes, extension == "html");
+        return article_text(&bytes, extension == "html");
     }
     let why = format!("{shown} has no file {id}.txt, {id}.md or {id}.html");
     Err(Error::new(ErrorKind::NotFound, why))
@@ -126,14 +126,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
         return Err(too_long());
     }
     Ok(bytes)
-}
-
-fn text(bytes: &[u8], is_page: bool) -> Result<String, Error> {
-    let text = decoded(bytes);
-    if is_page {
-        return article_text(&text);
-    }
-    Ok(text)
 }
 
 fn agent(private: bool) -> Agent {

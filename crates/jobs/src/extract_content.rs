@@ -83,7 +83,7 @@ fn read_file(payload: &mut Value) -> Result<(), PayloadError> {
 }
 
 /// The text of a page, in the encoding that its byte order mark or its declaration names.
-pub(crate) fn decoded(bytes: &[u8]) -> String {
+fn decoded(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(DECLARED_WITHIN)];
     let head = String::from_utf8_lossy(head).to_ascii_lowercase();
     let declared = head.split_once("charset=").and_then(|(_, rest)| {
@@ -147,9 +147,13 @@ impl Tracer for Counted {
     }
 }
 
-/// The text of the article in a page.
-pub(crate) fn article_text(html: &str) -> Result<String, Error> {
-    let found = article(html, None)?;
+/// A text, or that of the article if it is a page.
+pub(crate) fn article_text(bytes: &[u8], is_page: bool) -> Result<String, Error> {
+    let text = decoded(bytes);
+    if !is_page {
+        return Ok(text);
+    }
+    let found = article(&text, None)?;
     Ok(found["text"].as_str().unwrap_or_default().to_owned())
 }
 
