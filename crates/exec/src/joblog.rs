@@ -17,6 +17,12 @@ const HEADER: &[u8] = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval
 /// What stands for a command.
 type Key = [u8; 32];
 
+/// Whether this may be the beginning of a line: its first column must be a number.
+fn begins_as_line(line: &[u8]) -> bool {
+    let seq = line.split(|byte| *byte == b'\t').next().unwrap_or_default();
+    !seq.is_empty() && seq.iter().all(u8::is_ascii_digit)
+}
+
 /// A log with a line for each command that ended, written completely and flushed at that time. Commands that the
 /// end of the run interrupted are not in it.
 ///
@@ -90,7 +96,7 @@ impl JobLog {
                     lines = 0;
                     Ok(Tail::Torn)
                 }
-                (2.., false) => Ok(Tail::Torn),
+                (2.., false) if begins_as_line(line) => Ok(Tail::Torn),
                 _ => Err(no_log(path, lines)),
             }
         };
@@ -336,7 +342,7 @@ mod tests {
         for (theirs, line) in [
             ("dear diary\n", 1),
             ("{\"key\": 1}", 1),
-            (&format!("{whole}end\n"), 3),
+            (&format!("{whole}end"), 3),
         ] {
             fs::write(&diary, theirs).unwrap();
             let error = JobLog::open(&diary, false).err().unwrap();

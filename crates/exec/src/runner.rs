@@ -3,6 +3,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -230,6 +231,9 @@ struct Run<'a> {
     stop: Arc<StopCall>,
     /// Why the keeper has ended, which ends the run.
     lost: OnceLock<Error>,
+    /// No further command may start. The engine learns later what ends the run, and may have given commands to other
+    /// threads already.
+    stopping: AtomicBool,
 }
 
 impl<'a> Run<'a> {
@@ -262,6 +266,7 @@ impl<'a> Run<'a> {
             },
             stop: Arc::new(stop),
             lost: OnceLock::new(),
+            stopping: AtomicBool::new(false),
         })
     }
 
@@ -306,6 +311,7 @@ impl<'a> Run<'a> {
             counts.ended(record.status);
             closed = closed || sink(record).is_break();
             if closed || self.lost.get().is_some() {
+                self.stopping.store(true, Ordering::SeqCst);
                 ControlFlow::Break(())
             } else {
                 ControlFlow::Continue(())
@@ -338,6 +344,12 @@ impl<'a> Run<'a> {
         };
         let failure = error.as_ref();
         let failure = failure.map(|error| self.engine_error(error, attempt));
+        if failure
+            .as_ref()
+            .is_some_and(|why| self.ends_run(why, attempt))
+        {
+            self.stopping.store(true, Ordering::SeqCst);
+        }
         *task.last.lock() = (result, error);
         monitor.set(task.index, JobStatus::Pending, attempt);
         failure.map_or(Ok(()), Err)
@@ -346,7 +358,8 @@ impl<'a> Run<'a> {
     fn try_once(&self, task: &Task) -> Result<(CommandResult, Option<JobError>), JobError> {
         let (mut again, pause) = SCARCE;
         loop {
-            if self.runner.ctx.is_cancelled() || self.lost.get().is_some() {
+            let is_over = self.stopping.load(Ordering::SeqCst) || self.lost.get().is_some();
+            if is_over || self.runner.ctx.is_cancelled() {
                 let why = "the run ended before it started";
                 return Err(JobError::new(FailureKind::Cancelled, why));
             }
@@ -373,9 +386,20 @@ impl<'a> Run<'a> {
             kind if kind.is_retried() => ErrorKind::Transient,
             _ => ErrorKind::Invalid,
         };
-        let is_retried = kind == ErrorKind::Transient && attempt <= u32::from(self.runner.retries);
-        let is_critical = error.kind.is_critical() && !is_retried;
+        let is_critical = error.kind.is_critical() && !self.is_retried(kind, attempt);
         Error::new(kind, error.message.clone()).when(is_critical, Error::with_critical)
+    }
+
+    fn is_retried(&self, kind: ErrorKind, attempt: u32) -> bool {
+        kind == ErrorKind::Transient && attempt <= u32::from(self.runner.retries)
+    }
+
+    fn ends_run(&self, why: &Error, attempt: u32) -> bool {
+        match self.runner.on_error {
+            ErrorPolicy::ContinueOnError => false,
+            ErrorPolicy::StopOnError => !self.is_retried(why.kind(), attempt),
+            ErrorPolicy::StopOnCriticalError => why.is_critical(),
+        }
     }
 
     /// The record of a command that has ended, or will never start.

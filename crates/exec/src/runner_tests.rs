@@ -197,3 +197,35 @@ fn concurrency_is_limited_and_the_monitor_stays_small() {
     let (_, report) = all(&wide, vec![CommandJob::new("true"); 40]);
     assert_eq!(report.completed, 40);
 }
+
+#[test]
+fn no_command_starts_after_a_failure_that_ends_the_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let ctx = Context::new();
+    let task = |line: &str| Task {
+        index: 0,
+        job: Arc::new(CommandJob::shell(line)),
+        last: Mutex::default(),
+    };
+    let runner = CommandRunner::new()
+        .current_dir(folder.path())
+        .retries(1)
+        .on_error(ErrorPolicy::StopOnError);
+    let run = Run::new(&runner).unwrap();
+    let fails = task("exit 1");
+    // Neither attempt was reported to the engine, which still starts commands.
+    run.call(&fails, 1, &ctx).unwrap_err();
+    run.call(&task("touch between"), 1, &ctx).unwrap();
+    assert!(folder.path().join("between").exists());
+    run.call(&fails, 2, &ctx).unwrap_err();
+    let late = run.call(&task("touch late"), 1, &ctx).unwrap_err();
+    assert_eq!(late.kind(), ErrorKind::Cancelled);
+    assert!(!folder.path().join("late").exists());
+}
+
+#[test]
+fn a_receiver_that_is_dropped_waits_for_no_records_of_jobs_that_will_not_run() {
+    let jobs = (0..1_u64 << 40).map(|_| CommandJob::new("true"));
+    let mut records = CommandRunner::new().submit_jobs(jobs).unwrap();
+    assert!(records.next().is_some());
+}

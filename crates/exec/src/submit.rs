@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::thread::{Builder, JoinHandle};
 
 use batchwright::{Context, Error, ErrorKind};
-use crossbeam_channel::{Receiver, bounded};
+use crossbeam_channel::{Receiver, bounded, never};
 
 use super::record::{CommandJob, JobRecord};
 use super::runner::{CommandReport, CommandRunner};
@@ -82,11 +82,11 @@ impl SubmittedJobs {
     /// # Errors
     /// As [`CommandRunner::run`].
     pub fn finish(mut self) -> Result<CommandReport, Error> {
+        self.by_ref().for_each(drop);
         self.join()
     }
 
     fn join(&mut self) -> Result<CommandReport, Error> {
-        self.by_ref().for_each(drop);
         let ended = self.thread.take().map(JoinHandle::join);
         let why = "the thread that ran the commands panicked";
         let gone = || Error::new(ErrorKind::Panic, why);
@@ -106,6 +106,8 @@ impl Drop for SubmittedJobs {
     fn drop(&mut self) {
         self.ctx.cancel();
         self.ctx.abort();
+        // Nobody takes the records of jobs that will not run: there may be many of them, or no end.
+        self.records = never();
         let _ = self.join();
     }
 }

@@ -33,6 +33,8 @@ const END: Duration = Duration::from_secs(15);
 pub struct Keeper {
     socket: Mutex<UnixStream>,
     process: Child,
+    /// The folder for temporary files, which the keeper removes unless something kills it.
+    temporary: Option<PathBuf>,
     pub status: SandboxStatus,
 }
 
@@ -74,8 +76,9 @@ impl Keeper {
         wire::send(socket, policy, &[])?;
         loop {
             match wire::receive(socket)?.0 {
-                Greeting::Ready { missing } => {
+                Greeting::Ready { missing, temporary } => {
                     self.status.missing = missing;
+                    self.temporary = temporary.map(PathBuf::from);
                     return Ok(None);
                 }
                 Greeting::NoNamespace(why) => self.status.no_namespace = Some(why),
@@ -92,9 +95,15 @@ impl Drop for Keeper {
         while let Ok(None) = self.process.try_wait() {
             if Instant::now() > until {
                 log::warn!("a process of a command was killed but does not end; it is left behind");
-                return;
+                break;
             }
             std::thread::sleep(Duration::from_millis(1));
+        }
+        let temporary = self.temporary.iter().filter(|folder| folder.exists());
+        for folder in temporary {
+            if let Err(why) = std::fs::remove_dir_all(folder) {
+                log::warn!("cannot remove {}: {why}", folder.display());
+            }
         }
     }
 }
@@ -128,6 +137,7 @@ fn greet(program: &Path, policy: &Policy) -> io::Result<(Keeper, Option<String>)
     let mut keeper = Keeper {
         socket: Mutex::new(socket),
         process: command.spawn()?,
+        temporary: None,
         status: SandboxStatus {
             helper: (program != Path::new(OWN)).then(|| program.to_owned()),
             ..SandboxStatus::default()

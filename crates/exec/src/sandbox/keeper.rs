@@ -82,14 +82,23 @@ fn make_temporary(policy: &mut Policy) -> io::Result<Option<TempDir>> {
         .tempdir_in(parent)?;
     let path = folder.path().as_os_str().to_owned();
     policy.writable.push(path.clone());
-    policy.environment.push(("TMPDIR".into(), path));
+    policy.environment.push(("TMPDIR".into(), path.clone()));
+    policy.temporary = Some(path);
     Ok(Some(folder))
 }
 
 /// Serves in a process namespace until the end of all its processes. False if none can be made.
 fn in_namespace(socket: &UnixStream, policy: &Policy) -> io::Result<bool> {
     // In a child, because a process that fails half-way could not serve without a namespace.
-    match fork::fork()? {
+    let forked = match fork::fork() {
+        Ok(forked) => forked,
+        Err(why) => {
+            let why = format!("its first process cannot start: {why}");
+            wire::send(socket, &Greeting::NoNamespace(why), &[])?;
+            return Ok(false);
+        }
+    };
+    match forked {
         Fork::Parent(child) => Ok(wait_for(child)? != Some(launch::FAILED)),
         Fork::Child => {
             let served = enter_namespace().and_then(|()| serve_inside(socket, policy));

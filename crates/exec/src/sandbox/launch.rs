@@ -42,7 +42,8 @@ pub fn serve(socket: &UnixStream, policy: &Policy) -> io::Result<()> {
         Ok(made) => made,
         Err(why) => return wire::send(socket, &Greeting::Failed(why), &[]),
     };
-    wire::send(socket, &Greeting::Ready { missing }, &[])?;
+    let temporary = policy.temporary.clone();
+    wire::send(socket, &Greeting::Ready { missing, temporary }, &[])?;
     let mut launch = Launch {
         socket,
         site,

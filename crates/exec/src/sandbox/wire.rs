@@ -42,7 +42,11 @@ pub struct Policy {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Greeting {
     /// Commands can start, without these rules, which the kernel lacks.
-    Ready { missing: Vec<String> },
+    /// `temporary` is the folder for temporary files.
+    Ready {
+        missing: Vec<String>,
+        temporary: Option<OsString>,
+    },
     /// The process namespace cannot be made. Another answer follows, of the keeper without one.
     NoNamespace(String),
     /// Commands cannot be confined as the policy requires.
