@@ -116,9 +116,9 @@ impl Process {
             Self::Child(child, _) => {
                 let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
                 let status = waitid(WaitId::Pid(Pid::from_child(child)), options);
-                let status = status.ok().flatten();
-                let end = status.map(|end| (end.exit_status(), end.terminating_signal()));
-                Ok(end.unwrap_or_default())
+                let unknown = || JobError::new(FailureKind::NotStarted, UNKNOWN);
+                let end = status.ok().flatten().ok_or_else(unknown)?;
+                Ok((end.exit_status(), end.terminating_signal()))
             }
             #[cfg(target_os = "linux")]
             Self::Launched(connection) => {

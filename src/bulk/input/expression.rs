@@ -200,7 +200,12 @@ mod tests {
 
     #[test]
     fn blocks_and_filters_are_told_from_plain_fields() {
-        for text in ["{{ a | upper }}", "{% if a %}", "{# no #}{{a}}"] {
+        for text in [
+            "{{ a | upper }}",
+            "{% if a %}",
+            "{# no #}{{a}}",
+            "{{row[\"a b\"]}}",
+        ] {
             assert!(Expression::is_one(text), "{text}");
         }
         for text in ["{{a}} | {{b}}", "{ % a }", "a | b", "{{a}}|"] {

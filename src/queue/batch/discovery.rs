@@ -99,7 +99,7 @@ impl Poller<'_> {
             return;
         };
         let no = batch.no;
-        let open = OwnedBatch::new(batch, record, self.clock.now());
+        let open = OwnedBatch::new(batch, record, &*self.clock);
         self.batches.insert(no, open);
         self.tell(no, Event::TakenOver);
     }
@@ -236,7 +236,7 @@ impl Poller<'_> {
             record: String::new(),
             created_at: wall,
         };
-        let mut open = OwnedBatch::new(batch, record, self.clock.now());
+        let mut open = OwnedBatch::new(batch, record, &*self.clock);
         open.most = self.halves.get_mut(&open.group()).and_then(Vec::pop);
         self.batches.insert(no, open);
         Ok(())

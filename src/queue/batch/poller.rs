@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, never, select};
 
@@ -22,8 +22,8 @@ pub(super) const BETWEEN_SCANS: Duration = Duration::from_millis(200);
 /// Time until a failed access to the store is retried.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// Attempts to store the last states when the worker ends, and the time between them.
-const LAST_TRIES: u32 = 5;
+/// When a worker ends, it tries for this time to store the last states, with this time between two attempts.
+const LAST_TRIES: Duration = Duration::from_millis(1_500);
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
 
 /// A batch that this worker owns.
@@ -31,6 +31,8 @@ pub(super) struct OwnedBatch {
     pub batch: StoredBatch,
     pub record: Record,
     pub due: Time,
+    /// When this worker took it over.
+    taken: Timestamp,
     /// Whether the provider takes input as a file, as its client last reported.
     pub uploads: bool,
     /// A transfer thread processes it.
@@ -44,12 +46,13 @@ pub(super) struct OwnedBatch {
 }
 
 impl OwnedBatch {
-    /// A batch whose next step is due at this time.
-    pub(super) fn new(batch: StoredBatch, record: Record, due: Time) -> Self {
+    /// A batch whose next step is due now.
+    pub(super) fn new(batch: StoredBatch, record: Record, clock: &dyn Clock) -> Self {
         Self {
             batch,
             record,
-            due,
+            due: clock.now(),
+            taken: clock.wall(),
             uploads: false,
             busy: false,
             most: None,
@@ -67,12 +70,17 @@ impl OwnedBatch {
     }
 
     /// Whether a worker that ends when no job is left ends without the results of this batch: they were requested in
-    /// vain, and the next request is later than `patience`. A batch that was just taken over is due now, and one whose
-    /// state could not be read has a problem: neither was asked for its results.
+    /// vain, and the next request is later than `patience`. A batch that was just taken over is due now. One whose state
+    /// could not be read has a problem: it was not asked for its results yet, and gets as much time for that.
     fn is_put_off(&self, patience: Duration, now: Timestamp) -> bool {
-        let is_late = |what: &Uncollected| self.record.due > what.since.after(patience).max(now);
-        let may_wait = !self.busy && self.record.problem.is_none();
-        may_wait && self.record.uncollected().is_some_and(is_late)
+        let is_late = |what: &Uncollected| {
+            let begun = match self.record.problem {
+                None => what.since,
+                Some(_) => what.since.max(self.taken),
+            };
+            self.record.due > begun.after(patience).max(now)
+        };
+        !self.busy && self.record.uncollected().is_some_and(is_late)
     }
 }
 
@@ -182,16 +190,16 @@ impl<'a> Poller<'a> {
             };
             self.receive(no, event);
         }
-        for attempt in 0..LAST_TRIES {
-            if attempt > 0 {
-                thread::sleep(BETWEEN_TRIES);
-            }
+        let until = Instant::now() + LAST_TRIES;
+        loop {
             for no in self.due(Time::FAR) {
                 self.with(no, Self::save_late);
             }
-            if self.batches.values().all(|open| open.unsaved.is_none()) {
+            let is_saved = self.batches.values().all(|open| open.unsaved.is_none());
+            if is_saved || self.options.ctx.is_aborted() || Instant::now() > until {
                 break;
             }
+            thread::sleep(BETWEEN_TRIES);
         }
         self.report();
     }

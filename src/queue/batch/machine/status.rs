@@ -36,6 +36,10 @@ impl Change<'_> {
 
     pub(super) fn no_status(&mut self, remote: Remote, error: &Error) {
         if error.is_not_found() {
+            if remote.uncollected.is_none() {
+                // What failed before was something else.
+                self.record.failures = 0;
+            }
             self.record.failures = self.record.failures.saturating_add(1);
             return self.on_not_found(remote);
         }

@@ -165,7 +165,7 @@ fn a_clock_that_is_set_forward_ends_no_living_worker() {
     assert_eq!(reclaimed(16), 2);
 }
 
-/// Two machines were suspended, and the one that wakes first had renewed its lease last.
+/// Two processes were suspended, and the one that wakes first had renewed its lease last.
 #[test]
 fn one_who_was_suspended_declares_nobody_dead() {
     let Some(scene) = on_wire(2) else { return };
