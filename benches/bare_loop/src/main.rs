@@ -4,6 +4,8 @@
 use std::env;
 use std::thread;
 
+use serde::{Deserialize, Serialize};
+
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let [url, prompts, threads] = &arguments[..] else {
@@ -37,19 +39,50 @@ fn main() {
     assert_eq!(answered, prompts);
 }
 
+/// A request and a reply have no more fields than these.
+#[derive(Serialize)]
+struct Asked<'p> {
+    model: &'p str,
+    messages: [Message<'p>; 1],
+}
+
+#[derive(Serialize)]
+struct Message<'p> {
+    role: &'p str,
+    content: &'p str,
+}
+
+#[derive(Deserialize)]
+struct Answered {
+    choices: Vec<Choice>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    message: Text,
+}
+
+#[derive(Deserialize)]
+struct Text {
+    content: String,
+}
+
 fn call(agent: &ureq::Agent, url: &str, i: usize) -> String {
     let mut prompt = format!("word {i} ").repeat(40);
     prompt.truncate(200);
-    let message = serde_json::json!({"role": "user", "content": prompt});
-    let body = serde_json::json!({"model": "m", "messages": [message]}).to_string();
+    let (role, content) = ("user", prompt.as_str());
+    let asked = Asked {
+        model: "m",
+        messages: [Message { role, content }],
+    };
+    let body = serde_json::to_vec(&asked).expect("texts are JSON");
     let mut reply = agent
         .post(url)
         .header("content-type", "application/json")
         .header("authorization", "Bearer x")
-        .send(body.as_str())
+        .send(&body[..])
         .expect("loopback answers");
     let bytes = reply.body_mut().read_to_vec().expect("the body is whole");
-    let value: serde_json::Value = serde_json::from_slice(&bytes).expect("the body is JSON");
-    let text = value["choices"][0]["message"]["content"].as_str();
-    text.expect("there is an answer").to_owned()
+    let mut answered: Answered = serde_json::from_slice(&bytes).expect("the body is a reply");
+    answered.choices.swap_remove(0).message.content
 }

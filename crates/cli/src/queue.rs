@@ -361,8 +361,8 @@ pub fn collected_elsewhere(process: &ProcessState) -> Option<String> {
         .or_else(|| run_line(process))
 }
 
-/// A batch on one line.
-pub fn batch_line(batch: &BatchInfo) -> String {
+/// A batch on one line. The address is that of `--base-url`.
+pub fn batch_line(batch: &BatchInfo, address: Option<&str>) -> String {
     let mut line = batch_state(batch);
     // The age is known in whole seconds only.
     line.push_str(&match batch.age_seconds {
@@ -375,7 +375,7 @@ pub fn batch_line(batch: &BatchInfo) -> String {
     if let Some(waiting) = missing_results(batch) {
         line.push_str(&format!("; {waiting}; batchwright cancel abandons them"));
     }
-    if lacks_its_key(batch) {
+    if lacks_its_key(batch, address) {
         line.push_str("; its key is not set here: ");
         line.push_str(NEEDS_ITS_KEY);
     }
@@ -398,16 +398,17 @@ pub fn missing_results(batch: &BatchInfo) -> Option<String> {
     ))
 }
 
-/// The provider of batches, if its address is in the variable of `--base-url`.
-pub fn own_of_batches(provider: &str) -> Option<LlmConfig> {
-    let url = std::env::var("BATCHWRIGHT_BASE_URL").ok();
+/// The provider of batches, if its address is that of `--base-url`, or in the variable of that flag.
+pub fn own_of_batches(provider: &str, address: Option<&str>) -> Option<LlmConfig> {
+    let url = address.map(str::to_owned);
+    let url = url.or_else(|| std::env::var("BATCHWRIGHT_BASE_URL").ok());
     let url = url.filter(|url| !url.is_empty())?;
     Some(LlmConfig::new(provider).base_url(url))
 }
 
 /// True if no worker owns it and no API key for its address is set here.
-pub fn lacks_its_key(batch: &BatchInfo) -> bool {
-    let clients = clients_by_account(own_of_batches(&batch.provider));
+pub fn lacks_its_key(batch: &BatchInfo, address: Option<&str>) -> bool {
+    let clients = clients_by_account(own_of_batches(&batch.provider, address));
     !batch.attended && !batch.provider.is_empty() && clients(&batch.account()).is_none()
 }
 

@@ -151,7 +151,10 @@ fn cancel_batches(
         let options = ProviderOptions::new().set(data_dir(), ProviderOptions::data_dir);
         let worker = Worker::new(queue)
             .processes([id])
-            .batch_clients(clients_by_account(own_of_batches(&before[0].provider)))
+            .batch_clients(clients_by_account(own_of_batches(
+                &before[0].provider,
+                None,
+            )))
             .collecting(options.collecting_route(&settings).map_err(refused)?)
             .settings(WorkerSettings::default().batches(batches))
             .context(&Context::new().with_timeout(args.wait))
@@ -178,12 +181,12 @@ fn cancel_batches(
 
 /// A line about a batch that is not over, and how it ends.
 fn left_line(args: &CancelArgs, batch: &BatchInfo) -> String {
-    let line = format!("\n  not over yet: {}", queue::batch_line(batch));
+    let line = format!("\n  not over yet: {}", queue::batch_line(batch, None));
     if batch.attended {
         return line + "; its worker cancels it";
     }
     let mut work = args.data.command("work --until-empty");
-    if queue::lacks_its_key(batch) {
+    if queue::lacks_its_key(batch, None) {
         let (provider, url) = (quoted(&batch.provider), quoted(&batch.base_url));
         work += &format!(" --provider {provider} --base-url {url}");
     }

@@ -343,6 +343,6 @@ pub fn table(rows: &[Row]) -> String {
         table.row(cells.iter().map(String::as_str));
     }
     let batches = rows.iter().flat_map(|row| &row.batches);
-    let batches = batches.map(|batch| format!("  {}\n", queue::batch_line(batch)));
+    let batches = batches.map(|batch| format!("  {}\n", queue::batch_line(batch, None)));
     table.lines() + &batches.collect::<String>()
 }

@@ -277,3 +277,22 @@ fn calls_for_refused_batches_stay_within_the_budget() {
     let calls = sim.stats().calls;
     assert!((1..40).contains(&calls), "{calls}");
 }
+
+/// The address is a flag, which `cancel` does not have.
+#[test]
+fn a_batch_at_a_named_address_is_given_up_as_the_run_says() {
+    let (desk, sim) = (Desk::with(3), taking(LONG));
+    let url = sim.base_url();
+    let mut run = batch(&desk, &sim, &format!("{WORDS} --no-wait --base-url {url}"));
+    let ended = run.env_remove("OPENAI_BASE_URL").ended().expect(0);
+    let id = only_process(&desk);
+    let ended = ended.says(&format!(
+        "BATCHWRIGHT_BASE_URL={url} batchwright cancel {id}"
+    ));
+    ended.hides("its key is not set here");
+    let mut cancel = desk.command(["cancel", &id.to_string(), "--queue", STORE]);
+    cancel
+        .env("OPENAI_API_KEY", "k")
+        .env("BATCHWRIGHT_BASE_URL", &url);
+    cancel.ended().expect(0).says("3 jobs cancelled");
+}

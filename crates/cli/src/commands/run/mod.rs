@@ -349,7 +349,9 @@ impl Plan {
             display::say(&format!("strategy: {why}"));
         }
         if let Self::ViaQueue(run) = self {
-            let lines = via_queue::lines(run, providers, setup.strategy.strategy)?;
+            let address = args.provider.base_url.as_deref();
+            let strategy = setup.strategy.strategy;
+            let lines = via_queue::lines(run, providers, strategy, address)?;
             lines.iter().for_each(display::note);
         }
         if !provider::asks_a_model(providers) {

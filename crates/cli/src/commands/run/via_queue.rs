@@ -6,6 +6,7 @@ use std::path::Path;
 use batchwright::client::RequestTask;
 use batchwright::files::{QueueRun, QueueRunReport, RunReport, store_path};
 use batchwright::plan::ProviderPlan;
+use batchwright::provider::redacted_url;
 use batchwright::queue::{ProcessInfo, ProcessState, SqliteOptions};
 use batchwright::unstable::Optional;
 use batchwright::{Budget, Error, ErrorKind, JobQueue, LlmManager, ProcessId, Strategy};
@@ -102,11 +103,15 @@ pub fn lines(
     run: &QueueRun,
     plan: &ProviderPlan,
     strategy: Strategy,
+    address: Option<&str>,
 ) -> Result<Vec<String>, Refusal> {
     let (id, name) = (run.process(), plan.first.provider);
     let known = run.queue().process(id).map_err(failed)?;
     let batches = run.queue().batches(Some(id)).map_err(failed)?;
-    let mut lines: Vec<String> = batches.iter().map(queue::batch_line).collect();
+    let batches = batches.iter();
+    let mut lines: Vec<String> = batches
+        .map(|batch| queue::batch_line(batch, address))
+        .collect();
     let plan = run.compared().plan();
     let is_ending = |known: &ProcessState| known.cancelled && known.counts.at_provider > 0;
     lines.push(match strategy {
@@ -152,7 +157,7 @@ pub fn execute(
     let in_batches = |left: &ProcessState| left.counts.at_provider;
     let facts = QueueFacts {
         batches: batches_line(&ended),
-        remaining: remaining(&store, &ended, process),
+        remaining: remaining(&store, &ended, process, args.provider.base_url.as_deref()),
         json: vec![
             ("process_id", json!(process)),
             ("submitted", ended.submitted.into()),
@@ -183,19 +188,31 @@ fn info(args: &RunArgs, manager: Option<&LlmManager>) -> ProcessInfo {
 }
 
 /// Lines about remaining items, and how to collect or cancel them.
-fn remaining(store: &str, ended: &QueueRunReport, id: ProcessId) -> Vec<String> {
+fn remaining(
+    store: &str,
+    ended: &QueueRunReport,
+    id: ProcessId,
+    address: Option<&str>,
+) -> Vec<String> {
     let Some(process) = &ended.left else {
         return Vec::new();
     };
-    let mut lines: Vec<String> = ended.batches.iter().map(queue::batch_line).collect();
+    let batches = ended.batches.iter();
+    let mut lines: Vec<String> = batches
+        .map(|batch| queue::batch_line(batch, address))
+        .collect();
     let waiting = process.counts.pending;
     if waiting > 0 {
         lines.push(format!("{} items wait in the queue", count(waiting)));
     }
     lines.push("to collect the results, run the same command in this folder".to_owned());
     let store = quoted(store);
+    // `cancel` sends a key only where its environment says so, and not where a file says so.
+    let address = address.map_or_else(String::new, |url| {
+        format!("BATCHWRIGHT_BASE_URL={} ", quoted(&redacted_url(url)))
+    });
     lines.push(format!(
-        "to give it up:  batchwright cancel {id} --queue {store}"
+        "to give it up:  {address}batchwright cancel {id} --queue {store}"
     ));
     lines
 }
