@@ -73,7 +73,7 @@ impl Request {
     }
 }
 
-/// Bytes of a value, roughly, of which each value and each field has some in addition to its text.
+/// Bytes of a value, roughly. Each value and each field has some in addition to its text.
 fn bytes(value: &Value, of_value: usize, of_field: usize) -> usize {
     let inner = |value| bytes(value, of_value, of_field);
     of_value

@@ -319,6 +319,7 @@ impl StoreBacklog {
         let Some((plan, found)) = self.arrived.take() else {
             let quiet = self.stays_quiet(now).filter(|_| back.is_empty());
             if quiet.is_none() {
+                // A claim that failed would hide that jobs were given back.
                 let most = if is_full || !back.is_empty() {
                     0
                 } else {

@@ -79,8 +79,7 @@ impl ClaimPlan {
             let ends: Vec<_> = back.map(|task| task.back(0, None)).collect();
             self.controls.store.settle(&ends, self.wall)?;
         }
-        // A claim that failed would hide that these jobs were given back.
-        if self.most == 0 || !self.back.is_empty() {
+        if self.most == 0 {
             return Ok(Claimed::default());
         }
         let mut queued = Vec::new();

@@ -35,7 +35,7 @@ impl Fault {
         }
     }
 
-    /// The fault of two values, only one of which is allowed.
+    /// The fault of two values that exclude each other.
     pub(super) fn two(found: impl Into<String>) -> Self {
         Self::new(found, "one of them")
     }

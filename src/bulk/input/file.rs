@@ -340,7 +340,7 @@ impl InputFile {
         &parts[at.saturating_sub(1)]
     }
 
-    /// Rejects the first of these items that none of the providers gets.
+    /// Rejects the first of these items that no provider gets.
     pub(crate) fn refuse_native(
         &self,
         items: impl Iterator<Item = usize>,

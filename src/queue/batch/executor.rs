@@ -357,7 +357,7 @@ impl Poller<'_> {
     fn say_called(&mut self, refused: &Record, error: &Error) {
         if !std::mem::replace(&mut self.has_said_called, true) {
             log::warn!(
-                "{} refused a batch and named none of its {} requests ({error}); they are called one by one, at the \
+                "{} refused a batch of {} requests without naming one ({error}); they are called one by one, at the \
                  price of calls and within the budget, like all that is refused so in batches of less than 100",
                 refused.account.provider,
                 refused.intent.items

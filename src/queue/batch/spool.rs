@@ -52,7 +52,7 @@ impl Spool {
         let _ = fs::remove_file(self.input(label));
     }
 
-    /// Removes the files that belong to none of the batches with these labels, which are read after the files: a batch is
+    /// Removes the files of other batches than those with these labels, which are read after the files: a batch is
     /// recorded before its first file is created.
     pub(crate) fn sweep(&self, labels: impl FnOnce() -> Result<HashSet<String>, Error>) {
         let files = fs::read_dir(&self.0).into_iter().flatten().flatten();

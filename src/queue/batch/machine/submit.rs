@@ -291,7 +291,7 @@ impl Change<'_> {
         }
         let name = self.record.name();
         let text = format!(
-            "the provider refused batch {name} and named none of its {items} requests ({error}); both halves of it are \
+            "the provider refused batch {name} of {items} requests without naming one ({error}); both halves of it are \
              sent"
         );
         self.log(Level::Warn, text);
