@@ -10,7 +10,7 @@ use super::dialect::{Content, Dialect, Endpoint, Work};
 use super::http::Request;
 use super::ledger::{Call, Delivery, Verdict};
 use super::problems::{self, Problem};
-use super::prompt;
+use super::prompt::Tokens;
 use super::reply::Head;
 use super::serve::{Connection, Next, Shared};
 use super::trouble::{Form, unit};
@@ -46,7 +46,7 @@ impl Connection<'_> {
         let mut head = Head {
             call: call.number,
             limits: call.limits,
-            close: request.close,
+            close: self.close,
             now: self.shared.epoch + now.as_secs(),
             ..Head::of(dialect)
         };
@@ -105,7 +105,7 @@ impl Connection<'_> {
         };
         match &work.content {
             Content::Answer(prompt) => {
-                let tokens = prompt::tokens(prompt, config, odd);
+                let tokens = Tokens::of(prompt, config, odd);
                 config.cost(&prompt.model, tokens, prompt.flex)
             }
             Content::Vectors(_) | Content::Sound(_) => 0,

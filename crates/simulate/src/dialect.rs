@@ -83,7 +83,7 @@ impl Work {
         Work {
             model: prompt.model.clone(),
             keys: vec![prompt_key(&prompt.text)],
-            tokens: Tokens::of(&prompt, config).total(),
+            tokens: Tokens::of(&prompt, config, None).total(),
             form: Form::of(prompt.shape.is_some()),
             inputs: 0,
             content: Content::Answer(prompt),
@@ -189,7 +189,7 @@ impl Dialect {
         odd: Option<Trouble>,
         (call, created): (u64, u64),
     ) -> Value {
-        let tokens = prompt::tokens(prompt, config, odd);
+        let tokens = Tokens::of(prompt, config, odd);
         let (finish, text): (_, Cow<'_, str>) = match odd {
             None => {
                 let (output, reasoning) = config.tokens();

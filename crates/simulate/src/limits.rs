@@ -23,13 +23,10 @@ pub(super) struct Denial {
 
 impl Denial {
     pub(super) fn message(&self, model: &str) -> String {
-        let Denial {
-            bucket,
-            per_minute,
-            asked,
-            wait,
-        } = self;
-        let again = wait.map(|wait| format!(" Please try again in {}.", in_seconds(wait)));
+        let (bucket, per_minute, asked) = (self.bucket, self.per_minute, self.asked);
+        let again = self
+            .wait
+            .map(|wait| format!(" Please try again in {}.", in_seconds(wait)));
         let again = again.unwrap_or_default();
         format!(
             "Rate limit reached for {model} on {bucket} per min: Limit {per_minute}, Requested \

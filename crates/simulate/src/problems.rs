@@ -167,11 +167,8 @@ impl Problem {
     /// Something that can happen to anyone: an error that is not of a call.
     pub(super) fn told(status: u16, message: impl Into<String>) -> Problem {
         let mut problem = Problem::new("batch", "batch");
-        problem.names = [
-            "batch".into(),
-            "batch".into(),
-            format!("batch_{status}").into(),
-        ];
+        problem.names[0] = "batch".into();
+        problem.names[2] = format!("batch_{status}").into();
         problem.status = status;
         problem.facts.set("message", message.into());
         problem
@@ -203,7 +200,10 @@ pub(super) fn of(
     let mut problem = match kind {
         Trouble::UnknownModel => Problem::no_model(model),
         Trouble::Error500 => Problem::new("server_error", "server_error"),
-        Trouble::Error503 => Problem::new("overload", "unavailable"),
+        Trouble::Error503 => Problem {
+            wait: wait(2),
+            ..Problem::new("overload", "unavailable")
+        },
         Trouble::Overloaded => Problem::new("overload", "overloaded"),
         Trouble::RateLimit => Problem::rate("rate_limit", "requests", wait(1)),
         Trouble::Quota => Problem::new("no_credit", "no_credit"),
@@ -211,9 +211,6 @@ pub(super) fn of(
         Trouble::BadRequest => Problem::new("bad_prompt", "bad_prompt"),
         _ => return None,
     };
-    if kind == Trouble::Error503 {
-        problem.wait = wait(2);
-    }
     if kind == Trouble::BadRequest {
         problem.facts.set("param", at);
     }

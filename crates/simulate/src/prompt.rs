@@ -96,10 +96,13 @@ pub(super) struct Tokens {
 }
 
 impl Tokens {
-    /// The cost of a complete answer to `prompt`. Reasoning comes first and counts towards the limit.
-    pub(super) fn of(prompt: &Prompt, config: &SimConfig) -> Tokens {
+    /// The cost of the answer to `prompt`, or of a wrong one. Reasoning comes first and counts towards the limit.
+    pub(super) fn of(prompt: &Prompt, config: &SimConfig, odd: Option<Trouble>) -> Tokens {
         let cap = prompt.cap.unwrap_or(u64::MAX);
-        let (output, reasoning) = config.tokens();
+        let (output, reasoning) = match odd {
+            Some(Trouble::ContentFilter | Trouble::Empty) => (0, 0),
+            _ => config.tokens(),
+        };
         let reasoning = reasoning.min(cap);
         Tokens {
             prompt: prompt.tokens,
@@ -116,19 +119,6 @@ impl Tokens {
 
     pub(super) fn total(self) -> u64 {
         self.prompt.saturating_add(self.completion())
-    }
-}
-
-/// The tokens of the answer to `prompt`, or of a wrong one.
-pub(super) fn tokens(prompt: &Prompt, config: &SimConfig, odd: Option<Trouble>) -> Tokens {
-    let tokens = Tokens::of(prompt, config);
-    match odd {
-        Some(Trouble::ContentFilter | Trouble::Empty) => Tokens {
-            output: 0,
-            reasoning: 0,
-            ..tokens
-        },
-        _ => tokens,
     }
 }
 

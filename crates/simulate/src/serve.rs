@@ -62,14 +62,14 @@ pub(super) fn connection(shared: &Shared, stream: &TcpStream) {
         stream,
         body: Vec::new(),
         out: Vec::new(),
+        close: false,
     };
     loop {
+        connection.body.clear();
+        connection.out.clear();
         let next = match reader.next() {
             Ok(request) => connection.answer(request),
-            Err(refusal) => {
-                connection.refuse(&refusal);
-                Next::Close
-            }
+            Err(refusal) => connection.refuse(&refusal),
         };
         if next == Next::Close || shared.gate.is_stopped() {
             return;
@@ -92,12 +92,14 @@ pub(super) struct Connection<'a> {
     /// The body of the reply, and the complete reply with its head.
     pub(super) body: Vec<u8>,
     pub(super) out: Vec<u8>,
+    /// Whether it ends with this reply.
+    pub(super) close: bool,
 }
 
 impl Connection<'_> {
     fn answer(&mut self, request: Request) -> Next {
-        self.body.clear();
-        self.out.clear();
+        // A reply to HEAD must not have a body. Closing the connection avoids a special case for it.
+        self.close = request.close || request.method == "HEAD";
         let arrived = Instant::now();
         let now = arrived.duration_since(self.shared.started);
         let config = &self.shared.config;
@@ -120,7 +122,7 @@ impl Connection<'_> {
             "/health" | "/v1/health" => json!({"status": "ok"}),
             "/v1/models" => {
                 if let Err(problem) = openai.admit(request, config) {
-                    return self.error(request, Head::of(openai), &problem);
+                    return self.error(Head::of(openai), &problem);
                 }
                 let default = ["sim-1".to_owned()];
                 let models = config.models.as_deref().unwrap_or(&default).iter();
@@ -133,7 +135,7 @@ impl Connection<'_> {
             _ => return self.nowhere(request),
         };
         self.write(&body);
-        self.reply(request, Head::of(openai))
+        self.reply(Head::of(openai))
     }
 
     /// Appends JSON to the body of the reply.
@@ -143,9 +145,9 @@ impl Connection<'_> {
     }
 
     /// Replies with an error to a request that is not a call.
-    pub(super) fn error(&mut self, request: &Request, mut head: Head, problem: &Problem) -> Next {
+    pub(super) fn error(&mut self, mut head: Head, problem: &Problem) -> Next {
         self.problem(&mut head, problem);
-        self.reply(request, head)
+        self.reply(head)
     }
 
     /// Appends an error, and counts it if it is malformed.
@@ -162,13 +164,12 @@ impl Connection<'_> {
     /// Replies that there is no such address.
     pub(super) fn nowhere(&mut self, request: &Request) -> Next {
         let problem = Problem::nowhere(&request.method, &request.path);
-        self.error(request, Head::default(), &problem)
+        self.error(Head::default(), &problem)
     }
 
     /// Sends the content of `body` as the reply to a request that is not a call.
-    pub(super) fn reply(&mut self, request: &Request, mut head: Head) -> Next {
-        // A reply to HEAD must not have a body. Closing the connection avoids a special case for it.
-        head.close = request.close || request.method == "HEAD";
+    pub(super) fn reply(&mut self, mut head: Head) -> Next {
+        head.close = self.close;
         head.write(&mut self.out, &self.body);
         if self.send().is_err() || head.close {
             return Next::Close;
@@ -177,21 +178,14 @@ impl Connection<'_> {
     }
 
     /// Replies to a request that cannot be served.
-    fn refuse(&mut self, refusal: &Refusal) {
+    fn refuse(&mut self, refusal: &Refusal) -> Next {
         let problem = match *refusal {
-            Refusal::Closed => return,
+            Refusal::Closed => return Next::Close,
             Refusal::Handshake => Problem::told(400, "This server does not speak TLS."),
             Refusal::Told(status, message) => Problem::bad(status, message),
         };
-        self.body.clear();
-        self.out.clear();
-        let mut head = Head {
-            close: true,
-            ..Head::default()
-        };
-        self.problem(&mut head, &problem);
-        head.write(&mut self.out, &self.body);
-        let _ = self.send();
+        self.close = true;
+        self.error(Head::default(), &problem)
     }
 
     pub(super) fn send(&self) -> io::Result<()> {

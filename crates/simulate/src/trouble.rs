@@ -1,21 +1,17 @@
 //! The kinds of trouble that the simulator can make, and the meaning of each for billing and for the client's
 //! knowledge. `config` decides which prompt meets which kind, `ledger` how often, and `serve` sends them.
 
-use std::str::FromStr;
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
-use strum::VariantArray;
-
-use super::vendor::named;
+use super::vendor::unknown;
 
 /// One way in which a provider can fail a call.
 ///
 /// A prompt meets at most one kind. A kind that ends does so separately for each prompt: the next call with the same
 /// prompt is answered normally. In text, on the command line and in
 /// [`SimStats::by_trouble`](super::SimStats::by_trouble), kinds are written in snake case.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::IntoStaticStr, strum::VariantArray,
-)]
-#[strum(serialize_all = "snake_case")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "snake_case", parse_err_ty = String, parse_err_fn = no_trouble)]
 #[non_exhaustive]
 pub enum Trouble {
     /// `error_500`: status 500 twice, then fine.
@@ -72,7 +68,7 @@ impl Trouble {
     /// Every kind, in the order in which shares are laid out.
     pub const ALL: &'static [Trouble] = Trouble::VARIANTS;
 
-    /// The name in snake case, as [`FromStr`] accepts it.
+    /// The name in snake case, as [`FromStr`](std::str::FromStr) accepts it.
     pub fn name(self) -> &'static str {
         self.into()
     }
@@ -166,12 +162,8 @@ impl Form {
     }
 }
 
-impl FromStr for Trouble {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Trouble, String> {
-        named("trouble", text, Trouble::ALL, Trouble::name)
-    }
+fn no_trouble(text: &str) -> String {
+    unknown("trouble", text, Trouble::ALL)
 }
 
 const KINDS: usize = Trouble::ALL.len();

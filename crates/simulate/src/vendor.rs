@@ -1,20 +1,17 @@
 //! The services with OpenAI's API, each with its own variant of it, and other APIs: a row in `rules/vendors.json`.
 
 use std::collections::BTreeMap;
-use std::str::FromStr;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 use serde_json::Value;
-use strum::VariantArray;
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 
 use super::rules;
 
 /// A service with OpenAI's API: the simulator uses its errors, bodies and headers on the paths of that API.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, strum::Display, strum::IntoStaticStr, strum::VariantArray,
-)]
-#[strum(serialize_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Display, EnumString, IntoStaticStr, VariantArray)]
+#[strum(serialize_all = "lowercase", parse_err_ty = String, parse_err_fn = no_vendor)]
 #[non_exhaustive]
 pub enum Vendor {
     /// `openai`.
@@ -51,33 +48,21 @@ impl Vendor {
     /// Every vendor.
     pub const ALL: &'static [Vendor] = Vendor::VARIANTS;
 
-    /// The name, as [`FromStr`] accepts it.
+    /// The name, as [`FromStr`](std::str::FromStr) accepts it.
     pub fn name(self) -> &'static str {
         self.into()
     }
 }
 
-impl FromStr for Vendor {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Vendor, String> {
-        named("vendor", text, Vendor::ALL, Vendor::name)
-    }
+fn no_vendor(text: &str) -> String {
+    unknown("vendor", text, Vendor::ALL)
 }
 
-/// The variant with this name; the error lists the names that there are.
-pub(super) fn named<T: Copy>(
-    what: &str,
-    text: &str,
-    all: &[T],
-    name: impl Fn(T) -> &'static str,
-) -> Result<T, String> {
-    let found = all.iter().copied().find(|one| name(*one) == text);
-    found.ok_or_else(|| {
-        let known: Vec<_> = all.iter().map(|one| name(*one)).collect();
-        let known = known.join(", ");
-        format!("unknown {what} \"{text}\"; known ones: {known}")
-    })
+/// The error for a name that no variant has: it lists the names that there are.
+pub(super) fn unknown<T: ToString>(what: &str, text: &str, all: &[T]) -> String {
+    let known: Vec<_> = all.iter().map(T::to_string).collect();
+    let known = known.join(", ");
+    format!("unknown {what} \"{text}\"; known ones: {known}")
 }
 
 /// One vendor's variant of OpenAI's API, or another API.

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::error::Category;
@@ -13,22 +12,13 @@ use super::life::{Failure, Fate, Item, Plan};
 use super::{BatchPoint, Desk, Outcome, Reply};
 use crate::dialect::Dialect;
 use crate::problems::Problem;
-use crate::prompt::{self, Prompt};
+use crate::prompt::{Prompt, Tokens};
 use crate::rules::{self, Fault};
 use crate::trouble::{Form, prompt_key};
 use crate::{Trouble, Vendor, gemini};
 
 /// Maximum number of reported errors.
 const FAILURES: usize = 50;
-
-/// Fields that Anthropic supports only in single calls.
-const NEVER_IN_BATCHES: [&str; 5] = [
-    "stream",
-    "speed",
-    "store",
-    "previous_thread_event_id",
-    "cache_hint",
-];
 
 /// The code and the message of a failure.
 type Reason = (&'static str, String);
@@ -45,17 +35,15 @@ struct Line {
     body: Box<RawValue>,
 }
 
-impl Plan {
-    /// Reads the body of a request like that of a call.
-    pub(super) fn prompt(&self, body: &RawValue) -> Result<Prompt, Fault> {
-        if self.dialect == Dialect::Anthropic {
+impl Desk<'_> {
+    /// Reads the body of a request of a batch for this model like that of a call.
+    pub(super) fn prompt(&self, body: &RawValue, model: &str) -> Result<Prompt, Fault> {
+        let never = &self.wire.never;
+        if !never.is_empty() {
             let fields: Map<String, Value> = serde_json::from_str(body.get()).unwrap_or_default();
-            let mut never = NEVER_IN_BATCHES.iter();
-            if let Some(name) = never.find(|name| fields.contains_key(**name)) {
-                return Err(Fault::unknown(*name));
-            }
+            rules::only(&fields, "", |name| !never.iter().any(|field| field == name))?;
         }
-        self.dialect.prompt(body.get().as_bytes(), &self.model)
+        self.dialect.prompt(body.get().as_bytes(), model)
     }
 }
 
@@ -81,7 +69,7 @@ impl Intake<'_> {
         if let Some(recorder) = &self.desk.config().recorder {
             recorder.record(body.get().as_bytes());
         }
-        let read = self.plan.prompt(&body);
+        let read = self.desk.prompt(&body, &self.plan.model);
         let mut item = Item {
             id,
             body,
@@ -135,7 +123,7 @@ impl Intake<'_> {
         item.key = prompt_key(&prompt.text);
         item.form = Form::of(prompt.shape.is_some());
         item.costs = [None, Some(Trouble::Empty)].map(|odd| {
-            let tokens = prompt::tokens(&prompt, config, odd);
+            let tokens = Tokens::of(&prompt, config, odd);
             config.cost(&prompt.model, tokens, true)
         });
         self.plan.tokens += prompt.tokens;
@@ -224,12 +212,7 @@ pub(super) fn create(desk: &Desk<'_>, model: &str, body: &[u8]) -> Outcome {
         dialect: desk.dialect,
         prefix: &desk.wire.batch_id,
         model: model.to_owned(),
-        label: Value::Null,
-        window: Duration::from_secs(desk.wire.create.hours * 3_600),
-        input: None,
-        items: Vec::new(),
-        failures: Vec::new(),
-        tokens: 0,
+        ..Plan::default()
     };
     match desk.dialect {
         Dialect::Anthropic => inline(desk, &mut plan, body)?,

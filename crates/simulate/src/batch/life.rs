@@ -66,7 +66,7 @@ pub(super) struct Failure {
 }
 
 /// A batch as it was requested.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) dialect: Dialect,
     /// What its id begins with.
@@ -75,7 +75,6 @@ pub(super) struct Plan {
     pub(super) model: String,
     /// Data of the client: metadata, or a name.
     pub(super) label: Value,
-    pub(super) window: Duration,
     /// The id of the input file.
     pub(super) input: Option<String>,
     pub(super) items: Vec<Item>,
@@ -112,7 +111,7 @@ impl Phase {
     }
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Batch {
     pub(super) id: String,
     /// Since the simulator's start, like all times here.

@@ -168,9 +168,9 @@ impl Connection<'_> {
             Ok(Reply::Nothing) => Next::Close,
             Ok(Reply::Download(media, bytes, spoiled)) => {
                 head.media = media;
-                head.close = request.close;
+                head.close = self.close;
                 match self.download(&head, &bytes, spoiled) {
-                    Ok(()) if !request.close => Next::Keep,
+                    Ok(()) if !self.close => Next::Keep,
                     _ => Next::Close,
                 }
             }
@@ -179,9 +179,9 @@ impl Connection<'_> {
                 if !value.is_null() {
                     self.write(&value);
                 }
-                self.reply(&request, head)
+                self.reply(head)
             }
-            Err(problem) => self.error(&request, head, &problem),
+            Err(problem) => self.error(head, &problem),
         }
     }
 

@@ -108,7 +108,7 @@ fn result(
         return Err(problem);
     }
     let body = item.map_or(RawValue::NULL, |(item, _)| &*item.body);
-    let prompt = batch.plan.prompt(body)?;
+    let prompt = desk.prompt(body, &batch.plan.model)?;
     if !config.knows_model(&prompt.model) {
         return Err(Problem::no_model(&prompt.model));
     }

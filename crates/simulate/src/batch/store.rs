@@ -159,14 +159,8 @@ impl Store {
             id,
             created: now,
             plan,
-            booked: 0,
             expires,
-            cancelled: None,
-            done: 0,
-            failed: 0,
-            missing: 0,
-            deleted: false,
-            deleted_files: Vec::new(),
+            ..Batch::default()
         });
         self.batches.len() - 1
     }

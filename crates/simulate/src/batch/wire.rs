@@ -35,6 +35,9 @@ pub(super) fn wire(dialect: Dialect) -> Option<&'static Wire> {
 pub(super) struct Wire {
     pub(super) max_requests: Option<u64>,
     pub(super) max_bytes: u64,
+    /// Fields that are only for single calls.
+    #[serde(default)]
+    pub(super) never: Vec<String>,
     /// The requests that there are, and how lists are cut: of batches, and of results.
     pub(super) routes: Vec<Route>,
     pub(super) batches: Paging,
@@ -229,7 +232,7 @@ pub(super) fn batch(desk: &Desk<'_>, batch: &Batch, now: Duration, full: bool) -
     facts.set("input", batch.plan.input.as_deref());
     facts.set("label", batch.plan.label.clone());
     facts.set("model", batch.plan.model.as_str());
-    facts.set("hours", batch.plan.window.as_secs() / 3_600);
+    facts.set("hours", wire.create.hours);
     facts.set("state", wire.state(phase));
     facts.set("over", ended.map(|_| true));
     facts.set("kept", kept.then_some(true));
@@ -281,10 +284,11 @@ fn times(facts: &mut Facts, desk: &Desk<'_>, batch: &Batch, now: Duration, kept:
     let began = Some(batch.began(config)).filter(|began| now >= *began && !batch.has_failed());
     let ended_so = |so: Phase| ended.filter(|_| phase == so);
     let failed = ended_so(Phase::Failed).or(ended_so(Phase::Expired));
+    let window = Duration::from_secs(desk.wire.create.hours * 3_600);
     for (name, time) in [
         ("created", Some(batch.created)),
         ("began", began),
-        ("expires", Some(batch.created + batch.plan.window)),
+        ("expires", Some(batch.created + window)),
         ("updated", Some(ended.unwrap_or(now))),
         ("ended", ended),
         ("ended_well", ended_so(Phase::Ended)),
