@@ -7,7 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::options::FileRunError;
 use super::replies::Replies;
-use super::results::{ResultsFile, trouble};
+use super::results::{PreviousLine, ResultsFile, trouble};
 use crate::base::Error;
 use crate::base::disk::sync_folder;
 
@@ -15,13 +15,14 @@ use crate::base::disk::sync_folder;
 /// locked as long as this value exists.
 ///
 /// A program that was killed between adding and deleting adds the same lines again; lines that the file contains
-/// already, byte for byte, are then skipped. That takes 16 bytes of memory per line of the file.
+/// already, byte for byte, are then skipped. That takes 32 bytes of memory per line of the file.
 pub struct ResultsAppender {
     path: PathBuf,
     file: ResultsFile,
     replies: Replies,
-    /// Hashes of the lines at the time of opening, sorted.
+    /// Hashes of the lines and of their ids at the time of opening, sorted.
     before: Vec<Key>,
+    repeated: u64,
 }
 
 impl ResultsAppender {
@@ -32,11 +33,11 @@ impl ResultsAppender {
     /// [`FileRunError::Output`] if it cannot be written or another program writes to it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FileRunError> {
         let path = path.as_ref();
-        let mut file = ResultsFile::open(path, true, &mut |_, _| {})?;
+        let mut before = Vec::new();
+        let mut file = ResultsFile::open(path, true, &mut |line, _| before.push(key(&line.id)))?;
         file.mend()?;
         // After a power failure the lines exist only if the name was synced too.
         let _ = sync_folder(path);
-        let mut before = Vec::new();
         file.lines(&mut |line| before.push(key_of(line)))?;
         before.sort_unstable();
         Ok(Self {
@@ -44,6 +45,7 @@ impl ResultsAppender {
             replies: file.replies(),
             file,
             before,
+            repeated: 0,
         })
     }
 
@@ -56,7 +58,10 @@ impl ResultsAppender {
         for line in lines {
             let line = self.replies.put_line(line.as_ref().trim_ascii());
             let line = line.as_bytes();
-            if self.before.binary_search(&key_of(line)).is_err() {
+            let was_there = |key: Key| self.before.binary_search(&key).is_ok();
+            if !was_there(key_of(line)) {
+                let parsed = serde_json::from_slice::<PreviousLine>(line);
+                self.repeated += u64::from(parsed.is_ok_and(|line| was_there(key(&line.id))));
                 added += 1;
                 bytes.extend_from_slice(line);
                 bytes.push(b'\n');
@@ -68,6 +73,11 @@ impl ResultsAppender {
             written.map_err(|e| trouble(&self.path, "cannot write the results", &e))?;
         }
         Ok(added)
+    }
+
+    /// The number of added lines whose id the file had at the time of opening, with another result.
+    pub fn repeated(&self) -> u64 {
+        self.repeated
     }
 }
 
@@ -108,7 +118,10 @@ mod tests {
         assert_eq!(text, format!("{A}\n{B}\n"));
         // Another answer to the same request was billed too.
         let other = A.replace('x', "y");
-        assert_eq!(open(&path).append(&[&other]).unwrap(), 1);
+        let mut file = open(&path);
+        assert_eq!(file.append(&[&other]).unwrap(), 1);
+        assert_eq!(file.append(&[A.replace("\"a\"", "\"c\"")]).unwrap(), 1);
+        assert_eq!(file.repeated(), 1);
     }
 
     #[cfg(unix)]

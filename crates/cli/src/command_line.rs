@@ -1,14 +1,17 @@
 //! Commands that users paste into a shell.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 
 use batchwright::provider::redacted_url;
 
 /// This command, ready to be pasted into a shell, without a password in an address.
 pub fn command_line() -> String {
-    // Words that are not Unicode change slightly.
-    let words = std::env::args_os();
-    again(words.map(|word| word.to_string_lossy().into_owned()))
+    again(std::env::args_os(), false)
+}
+
+/// The same with another budget, which the user chooses.
+pub fn command_line_with_budget() -> String {
+    again(std::env::args_os(), true)
 }
 
 /// The same for a shell in any folder.
@@ -22,8 +25,9 @@ pub fn command_line_from_anywhere() -> String {
 
 /// The command to resume: without `--no-wait`, so that it collects results, without `--resend`, so that nothing is
 /// billed again, with progress shown, and without secrets.
-fn again(words: impl Iterator<Item = String>) -> String {
-    let mut words = words;
+fn again(words: impl Iterator<Item = OsString>, with_budget: bool) -> String {
+    // Words that are not Unicode change slightly.
+    let mut words = words.map(|word| word.to_string_lossy().into_owned());
     let mut typed: Vec<String> = words.next().iter().map(|program| quoted(program)).collect();
     let mut files = false;
     while let Some(word) = words.next() {
@@ -44,6 +48,10 @@ fn again(words: impl Iterator<Item = String>) -> String {
                 all if all == "all" => continue,
                 what => Some(what),
             },
+            "--budget" | "--max-cost" if with_budget => {
+                value();
+                Some("USD".to_owned())
+            }
             "--base-url" => Some(redacted_url(&value())),
             "--header" => Some(without_value(&value())),
             _ => None,
@@ -94,7 +102,7 @@ mod tests {
 
     #[test]
     fn a_resume_command_shows_no_header_values() {
-        let typed = |words: &[&str]| again(words.iter().map(|word| (*word).to_owned()));
+        let typed = |words: &[&str]| again(words.iter().map(OsString::from), false);
         for (header, shown) in [
             ("X-Team: secret", "'X-Team: ***'"),
             ("Authorization:Bearer secret", "'Authorization: ***'"),
@@ -109,8 +117,19 @@ mod tests {
     }
 
     #[test]
+    fn a_command_that_its_budget_ended_asks_for_another_one() {
+        for (given, shown) in [
+            ("bw run a --budget 1 -o b", "bw run a --budget USD -o b"),
+            ("bw run --max-cost=1 a", "bw run --max-cost=USD a"),
+        ] {
+            assert_eq!(again(given.split(' ').map(OsString::from), true), shown);
+            assert_eq!(again(given.split(' ').map(OsString::from), false), given);
+        }
+    }
+
+    #[test]
     fn a_resume_command_shows_progress_and_resends_nothing() {
-        let typed = |line: &str| again(line.split(' ').map(String::from));
+        let typed = |line: &str| again(line.split(' ').map(OsString::from), false);
         assert_eq!(
             typed("bw run -q a --progress never --quiet --resend none -o -- -q --no-wait"),
             "bw run a --resend none -o -- -q --no-wait"

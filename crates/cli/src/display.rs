@@ -9,7 +9,7 @@ use batchwright::{Progress, ProgressNotifier, Usd};
 use parking_lot::Mutex;
 
 use super::args::shared::{ShowArgs, When};
-use super::format::{count, span};
+use super::format::{count, number_of, span};
 use super::sanitize::{harmless, shortened};
 use super::stderr::{self, is_quiet};
 
@@ -183,11 +183,11 @@ pub fn line(progress: &Progress, room: usize) -> String {
         parts.push(format!("{} in flight", progress.in_flight));
     }
     if progress.retries > 0 {
-        parts.push(format!("{} retries", count(progress.retries)));
+        parts.push(number_of(progress.retries, "retry|retries"));
     }
     let tokens = progress.input_tokens.saturating_add(progress.output_tokens);
     if tokens > 0 {
-        parts.push(format!("{} tokens", count(tokens)));
+        parts.push(number_of(tokens, "token|tokens"));
     }
     if let Some(cost) = progress.cost_usd.filter(|cost| *cost > Usd::ZERO) {
         let more = if progress.unpriced > 0 { "+" } else { "" };

@@ -21,14 +21,17 @@ pub fn count(n: u64) -> String {
 /// The counts that are not zero, each with its noun.
 pub fn counts<'a>(all: impl IntoIterator<Item = (u64, &'a str)>) -> Vec<String> {
     let counted = all.into_iter().filter(|(n, _)| *n > 0);
-    counted
-        .map(|(n, what)| format!("{} {what}", count(n)))
-        .collect()
+    counted.map(|(n, what)| number_of(n, what)).collect()
 }
 
-/// A count with its noun, in the singular or in the plural.
-pub fn number_of(n: u64, one: &str, many: &str) -> String {
-    format!("{} {}", count(n), if n == 1 { one } else { many })
+/// A count with what is counted. A word that depends on the count has both forms: `item|items`.
+pub fn number_of(n: u64, what: &str) -> String {
+    let words = what.split(' ').map(|word| match word.split_once('|') {
+        Some((one, _)) if n == 1 => one,
+        Some((_, many)) => many,
+        None => word,
+    });
+    format!("{} {}", count(n), words.collect::<Vec<_>>().join(" "))
 }
 
 /// A number of bytes in a suitable unit; each unit is 1024 of the next smaller one.
@@ -127,6 +130,9 @@ mod tests {
         assert_eq!(size(1023), "1023 B");
         assert_eq!(size(10 << 20), "10.0 MiB");
         assert_eq!(size(u64::MAX), "16777216.0 TiB");
+        let rows = "row|rows that is|are invalid";
+        assert_eq!(number_of(1, rows), "1 row that is invalid");
+        assert_eq!(number_of(2_000, rows), "2,000 rows that are invalid");
         assert_eq!(span(Duration::from_millis(412)), "412 ms");
         assert_eq!(span(Duration::ZERO), "0 s");
         assert_eq!(span(Duration::from_micros(120)), "0.12 ms");

@@ -227,7 +227,7 @@ pub fn left_out_lines(left_out: &LeftOut, all: &str) -> Vec<String> {
     if left_out.count() == 0 {
         return Vec::new();
     }
-    let files = number_of(left_out.count(), "file is", "files are");
+    let files = number_of(left_out.count(), "file|files is|are");
     let mut lines = vec![format!("{files} left out: {left_out}")];
     for file in &left_out.first {
         let why = file

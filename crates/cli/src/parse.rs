@@ -17,7 +17,12 @@ const REMOVED: &str = include_str!("../data/removed.txt");
 
 /// The program's commands, whose `--help` is short; `batchwright help COMMAND` has all.
 pub fn command() -> Command {
-    with_short_help(Cli::command())
+    with_short_help(Cli::command()).mut_subcommands(|command| {
+        let name = command.get_name();
+        let more = format!("All flags, examples and exit codes: batchwright help {name}");
+        let has_more = command.get_after_long_help().is_some();
+        command.when(has_more, |command| command.after_help(more))
+    })
 }
 
 /// Prints a completion script, made from the same definitions as the help.

@@ -15,7 +15,7 @@ use super::exit::{About, Refusal};
 /// Longer lines are rejected as payloads.
 const MOST_LINE_BYTES: u64 = 64 << 20;
 
-/// The jobs of the lines, until a signal. The first faulty line ends them, with an error that names it.
+/// The jobs of the lines, until a signal. A faulty line is an error that names it; the first one ends the submission.
 pub fn open(
     input: &InputArgs,
     job_type: JobType,
@@ -25,18 +25,10 @@ pub fn open(
     let sources = sources.collect::<Result<Vec<_>, _>>()?;
     let (mut names, column) = (JobNames::default(), input.id_column.clone());
     let mut made = move |line: &[u8]| job(line, &job_type, column.as_deref(), &mut names);
-    let jobs = sources
-        .into_iter()
-        .flatten()
-        .scan(false, move |ended, line| {
-            if *ended {
-                return None;
-            }
-            let job =
-                line.and_then(|(place, line)| made(&line).map_err(|why| format!("{place}: {why}")));
-            *ended = job.is_err();
-            Some(job.map_err(|why| Error::new(ErrorKind::Invalid, why)))
-        });
+    let jobs = sources.into_iter().flatten().map(move |line| {
+        let (place, line) = line.map_err(|why| Error::new(ErrorKind::Invalid, why))?;
+        made(&line).map_err(|why| Error::new(ErrorKind::Invalid, format!("{place}: {why}")))
+    });
     let lost = "the input is no longer read";
     iter_in_background("batchwright-payloads", jobs, ctx, lost)
 }

@@ -16,6 +16,7 @@ use super::args::shared::{PaceArgs, ProviderArgs};
 use super::args::values::read_text;
 use super::display;
 use super::exit::{About, Refusal};
+use super::format::number_of;
 use super::settings::{data_dir, refused};
 use batchwright::unstable::Optional;
 
@@ -52,8 +53,8 @@ pub fn asks_a_model(plan: &ProviderPlan) -> bool {
 pub fn check(plan: &ProviderPlan, unnamed: u64) -> Result<(), Refusal> {
     if unnamed > 0 && plan.lacks_model() {
         return Err(Refusal::usage(format!(
-            "{unnamed} requests name no model, and {} has no default: use --model, \
-             BATCHWRIGHT_MODEL or the setting llm.model",
+            "{} no model, and {} has no default: use --model, BATCHWRIGHT_MODEL or the setting llm.model",
+            number_of(unnamed, "request|requests names|name"),
             plan.first.provider
         ))
         .about(About::Provider));

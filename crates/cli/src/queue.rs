@@ -15,7 +15,7 @@ use super::args::shared::{DataArgs, QueueFileArg, StoreArgs};
 use super::command_line::{quoted, quoted_path};
 use super::display;
 use super::exit::{About, Exit, Refusal, could_not_run};
-use super::format::{count, span};
+use super::format::{count, number_of, span};
 use super::sanitize::one_line;
 use super::settings::{NAMED_FOLDER, data_dir, in_folder};
 use super::stderr::is_json;
@@ -28,10 +28,8 @@ const NONE: &str = "none";
 /// name a server. Otherwise the queue is the file in the data folder.
 pub fn find_store(store: &mut StoreArgs) -> Result<(), Refusal> {
     let by_flag = |given: &Option<String>, name: &str| {
-        let given = given.clone();
-        given.filter(|given| {
-            env::var(name).is_ok_and(|value| value != *given) || env::var(name).is_err()
-        })
+        let variable = env::var(name).ok();
+        given.clone().filter(|_| variable != *given)
     };
     let flag = by_flag(&store.store, "BATCHWRIGHT_STORE");
     let redis = by_flag(&store.redis, "BATCHWRIGHT_REDIS");
@@ -139,19 +137,21 @@ impl DataArgs {
     }
 
     fn only_process(&self) -> Result<(JobQueue, ProcessState), Refusal> {
-        let queue = self.open()?;
-        let mut processes = queue.open_processes().map_err(failed)?;
-        match (processes.pop(), processes.is_empty()) {
-            (Some(only), true) => Ok((queue, only)),
-            (found, _) => {
-                let n = match found {
-                    Some(_) => "several processes: name one",
-                    None => "no process",
-                };
-                let why = format!("there is {n} in {}", self.place());
-                Err(Refusal::usage(why).about(About::Queue))
+        let queue = self.existing()?;
+        let processes = queue.as_ref().map(|queue| queue.open_processes());
+        let mut processes = processes.transpose().map_err(failed)?.unwrap_or_default();
+        let why = match (queue, processes.pop(), processes.is_empty()) {
+            // Only the file of a run says which one is meant.
+            (Some(queue), Some(only), true) if self.file.queue.is_some() => {
+                return Ok((queue, only));
             }
-        }
+            (_, Some(_), _) => {
+                let list = self.command("status");
+                format!("no process is named; to list the processes: {list}")
+            }
+            _ => format!("there is no process in {}", self.place()),
+        };
+        Err(Refusal::usage(why).about(About::Queue))
     }
 
     /// A command on this queue, ready to be pasted into a shell.
@@ -291,16 +291,19 @@ pub fn all_of(queue: &JobQueue, named: &[String]) -> Result<Vec<ProcessId>, Refu
 
 /// Minimum number of characters of an id that identify it.
 const LEAST: usize = 4;
+const LIST: &str = "to list the processes: batchwright status";
+
 /// The process whose id begins or ends with this text.
 fn part_of(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<ProcessState>, Refusal> {
     let part = text.trim().trim_start_matches('…').to_ascii_lowercase();
     if !part.chars().all(|c| c.is_ascii_hexdigit() || c == '-') {
-        return Err(Refusal::usage(bad.message()));
+        return Err(Refusal::usage(bad.message()).hint(LIST));
     }
     if part.len() < LEAST {
         return Err(Refusal::usage(format!(
             "{part:?} is too short for a process id: give at least its first or last {LEAST} characters"
-        )));
+        ))
+        .hint(LIST));
     }
     let mut fitting = queue.open_processes().map_err(failed)?;
     fitting.retain(|process| {
@@ -425,10 +428,9 @@ pub fn batch_state(batch: &BatchInfo) -> String {
         state => state,
     };
     let mut line = format!("batch {name} at {}: {state}", batch.provider);
-    let total = count(batch.total);
     line.push_str(&match batch.completed {
-        Some(done) => format!(", {} of {total} done", count(done)),
-        None => format!(", {total} requests"),
+        Some(done) => format!(", {} of {} done", count(done), count(batch.total)),
+        None => format!(", {}", number_of(batch.total, "request|requests")),
     });
     if let Some(failed) = batch.failed.filter(|n| *n > 0) {
         line.push_str(&format!(", {} failed", count(failed)));

@@ -12,6 +12,7 @@ use batchwright_jobs::JobTypes;
 use super::args::worker::WorkerArgs;
 use super::display;
 use super::exit::{Refusal, could_not_run};
+use super::format::number_of;
 use super::provider;
 use super::queue::{durability, existing_file, failed, open};
 use super::settings::{of_environment, refused};
@@ -76,12 +77,13 @@ fn jobs_at_once(plan: &ProviderPlan) -> Result<String, Refusal> {
     }
     let most = settings.max_concurrent_requests().map_err(refused)?;
     let start = settings.worker_count().map_err(refused)?.min(most);
+    let jobs = number_of(start as u64, "job|jobs");
     Ok(if settings.finds_concurrency().map_err(refused)? {
-        format!("{start} jobs at once, more while that helps")
+        format!("{jobs} at once, more while that helps")
     } else if plan.first.provider == "local" {
         provider::in_flight(plan.worker_concurrency())
     } else {
-        format!("{start} jobs at once, 1 to {most} by load")
+        format!("{jobs} at once, 1 to {most} by load")
     })
 }
 

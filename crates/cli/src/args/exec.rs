@@ -9,7 +9,7 @@ use batchwright_exec::SandboxMode;
 use clap::{Args, value_parser};
 
 use super::run::ON_ERROR;
-use super::shared::{MORE, ShowArgs};
+use super::shared::ShowArgs;
 use super::values::{bytes, one_of, rate, some_seconds};
 
 /// Run commands in parallel, with rate limit, retries and resume
@@ -19,7 +19,7 @@ use super::values::{bytes, one_of, rate, some_seconds};
 /// or `cd`, is rejected before anything runs. With a COMMAND after `--`, each line is an argument for it instead.
 /// Without FILE, lines come from standard input.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = include_str!("../../data/help/exec.txt"))]
+#[command(after_long_help = include_str!("../../data/help/exec.txt"))]
 pub struct ExecArgs {
     /// Commands, or arguments for COMMAND; `-` is stdin
     #[arg(value_name = "FILE")]

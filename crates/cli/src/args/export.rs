@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use batchwright::files::ExportFormat;
 use clap::Args;
 
-use super::shared::MORE;
 use super::values::{delimiter, name, one_of};
 
 /// Make a table of results: CSV, Excel, Parquet
@@ -13,7 +12,7 @@ use super::values::{delimiter, name, one_of};
 /// Writes one row per item: its id, the input columns, the answer, and the message of an error. If an id has several
 /// lines, the last one is used. The output file appears only when it is complete.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = include_str!("../../data/help/export.txt"))]
+#[command(after_long_help = include_str!("../../data/help/export.txt"))]
 pub struct ExportArgs {
     /// Files of results
     ///

@@ -20,7 +20,7 @@ use export::ExportArgs;
 use input::ScanArgs;
 use queue::{CancelArgs, DoctorArgs, ResultsArgs, RetryArgs, StatusArgs, SubmitArgs};
 use run::RunArgs;
-use shared::{MORE, SayArgs, StoreArgs};
+use shared::{SayArgs, StoreArgs};
 use simulate::SimulateArgs;
 use values::name;
 use worker::{ServeArgs, TokenAction, WorkArgs};
@@ -62,7 +62,7 @@ pub enum Command {
     ///
     /// Stored settings apply to every run and worker of this data folder, unless the environment or a flag overrides
     /// them.
-    #[command(subcommand, after_help = MORE, after_long_help = help(), arg_required_else_help = true)]
+    #[command(subcommand, after_long_help = help(), arg_required_else_help = true)]
     Config(ConfigAction),
     /// Make tokens for the clients of `batchwright serve`
     #[command(subcommand, after_long_help = include_str!("../../data/help/token.txt"), arg_required_else_help = true)]

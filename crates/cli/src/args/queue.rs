@@ -9,7 +9,7 @@ use batchwright_jobs::JobTypes;
 use clap::Args;
 
 use super::input::InputArgs;
-use super::shared::{DataArgs, MORE, PromptArgs, ShowArgs};
+use super::shared::{DataArgs, PromptArgs, ShowArgs};
 use super::values::{dollars, name, seconds};
 
 /// Put prompts on the queue; print the id of their process
@@ -17,7 +17,7 @@ use super::values::{dollars, name, seconds};
 /// INPUT is checked completely before anything is queued, as with `run`. Nothing is sent: `batchwright work` does
 /// that, now or later, here or in another terminal. Either all prompts are queued or none.
 #[derive(Args)]
-#[command(after_help = MORE, after_long_help = include_str!("../../data/help/submit.txt"))]
+#[command(after_long_help = include_str!("../../data/help/submit.txt"))]
 pub struct SubmitArgs {
     #[command(flatten)]
     pub input: InputArgs,
@@ -122,12 +122,11 @@ pub struct StatusArgs {
 /// same command later to fetch theirs. On a terminal or in a pipe, results are only shown, because nothing confirms
 /// that they were read.
 #[derive(Args)]
-#[command(after_help = MORE, after_long_help = include_str!("../../data/help/results.txt"))]
+#[command(after_long_help = include_str!("../../data/help/results.txt"))]
 pub struct ResultsArgs {
     /// Id of the process, or its first or last characters
     ///
     /// [default: the only one in the file of --queue]
-    #[arg(required_unless_present = "queue")]
     pub process: Option<String>,
 
     /// File to append the results to, each once
@@ -160,7 +159,6 @@ pub struct CancelArgs {
     /// Id of the process, or its first or last characters
     ///
     /// [default: the only one in the file of --queue]
-    #[arg(required_unless_present = "queue")]
     pub process: Option<String>,
 
     /// Delete the process with all its jobs and results
@@ -188,7 +186,6 @@ pub struct RetryArgs {
     /// Id of the process, or its first or last characters
     ///
     /// [default: the only one in the file of --queue]
-    #[arg(required_unless_present = "queue")]
     pub process: Option<String>,
 
     /// New maximum cost of the process in US dollars

@@ -6,7 +6,7 @@ use batchwright::{ErrorPolicy, Usd};
 use clap::{Args, ValueEnum};
 
 use super::input::InputArgs;
-use super::shared::{MORE, MemoryArgs, PaceArgs, PromptArgs, ProviderArgs, ShowArgs};
+use super::shared::{MemoryArgs, PaceArgs, PromptArgs, ProviderArgs, ShowArgs};
 use super::values::{at_least_one, dollars, one_of};
 
 /// Run prompts to completion; run the same command again to resume
@@ -14,7 +14,7 @@ use super::values::{at_least_one, dollars, one_of};
 /// INPUT is checked completely before anything is sent. Each result is written when it arrives, as one JSON line.
 /// The output file is the checkpoint: a second run skips finished items and sends failed, changed and new ones.
 #[derive(Debug, Args)]
-#[command(after_help = MORE, after_long_help = include_str!("../../data/help/run.txt"))]
+#[command(after_long_help = include_str!("../../data/help/run.txt"))]
 pub struct RunArgs {
     #[command(flatten)]
     pub input: InputArgs,

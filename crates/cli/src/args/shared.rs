@@ -8,9 +8,6 @@ use clap::{Args, ValueEnum};
 
 use super::values::{bytes, name, one_of, temperature, text_or_file, words_for};
 
-/// The end of the short help.
-pub const MORE: &str = "All flags, examples and exit codes: batchwright help COMMAND";
-
 /// Flags that select the provider.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Provider")]

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use batchwright_server::{Role, Server};
 use clap::{Args, Subcommand};
 
-use super::shared::{MORE, MemoryArgs, PaceArgs, ProviderArgs, QueueFileArg, ShowArgs, StoreArgs};
+use super::shared::{MemoryArgs, PaceArgs, ProviderArgs, QueueFileArg, ShowArgs, StoreArgs};
 use super::values::{bytes, words_for};
 
 #[derive(Args)]
@@ -49,7 +49,7 @@ pub struct WorkerArgs {
 /// jobs at once. If a provider rejects the key or is unreachable, no job fails: the jobs wait, and the worker calls
 /// the provider again. (A local server must answer when the worker starts.)
 #[derive(Args)]
-#[command(after_help = MORE, after_long_help = include_str!("../../data/help/work.txt"))]
+#[command(after_long_help = include_str!("../../data/help/work.txt"))]
 pub struct WorkArgs {
     /// Exit when the queue is empty, for cron and scripts
     ///
@@ -92,7 +92,7 @@ impl WorkArgs {
 /// also runs a worker, as `batchwright work` does. Ctrl-C or SIGTERM stops it: running jobs may finish, the others
 /// stay on the queue.
 #[derive(Args)]
-#[command(after_help = MORE, after_long_help = include_str!("../../data/help/serve.txt"))]
+#[command(after_long_help = include_str!("../../data/help/serve.txt"))]
 pub struct ServeArgs {
     /// Address; any but loopback needs a token
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]

@@ -14,7 +14,7 @@ use crate::args::shared::DataArgs;
 use crate::command_line::quoted;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
-use crate::format::{self, count, span};
+use crate::format::{self, number_of, span};
 use crate::queue::{self, collected_by_server, failed, own_of_batches, report, run_command};
 use crate::settings::{self, data_dir, refused};
 
@@ -28,9 +28,9 @@ pub fn execute(args: &CancelArgs) -> Result<Exit, Refusal> {
     if !process.sealed && !args.delete {
         // If it were cancelled and requeued later, this part would count as complete.
         return Err(Refusal::usage(format!(
-            "process {id} is incomplete: its submission was interrupted or is still running, so none of its \
-             {} jobs runs. To delete it: {}",
-            count(process.counts.total),
+            "process {id} is incomplete: its submission was interrupted or is still running, so its {} not run. \
+             To delete it: {}",
+            number_of(process.counts.total, "job|jobs does|do"),
             args.data.command(&format!("cancel {id} --delete"))
         )));
     }
@@ -58,18 +58,18 @@ pub fn execute(args: &CancelArgs) -> Result<Exit, Refusal> {
     Ok(report((line, facts)))
 }
 
+/// Results that came while the batches were cancelled.
+const ARRIVED: &str = "result|results arrived from its batches meanwhile and is|are billed";
+
 fn cancelled_line(now: &ProcessState, cancelled: u64, came: u64, any: bool) -> (String, Value) {
     let counts = &now.counts;
     let cancelled = if any { counts.cancelled } else { cancelled };
-    let mut line = format!("{} jobs cancelled", count(cancelled));
+    let mut line = number_of(cancelled, "job|jobs cancelled");
     let others = format::counts([
-        (
-            came,
-            "results arrived from its batches meanwhile and are billed",
-        ),
+        (came, ARRIVED),
         (
             counts.in_progress,
-            "are running: they finish and are not retried",
+            "is|are running: it|they finishes|finish and is|are not retried",
         ),
     ]);
     others.iter().for_each(|text| line += &format!("; {text}"));
@@ -91,9 +91,8 @@ fn delete(
     let (data, id) = (&args.data, now.process_id);
     if came > 0 {
         return Err(Refusal::could_not_run(format!(
-            "process {id} is not deleted: {} results arrived from its batches meanwhile and are billed{}\n  to delete it anyway:   \
-             the same command again",
-            count(came),
+            "process {id} is not deleted: {}{}\n  to delete it anyway:   the same command again",
+            number_of(came, ARRIVED),
             to_take(data, now)
         )));
     }
@@ -104,7 +103,8 @@ fn delete(
     if let Some(store) = store {
         QueueRun::tidy(&store.with_extension(""));
     }
-    let line = format!("process {id} is deleted with {} jobs", count(deleted));
+    let jobs = number_of(deleted, "job|jobs");
+    let line = format!("process {id} is deleted with {jobs}");
     Ok((line, json!({"process_id": id, "deleted": deleted})))
 }
 
@@ -206,8 +206,8 @@ pub fn retry(args: &RetryArgs) -> Result<Exit, Refusal> {
         (0, Some(limit)) => format!("the budget of process {id} is {limit}"),
         (0, None) => "no job has failed or was cancelled: nothing to requeue".to_owned(),
         _ => format!(
-            "{} jobs requeued: each is sent and billed again\n  to run them: {}",
-            count(retried),
+            "{}; jobs that were sent before are sent and billed again\n  to run them: {}",
+            number_of(retried, "job|jobs requeued"),
             run_command(&process.info).unwrap_or_else(|| data.command("work"))
         ),
     };

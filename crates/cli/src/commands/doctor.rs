@@ -38,7 +38,7 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     let folder = folder()?;
     let database = args.data.database()?;
     let mut findings = of_folder(&folder);
-    findings.push(sandbox());
+    findings.extend(sandbox());
     let store = &args.data.store;
     if store.store.is_some() || database.exists() {
         let file = args.data.file.queue.as_deref();
@@ -125,25 +125,40 @@ fn of_folder(folder: &Path) -> Vec<HealthFinding> {
 }
 
 /// How commands of `exec` are confined and kept together, found out without running one.
-fn sandbox() -> HealthFinding {
+fn sandbox() -> Vec<HealthFinding> {
+    let note = |seen: String, advice| finding("sandbox", Note, seen, Some(advice));
     let status = match Sandbox::new(SandboxMode::BestEffort).check() {
         Ok(status) => status,
         Err(error) => {
-            let advice = Some("exec needs --sandbox off here");
-            return finding("sandbox", Note, error.message(), advice);
+            let seen = error.message().to_owned();
+            return vec![note(seen, "exec needs --sandbox off here")];
         }
     };
-    let advice = "exec needs --sandbox best-effort or --sandbox off here";
-    let advice = (!status.missing.is_empty()).then_some(advice);
+    let missing = (!status.missing.is_empty()).then(|| status.missing.join("; "));
     let namespace = |why| format!("a process namespace ({why})");
-    let helper = "batchwright-sandbox of this version was not found";
-    let mut lacks = status.missing;
-    lacks.extend(status.no_namespace.map(namespace));
-    lacks.extend(status.helper.is_none().then(|| helper.to_owned()));
-    if lacks.is_empty() {
+    let helper = "batchwright-sandbox of this version next to batchwright";
+    let lacks = [
+        (
+            missing,
+            "exec needs --sandbox best-effort or --sandbox off here",
+        ),
+        (
+            status.no_namespace.map(namespace),
+            "exec runs without: at its end a helper, not the kernel, kills what commands leave behind",
+        ),
+        (
+            status.helper.is_none().then(|| helper.to_owned()),
+            "exec confines commands without it, but starts them more slowly; to install both: \
+             cargo install --locked --path crates/cli",
+        ),
+    ];
+    let lacks = lacks.into_iter();
+    let mut findings: Vec<_> = lacks
+        .filter_map(|(what, advice)| Some(note(format!("lacks: {}", what?), advice)))
+        .collect();
+    if findings.is_empty() {
         let seen = "commands are confined and kept together";
-        return finding("sandbox", Good, seen, None);
+        findings.push(finding("sandbox", Good, seen, None));
     }
-    let seen = format!("lacks: {}", lacks.join("; "));
-    finding("sandbox", Note, seen, advice)
+    findings
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::args::export::ExportArgs;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
-use crate::format::{count, counts};
+use crate::format::{count, counts, number_of};
 use crate::prompts::{asks_any_object, schema};
 use crate::signals::Signals;
 use crate::stderr::is_json;
@@ -118,24 +118,25 @@ fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
         0 => String::new(),
         failed => format!(", {} of them without success", count(failed)),
     };
-    let (rows, columns) = (count(report.rows), report.columns.len());
-    let first = format!("{rows} rows of {columns} columns written{place}{failed}");
+    let rows = number_of(report.rows, "row|rows");
+    let columns = number_of(report.columns.len() as u64, "column|columns");
+    let first = format!("{rows} of {columns} written{place}{failed}");
     let details = counts([
         (
             report.replaced,
-            "lines skipped, because later lines have the same id",
+            "line|lines skipped, because later lines have the same id",
         ),
         (
             report.cut_cells,
-            "cells exceed the 32,767 characters of .xlsx: they are truncated",
+            "cell|cells truncated: .xlsx takes at most 32,767 characters",
         ),
         (
             report.left_out,
-            "more columns of the input or the answers: --columns all",
+            "more column|columns of the input or the answers: --columns all",
         ),
         (
             report.torn.len() as u64,
-            "files end with an incomplete line, which was skipped",
+            "file|files ends|end with an incomplete line, which was skipped",
         ),
     ]);
     [first]

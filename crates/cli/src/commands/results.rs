@@ -12,7 +12,7 @@ use serde_json::json;
 use crate::args::queue::ResultsArgs;
 use crate::display;
 use crate::exit::{Exit, Refusal};
-use crate::format::{count, counts};
+use crate::format::{counts, number_of};
 use crate::queue::{collected_elsewhere, failed, run_command};
 use crate::signals::Signals;
 use crate::stderr::is_json;
@@ -46,6 +46,7 @@ pub fn execute(args: &ResultsArgs) -> Result<Exit, Refusal> {
         ctx,
         safe: 0,
         written: 0,
+        repeated: 0,
         failed: 0,
     };
     let ended = if keeps {
@@ -87,8 +88,8 @@ pub fn execute(args: &ResultsArgs) -> Result<Exit, Refusal> {
 }
 
 fn partly(saved: &Saved) -> String {
-    let written = count(saved.safe);
-    format!("{written} results are written, the others stay in the queue")
+    let written = number_of(saved.safe, "result|results is|are written");
+    format!("{written}, the others stay in the queue")
 }
 
 /// The output, unless it is standard output.
@@ -116,18 +117,22 @@ fn summary(
     let to = named(args).map_or_else(String::new, |path| format!(" to {}", path.display()));
     let mut line = match saved.safe {
         0 => "no results yet".to_owned(),
-        _ => format!("{} results written{to}", count(saved.written)),
+        _ => number_of(saved.written, "result|results written") + &to,
     };
     for part in counts([
-        (saved.safe - saved.written, "were already there"),
+        (saved.safe - saved.written, "was|were already there"),
         (saved.failed, "of them without success"),
+        (
+            saved.repeated,
+            "of them under an id that the file had before: the last line of an id counts",
+        ),
     ]) {
         line.push_str(&format!(", {part}"));
     }
     if open > 0 {
-        let open = count(open);
+        let open = number_of(open, "job|jobs is|are still open");
         line.push_str(&format!(
-            "; {open} jobs are still open; to fetch their results later, run the same command"
+            "; {open}; to fetch their results later, run the same command"
         ));
     }
     if keeps && saved.safe > 0 {
@@ -183,6 +188,8 @@ struct Saved {
     /// Number of saved results, including those that existed before.
     safe: u64,
     written: u64,
+    /// The part of these whose id the file had before, with another line.
+    repeated: u64,
     failed: u64,
 }
 
@@ -193,7 +200,11 @@ impl Saved {
         }
         let lines: Vec<String> = results.iter().map(JobResult::line).collect();
         let written = match &mut self.target {
-            Target::File(file) => file.append(&lines).map_err(Stop::Failed)?,
+            Target::File(file) => {
+                let added = file.append(&lines).map_err(Stop::Failed)?;
+                self.repeated = file.repeated();
+                added
+            }
             Target::Stream(stream) => {
                 write(stream, &lines)?;
                 lines.len() as u64

@@ -91,7 +91,7 @@ fn table(files: &[FileInfo]) -> String {
             bytes += file.size;
         }
     }
-    let mut total = format!("{}, {}", number_of(usable, "file", "files"), size(bytes));
+    let mut total = format!("{}, {}", number_of(usable, "file|files"), size(bytes));
     if left_out.count() > 0 {
         total += &format!("; {} left out: {left_out}", left_out.count());
     }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use crate::args::queue::StatusArgs;
 use crate::display;
 use crate::exit::{Exit, Refusal};
-use crate::format::{Table, count, number_of, span};
+use crate::format::{Table, count, counts, number_of, span};
 use crate::queue::{self, PAUSED, failed, run_line};
 use crate::sanitize::{self, shortened};
 use crate::settings;
@@ -152,7 +152,7 @@ impl Row {
         let process = &self.process;
         let counts = &process.counts;
         let runs = counts.in_progress + counts.at_provider > 0;
-        let taken = format!("{} results taken", count(counts.consumed));
+        let taken = number_of(counts.consumed, "result|results taken");
         let states = [
             (!process.sealed, "unsealed"),
             (process.cancelled, "cancelled"),
@@ -179,7 +179,7 @@ impl Row {
         let spent = &self.process.spent;
         let more = if spent.unpriced > 0 { "+" } else { "" };
         let known = spent.cost_usd.map(|cost| format!("{cost}{more}"));
-        known.unwrap_or_else(|| "-".to_owned())
+        known.unwrap_or_else(|| "unknown".to_owned())
     }
 
     /// How its prompts are sent.
@@ -260,7 +260,7 @@ fn note_end(
         let limits = limits.iter();
         let limits =
             limits.map(|(limit, _)| format!(", limited by {limit}{}", display::lever(limit)));
-        let running = number_of(workers, "worker is", "workers are");
+        let running = number_of(workers, "worker|workers is|are");
         display::note(format!("{running} running{}", limits.collect::<String>()));
     } else if rows.iter().any(waits) {
         display::note(format!(
@@ -285,10 +285,15 @@ fn note_end(
     };
     if !days.is_empty() {
         let cost: Usd = days.iter().map(|row| row.cost_usd).sum();
-        let calls = count(days.iter().map(|row| row.calls).sum());
-        display::note(format!(
-            "known cost in this month (UTC): {cost} for {calls} calls"
-        ));
+        // No price is known of a model whose tokens cost nothing.
+        let is_priced = |row: &&DaySpent| row.cost_usd > Usd::ZERO || row.tokens == 0;
+        let priced = days.iter().filter(is_priced).map(|row| row.calls).sum();
+        let all: u64 = days.iter().map(|row| row.calls).sum();
+        let parts = counts([
+            (priced, &*format!("call|calls for {cost}")),
+            (all - priced, "call|calls without a known price"),
+        ]);
+        display::note(format!("cost in this month (UTC): {}", parts.join(", ")));
     }
     Ok(())
 }

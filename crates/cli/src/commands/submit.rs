@@ -7,7 +7,7 @@ use batchwright::{Context, Error, ErrorKind, Job, JobQueue, ProcessId};
 use crate::args::queue::SubmitArgs;
 use crate::display;
 use crate::exit::{About, Exit, Refusal, could_not_run};
-use crate::format::count;
+use crate::format::number_of;
 use crate::input::until_cancelled;
 use crate::payloads;
 use crate::prompts;
@@ -47,10 +47,8 @@ fn submit_prompts(args: &SubmitArgs, session: &Session) -> Result<Exit, Refusal>
     let prompts = args.input.open(&settings, session)?;
     let left_out = prompts.bad_rows();
     if left_out > 0 {
-        display::say(&format!(
-            "skipped {} rows that are invalid",
-            count(left_out)
-        ));
+        let rows = number_of(left_out, "row|rows that is|are invalid");
+        display::say(&format!("skipped {rows}"));
     }
     let requests = until_cancelled(prompts.into_requests(), &session.ctx);
     let jobs = requests.map(|request| request.map(|request| Job::from(&request)));
@@ -84,8 +82,8 @@ fn refuse_known(args: &SubmitArgs, queue: &JobQueue, id: ProcessId) -> Result<()
     };
     let what = if known.sealed { "" } else { ", incomplete" };
     Err(Refusal::usage(format!(
-        "the queue has process {id} already, with {} jobs{what}; nothing was added. To start over: {}",
-        count(known.counts.total),
+        "the queue has process {id} already, with {}{what}; nothing was added. To start over: {}",
+        number_of(known.counts.total, "job|jobs"),
         args.data.command(&format!("cancel {id} --delete"))
     ))
     .about(About::Queue))
@@ -118,8 +116,8 @@ fn take_back(
     let left = match queue.delete(process) {
         Ok(0) => "nothing was queued".to_owned(),
         Ok(jobs) => format!(
-            "the {} jobs that were queued so far are deleted",
-            count(jobs)
+            "the {}",
+            number_of(jobs, "job|jobs queued so far is|are deleted")
         ),
         Err(error) => format!(
             "the jobs queued so far could not be deleted ({}); none of them will start. To delete them later: {}",
@@ -163,8 +161,8 @@ fn report(args: &SubmitArgs, process: ProcessId, total: u64) -> Exit {
         format!("; {}", by.fallback_reason.unwrap_or(strategy))
     });
     display::note(format!(
-        "{} jobs are queued{by}\n  to run them:          {}\n  to see the progress:  {}\n  to fetch the results: {}",
-        count(total),
+        "{}{by}\n  to run them:          {}\n  to see the progress:  {}\n  to fetch the results: {}",
+        number_of(total, "job|jobs is|are queued"),
         command("work".to_owned()),
         command(format!("status {process}")),
         command(format!("results {process} -o FILE")),

@@ -17,7 +17,7 @@ use super::status::{self, Row};
 use crate::args::worker::WorkArgs;
 use crate::display::{self, Display};
 use crate::exit::{Exit, Refusal, could_not_run};
-use crate::format::{count, counts};
+use crate::format::{count, counts, number_of};
 use crate::queue::{PAUSED, all_of, command, folder};
 use crate::settings::in_folder;
 use crate::signals::{GRACE, Signals, stopping_line};
@@ -139,15 +139,11 @@ fn ended(args: &WorkArgs, report: &WorkerReport, left: &Left, signals: &Signals)
 }
 
 fn summary(report: &WorkerReport, stop: Option<&StopReason>) -> String {
-    let batches = match report.batches {
-        1 => "batch created",
-        _ => "batches created",
-    };
     let others = counts([
-        (report.batches, batches),
+        (report.batches, "batch|batches created"),
         (report.failed, "failed"),
         (report.given_back, "given back"),
-        (report.retries, "retries"),
+        (report.retries, "retry|retries"),
         (report.rate_limited, "rate limited"),
         (report.possibly_paid_twice, "possibly paid twice"),
     ]);
@@ -185,10 +181,8 @@ fn note_full_price(manager: &LlmManager, queue: &JobQueue) {
     if manager.effective_strategy().strategy == Strategy::Batch {
         let waiting = queue.waiting(EMBEDDING_KIND).unwrap_or(0);
         if waiting > 0 {
-            let waiting = count(waiting);
-            display::note(format!(
-                "{waiting} embeddings wait: they are not made in batches, but by individual calls"
-            ));
+            let wait = "embedding|embeddings waits|wait: it|they is|are not made in batches, but by individual calls";
+            display::note(number_of(waiting, wait));
         }
     } else if queue.batches(None).is_ok_and(|batches| !batches.is_empty()) {
         display::note(

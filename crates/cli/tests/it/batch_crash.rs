@@ -141,7 +141,7 @@ fn missing_results_stay_uncollected_until_the_user_abandons_them() {
         assert_eq!(site.counts().cancelled, MISSING as u64, "{}", at.name);
         site.paid_once();
         site.took(1);
-        let again = "24 jobs requeued: each is sent and billed again";
+        let again = "24 jobs requeued; jobs that were sent before are sent and billed again";
         site.desk.plain(&retry).ends(0, again);
         work("sync", 0, "");
         assert_eq!(site.answers(), MISSING, "{}", at.name);

@@ -83,7 +83,7 @@ fn a_budget_below_the_cost_of_a_call_is_reported_with_what_to_do() {
     run(&desk, &sim, "--budget 0.0000001")
         .ends(4, "allows no call that could cost")
         .says("to go on, give the same command with a higher --budget:\n    ")
-        .says("--budget 0.0000001")
+        .says("--budget USD")
         .hides("used up");
     let longest = "in.jsonl --model gpt-4o-mini -o longest.jsonl --budget 0.001";
     let ended = command(&desk, &sim, longest).ended();
@@ -230,4 +230,15 @@ fn a_request_without_a_known_price_is_refused_under_a_budget() {
     desk.write("prices.json", prices.to_string());
     on_queue(&format!("{work} --prices prices.json")).expect(0);
     assert_eq!(state(&desk, id).counts.completed, 3);
+}
+
+#[test]
+fn calls_without_a_known_price_are_not_shown_as_free() {
+    let (desk, sim) = (Desk::with(2), good());
+    let on_queue = |words: &str| other(&desk, &sim, words).expect(0);
+    on_queue("submit in.jsonl --model new");
+    on_queue("work --rpm 600000 --model new --until-empty");
+    let told = on_queue("status");
+    told.shows("  unknown  finished");
+    told.tells("cost in this month (UTC): 2 calls without a known price");
 }

@@ -131,7 +131,7 @@ fn a_run_resumes_from_its_log_after_changes_of_the_script() {
     // Lines inserted, reordered and changed.
     desk.write("jobs.txt", "echo new\necho 'b c'\nfalse\necho A\n");
     let ended = run("log --resume").says(
-        "2 of 4 are done (1 of them failed), 2 to run; 1 commands of the log are not in the input",
+        "2 of 4 are done (1 of them failed), 2 to run; 1 command of the log is not in the input",
     );
     assert_eq!(ended.stdout, "new\nA\n");
     let ended = run("log --resume-failed").says("0 completed, 1 failed");

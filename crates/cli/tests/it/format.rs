@@ -169,7 +169,9 @@ fn submit_reads_inputs_like_run() {
     desk.write("b.json", "[{\"key\":\"k4\",\"text\":\"d\"}]");
     let flags = "--id-column key --template {{text}} --bad-rows skip";
     let ended = desk.plain(&format!("submit a.csv b.json {flags}"));
-    let ended = ended.ends(0, "skipped 1 rows").says("3 jobs are queued");
+    let ended = ended
+        .ends(0, "skipped 1 row that is invalid")
+        .says("3 jobs are queued");
     desk.plain("work --until-empty --provider extract")
         .expect(0);
     desk.plain(&format!("results {} -o out.jsonl", ended.process()))
@@ -177,7 +179,7 @@ fn submit_reads_inputs_like_run() {
     assert_eq!(desk.ids("out.jsonl"), ["k1", "k2", "k4"]);
 
     let fed = |words: &str| program::fed(&mut desk.command(words.split(' ')), "id,prompt\n1,a\n");
-    fed("submit - --format csv").ends(0, "1 jobs are queued");
+    fed("submit - --format csv").ends(0, "1 job is queued");
     fed("submit -").ends(2, "--format csv");
 }
 
@@ -278,7 +280,7 @@ fn changing_keep_sends_nothing_and_changes_no_line() {
         "id,stars,text\na,4,\"Good, \"\"so\"\" good\"\nd,2,new\nc,,\u{1F600} \u{5d0}\n",
     );
     run("--keep all --ordered")
-        .says("2 finished before, 1 to send; 1 results of other items stay in the output");
+        .says("2 finished before, 1 to send; 1 result of other items stays in the output");
     let lines = desk.results("out.jsonl");
     let order: Vec<String> = lines.iter().map(id).collect();
     assert_eq!(order, ["a", "d", "c", "b"]);

@@ -209,7 +209,7 @@ fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
     plain(&desk, &format!("results {id} -o out.jsonl")).expect(3);
     // The file accepts further results, although some of its lines have no request hash.
     let id = submit_one(&desk);
-    plain(&desk, &format!("cancel {id}")).ends(0, "1 jobs cancelled");
+    plain(&desk, &format!("cancel {id}")).ends(0, "1 job cancelled");
     plain(&desk, &format!("results {id} -o out.jsonl")).expect(3);
     let lines = desk.results("out.jsonl");
     lines[0].has(json!({"id": "good", "kind": "double", "/result/n": 42}));
@@ -217,6 +217,12 @@ fn jobs_of_other_kinds_and_those_without_a_line_get_one() {
     assert_eq!(lines[2]["id"], ids[2].to_string());
     lines[3].has(json!({"id": "i-0", "/error/kind": "cancelled"}));
     assert_eq!(lines[3]["request_hash"].as_str().unwrap().len(), 64);
+    // Another result of the same id is added, and said to be one.
+    let id = submit_one(&desk);
+    work(&desk);
+    let twice = "1 of them under an id that the file had before: the last line of an id counts";
+    plain(&desk, &format!("results {id} -o out.jsonl")).ends(0, twice);
+    assert_eq!(desk.results("out.jsonl").len(), 5);
 }
 
 /// A batch of the server collects them: the command line can read them and cancel the process, but not take them.

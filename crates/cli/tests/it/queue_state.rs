@@ -100,8 +100,18 @@ fn a_process_is_found_by_the_beginning_of_its_id() {
     assert_eq!(status(&desk, end)[0]["pending"], 0);
     plain(&desk, &format!("cancel {end} --delete")).expect(0);
     assert_eq!(status(&desk, "").len(), 1);
-    plain(&desk, "status ffff-ffff").ends(2, "no process ");
+    let list = "to list the processes: batchwright status";
+    for words in ["status ffff-ffff", "cancel x", "results ab --keep"] {
+        plain(&desk, words).ends(2, list);
+    }
     plain(&desk, &format!("retry {}", ProcessId::new())).ends(2, "no process ");
+    // The only one of a queue is not cancelled unless it is named.
+    for words in ["cancel", "retry", "results"] {
+        plain(&desk, words)
+            .ends(2, "no process is named; to list")
+            .says("batchwright status");
+    }
+    status(&desk, "")[0].has(json!({"cancelled": 0}));
 }
 
 #[test]
@@ -136,14 +146,14 @@ fn cancel_and_retry_report_what_they_did() {
     let (desk, id) = submitted(3);
     work(&desk);
     let retry = format!("retry {id}");
-    let retried = plain(&desk, &format!("{retry} --json")).ends(0, "1 jobs requeued");
+    let retried = plain(&desk, &format!("{retry} --json")).ends(0, "1 job requeued");
     assert_eq!(retried.json(), json!({"process_id": id, "retried": 1}));
-    let cancelled = plain(&desk, &format!("cancel {id} --json")).ends(0, "1 jobs cancelled");
+    let cancelled = plain(&desk, &format!("cancel {id} --json")).ends(0, "1 job cancelled");
     let facts = json!({"process_id": id, "cancelled": 1, "in_progress": 0, "at_provider": 0,
         "batches": 0});
     assert_eq!(cancelled.json(), facts);
     status(&desk, "")[0].has(json!({"completed": 2, "cancelled": 1}));
-    plain(&desk, &retry).ends(0, "1 jobs requeued");
+    plain(&desk, &retry).ends(0, "1 job requeued");
     let client = Arc::new(ScriptedClient::new());
     worker(&desk, &client).run().unwrap();
     assert_eq!(client.calls(), ["prompt 1"]);

@@ -36,7 +36,7 @@ fn only_changed_items_run_again() {
     // A removed row: its result is kept.
     lines.retain(|line| !line.contains("i-4"));
     desk.input(lines.concat());
-    unchanged("1 results of other items stay in the output");
+    unchanged("1 result of other items stays in the output");
     assert_eq!(sim.stats().calls, 8);
     let results = desk.results("out.jsonl");
     assert_eq!(results.len(), 7, "superseded lines are gone");

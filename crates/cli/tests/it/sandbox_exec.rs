@@ -140,9 +140,12 @@ fn a_helper_of_another_version_is_not_used() {
         let mut doctor = desk.other(&program, ["doctor", "--json"]);
         let report: Value = serde_json::from_slice(&doctor.output().unwrap().stdout).unwrap();
         let mut findings = report["findings"].as_array().unwrap().iter();
-        let of_sandbox = findings.find(|finding| finding["what"] == "sandbox");
-        let seen = of_sandbox.unwrap()["seen"].as_str().unwrap();
-        seen.contains("batchwright-sandbox of this version was not found")
+        let found = findings.find(|finding| {
+            let seen = finding["seen"].as_str().unwrap();
+            seen.starts_with("lacks: batchwright-sandbox of this version")
+        });
+        let advice = found.map(|finding| finding["advice"].as_str().unwrap());
+        advice.is_some_and(|advice| advice.contains("starts them more slowly; to install both: "))
     };
     copy(HELPER, &program);
     desk.write("job.txt", "echo done\n");

@@ -83,7 +83,7 @@ fn replaced_answers_are_archived_and_can_be_restored() {
     // A changed row is reported too.
     desk.input(prompt_lines(3).replace("prompt 1", "another"));
     desk.run(&sim, &new)
-        .ends(0, "1 of 3 requests differ from those answered before;");
+        .ends(0, "1 of 3 requests differs from those answered before;");
     assert_eq!(archived(&desk, archive)[3][0], "i-1");
 
     // With the first requests again, the answers come from the archive: nothing is billed, however often the requests

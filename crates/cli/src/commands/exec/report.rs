@@ -12,7 +12,7 @@ use super::{Plan, REMINDER, skip, unreadable};
 use crate::args::exec::ExecArgs;
 use crate::command_line::command_line;
 use crate::exit::{Exit, Refusal};
-use crate::format::{count, span};
+use crate::format::{count, number_of, span};
 use crate::signals::Session;
 use crate::stderr::{is_json, is_quiet};
 use crate::{display, stdout};
@@ -53,13 +53,16 @@ impl Ended {
     }
 }
 
+/// Commands of the job log that the input lacks.
+const FOREIGN: &str = "command|commands of the log is|are not in the input";
+
 /// What the run will do if an earlier run has finished a part of the commands, which of their results the output lacks, and
 /// how to start afresh.
 pub fn plan_line(args: &ExecArgs, plan: &Plan, records: Option<u64>) -> Option<String> {
     let total = plan.total.filter(|_| plan.finished + plan.foreign > 0)?;
     let foreign = match plan.foreign {
         0 => String::new(),
-        n => format!("; {} commands of the log are not in the input", count(n)),
+        n => format!("; {}", number_of(n, FOREIGN)),
     };
     let (output, log) = (args.output.as_ref(), args.joblog.as_ref()?);
     let missing = plan
@@ -164,7 +167,7 @@ fn print(args: &ExecArgs, ended: &Ended) {
     };
     let retries = match report.retries {
         0 => String::new(),
-        n => format!(" ({} retries)", count(n)),
+        n => format!(" ({})", number_of(n, "retry|retries")),
     };
     let mut lines = vec![format!(
         "{before}{} completed, {} failed{retries}{pending}; {}{rate}",

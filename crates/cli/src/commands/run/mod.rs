@@ -44,7 +44,8 @@ use via_queue::QueueFacts;
 
 pub fn execute(args: &RunArgs) -> Result<Exit, Refusal> {
     args.memory.apply();
-    let settings = settings(args)?;
+    refuse_table(args)?;
+    let settings = provider::with_flags(settings::settings()?, &args.provider, &args.pace)?;
     let session = session(args, &settings)?;
     let (run, manager, setup) = prepare(args, &settings, &session)?;
     if args.dry_run {
@@ -91,12 +92,6 @@ fn confirm(args: &RunArgs, plan: &RunPlan, session: &Session) -> Result<(), Refu
         "nothing was sent: {again} answers would be bought again. To buy them, answer y; to keep the earlier answers, \
          run with the earlier settings, or name another output with -o"
     )))
-}
-
-/// The settings of this data folder and environment beneath the flags.
-fn settings(args: &RunArgs) -> Result<Settings, Refusal> {
-    refuse_table(args)?;
-    provider::with_flags(settings::settings()?, &args.provider, &args.pace)
 }
 
 /// From here on a signal winds the run down.

@@ -39,11 +39,9 @@ pub fn lines(args: &RunArgs, plan: &RunPlan) -> Vec<String> {
                 output.display()
             ),
         };
-        lines.push(format!(
-            "{} of {} requests differ from those answered before; {answers}",
-            count(plan.differing),
-            count(plan.total),
-        ));
+        let of = number_of(plan.total, "request|requests");
+        let of = format!("of {of} differs|differ from those answered before");
+        lines.push(format!("{}; {answers}", number_of(plan.differing, &of)));
     }
     let unusable = plan.unusable_before + plan.unusable_equal;
     if unusable > 0 {
@@ -52,25 +50,19 @@ pub fn lines(args: &RunArgs, plan: &RunPlan) -> Vec<String> {
         } else {
             "--resend all sends them again"
         };
-        lines.push(format!(
-            "{} items have replies that were paid for and cannot be read; {what}",
-            count(unusable)
-        ));
+        let items = "item|items has|have replies that were paid for and cannot be read";
+        lines.push(format!("{}; {what}", number_of(unusable, items)));
     }
     lines
 }
 
 fn plan_line(plan: &RunPlan) -> String {
-    let bad_rows = match plan.bad_rows {
-        1 => "bad row that is not sent",
-        _ => "bad rows that are not sent",
-    };
     let mut parts = counts([
         (plan.done, "finished before"),
         (plan.failed_before, "failed before"),
         (plan.unusable_before, "with unusable replies"),
         (plan.changed, "changed"),
-        (plan.bad_rows, bad_rows),
+        (plan.bad_rows, "bad row|rows that is|are not sent"),
         (plan.under_way, "under way"),
         (plan.to_collect, "done, to be collected"),
         (plan.to_send, "to send"),
@@ -88,20 +80,20 @@ fn plan_line(plan: &RunPlan) -> String {
     if plan.to_send == 0 {
         parts.push("nothing to send".to_owned());
     }
-    let mut line = format!("{} items: {}", count(plan.total), parts.join(", "));
+    let items = number_of(plan.total, "item|items");
+    let mut line = format!("{items}: {}", parts.join(", "));
     if plan.without_id > 0 && plan.done + plan.failed_before + plan.foreign == 0 {
-        let rows = number_of(
-            plan.without_id,
-            "row has no id; it gets one",
-            "rows have no id; each gets one",
-        );
+        let rows = number_of(plan.without_id, "row|rows has|have no id; each gets one");
         line.push_str(&format!(
             "; {rows} made from its request. To match results with rows, add a column id or --id-column NAME"
         ));
     }
     let earlier = counts([
-        (plan.foreign, "results of other items stay in the output"),
-        (plan.restored, "answers are taken back"),
+        (
+            plan.foreign,
+            "result|results of other items stays|stay in the output",
+        ),
+        (plan.restored, "answer|answers is|are taken back"),
     ]);
     for text in earlier {
         line.push_str(&format!("; {text}"));
@@ -147,15 +139,14 @@ pub fn dry_run(
     } else {
         Exit::Success
     };
-    let (to_send, tokens) = (count(plan.to_send), count(tokens));
+    let (to_send, tokens) = (number_of(plan.to_send, "item|items"), count(tokens));
     let how = match setup.strategy.strategy {
         Strategy::Sync => in_flight(setup.concurrency),
         Strategy::Batch => "in batches".to_owned(),
     };
-    let mut line =
-        format!("dry run: would send {to_send} items, about {tokens} input tokens, {how}");
+    let mut line = format!("dry run: would send {to_send}, about {tokens} input tokens, {how}");
     if saved > 0 {
-        let calls = number_of(saved, "call", "calls");
+        let calls = number_of(saved, "call|calls");
         line.push_str(&format!("; equal prompts save {calls}"));
     }
     display::note(format!("{line}; nothing was sent"));
@@ -227,7 +218,7 @@ impl ModelEstimate {
     /// The cost by each strategy, for people.
     fn lines(&self) -> Vec<String> {
         let name = self.name.as_deref().unwrap_or_default();
-        let requests = number_of(self.estimate.requests, "request", "requests");
+        let requests = number_of(self.estimate.requests, "request|requests");
         let costs = self.costs.iter();
         let lines = costs.map(|(strategy, cost)| match cost {
             None => format!("  {name}, {strategy}: the price is unknown: name it with --prices"),

@@ -9,7 +9,7 @@ use super::Ended;
 use super::via_queue::QueueFacts;
 use crate::args::run::{Resend, RunArgs};
 use crate::budget;
-use crate::command_line::command_line;
+use crate::command_line::{command_line, command_line_with_budget};
 use crate::display;
 use crate::exit::Exit;
 use crate::format::{count, counts, number_of, span};
@@ -87,16 +87,15 @@ fn has_unsaved(report: &RunReport) -> bool {
 fn show_unsaved(report: &RunReport) {
     let unsaved = report.unsaved.len() as u64;
     if has_unsaved(report) {
-        display::error(&format!(
-            "{unsaved} results could not be saved; here they are:"
-        ));
+        let what = "result|results could not be saved; here it|they is|are:";
+        display::error(&number_of(unsaved, what));
         stderr::flush();
         for line in &report.unsaved {
             let _ = std::io::stderr().write_all(line);
             stdout::note_written();
         }
     } else if unsaved > 0 {
-        let unread = number_of(unsaved, "finished result", "finished results");
+        let unread = number_of(unsaved, "finished result|results");
         display::say(&format!(
             "the reader closed the output before it took {unread}"
         ));
@@ -112,8 +111,8 @@ fn print(args: &RunArgs, ended: &Ended) {
         n => format!(" ({} before)", count(n)),
     };
     let mut lines = vec![format!(
-        "{} items: {} completed{before}, {} failed, {} pending",
-        count(summary.total),
+        "{}: {} completed{before}, {} failed, {} pending",
+        number_of(summary.total, "item|items"),
         count(summary.completed),
         count(summary.failed),
         count(summary.pending),
@@ -165,7 +164,7 @@ fn row(name: &str, text: &str) -> String {
 /// Calls, and why there were more or fewer than items.
 fn calls(summary: &Summary) -> Option<String> {
     let notes = counts([
-        (summary.retries, "retries"),
+        (summary.retries, "retry|retries"),
         (summary.moved_on, "failed over"),
         (summary.divided, "to single out refused texts"),
         (summary.extracted, "to extract"),
@@ -197,7 +196,7 @@ fn usage(summary: &Summary) -> Vec<String> {
     let cost = match (summary.cost_usd, summary.unpriced) {
         (Some(usd), 0) => usd.to_string(),
         (Some(usd), unknown) => {
-            let items = number_of(unknown, "item", "items");
+            let items = number_of(unknown, "item|items");
             format!("{usd}, and {items} without a known price")
         }
         (None, _) => "unknown".to_owned(),
@@ -213,7 +212,7 @@ fn usage(summary: &Summary) -> Vec<String> {
         // Calls of batches are the provider's.
         let at_once = match summary.latency_p50 {
             Some(_) => {
-                let calls = number_of(summary.most_in_flight as u64, "call", "calls");
+                let calls = number_of(summary.most_in_flight as u64, "call|calls");
                 format!(", up to {calls} at once")
             }
             None => String::new(),
@@ -225,8 +224,8 @@ fn usage(summary: &Summary) -> Vec<String> {
         ));
     }
     let answers = counts([
-        (summary.truncated, "were cut at the token limit"),
-        (summary.warnings, "have a warning"),
+        (summary.truncated, "was|were cut at the token limit"),
+        (summary.warnings, "has|have a warning"),
     ]);
     lines.extend((!answers.is_empty()).then(|| row("answers", &answers.join(", "))));
     lines
@@ -253,7 +252,7 @@ fn failures(summary: &Summary) -> Vec<String> {
         ),
         (
             summary.unusable_replies,
-            "replies were paid for and cannot be read; only --resend all sends their items again",
+            "reply|replies was|were paid for and cannot be read; only --resend all sends such items again",
         ),
     ]);
     shown
@@ -273,7 +272,7 @@ fn how_to_go_on(args: &RunArgs, ended: &Ended) -> Vec<String> {
     match stop {
         _ if once || args.input.is_stream() => {}
         Some(StopReason::BudgetExceeded(_)) => {
-            let command = command_line();
+            let command = command_line_with_budget();
             lines.push(format!(
                 "to go on, give the same command with a higher --budget:\n    {command}"
             ));

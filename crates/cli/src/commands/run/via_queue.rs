@@ -15,7 +15,7 @@ use serde_json::json;
 use crate::args::run::RunArgs;
 use crate::command_line::{command_line_from_anywhere, quoted, quoted_path};
 use crate::exit::Refusal;
-use crate::format::{count, counts};
+use crate::format::{count, counts, number_of};
 use crate::queue::{self, failed};
 use crate::signals::Session;
 use crate::stdout;
@@ -203,7 +203,7 @@ fn remaining(
         .collect();
     let waiting = process.counts.pending;
     if waiting > 0 {
-        lines.push(format!("{} items wait in the queue", count(waiting)));
+        lines.push(number_of(waiting, "item|items waits|wait in the queue"));
     }
     lines.push("to collect the results, run the same command in this folder".to_owned());
     let store = quoted(store);
@@ -221,19 +221,19 @@ fn remaining(
 fn batches_line(ended: &QueueRunReport) -> String {
     let submitted = match ended.created {
         // No provider has accepted them.
-        0 => "items put on the queue",
-        _ => "items submitted",
+        0 => "item|items put on the queue",
+        _ => "item|items submitted",
     };
     let others = counts([
         (ended.submitted, submitted),
-        (ended.attached, "items attached to"),
+        (ended.attached, "item|items attached to"),
         (
             ended.foreign,
-            "results of items that the input no longer has",
+            "result|results of items that the input no longer has",
         ),
         (
             ended.superseded,
-            "answers to requests that have changed since",
+            "answer|answers to requests that have changed since",
         ),
     ]);
     let created = format!("{} created", count(ended.created));
