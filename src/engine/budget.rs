@@ -42,36 +42,28 @@ struct Shared {
 /// Interval of checks whether the run goes on while a call waits for others.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// What is spent, lost and reserved, in picodollars.
-#[derive(Default)]
+/// What is spent, lost and reserved, in picodollars. The file beside an output has the fields that a crash must not forget.
+#[derive(Clone, Copy, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Spending {
+    /// In the file: what was spent when it was written. Since then, results say what was spent.
+    #[serde(rename = "picodollars")]
     spent: u64,
     /// What calls without a known end can have cost.
+    #[serde(default)]
     lost: u64,
-    /// Reserved for calls in flight.
-    held: u64,
-    /// Calls in flight.
-    calls: u64,
-    /// The number of calls in flight that the record says.
+    /// The number of calls that may be in flight by the file, up to the next power of two.
+    #[serde(rename = "in_flight", default)]
     recorded: u64,
     /// The most that one call could cost so far.
-    most: u64,
-}
-
-/// The file beside an output.
-#[derive(Default, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Record {
-    /// What was spent when it was written. Since then, results say what was spent.
-    picodollars: u64,
-    #[serde(default)]
-    lost: u64,
-    /// The calls that may be in flight, up to the next power of two.
-    #[serde(default)]
-    in_flight: u64,
-    /// The most that one of them can cost.
     #[serde(default)]
     most: u64,
+    /// Reserved for calls in flight.
+    #[serde(skip)]
+    held: u64,
+    /// Calls in flight.
+    #[serde(skip)]
+    calls: u64,
 }
 
 impl fmt::Debug for Budget {
@@ -111,15 +103,14 @@ impl Budget {
         let file = file.as_ref();
         let known = read(file)?;
         let mean = before.picos().checked_div(calls).unwrap_or(known.most);
+        let in_flight = known.recorded.saturating_mul(mean);
         let spending = Spending {
-            spent: known.picodollars.max(before.picos()),
-            lost: known
-                .lost
-                .saturating_add(known.in_flight.saturating_mul(mean)),
+            spent: known.spent.max(before.picos()),
+            lost: known.lost.saturating_add(in_flight),
             ..Spending::default()
         };
         let budget = Self::new(self.limit(), Some(file.to_owned()), spending);
-        budget.0.write(&budget.0.spending.lock(), 0)?;
+        budget.0.write(&spending)?;
         Ok(budget)
     }
 
@@ -172,18 +163,19 @@ impl Budget {
     }
 
     fn exceeded(&self, spending: &Spending, most: u64) -> Error {
+        let [most, spent, lost] = [most, spending.spent, spending.lost].map(Usd::from_picos);
         let limit = self.limit();
-        let is_too_small = most > limit.picos();
-        let most = Usd::from_picos(most);
-        let why = if is_too_small {
+        let lost = match lost {
+            Usd::ZERO => String::new(),
+            lost => format!(", {lost} is lost with calls whose reply did not come"),
+        };
+        let why = if most > limit {
             format!(
                 "the budget of {limit} allows no call that could cost {most}: set a lower max_tokens, or a higher budget"
             )
         } else {
             format!(
-                "the budget of {limit} is used up: {} is spent{}, and the next call could cost {most}",
-                Usd::from_picos(spending.spent),
-                lost_words(Usd::from_picos(spending.lost)),
+                "the budget of {limit} is used up: {spent} is spent{lost}, and the next call could cost {most}"
             )
         };
         Error::new(ErrorKind::BudgetExceeded, why)
@@ -206,7 +198,7 @@ impl Budget {
         if known == all {
             return Ok(());
         }
-        self.0.write(&spending, spending.recorded)
+        self.0.write(&spending)
     }
 
     /// Writes the exact amount to the record. Call it at the end of a run.
@@ -216,15 +208,7 @@ impl Budget {
     pub fn close(&self) -> Result<(), Error> {
         let mut spending = self.0.spending.lock();
         spending.recorded = spending.calls;
-        self.0.write(&spending, spending.calls)
-    }
-}
-
-/// Says what is lost, if anything.
-fn lost_words(lost: Usd) -> String {
-    match lost {
-        Usd::ZERO => String::new(),
-        lost => format!(", {lost} is lost with calls whose reply did not come"),
+        self.0.write(&spending)
     }
 }
 
@@ -243,53 +227,37 @@ impl Shared {
         if all.is_none_or(|all| all > self.limit.picos()) {
             return Ok(false);
         }
-        let calls = spending.calls + 1;
-        let (recorded, highest) = (spending.recorded, spending.most);
-        spending.most = highest.max(most);
-        if calls > recorded {
-            let next = calls.next_power_of_two();
-            if let Err(error) = self.write(spending, next) {
-                spending.most = highest;
-                return Err(error);
-            }
-            spending.recorded = next;
+        let mut next = *spending;
+        (next.calls, next.held, next.most) =
+            (next.calls + 1, next.held + most, next.most.max(most));
+        if next.calls > next.recorded {
+            next.recorded = next.calls.next_power_of_two();
+            self.write(&next)?;
         }
-        (spending.calls, spending.held) = (calls, spending.held + most);
+        *spending = next;
         Ok(true)
     }
 
-    fn write(&self, spending: &Spending, in_flight: u64) -> Result<(), Error> {
+    fn write(&self, spending: &Spending) -> Result<(), Error> {
         let Some(file) = &self.record else {
             return Ok(());
         };
-        let record = Record {
-            picodollars: spending.spent,
-            lost: spending.lost,
-            in_flight,
-            most: spending.most,
-        };
         let replace = || -> io::Result<()> {
             let new = AtomicFile::create(file, OpenOptions::new().write(true))?;
-            serde_json::to_writer(new.file(), &record)?;
+            serde_json::to_writer(new.file(), spending)?;
             new.file().write_all(b"\n")?;
             new.replace().map(drop)
         };
-        replace().map_err(|error| {
-            let why = format!("cannot record what is spent in {}", file.display());
-            cannot_count(error).context(why)
-        })
+        replace().map_err(|error| cannot("record what is spent in", file, error))
     }
 }
 
 /// What a record says, if there is one.
-fn read(file: &Path) -> Result<Record, Error> {
+fn read(file: &Path) -> Result<Spending, Error> {
     let json = match fs::read(file) {
         Ok(json) => json,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Record::default()),
-        Err(error) => {
-            let why = format!("cannot read {}", file.display());
-            return Err(cannot_count(error).context(why));
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Spending::default()),
+        Err(error) => return Err(cannot("read", file, error)),
     };
     serde_json::from_slice(&json).map_err(|error| {
         let why = format!(
@@ -301,7 +269,7 @@ fn read(file: &Path) -> Result<Record, Error> {
 }
 
 /// The error of a file that counts what is spent, with what to do.
-fn cannot_count(error: io::Error) -> Error {
+fn cannot(what: &str, file: &Path, error: io::Error) -> Error {
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             "; free disk space, and give the command again"
@@ -311,7 +279,8 @@ fn cannot_count(error: io::Error) -> Error {
         }
     };
     let error = Error::from(error);
-    let message = format!("{}{hint}", error.message());
+    let (file, why) = (file.display(), error.message());
+    let message = format!("cannot {what} {file}: {why}{hint}");
     Error::new(error.kind(), message).with_storage()
 }
 
@@ -342,7 +311,7 @@ impl Drop for Reservation {
         self.budget.changed.notify_all();
         // No result says what a lost call cost.
         if self.spent.is_none()
-            && let Err(error) = self.budget.write(&spending, spending.recorded)
+            && let Err(error) = self.budget.write(&spending)
         {
             log::warn!("{}", error.message());
         }
