@@ -92,7 +92,7 @@ impl Estimate {
             })
         };
         let limit = self.max_output_tokens;
-        let limit = limit.filter(|_| self.requests == 0 || !prices.bills_searches());
+        let limit = limit.filter(|_| self.requests == 0 || !prices.bills_searches);
         Some(EstimatedCost {
             input: cost(0)?,
             most: limit.and_then(cost),

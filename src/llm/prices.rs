@@ -159,7 +159,8 @@ pub struct ModelPrices<'p> {
     model: &'p Model,
     /// Found at a provider with like prices.
     by_likeness: bool,
-    bills_searches: bool,
+    /// Whether the model searches by itself, and each search has a price of its own. `false` if the price is your own.
+    pub bills_searches: bool,
 }
 
 /// Whether calls of a model also search, by the words of its name: `gpt-4o-search-preview` and `sonar-pro`, not `research`.
@@ -198,11 +199,6 @@ impl<'p> ModelPrices<'p> {
         of_tier.rfind(has_begun)
     }
 
-    /// Whether the model searches by itself, and each search has a price of its own. `false` if the price is your own.
-    pub fn bills_searches(&self) -> bool {
-        self.bills_searches
-    }
-
     /// The cost of a call; `None` if the price of something that it used is unknown, or if it reports no tokens. A model
     /// that [bills searches](Self::bills_searches) has to report them. `tier` as in [`entry`](Self::entry).
     pub fn cost(&self, usage: &Usage, tier: &str, at: Timestamp) -> Option<Usd> {
@@ -215,18 +211,16 @@ impl<'p> ModelPrices<'p> {
 /// The name of a tier in tables; empty for the usual one.
 pub(crate) fn tier_name(tier: &str) -> &str {
     let is = |word: &str| tier.eq_ignore_ascii_case(word);
-    if ["default", "standard", "on_demand", "auto"]
-        .into_iter()
-        .any(is)
-    {
-        ""
-    } else if is("fast") {
+    match tier {
+        _ if USUAL_TIER.into_iter().any(is) => "",
         // OpenAI's new word.
-        "priority"
-    } else {
-        tier
+        _ if is("fast") => "priority",
+        _ => tier,
     }
 }
+
+/// The words of providers for their usual tier.
+const USUAL_TIER: [&str; 4] = ["default", "standard", "on_demand", "auto"];
 
 impl PriceEntry {
     /// The cost of a call at these prices, exactly. See [`ModelPrices::cost`].
@@ -250,14 +244,13 @@ impl PriceEntry {
         let input = self.input_cost(usage)?;
         let output = self.output_cost(usage)?;
         let tools = self.tool_cost(usage)?;
-        let picos = input.checked_add(output)?.checked_add(tools)?;
-        Some(Usd::from_picos(u64::try_from(picos).unwrap_or(u64::MAX)))
+        Some(usd(input.checked_add(output)?.checked_add(tools)?))
     }
 
     /// The most that this number of tokens can cost, whatever they are made of. `None` if the price of output is unknown.
     pub(crate) fn most(&self, input_tokens: u64, output_tokens: u64) -> Option<Usd> {
-        let longer = self.above.iter();
-        let all = longer.chain([self]).map(|prices| {
+        let mut most = Usd::ZERO;
+        for prices in self.above.iter().chain([self]) {
             let input = [
                 Some(prices.input),
                 prices.cached_input,
@@ -266,20 +259,16 @@ impl PriceEntry {
                 prices.input_audio,
                 prices.input_image,
             ];
-            let output = match output_tokens {
-                0 => Price::default(),
-                _ => {
-                    let media = [prices.output_audio, prices.output_image];
-                    media.into_iter().flatten().chain([prices.output?]).max()?
-                }
+            let text = match output_tokens {
+                0 => None,
+                _ => Some(prices.output?),
             };
-            let input = input.into_iter().flatten().max()?;
-            let picos = u128::from(input.0) * u128::from(input_tokens)
-                + u128::from(output.0) * u128::from(output_tokens);
-            Some(Usd::from_picos(u64::try_from(picos).unwrap_or(u64::MAX)))
-        });
-        let costs: Option<Vec<Usd>> = all.collect();
-        costs?.into_iter().max()
+            let output = [text, prices.output_audio, prices.output_image];
+            let [input, output] = [&input[..], &output]
+                .map(|prices| prices.iter().flatten().max().copied().unwrap_or_default());
+            most = most.max(usd(input.of(input_tokens) + output.of(output_tokens)));
+        }
+        Some(most)
     }
 
     fn input_cost(&self, usage: &Usage) -> Option<u128> {
@@ -291,18 +280,13 @@ impl PriceEntry {
             (None, Some(_)) if hour > 0 => return None,
             (own, _) => own,
         };
-        let media = [
-            (usage.input_audio_tokens, self.input_audio),
-            (usage.input_image_tokens, self.input_image),
-        ];
-        let has_media = media
-            .iter()
-            .any(|(tokens, price)| *tokens > 0 && price.is_some());
+        let audio = (usage.input_audio_tokens, self.input_audio);
+        let image = (usage.input_image_tokens, self.input_image);
+        let counts = |(tokens, price): (u64, Option<Price>)| tokens > 0 && price.is_some();
         // Replies do not say how many of the cached tokens were audio.
-        if has_media && usage.cached_input_tokens > 0 {
+        if usage.cached_input_tokens > 0 && (counts(audio) || counts(image)) {
             return None;
         }
-        let [audio, image] = media;
         let parts = [
             (usage.cached_input_tokens, self.cached_input),
             (written - hour, self.cache_write),
@@ -333,7 +317,7 @@ impl PriceEntry {
         match searches {
             0 => Some(0),
             // The price is per thousand, that of tokens per million.
-            _ => Some(u128::from(searches) * u128::from(self.web_search?.0) * 1_000),
+            _ => Some(self.web_search?.of(searches) * 1_000),
         }
     }
 }
@@ -348,10 +332,22 @@ fn parted<const N: usize>(
     for (tokens, own) in parts {
         if let Some(own) = own {
             rest = rest.checked_sub(tokens)?;
-            sum += u128::from(tokens) * u128::from(own.0);
+            sum += own.of(tokens);
         }
     }
-    Some(sum + u128::from(rest) * u128::from(price.0))
+    Some(sum + price.of(rest))
+}
+
+/// As much as fits into an amount.
+fn usd(picos: u128) -> Usd {
+    Usd::from_picos(u64::try_from(picos).unwrap_or(u64::MAX))
+}
+
+impl Price {
+    /// The price of this number of tokens, in picodollars.
+    fn of(self, tokens: u64) -> u128 {
+        u128::from(self.0) * u128::from(tokens)
+    }
 }
 
 #[cfg(test)]

@@ -43,20 +43,9 @@ impl Pricing<'_> {
         }
     }
 
-    /// The same for a request in a batch.
-    pub(crate) fn price_batched(
-        &self,
-        provider: &str,
-        requested: Option<&str>,
-        result: Result<&mut Response, &mut Error>,
-    ) {
-        let requested = || requested.map(str::to_owned);
-        self.price_call(provider, Ok("batch"), requested, true, result);
-    }
-
-    /// `known_tier` is the tier of the call, or as an error the one that applies if the reply reports none. The name of the
-    /// requested model is a copy that most calls do not need.
-    fn price_call(
+    /// The same for a known provider, also for a request in a batch. `known_tier` is the tier of the call, or as an error the
+    /// one that applies if the reply reports none. The name of the requested model is a copy that most calls do not need.
+    pub(crate) fn price_call(
         &self,
         provider: &str,
         known_tier: Result<&str, &str>,
@@ -139,11 +128,8 @@ pub(super) fn most<'r>(
     tries: &Tries,
 ) -> Result<u64, Error> {
     let provider = guarded("provider()", || client.provider()).unwrap_or_default();
-    if provider == STAND_IN {
-        return Ok(0);
-    }
     let mut all = 0_u64;
-    for request in requests {
+    for request in requests.filter(|_| provider != STAND_IN) {
         let model = guarded("model_for()", || client.model_for(request)).flatten();
         let names = [provider, model.as_deref().unwrap_or_default()];
         all = all.saturating_add(bound(pricing, names, request, tries, false)?);
@@ -170,21 +156,11 @@ pub(super) fn fitting_tokens(
     u64::try_from(1 + left * 1_000 / u128::from(thousand)).ok()
 }
 
-/// The most that a request in a batch can cost.
+/// The most that a request to this provider and model can cost, as a call or in a batch.
 ///
 /// # Errors
 /// As [`most`].
-#[cfg(feature = "queue")]
-pub(crate) fn most_batched(
-    pricing: &Pricing<'_>,
-    names: [&str; 2],
-    request: &Request,
-) -> Result<u64, Error> {
-    bound(pricing, names, request, &Tries::default(), true)
-}
-
-/// The most that a request to this provider and model can cost, as a call or in a batch.
-fn bound(
+pub(crate) fn bound(
     pricing: &Pricing<'_>,
     [provider, model]: [&str; 2],
     request: &Request,
@@ -196,14 +172,15 @@ fn bound(
         Error::new(ErrorKind::BudgetExceeded, why)
     };
     if searches(model) {
-        let why = format!("the searches of {model:?} are billed apart");
-        return Err(unbounded(why));
+        return Err(unbounded(format!(
+            "the searches of {model:?} are billed apart"
+        )));
     }
     let prices = pricing.prices.of_call(provider, None, Some(model));
-    let tokens = Tokens::of(request, prices.as_ref(), tries).map_err(unbounded)?;
+    let (input, output) = most_tokens(request, prices.as_ref(), tries).map_err(unbounded)?;
     let at = |tier| {
         let entry = prices.as_ref()?.entry(tier, pricing.at)?;
-        entry.most(tokens.input, tokens.output)
+        entry.most(input, output)
     };
     let most = if is_batched {
         // Where no price of batches is known, the reply may be billed as a call.
@@ -222,81 +199,66 @@ fn bound(
 
 /// What a call has cost, in picodollars, if that is known.
 pub(crate) fn spent(paid: Paid, error: Option<&Error>) -> Option<u64> {
-    match (error, paid.cost_usd) {
-        (_, Some(cost)) => Some(cost.picos()),
-        (Some(error), None) if !paid.is_known() && is_unbilled(error) => Some(0),
-        (_, None) => None,
-    }
-}
-
-/// It did not reach the provider, or the provider rejected it. After a time-out of a gateway, the provider may have
-/// answered.
-pub(crate) fn is_unbilled(error: &Error) -> bool {
-    match error.sent() {
+    // It did not reach the provider, or the provider rejected it. After a time-out of a gateway, the provider may have
+    // answered.
+    let is_unbilled = |error: &Error| match error.sent() {
         Sent::No => true,
         Sent::Maybe => false,
         Sent::Answered => error.status().is_some_and(|status| status >= 300),
-    }
+    };
+    let is_free = !paid.is_known() && error.is_some_and(is_unbilled);
+    paid.cost_usd
+        .map(Usd::picos)
+        .or_else(|| is_free.then_some(0))
 }
 
-/// Upper bounds of the tokens of a request.
-struct Tokens {
-    input: u64,
-    output: u64,
-}
-
-impl Tokens {
-    fn of(
-        request: &Request,
-        prices: Option<&ModelPrices<'_>>,
-        tries: &Tries,
-    ) -> Result<Self, String> {
-        if let Some(part) = request.messages.iter().flat_map(media).next() {
-            return Err(format!(
-                "how many tokens a part of the type {part:?} needs is unknown before the call"
-            ));
-        }
-        if request.native.is_some() {
-            return Err("the request is in the format of one provider".to_owned());
-        }
-        if let Some(field) = BILLED_APART
-            .iter()
-            .find(|field| request.extra.contains_key(**field))
-        {
-            return Err(format!("what {field:?} causes has no upper bound"));
-        }
-        let tools = request.extra.get("tools").and_then(Value::as_array);
-        let mut tools_of_provider = tools.into_iter().flatten().filter(|tool| {
-            tool.get("function").is_none()
-                && tool.get("input_schema").is_none()
-                && tool["type"] != "custom"
-        });
-        if let Some(tool) = tools_of_provider.next() {
-            return Err(format!(
-                "the tool {} of the provider has no upper bound",
-                tool["type"]
-            ));
-        }
-        let output = match request.task {
-            RequestTask::Complete => {
-                let known = || prices.and_then(ModelPrices::max_output_tokens);
-                let most = request.params.max_tokens.map(u64::from).or_else(known);
-                most.ok_or("the length of an answer has no limit (set --max-tokens)")?
-            }
-            RequestTask::Embed => 0,
-            RequestTask::Speech => return Err("speech is not counted in tokens".to_owned()),
-        };
-        let instructions = tools.is_some() || request.params.response_format.is_some();
-        let mut input = request.most_text_tokens();
-        if instructions {
-            input += TOKENS_OF_INSTRUCTIONS;
-        }
-        if tries.schema_mismatches > 0 {
-            // The answer that did not fit is sent again, with the reason.
-            input = input.saturating_add(output + TOKENS_OF_INSTRUCTIONS);
-        }
-        Ok(Self { input, output })
+/// Upper bounds of the tokens of a request: those of its input, and those of its answer.
+fn most_tokens(
+    request: &Request,
+    prices: Option<&ModelPrices<'_>>,
+    tries: &Tries,
+) -> Result<(u64, u64), String> {
+    if let Some(part) = request.messages.iter().flat_map(media).next() {
+        return Err(format!(
+            "how many tokens a part of the type {part:?} needs is unknown before the call"
+        ));
     }
+    if request.native.is_some() {
+        return Err("the request is in the format of one provider".to_owned());
+    }
+    let mut apart = BILLED_APART.iter();
+    if let Some(field) = apart.find(|field| request.extra.contains_key(**field)) {
+        return Err(format!("what {field:?} causes has no upper bound"));
+    }
+    let tools = request.extra.get("tools").and_then(Value::as_array);
+    let is_of_user = |tool: &Value| {
+        let mut marks = ["function", "input_schema"].into_iter();
+        marks.any(|mark| tool.get(mark).is_some()) || tool["type"] == "custom"
+    };
+    if let Some(tool) = tools.and_then(|all| all.iter().find(|tool| !is_of_user(tool))) {
+        let kind = &tool["type"];
+        return Err(format!(
+            "the tool {kind} of the provider has no upper bound"
+        ));
+    }
+    let output = match request.task {
+        RequestTask::Complete => {
+            let known = || prices.and_then(ModelPrices::max_output_tokens);
+            let most = request.params.max_tokens.map(u64::from).or_else(known);
+            most.ok_or("the length of an answer has no limit (set --max-tokens)")?
+        }
+        RequestTask::Embed => 0,
+        RequestTask::Speech => return Err("speech is not counted in tokens".to_owned()),
+    };
+    let mut input = request.most_text_tokens();
+    if tools.is_some() || request.params.response_format.is_some() {
+        input += TOKENS_OF_INSTRUCTIONS;
+    }
+    if tries.schema_mismatches > 0 {
+        // The answer that did not fit is sent again, with the reason.
+        input = input.saturating_add(output + TOKENS_OF_INSTRUCTIONS);
+    }
+    Ok((input, output))
 }
 
 /// The types of the parts of a message that are no text.

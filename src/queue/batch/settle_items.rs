@@ -36,7 +36,8 @@ impl BatchContext {
         if let Some(route) = self.kinds.prompt_route() {
             let pricing = route.pricing();
             let (provider, model) = (&batch.account.provider, batch.intent.model.as_deref());
-            pricing.price_batched(provider, model, result.as_mut());
+            let model = || model.map(str::to_owned);
+            pricing.price_call(provider, Ok("batch"), model, true, result.as_mut());
         }
         let mut tries = history.tries(claimed.lane.step);
         let default = self.kinds.setup.now().settings.max_retries;
@@ -103,7 +104,7 @@ impl BatchContext {
         let payee = [&*batch.account.provider, model];
         let most = self.kinds.prompt_route().and_then(|route| {
             let request = request(claimed).ok()?;
-            pricing::most_batched(&route.pricing(), payee, &request).ok()
+            pricing::bound(&route.pricing(), payee, &request, &Tries::default(), true).ok()
         });
         pricing::spent(paid, error).unwrap_or(most.unwrap_or(0))
     }

@@ -1,6 +1,7 @@
 //! Writing and checking the input of a batch: the lines of its jobs. Jobs that do not fit are returned.
 
 use crate::base::{Error, ErrorKind};
+use crate::engine::route::Tries;
 use crate::llm::batch::BatchLimits;
 use crate::llm::pricing;
 use crate::llm::request::Request;
@@ -155,7 +156,7 @@ impl Input<'_> {
         for (job, unbounded) in jobs.iter().zip(&mut unbounded) {
             // An invalid request is not sent.
             let most = request(job).map_or(Ok(0), |request| {
-                pricing::most_batched(&route.pricing(), payee, &request)
+                pricing::bound(&route.pricing(), payee, &request, &Tries::default(), true)
             });
             match most {
                 Ok(most) => needed.push(most),
