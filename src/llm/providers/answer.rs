@@ -290,7 +290,7 @@ pub(super) fn tool_call(
         // A tool without parameters may be called with nothing at all.
         Value::String(text) if text.trim().is_empty() => json!({}),
         Value::String(text) => match fields::value(&text) {
-            Ok(read) if !(has_long_number(&text) && is_rounded(&read)) => read,
+            Ok(read) if keeps_digits(&text, &read) => read,
             _ => Value::String(text),
         },
         other => other,
@@ -302,23 +302,17 @@ pub(super) fn tool_call(
     )
 }
 
-/// Whether so many digits follow each other as no whole number of 64 bits has room for.
-fn has_long_number(json: &str) -> bool {
-    let mut runs = json.split(|c: char| !c.is_ascii_digit());
-    runs.any(|digits| digits.len() > 18)
-}
-
-/// Whether a number in it may be a whole one that has no room in 64 bits, and has lost digits.
-fn is_rounded(value: &Value) -> bool {
-    match value {
-        Value::Number(number) => {
-            let rounded = number.as_f64().filter(|_| number.is_f64());
-            rounded.is_some_and(|number| number.abs() >= i64::MAX as f64)
-        }
-        Value::Array(items) => items.iter().any(is_rounded),
-        Value::Object(fields) => fields.values().any(is_rounded),
-        _ => false,
-    }
+/// Whether a value has all digits of the whole numbers in its text, which may have no room in 64 bits.
+fn keeps_digits(json: &str, value: &Value) -> bool {
+    let numbers = json.split(|c: char| !c.is_ascii_digit() && c != '.');
+    let whole = numbers.filter_map(|number| number.split('.').next());
+    let long: Vec<&str> = whole.filter(|digits| digits.len() > 18).collect();
+    let written = if long.is_empty() {
+        String::new()
+    } else {
+        value.to_string()
+    };
+    long.iter().all(|digits| written.contains(digits))
 }
 
 /// Names the calls that the provider gave no name, so that their results can refer to them: by what
@@ -363,18 +357,19 @@ pub(super) enum End {
     Interrupted,
 }
 
-/// `tables/ends.json`: words for the end of an answer, as vendors and the gateways before them have them. No word means
-/// two things, so that one table serves all dialects. A word that is missing is kept as it is.
-#[derive(Deserialize)]
-struct Ends {
-    words: BTreeMap<String, End>,
-}
-
-static ENDS: LazyLock<Ends> = LazyLock::new(|| table(include_str!("tables/ends.json")));
+/// Words for the end of an answer, as vendors and the gateways before them have them. No word means two things, so that
+/// one table serves all dialects. A word that is missing is kept as it is. Sources: OpenAI's chat API and those like it;
+/// Together (eos: the model reported that it has ended); Mistral (model_length: the end of the context; error);
+/// OpenRouter, "Errors and Debugging" (error); DeepSeek, "Create Chat Completion" (insufficient_system_resource); Z.ai,
+/// "Chat Completion" (network_error); vLLM and SGLang, in their sources (abort); Anthropic, "Handling stop reasons";
+/// Gemini's `FinishReason`; Google's policies, of the answer (ESCALATION) and of the account (PUP_LIMITED_DISABLED).
+/// MISSING_THOUGHT_SIGNATURE: a tool call in the conversation came without its signature.
+static ENDS: LazyLock<BTreeMap<&str, End>> =
+    LazyLock::new(|| table(include_str!("tables/ends.json")));
 
 /// What a word means, if it is known.
 pub(super) fn end(word: &str) -> Option<End> {
-    ENDS.words.get(word).copied()
+    ENDS.get(word).copied()
 }
 
 /// The word that tells how an answer ended: a gateway's, or that of the provider behind it where the

@@ -10,41 +10,23 @@ use crate::base::{RateHints, RateWindow};
 use crate::llm::transport::HttpHeaders;
 
 /// How a vendor reports its limits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub(crate) enum RateHeaders {
-    /// `x-ratelimit-*` headers. The limit of requests applies to this number of seconds, the limit of tokens to a
-    /// minute.
-    #[serde(rename = "x_rate_limit")]
-    XRateLimit { request_period: u64 },
-    /// `anthropic-ratelimit-*` headers, with the time of day of each reset.
-    Anthropic,
-    /// `x-ratelimit-*-requests-day` and `x-ratelimit-*-tokens-minute`, with the seconds until each reset.
-    Cerebras,
-    /// It does not report them; they are detected from rejected calls.
-    Nothing,
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RateHeaders {
+    /// Its headers in `tables/rate_headers.json`.
+    names: &'static str,
+    /// The limit of requests applies to this number of seconds. The limit of tokens applies to a minute.
+    request_period: u64,
 }
 
 /// The names of the headers of one limit: its size, what remains of it, and when it is full again.
 type Names = [&'static str; 3];
 
-/// The names of a provider's headers for requests and for tokens.
-type Family = [Names; 2];
-
-/// `tables/rate_headers.json`.
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'static"))]
-struct HeaderTable {
-    x_rate_limit: Family,
-    anthropic: Family,
-    cerebras: Family,
-}
-
-static HEADERS: LazyLock<HeaderTable> =
+/// `tables/rate_headers.json`: the names of headers for requests and for tokens.
+static HEADERS: LazyLock<Vec<(&str, [Names; 2])>> =
     LazyLock::new(|| table(include_str!("tables/rate_headers.json")));
 
 const MINUTE: u64 = 60;
-const DAY: u64 = 24 * 60 * MINUTE;
 
 /// The maximum wait, about four months. Longer waits are reduced to it.
 const LONGEST_WAIT: Duration = Duration::from_secs(10_000_000);
@@ -64,18 +46,15 @@ fn now_of_sender(headers: &HttpHeaders) -> SystemTime {
     date.filter(|date| apart(date) > SAME_TIME).unwrap_or(now)
 }
 
-pub(super) fn rate_hints(tells: RateHeaders, headers: &HttpHeaders) -> RateHints {
-    let (family, request_period) = match tells {
-        RateHeaders::XRateLimit { request_period } => (&HEADERS.x_rate_limit, request_period),
-        RateHeaders::Anthropic => (&HEADERS.anthropic, MINUTE),
-        RateHeaders::Cerebras => (&HEADERS.cerebras, DAY),
-        RateHeaders::Nothing => return RateHints::default(),
+pub(super) fn rate_hints(tells: Option<RateHeaders>, headers: &HttpHeaders) -> RateHints {
+    let of = |tells: RateHeaders| {
+        let (_, [requests, tokens]) = HEADERS.iter().find(|(name, _)| *name == tells.names)?;
+        Some(RateHints {
+            requests: window(requests, tells.request_period, headers),
+            tokens: window(tokens, MINUTE, headers),
+        })
     };
-    let [requests, tokens] = family;
-    RateHints {
-        requests: window(requests, request_period, headers),
-        tokens: window(tokens, MINUTE, headers),
-    }
+    tells.and_then(of).unwrap_or_default()
 }
 
 /// The limit with these headers, for a period in seconds.
@@ -101,7 +80,7 @@ fn number(text: &str) -> Option<f64> {
 
 /// How long the server asks the client to wait: `retry-after-ms`, or else `retry-after` in seconds or as a date, or
 /// else the time until an exhausted limit is full again.
-pub(super) fn retry_after(tells: RateHeaders, headers: &HttpHeaders) -> Option<Duration> {
+pub(super) fn retry_after(tells: Option<RateHeaders>, headers: &HttpHeaders) -> Option<Duration> {
     let now = now_of_sender(headers);
     let number = |text: &str, scale: f64| wait(text.trim().parse::<f64>().ok()? * scale);
     // LiteLLM passes on the headers of the provider behind it under names of its own.
@@ -177,30 +156,10 @@ fn wait(seconds: f64) -> Option<Duration> {
 /// seconds.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
-    if let Ok(seconds) = text.parse::<f64>() {
-        return wait(seconds);
+    match text.parse::<f64>() {
+        Ok(seconds) => wait(seconds),
+        Err(_) => Some(humantime::parse_duration(text).ok()?.min(LONGEST_WAIT)),
     }
-    let mut total = 0.0;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let value: f64 = rest[..digits].parse().ok()?;
-        let unit_end = rest[digits..]
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .map_or(rest.len(), |at| digits + at);
-        total += value
-            * match &rest[digits..unit_end] {
-                "h" => 3600.0,
-                "m" => 60.0,
-                "s" => 1.0,
-                "ms" => 1e-3,
-                "us" | "µs" => 1e-6,
-                "ns" => 1e-9,
-                _ => return None,
-            };
-        rest = &rest[unit_end..];
-    }
-    (!text.is_empty()).then(|| wait(total)).flatten()
 }
 
 #[cfg(test)]

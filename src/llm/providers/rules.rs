@@ -39,7 +39,7 @@ pub(super) struct Rule {
     #[serde(default)]
     pub of_model: bool,
     /// Whether it applies because no other rule matched.
-    #[serde(skip)]
+    #[serde(default)]
     pub default: bool,
     #[serde(rename = "note", default)]
     _note: IgnoredAny,
@@ -86,20 +86,6 @@ pub(super) struct ErrorRules {
 pub(super) static RULES: LazyLock<ErrorRules> =
     LazyLock::new(|| table(include_str!("tables/errors.json")));
 
-/// An error that is not known is the request's fault: it is not tried again.
-static LAST: Rule = Rule {
-    status: (0, u16::MAX),
-    words: Vec::new(),
-    word_parts: Vec::new(),
-    texts: Vec::new(),
-    names_model: false,
-    kind: ErrorKind::Invalid,
-    wait_seconds: None,
-    of_model: false,
-    default: true,
-    _note: IgnoredAny,
-};
-
 /// The rule for a failed reply: the first that matches, of the vendor, its dialect, gateways and all.
 pub(super) fn classify<'r>(
     own: &'r [Rule],
@@ -107,18 +93,11 @@ pub(super) fn classify<'r>(
     status: u16,
     error_body: &ErrorBody,
 ) -> &'r Rule {
-    let rules = [
-        &RULES.too_long,
-        own,
-        of_dialect,
-        &RULES.gateways,
-        &RULES.common,
-    ];
-    let mut fitting = rules
-        .into_iter()
-        .flatten()
-        .filter(|rule| rule.fits(status, error_body));
-    fitting.next().unwrap_or(&LAST)
+    let general = [&RULES.gateways[..], &RULES.common];
+    let rules = [&RULES.too_long[..], own, of_dialect].into_iter();
+    let mut rules = rules.chain(general).flatten();
+    let fitting = rules.find(|rule| rule.fits(status, error_body));
+    fitting.expect("the last rule fits every failure")
 }
 
 /// An error as the provider reports it.
@@ -232,12 +211,11 @@ impl ErrorBody {
         texts.iter().any(|text| message.contains(text.as_ref()))
     }
 
-    /// The complete message for users.
-    pub(super) fn text(&self, provider: &str, status: u16) -> String {
-        match self.words.first() {
-            Some(code) => format!("{provider} answered {status} ({code}): {}", self.message),
-            None => format!("{provider} answered {status}: {}", self.message),
-        }
+    /// The complete message for users; `verb` is what the provider did.
+    pub(super) fn text(&self, provider: &str, verb: &str) -> String {
+        let code = self.words.first();
+        let code = code.map_or_else(String::new, |code| format!(" ({code})"));
+        format!("{provider} {verb}{code}: {}", self.message)
     }
 }
 

@@ -104,7 +104,8 @@ pub(crate) struct Vendor {
     /// Whether it expects documents and sound in Mistral's format.
     #[serde(default)]
     pub own_parts: bool,
-    pub tells: RateHeaders,
+    /// How it reports its limits. Without it, they are detected from rejected calls.
+    pub tells: Option<RateHeaders>,
     /// The errors that it reports in another way than others of its dialect.
     #[serde(default)]
     pub(super) errors: Vec<Rule>,
@@ -128,18 +129,8 @@ pub(crate) struct Vendor {
 #[serde(deny_unknown_fields)]
 pub(crate) struct Batches {
     pub wire: BatchWire,
-    requests: usize,
-    megabytes: u64,
+    pub limits: BatchLimits,
     pub retention: Retention,
-}
-
-impl Batches {
-    pub fn limits(&self) -> BatchLimits {
-        BatchLimits {
-            requests: self.requests,
-            bytes: self.megabytes * 1_000_000,
-        }
-    }
 }
 
 /// A wire format of Batch APIs.
