@@ -141,7 +141,7 @@ impl ProviderPlan {
                     continue;
                 } else if step.usable {
                     plan.fallbacks.push(step);
-                } else if step.lacks_model() {
+                } else if step.lacks_model {
                     plan.skipped.push(without_model(name));
                 }
             }
@@ -298,7 +298,7 @@ fn first(settings: &Settings, options: &ProviderOptions) -> Result<First, Provid
         (None, Some(url)) => (look(provider_at(url))?, Some(Vec::new())),
         (None, None) => first_usable(model, options)?,
     };
-    if !first.usable && !first.lacks_model() {
+    if !first.usable && !first.lacks_model {
         return Err(ProviderPlanError::Unusable(Box::new(first)));
     }
     if options.embeddings {
@@ -345,7 +345,7 @@ fn fallbacks(settings: &Settings) -> Result<Vec<ProviderStatus>, ProviderPlanErr
         let model = model.filter(|model| !model.is_empty());
         let status = inspect(name, None, model, false)
             .map_err(|error| refused(format!(": {}", error.message())))?;
-        if !status.usable && !status.lacks_model() {
+        if !status.usable && !status.lacks_model {
             return Err(refused(match status.config().client() {
                 Err(error) => format!(" {}", error.message()),
                 Ok(_) => format!(" {name}: {}", status.reason),

@@ -24,7 +24,7 @@ use crate::base::json_text::hex;
 
 pub(crate) use media::{Kind, sound_format};
 pub use resolve::Part;
-pub(crate) use resolve::{Refused, Root, resolve};
+pub(crate) use resolve::{Root, refusal, resolve};
 
 /// The maximum length of a file in bytes.
 const MOST: u64 = 20 << 20;

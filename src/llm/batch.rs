@@ -149,7 +149,7 @@ impl BatchAccount {
 }
 
 /// What one batch may hold.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct BatchLimits {
     /// The maximum number of requests.
     pub requests: usize,
@@ -216,6 +216,17 @@ pub enum ListedBatches {
     Many(Vec<String>),
     /// Several candidates that cannot be distinguished now, with the reason.
     Undecidable(String),
+}
+
+impl From<Vec<String>> for ListedBatches {
+    /// The batches with these ids, oldest first.
+    fn from(mut ids: Vec<String>) -> Self {
+        match ids.len() {
+            0 => Self::None,
+            1 => Self::One(ids.remove(0)),
+            _ => Self::Many(ids),
+        }
+    }
 }
 
 /// Where a batch stands.
@@ -326,11 +337,6 @@ pub enum RequestName {
 }
 
 impl BatchRefusal {
-    /// Why an upload or a creation was refused with this error, which has a status.
-    pub(crate) fn of(error: Error) -> Self {
-        super::providers::batch::refusal::of(error)
-    }
-
     /// Its errors.
     pub(crate) fn errors(&mut self) -> Vec<&mut Error> {
         match self {

@@ -48,59 +48,53 @@ pub(crate) fn digest(request: &Request) -> [u8; 32] {
 /// and of those of its messages, does not count: no model sees it.
 fn order_mask(request: &Request) -> u64 {
     const MESSAGES: [&str; 4] = ["contents", "input", "messages", "system"];
-    let mut order = Order::default();
+    let (mut names, mut is_ordered) = (Vec::new(), false);
     let mut add = |fields: &Map<String, Value>| {
-        let mut fields: Vec<_> = fields.iter().collect();
-        fields.sort_unstable_by_key(|(name, _)| *name);
-        let seen = fields
-            .into_iter()
-            .filter(|(name, _)| !MESSAGES.contains(&name.as_str()));
-        seen.for_each(|(_, value)| order.add(value));
+        let seen = fields.iter();
+        let seen = seen.filter(|(name, _)| !MESSAGES.contains(&name.as_str()));
+        let mut seen: Vec<_> = seen.collect();
+        seen.sort_unstable_by_key(|(name, _)| *name);
+        for (_, value) in seen {
+            is_ordered |= write_order(value, &mut names);
+        }
     };
     if let Some(native) = &request.native {
         add(native.body());
     }
     add(&request.extra);
     if let Some(schema) = request.schema() {
-        order.add(schema);
+        is_ordered |= write_order(schema, &mut names);
     }
-    order.mask()
+    if !is_ordered {
+        return 0;
+    }
+    let digest = Sha256::digest(&names);
+    let first = digest.first_chunk().copied().unwrap_or_default();
+    // 0 stands for no order.
+    u64::from_be_bytes(first).max(1)
 }
 
-/// The order of the fields in all objects.
-#[derive(Default)]
-struct Order {
-    names: Vec<u8>,
-    /// Some object has two fields.
-    is_ordered: bool,
-}
-
-impl Order {
-    fn add(&mut self, value: &Value) {
-        match value {
-            Value::Object(fields) => {
-                self.is_ordered |= fields.len() > 1;
-                self.names.push(b'{');
-                for (name, value) in fields {
-                    write_string(name, &mut self.names);
-                    self.add(value);
-                }
-                self.names.push(b'}');
+/// Appends the order of the fields in all objects. Returns whether an object has two fields.
+fn write_order(value: &Value, names: &mut Vec<u8>) -> bool {
+    let mut is_ordered = false;
+    match value {
+        Value::Object(fields) => {
+            is_ordered = fields.len() > 1;
+            names.push(b'{');
+            for (name, value) in fields {
+                write_string(name, names);
+                is_ordered |= write_order(value, names);
             }
-            Value::Array(items) => items.iter().for_each(|item| self.add(item)),
-            _ => {}
+            names.push(b'}');
         }
-    }
-
-    fn mask(&self) -> u64 {
-        if !self.is_ordered {
-            return 0;
+        Value::Array(items) => {
+            for item in items {
+                is_ordered |= write_order(item, names);
+            }
         }
-        let digest = Sha256::digest(&self.names);
-        let first = digest.first_chunk().copied().unwrap_or_default();
-        // 0 stands for no order.
-        u64::from_be_bytes(first).max(1)
+        _ => {}
     }
+    is_ordered
 }
 
 /// The canonical form. Its keys are written in sorted order by hand, so that the common request
@@ -165,7 +159,7 @@ fn write_native(native: &Native, request: &Request, out: &mut Vec<u8>) {
     out.extend_from_slice(b"{\"body\":");
     write_map(native.body(), out);
     out.extend_from_slice(b",\"format\":");
-    write_string(native.format().as_str(), out);
+    write_string(native.format().into(), out);
     write_model(request, out);
 }
 
@@ -215,17 +209,14 @@ fn params(request: &Request) -> Map<String, Value> {
 
 fn write_value(value: &Value, out: &mut Vec<u8>) {
     match value {
-        Value::Null => out.extend_from_slice(b"null"),
-        Value::Bool(true) => out.extend_from_slice(b"true"),
-        Value::Bool(false) => out.extend_from_slice(b"false"),
-        Value::Number(number) => match (number.as_u64(), number.as_i64(), number.as_f64()) {
-            (Some(n), ..) => out.extend_from_slice(n.to_string().as_bytes()),
-            (_, Some(n), _) => out.extend_from_slice(n.to_string().as_bytes()),
-            (.., Some(n)) => {
-                out.extend_from_slice(ryu_js::Buffer::new().format(n).as_bytes());
-            }
-            _ => out.extend_from_slice(number.to_string().as_bytes()),
-        },
+        Value::Number(number) if number.is_f64() => {
+            let number = number.as_f64().unwrap_or_default();
+            out.extend_from_slice(ryu_js::Buffer::new().format(number).as_bytes());
+        }
+        // Whole numbers are written with all their digits.
+        Value::Null | Value::Bool(_) | Value::Number(_) => {
+            out.extend_from_slice(value.to_string().as_bytes());
+        }
         Value::String(text) => write_string(text, out),
         Value::Array(items) => {
             out.push(b'[');

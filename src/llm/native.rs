@@ -19,11 +19,6 @@ pub enum NativeFormat {
 }
 
 impl NativeFormat {
-    /// Its name in stored requests.
-    pub(crate) fn as_str(self) -> &'static str {
-        self.into()
-    }
-
     /// The provider that gets such a body.
     pub(crate) fn provider(self) -> &'static str {
         match self {

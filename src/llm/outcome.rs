@@ -129,14 +129,11 @@ impl Outcome {
     /// Appends the result line, with its end.
     pub(crate) fn write_line(&self, bytes: &mut Vec<u8>) -> Result<(), Error> {
         let whole = bytes.len();
-        match self.write(bytes) {
-            Ok(()) => bytes.push(b'\n'),
-            Err(error) => {
-                bytes.truncate(whole);
-                return Err(unwritable(error));
-            }
-        }
-        Ok(())
+        let written = self.write(bytes).map(|()| bytes.push(b'\n'));
+        written.map_err(|error| {
+            bytes.truncate(whole);
+            unwritable(error)
+        })
     }
 
     /// The result line without its end.

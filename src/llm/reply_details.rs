@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, LazyLock};
 
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -158,7 +158,8 @@ impl Reasoning {
 
 /// JSON as it was written: it keeps each digit of its numbers, the order of its fields and repeated names, but no line
 /// breaks and no indentation. Clones share it.
-#[derive(Clone, derive_more::Debug)]
+#[derive(Clone, Serialize, Deserialize, derive_more::Debug)]
+#[serde(transparent)]
 #[debug("{:?}", Bytes(self.as_str().len()))]
 pub struct RawJson(Arc<RawValue>);
 
@@ -222,18 +223,6 @@ impl PartialEq for RawJson {
     }
 }
 
-impl Serialize for RawJson {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(serializer)
-    }
-}
-
-impl<'de> Deserialize<'de> for RawJson {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Box::<RawValue>::deserialize(deserializer).map(Self::from_line)
-    }
-}
-
 impl fmt::Display for RawJson {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
@@ -246,22 +235,26 @@ const DEEPEST: usize = 64;
 
 /// The value, or a string of its JSON if it is too deep.
 pub(crate) fn shallow(value: Value) -> Value {
-    if is_deeper(&value, DEEPEST) {
-        Value::String(value.to_string())
-    } else {
+    let mut parts = usize::MAX;
+    if is_small(&value, DEEPEST, &mut parts) {
         value
+    } else {
+        Value::String(value.to_string())
     }
 }
 
-/// Whether it has more levels than this; a value without parts is one.
-pub(crate) fn is_deeper(value: &Value, than: usize) -> bool {
-    let Some(left) = than.checked_sub(1) else {
-        return true;
-    };
+/// Whether it has at most this many levels and parts; a value without parts is one of each.
+pub(crate) fn is_small(value: &Value, levels: usize, parts: &mut usize) -> bool {
+    if levels == 0 || *parts == 0 {
+        return false;
+    }
+    *parts -= 1;
     match value {
-        Value::Array(items) => items.iter().any(|item| is_deeper(item, left)),
-        Value::Object(fields) => fields.values().any(|item| is_deeper(item, left)),
-        _ => false,
+        Value::Array(items) => items.iter().all(|item| is_small(item, levels - 1, parts)),
+        Value::Object(fields) => fields
+            .values()
+            .all(|part| is_small(part, levels - 1, parts)),
+        _ => true,
     }
 }
 

@@ -12,7 +12,9 @@ use super::params::{CacheLifetime, Params, RequestTask, ResponseFormat};
 use super::reply_details::RawJson;
 
 /// Who speaks in a [`Message`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumString,
+)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
@@ -37,9 +39,7 @@ impl Role {
 
     /// The role of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        use Role::{Assistant, Developer, System, Tool, User};
-        let mut all = [System, Developer, User, Assistant, Tool].into_iter();
-        all.find(|role| role.as_str() == name)
+        name.parse().ok()
     }
 }
 

@@ -190,16 +190,16 @@ pub(crate) fn read_native(format: NativeFormat, body: Value) -> Result<Request, 
         Message::new(role, texts(&turn[content]))
     });
     let mut request = Request::chat(messages.collect());
-    let of_body = |names: [&str; 2]| names.into_iter().find_map(|name| body.get(name));
-    let system =
-        of_body(["system", "systemInstruction"]).or_else(|| body.get("system_instruction"));
+    let system = first(
+        &body,
+        &["system", "systemInstruction", "system_instruction"],
+    );
     request.system = system.map(|system| texts(system.get("parts").unwrap_or(system)));
     let model = body.get("model").and_then(Value::as_str);
     request.model = model.map(|model| model.trim_start_matches("models/").to_owned());
-    let config = of_body(["generationConfig", "generation_config"]);
+    let config = first(&body, &["generationConfig", "generation_config"]);
     let config = config.and_then(Value::as_object).unwrap_or(&body);
-    let of_config = |names: [&str; 2]| names.into_iter().find_map(|name| config.get(name));
-    if let Some(count) = of_config(["candidateCount", "candidate_count"])
+    if let Some(count) = first(config, &["candidateCount", "candidate_count"])
         && !matches!(count, Value::Null)
         && count != 1
     {
@@ -207,13 +207,20 @@ pub(crate) fn read_native(format: NativeFormat, body: Value) -> Result<Request, 
             "found {count} in \"generationConfig.candidateCount\"; expected 1"
         ));
     }
-    let most = of_config(["max_tokens", "maxOutputTokens"]);
-    let most = most.or_else(|| config.get("max_output_tokens"));
+    let most = first(
+        config,
+        &["max_tokens", "maxOutputTokens", "max_output_tokens"],
+    );
     let most = most.and_then(Value::as_u64);
     request.params.max_tokens = most.and_then(|most| u32::try_from(most).ok());
     request.params.temperature = config.get("temperature").and_then(Value::as_f64);
     request.native = Some(Box::new(Native::new(format, body)));
     Ok(request)
+}
+
+/// The first of these fields that is there.
+fn first<'f>(fields: &'f Map<String, Value>, names: &[&str]) -> Option<&'f Value> {
+    names.iter().find_map(|name| fields.get(*name))
 }
 
 /// The texts of a content: it is one text, or a list of parts.

@@ -15,7 +15,7 @@ use crate::engine::dispatch::{Dispatcher, ErrorPolicy, Options};
 use crate::engine::limiter::{Limiter, Limits, QuotaKey};
 use crate::engine::quota::Class;
 use crate::engine::route::{FallbackHistory, RetryPolicy, Tries};
-use crate::engine::run::{Reply, run_inline};
+use crate::engine::run::run_inline;
 use crate::engine::work::{Cost, Ticket};
 use crate::llm::pack::PackLimits;
 
@@ -274,19 +274,16 @@ impl<'a> Route<'a> {
         let dispatcher = Dispatcher::new(work, self.limiter.clone(), options);
         let carried = Carried::default();
         let runner = |ticket: &Ticket<&Request>, ctx: &Context| {
-            let reply = self.answers(&[ticket.task], &ticket.tries, &carried, ctx);
-            Reply {
-                result: reply.result.and_then(|mut answers| answers.remove(0)),
-                paid: reply.paid,
-                hints: reply.hints,
-                fatal: reply.fatal,
-            }
+            self.answers(&[ticket.task], &ticket.tries, &carried, ctx)
         };
         let end = run_inline(dispatcher, runner, ctx, &*self.clock);
-        end.work.result.unwrap_or_else(|| {
-            let stopped = ctx.check().err().unwrap_or_else(Error::cancelled);
-            Err(carried.at_end(stopped))
-        })
+        match end.work.result {
+            Some(answers) => answers?.remove(0),
+            None => {
+                let stopped = ctx.check().err().unwrap_or_else(Error::cancelled);
+                Err(carried.at_end(stopped))
+            }
+        }
     }
 
     /// How much goes into one call, at any step.

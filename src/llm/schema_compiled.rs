@@ -8,7 +8,7 @@ use jsonschema::{ReferencingError, ValidationError, Validator};
 use parking_lot::RwLock;
 use serde_json::Value;
 
-use super::reply_details::is_deeper;
+use super::reply_details::is_small;
 
 /// A compiled JSON Schema.
 #[derive(Clone)]
@@ -46,7 +46,8 @@ impl Schema {
         if let Some(found) = find(&COMPILED.read(), schema) {
             return Ok(found);
         }
-        if is_deeper(schema, DEEPEST + 1) {
+        let mut parts = usize::MAX;
+        if !is_small(schema, DEEPEST + 1, &mut parts) {
             return Err(format!("it is nested more than {DEEPEST} levels deep"));
         }
         let validator = jsonschema::options().offline().build(schema);
@@ -90,21 +91,6 @@ impl Schema {
 fn find(compiled: &VecDeque<Schema>, schema: &Value) -> Option<Schema> {
     let mut compiled = compiled.iter();
     compiled.find(|known| known.0.schema == *schema).cloned()
-}
-
-/// Whether a value has at most this many levels and parts.
-fn is_small(value: &Value, levels: usize, parts: &mut usize) -> bool {
-    if levels == 0 || *parts == 0 {
-        return false;
-    }
-    *parts -= 1;
-    match value {
-        Value::Array(items) => items.iter().all(|item| is_small(item, levels - 1, parts)),
-        Value::Object(fields) => fields
-            .values()
-            .all(|part| is_small(part, levels - 1, parts)),
-        _ => true,
-    }
 }
 
 fn fault(error: &ValidationError<'_>) -> String {

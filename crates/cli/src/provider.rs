@@ -260,7 +260,7 @@ fn not_planned(error: ProviderPlanError, embed: bool) -> Refusal {
 
 /// Why providers with a partial configuration cannot be used, one line each.
 fn half_configured(all: &[ProviderStatus]) -> impl Iterator<Item = String> {
-    let halfway = all.iter().filter(|status| status.half_configured());
+    let halfway = all.iter().filter(|status| status.half_configured);
     halfway.map(|status| format!("not {}: {}", status.provider, status.reason))
 }
 

@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use crate::base::names::closest;
 use crate::base::{Error, ErrorKind};
-use crate::llm::attachment::Refused;
 
 /// Maximum length of an excerpt of a value in a message, in characters.
 const EXCERPT: usize = 60;
@@ -58,10 +57,10 @@ impl Fault {
     }
 
     /// The fault of a file that is not sent.
-    pub(super) fn refused(file: Refused) -> Self {
+    pub(super) fn refused(file: String) -> Self {
         Self {
             of_file: true,
-            ..Self::new(file.found, file.expected)
+            ..Self::told(file)
         }
     }
 

@@ -1,6 +1,6 @@
 //! Converts one record to one request: the record's own values first, then the defaults of the run.
 
-use crate::llm::attachment::{self, Refused, Root};
+use crate::llm::attachment::{self, Root};
 use crate::llm::request::{Request, Role};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -148,15 +148,15 @@ impl PromptSettings {
 }
 
 /// Resolves the files that the messages of a request name.
-pub(super) fn resolve(request: &mut Request, root: &Root) -> Result<(), Refused> {
+pub(super) fn resolve(request: &mut Request, root: &Root) -> Result<(), String> {
     for message in &mut request.messages {
         let Value::Array(parts) = &mut message.content else {
             continue;
         };
         for part in parts.iter_mut().filter(|part| attachment::is_local(part)) {
             if message.role != Role::User {
-                return Err(Refused::new(
-                    format!("a file in a message of the role {}", message.role.as_str()),
+                return Err(attachment::refusal(
+                    &format!("a file in a message of the role {}", message.role.as_str()),
                     "files only in messages of the user",
                 ));
             }

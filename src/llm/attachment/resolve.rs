@@ -1,6 +1,5 @@
 //! Finds the file that a record or a caller of the library names, and checks whether it may be read.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -41,33 +40,16 @@ impl Root {
     }
 }
 
-/// Why a file is not sent: what was found, and what was expected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refused {
-    pub found: String,
-    pub expected: String,
-}
-
-impl Refused {
-    pub fn new(found: impl Into<String>, expected: impl Into<String>) -> Self {
-        Self {
-            found: found.into(),
-            expected: expected.into(),
-        }
-    }
-}
-
-impl fmt::Display for Refused {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "found {}; expected {}", self.found, self.expected)
-    }
+/// Why a file is not sent.
+pub(crate) fn refusal(found: &str, expected: &str) -> String {
+    format!("found {found}; expected {expected}")
 }
 
 /// The fields that a record may have for a file.
 const FIELDS: [&str; 4] = ["type", "path", "name", "detail"];
 
 /// Resolves the file that a local part names.
-pub(crate) fn resolve(part: &mut Value, root: &Root) -> Result<(), Refused> {
+pub(crate) fn resolve(part: &mut Value, root: &Root) -> Result<(), String> {
     let Value::Object(part) = part else {
         return Ok(());
     };
@@ -76,17 +58,17 @@ pub(crate) fn resolve(part: &mut Value, root: &Root) -> Result<(), Refused> {
             "an unknown field \"{}\" next to the path of a file",
             shown(name)
         );
-        return Err(Refused::new(what, "only type, path, name and detail"));
+        return Err(refusal(&what, "only type, path, name and detail"));
     }
     for field in FIELDS {
         if part.get(field).is_some_and(|value| !value.is_string()) {
             let what = format!("a \"{field}\" of a file that is not a string");
-            return Err(Refused::new(what, "a string"));
+            return Err(refusal(&what, "a string"));
         }
     }
     let path = part["path"].as_str().unwrap_or_default().to_owned();
     if path.is_empty() {
-        return Err(Refused::new("an empty path", "the path of a file"));
+        return Err(refusal("an empty path", "the path of a file"));
     }
     let Some(folder) = &root.folder else {
         let what = format!(
@@ -94,7 +76,7 @@ pub(crate) fn resolve(part: &mut Value, root: &Root) -> Result<(), Refused> {
             shown(&path),
             root.shown
         );
-        return Err(Refused::new(what, "--root with a folder that exists"));
+        return Err(refusal(&what, "--root with a folder that exists"));
     };
     found(part, &folder.join(&path), &path, Some((root, folder)))
 }
@@ -105,10 +87,12 @@ fn found(
     path: &Path,
     name: &str,
     root: Option<(&Root, &Path)>,
-) -> Result<(), Refused> {
+) -> Result<(), String> {
     let refused = |which: String, expected: &str| {
-        let what = format!("the file \"{}\", which {which}", shown(name));
-        Refused::new(what, expected)
+        refusal(
+            &format!("the file \"{}\", which {which}", shown(name)),
+            expected,
+        )
     };
     let unreadable = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound => {
@@ -207,7 +191,7 @@ impl Part {
     fn found(kind: &str, path: &Path) -> Result<Self, Error> {
         let mut part = Map::new();
         part.insert("type".to_owned(), kind.into());
-        let invalid = |why: Refused| Error::new(ErrorKind::Invalid, why.to_string());
+        let invalid = |why| Error::new(ErrorKind::Invalid, why);
         found(&mut part, path, &path.display().to_string(), None).map_err(invalid)?;
         Ok(Self(part.into()))
     }

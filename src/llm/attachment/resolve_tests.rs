@@ -32,10 +32,8 @@ fn folders() -> TempDir {
 
 fn resolved(place: &TempDir, mut request: Request) -> Result<Request, String> {
     let root = Root::new(&place.path().join("in"));
-    match resolve(&mut request.messages[0].content[0], &root) {
-        Ok(()) => Ok(request),
-        Err(why) => Err(why.to_string()),
-    }
+    resolve(&mut request.messages[0].content[0], &root)?;
+    Ok(request)
 }
 
 #[test]
@@ -99,7 +97,7 @@ fn unsuitable_files_are_rejected_with_the_reason() {
         for path in ["/dev/zero", "/dev/stdin"] {
             let root = Root::new(std::path::Path::new("/"));
             let why = resolve(&mut file(path), &root).unwrap_err();
-            assert!(why.to_string().contains("regular file"), "{why}");
+            assert!(why.contains("regular file"), "{why}");
         }
     }
     for (part, why) in cases {

@@ -18,7 +18,7 @@ use crate::llm::response::Response;
 
 use super::answer::{Answer, name_calls, reasoning, tool_call, unlike};
 use super::anthropic_schema;
-use super::content::{self, Call, CallResult, Choice, JSON_MODE, Part, invalid};
+use super::content::{self, Call, Choice, JSON_MODE, Part, invalid};
 use super::errors::failure_inside;
 use super::fields::{self, Counts, Raw, field};
 use super::further::{cache_control, without_tools};
@@ -88,10 +88,7 @@ fn conversation(request: &Request) -> Result<(System, Vec<Value>), Error> {
             }
             "tool" => {
                 let (id, result) = content::result(text, extra)?;
-                let result = match result {
-                    CallResult::Text(text) => text.into(),
-                    CallResult::Parts(parts) => blocks(parts)?,
-                };
+                let result = result.map_or_else(|| blocks(text), |text| Ok(text.into()))?;
                 let block = json!({"type": "tool_result", "tool_use_id": id, "content": result});
                 let is_result = |block: &Value| block["type"] == "tool_result";
                 content::add_result(&mut messages, "content", is_result, block);
@@ -219,16 +216,13 @@ impl System {
     /// The text; with a mark, as blocks, the last of which has it.
     fn value(mut self, mark: Option<Value>) -> Option<Value> {
         if !self.in_blocks {
-            let texts = self
-                .blocks
-                .iter()
-                .filter_map(|block| block["text"].as_str());
+            let texts = self.blocks.iter();
+            let texts = texts.filter_map(|block| block["text"].as_str());
             let text = texts.collect::<Vec<_>>().join("\n\n");
             if mark.is_none() {
-                return (!self.blocks.is_empty()).then(|| text.into());
+                return Some(text.into()).filter(|_| !self.blocks.is_empty());
             }
-            self.blocks.truncate(1);
-            self.blocks.first_mut()?["text"] = text.into();
+            self.blocks = vec![json!({"type": "text", "text": text})];
         }
         if let Some(mark) = mark {
             self.blocks.last_mut()?["cache_control"] = mark;

@@ -204,22 +204,19 @@ pub(super) fn in_openais_shape(vendor: &Vendor, calls: &Value) -> Value {
     said.collect()
 }
 
-/// The id of a call, and its result.
+/// The id of a call, and its result; `None` if that has parts that are not text, for example images.
 ///
 /// # Errors
 /// If the message does not name its call.
 pub(super) fn result<'m>(
     text: Text<'m>,
     extra: Option<&'m Map<String, Value>>,
-) -> Result<(&'m str, CallResult<'m>), Error> {
+) -> Result<(&'m str, Option<String>), Error> {
     let id = extra.and_then(|extra| extra.get("tool_call_id")?.as_str());
     let id = id.ok_or_else(|| invalid("a message of the role `tool` has no tool_call_id"))?;
     let is_text = |part: &Value| part.get("type").and_then(Value::as_str) == Some("text");
-    let result = match text {
-        Text::Parts(parts) if !parts.iter().all(is_text) => CallResult::Parts(text),
-        text => CallResult::Text(plain(text)),
-    };
-    Ok((id, result))
+    let has_media = matches!(text, Text::Parts(parts) if !parts.iter().all(is_text));
+    Ok((id, (!has_media).then(|| plain(text))))
 }
 
 /// Adds the result of a call to the messages. All results of one turn are in one message, in this field.
@@ -235,13 +232,6 @@ pub(super) fn add_result(
         Some(results) if results.iter().all(is_result) => results.push(result),
         _ => messages.push(json!({"role": "user", field: [result]})),
     }
-}
-
-/// The result of a call.
-pub(super) enum CallResult<'m> {
-    Text(String),
-    /// Parts that are not text, for example images.
-    Parts(Text<'m>),
 }
 
 /// The tools of a request: functions in OpenAI's format, and what is in the format of the provider.

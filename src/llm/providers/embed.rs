@@ -321,33 +321,22 @@ fn numbers(entry: &str) -> Result<Vec<f32>, String> {
         .ok_or_else(|| "a number out of range".to_owned())
 }
 
-/// Splits the usage of a call by the estimated length of each text. The parts add up to the whole.
+/// Splits the usage of a call by the estimated length of each text. A part is what is added to the rounded share of the
+/// texts until then, so that all parts add up to the whole.
 fn shares(whole: Usage, requests: &[&Request]) -> Vec<Usage> {
-    let weights: Vec<u64> = requests
-        .iter()
-        .map(|request| u64::from(request.estimated_tokens().max(1)))
-        .collect();
-    let input = share(whole.input_tokens, &weights);
-    let cached = share(whole.cached_input_tokens, &weights);
-    let parts = input.into_iter().zip(cached);
-    parts
-        .map(|(input_tokens, cached_input_tokens)| Usage {
-            input_tokens,
-            cached_input_tokens,
+    let weight = |request: &&Request| u128::from(request.estimated_tokens().max(1));
+    let sum: u128 = requests.iter().map(weight).sum();
+    let (mut until, mut given) = (0, [0; 2]);
+    let parts = requests.iter().map(|request| {
+        until += weight(request);
+        let all = [whole.input_tokens, whole.cached_input_tokens]
+            .map(|tokens| (u128::from(tokens) * until / sum) as u64);
+        let before = std::mem::replace(&mut given, all);
+        Usage {
+            input_tokens: all[0] - before[0],
+            cached_input_tokens: all[1] - before[1],
             ..Usage::default()
-        })
-        .collect()
-}
-
-/// Splits a number by weights: the parts are what is added to the rounded share of the weights until then, so that they
-/// add up to it.
-fn share(whole: u64, weights: &[u64]) -> Vec<u64> {
-    let sum: u128 = weights.iter().map(|weight| u128::from(*weight)).sum();
-    let (mut weight, mut given) = (0, 0);
-    let parts = weights.iter().map(|own| {
-        weight += u128::from(*own);
-        let until = (u128::from(whole) * weight / sum.max(1)) as u64;
-        until - std::mem::replace(&mut given, until)
+        }
     });
     parts.collect()
 }

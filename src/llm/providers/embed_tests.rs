@@ -86,7 +86,7 @@ fn an_unusable_vector_fails_only_its_text() {
 
 #[test]
 fn shares_add_up_to_the_total() {
-    for (whole, weights) in [
+    for (whole, tokens) in [
         (100, vec![1, 1, 1]),
         (0, vec![5, 6]),
         (7, vec![1000, 1]),
@@ -94,15 +94,27 @@ fn shares_add_up_to_the_total() {
         (1, vec![4; 50]),
         (12_345, (1..200).collect()),
     ] {
-        let parts = share(whole, &weights);
-        assert_eq!(
-            parts.iter().map(|p| u128::from(*p)).sum::<u128>(),
-            whole.into()
-        );
-        let sum: u64 = weights.iter().sum();
-        for (part, weight) in parts.iter().zip(&weights) {
-            let exact = u128::from(whole) * u128::from(*weight) / u128::from(sum);
-            assert!((exact..=exact + 1).contains(&u128::from(*part)));
+        let texts = tokens.iter().map(|tokens| "word".repeat(*tokens));
+        let requests: Vec<Request> = texts.map(Request::embedding).collect();
+        let usage = Usage {
+            input_tokens: whole,
+            cached_input_tokens: whole / 2,
+            ..Usage::default()
+        };
+        let requests: Vec<&Request> = requests.iter().collect();
+        let parts = shares(usage, &requests);
+        let weight = |request: &&Request| u128::from(request.estimated_tokens());
+        let sum: u128 = requests.iter().map(weight).sum();
+        for (whole, of) in [
+            (whole, (|part| part.input_tokens) as fn(&Usage) -> u64),
+            (whole / 2, |part| part.cached_input_tokens),
+        ] {
+            let parts: Vec<u128> = parts.iter().map(|part| of(part).into()).collect();
+            assert_eq!(parts.iter().sum::<u128>(), whole.into());
+            for (part, request) in parts.iter().zip(&requests) {
+                let exact = u128::from(whole) * weight(request) / sum;
+                assert!((exact..=exact + 1).contains(part));
+            }
         }
     }
 }

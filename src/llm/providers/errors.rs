@@ -38,15 +38,18 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     let wait = retry_after(vendor.tells, &reply.headers)
         .or(error_body.wait)
         .or(rule.default_wait());
-    let error = Error::new(kind, error_body.text(vendor.name, status))
-        .with_status(status)
-        .with_sent(sent(status))
-        .with_retry_after(wait)
-        .when(rule.of_model, Error::with_model_only)
-        .when(
-            rule.default && kind == ErrorKind::Invalid,
-            Error::with_unclassified,
-        );
+    let error = Error::new(
+        kind,
+        error_body.text(vendor.name, &format!("answered {status}")),
+    )
+    .with_status(status)
+    .with_sent(sent(status))
+    .with_retry_after(wait)
+    .when(rule.of_model, Error::with_model_only)
+    .when(
+        rule.default && kind == ErrorKind::Invalid,
+        Error::with_unclassified,
+    );
     // nginx itself replies with such a page if it limits requests (limit_req, limit_conn) or has no server to forward to.
     let is_nginx = || memchr::memmem::find(&reply.body, b"<center>nginx").is_some();
     let by_proxy = status == 503 && unreadable && is_nginx();
@@ -102,10 +105,13 @@ pub(super) fn failure_in_batch(vendor: &Vendor, error_body: &ErrorBody) -> Error
 /// The failure with this status in a complete reply, and its rule.
 fn classified<'v>(vendor: &'v Vendor, status: u16, error_body: &ErrorBody) -> (Error, &'v Rule) {
     let rule = vendor.rule(status, error_body);
-    let error = Error::new(rule.kind, error_body.text(vendor.name, status))
-        .with_sent(Sent::Answered)
-        .with_retry_after(error_body.wait.or(rule.default_wait()))
-        .when(rule.of_model, Error::with_model_only);
+    let error = Error::new(
+        rule.kind,
+        error_body.text(vendor.name, &format!("answered {status}")),
+    )
+    .with_sent(Sent::Answered)
+    .with_retry_after(error_body.wait.or(rule.default_wait()))
+    .when(rule.of_model, Error::with_model_only);
     (error, rule)
 }
 

@@ -17,7 +17,7 @@ use crate::llm::request::{Request, Text};
 use crate::llm::response::Response;
 
 use super::answer::{Answer, name_calls, reasoning, tool_call, unlike};
-use super::content::{self, Call, CallResult, Choice, Part, invalid};
+use super::content::{self, Call, Choice, Part, invalid};
 use super::errors::failure_inside;
 use super::fields::{self, Counts, Raw, count, field, optional};
 use super::further::without_tools;
@@ -94,7 +94,7 @@ fn conversation(request: &Request, model: &str) -> Result<(Vec<Value>, Vec<Value
                         "no tool call in the conversation has the id `{id}`"
                     ))
                 })?;
-                let CallResult::Text(result) = result else {
+                let Some(result) = result else {
                     let why = "a message of the role `tool` is text for gemini; say the rest in a \
                                message of the user";
                     return Err(invalid(why));

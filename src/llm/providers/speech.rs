@@ -41,11 +41,8 @@ pub(super) fn encode(
         let why = format!("speech takes 1 to {MOST_CHARS} characters at once, not {chars}");
         return Err(invalid(why));
     }
-    if !request
-        .extra
-        .get("voice")
-        .is_some_and(|voice| voice.is_string() || voice.is_object())
-    {
+    let voice = request.extra.get("voice");
+    if !voice.is_some_and(|voice| voice.is_string() || voice.is_object()) {
         return Err(invalid("no voice named"));
     }
     let mut body = request.extra.clone();

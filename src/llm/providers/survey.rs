@@ -63,24 +63,16 @@ pub struct ProviderStatus {
     /// The settings without a model and without a number of calls.
     #[serde(skip)]
     config: LlmConfig,
+    /// Whether it cannot be used although something is set for it: a key without a model, or an address without a
+    /// server.
     #[serde(skip)]
-    half_configured: bool,
+    pub half_configured: bool,
+    /// Whether it cannot be used only because no model is set.
     #[serde(skip)]
-    lacks_model: bool,
+    pub lacks_model: bool,
 }
 
 impl ProviderStatus {
-    /// True if it cannot be used although something is set for it: a key without a model, or an address without a
-    /// server.
-    pub fn half_configured(&self) -> bool {
-        self.half_configured
-    }
-
-    /// True if it cannot be used only because no model is set.
-    pub fn lacks_model(&self) -> bool {
-        self.lacks_model
-    }
-
     /// Checks that it supports embeddings.
     ///
     /// # Errors
@@ -128,7 +120,7 @@ pub fn survey(model: Option<&str>, every_request_names_one: bool) -> Vec<Provide
         patience: BRIEF,
         env: &|name| std::env::var(name).ok(),
     };
-    look.at_all()
+    VENDORS.iter().map(|vendor| look.at(vendor)).collect()
 }
 
 /// The status of one provider, at `base_url` if it is given. A local server that is slow has 5 seconds to reply.
@@ -211,10 +203,6 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn at_all(&self) -> Vec<ProviderStatus> {
-        VENDORS.iter().map(|vendor| self.at(vendor)).collect()
-    }
-
     fn at(&self, vendor: &'static Vendor) -> ProviderStatus {
         if vendor.dialect == Dialect::Extract {
             let always = "always: the first 300 characters of the text, no model".to_owned();

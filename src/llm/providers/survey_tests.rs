@@ -25,7 +25,8 @@ fn found(vars: &[(&str, &str)], model: Option<&str>) -> Vec<ProviderStatus> {
         model,
         ..Given::default()
     };
-    look(&given, &env).at_all()
+    let look = look(&given, &env);
+    VENDORS.iter().map(|vendor| look.at(vendor)).collect()
 }
 
 fn look<'a>(given: &'a Given<'a>, env: &'a dyn Fn(&str) -> Option<String>) -> Look<'a> {
@@ -64,7 +65,7 @@ fn the_first_provider_with_a_key_and_a_model_is_selected_and_the_reason_says_wha
         let status = list.iter().find(|status| status.provider == name).unwrap();
         assert!(status.reason.starts_with(reason), "{}", status.reason);
         assert_eq!(
-            (status.lacks_model(), status.half_configured()),
+            (status.lacks_model, status.half_configured),
             (lacks_model, lacks_model)
         );
     }
@@ -127,7 +128,7 @@ fn only_a_server_at_a_named_address_gets_the_key() {
 fn the_reason_says_how_to_send_a_key_to_a_server_that_requires_one() {
     let (url, _) = bystander(401, "{}");
     let status = looked(&url, None);
-    assert!(!status.usable && status.half_configured());
+    assert!(!status.usable && status.half_configured);
     assert!(status.reason.contains(&url) && status.reason.contains("answered 401"));
     let named = looked("http://127.0.0.1:9/v1", Some(&url)).reason;
     assert!(named.contains("check LOCAL_LLM_API_KEY"), "{named}");

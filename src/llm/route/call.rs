@@ -218,12 +218,12 @@ impl Route<'_> {
 pub(super) struct Single<'r> {
     pub(super) ticket: Option<Ticket<&'r Request>>,
     pub(super) due: Time,
-    pub(super) result: Option<Result<Response, Error>>,
+    pub(super) result: Option<Result<Vec<Result<Response, Error>>, Error>>,
 }
 
 impl<'r> Work for Single<'r> {
     type Task = &'r Request;
-    type Done = Response;
+    type Done = Vec<Result<Response, Error>>;
 
     fn take(
         &mut self,
@@ -246,7 +246,7 @@ impl<'r> Work for Single<'r> {
 
     fn settle(
         &mut self,
-        done: &mut Vec<Settled<&'r Request, Response>>,
+        done: &mut Vec<Settled<&'r Request, Self::Done>>,
         _: Time,
     ) -> Result<(), Error> {
         for settled in done.drain(..) {

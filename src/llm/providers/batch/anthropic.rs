@@ -60,17 +60,15 @@ impl Wire for Anthropic {
         }
         // The list has the newest first.
         ours.reverse();
-        Ok(match (ours.as_slice(), open.as_slice()) {
-            ([], []) => ListedBatches::None,
-            ([one], _) | ([], [one]) => ListedBatches::One(one.clone()),
-            ([], several) => ListedBatches::Undecidable(format!(
-                "anthropic has {} batches of {} requests from that time; which one it is shows \
+        Ok(match (ours.is_empty(), open.len()) {
+            (false, _) => ours.into(),
+            (true, 0 | 1) => open.into(),
+            (true, several) => ListedBatches::Undecidable(format!(
+                "anthropic has {several} batches of {} requests from that time; which one it is shows \
                  when they have ended: {}",
-                several.len(),
                 intent.items,
-                several.join(", ")
+                open.join(", ")
             )),
-            _ => ListedBatches::Many(ours),
         })
     }
 

@@ -113,12 +113,8 @@ pub(super) fn find(
         }
     }
     found.sort_by_key(|(created, _)| created.unwrap_or(Timestamp(i64::MAX)));
-    let mut ids: Vec<String> = found.into_iter().map(|(_, id)| id).collect();
-    Ok(match ids.len() {
-        0 => ListedBatches::None,
-        1 => ListedBatches::One(ids.remove(0)),
-        _ => ListedBatches::Many(ids),
-    })
+    let ids: Vec<String> = found.into_iter().map(|(_, id)| id).collect();
+    Ok(ids.into())
 }
 
 /// JSON escapes line breaks, so no line of JSON contains a line break followed by this.

@@ -12,7 +12,7 @@ use crate::llm::providers::access::escaped;
 use crate::llm::providers::answer::{WEB_PAGE, is_web_page, malformed};
 use crate::llm::providers::dialect::request_id;
 use crate::llm::providers::errors::failure;
-use crate::llm::providers::limits::{RateHeaders, retry_after};
+use crate::llm::providers::limits::retry_after;
 use crate::llm::transport::{HttpMethod, HttpReply, HttpTransfer};
 
 use super::refusal::places_of;
@@ -340,7 +340,7 @@ pub(super) fn unusable(what: impl std::fmt::Display, reply: &HttpReply) -> Error
 
 /// How long the server asks the client to wait before the next request.
 pub(super) fn poll_after(reply: &HttpReply) -> Option<Duration> {
-    retry_after(RateHeaders::Nothing, &reply.headers)
+    retry_after(None, &reply.headers)
 }
 
 /// The time of the server's clock when it replied.
@@ -392,21 +392,9 @@ fn written(text: &str) -> Option<Timestamp> {
     if is_a_day(text) {
         return written(&format!("{text}T00:00:00Z"));
     }
-    // The time of day has the only `+`, and the third `-` if it has one.
-    let zone = text.rfind(['+', '-']).filter(|at| *at > 10);
-    let (local, ahead) = match zone {
-        Some(at) => (&text[..at], offset(&text[at..])?),
-        None => (text.trim_end_matches(['Z', 'z']), 0),
-    };
-    let local: SystemTime = humantime::parse_rfc3339_weak(local).ok()?;
-    Some(Timestamp(Timestamp::from(local).0.saturating_sub(ahead)))
-}
-
-/// `+05:30` in milliseconds.
-fn offset(zone: &str) -> Option<i64> {
-    let (hours, minutes) = zone[1..].split_once(':')?;
-    let number = |text: &str| text.parse::<u8>().ok().map(i64::from);
-    let minutes = number(hours)? * 60 + number(minutes)?;
-    let sign = if zone.starts_with('-') { -1 } else { 1 };
-    Some(sign * minutes * 60_000)
+    // Providers write UTC. A time of another zone counts as unknown.
+    let utc = text.trim_end_matches(['Z', 'z']);
+    let utc = utc.strip_suffix("+00:00").unwrap_or(utc);
+    let time = humantime::parse_rfc3339_weak(utc).ok();
+    time.filter(|_| !utc.contains('+')).map(Timestamp::from)
 }

@@ -162,7 +162,7 @@ impl BatchApi {
         Ok(Self {
             vendor,
             wire: wire(batches.wire),
-            limits: batches.limits(),
+            limits: batches.limits,
             access,
             model,
             transport,

@@ -231,11 +231,7 @@ pub(super) fn places_of(body: &[u8]) -> String {
 
 /// The provider's message about a batch or a part of it.
 pub(super) fn message(vendor: &Vendor, error_body: &ErrorBody) -> String {
-    let name = vendor.name;
-    match error_body.words.first() {
-        Some(word) => format!("{name} said ({word}): {}", error_body.message),
-        None => format!("{name} said: {}", error_body.message),
-    }
+    error_body.text(vendor.name, "said")
 }
 
 fn entries(errors: Option<&Value>) -> Vec<Value> {

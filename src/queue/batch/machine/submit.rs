@@ -6,6 +6,7 @@ use log::Level;
 
 use crate::base::{Error, ErrorKind};
 use crate::llm::batch::{BatchRefusal, BatchStage, RequestName, is_unknown};
+use crate::llm::providers::batch::refusal;
 
 use super::super::settings::MOST_ASKED;
 use super::apply::{Change, WEB_PAGES, is_web_page};
@@ -149,7 +150,7 @@ impl Change<'_> {
         // Repeated rate limiting without another batch at the provider means that this one is too large.
         let is_alone =
             creates && items > 1 && failures.is_multiple_of(TOO_MUCH) && !self.facts.others_there;
-        match BatchRefusal::of(error) {
+        match refusal::of(error) {
             BatchRefusal::Busy(error) | BatchRefusal::TooMuchQueued(error)
                 if is_alone && error.kind() == ErrorKind::RateLimited =>
             {
