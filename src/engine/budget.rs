@@ -1,6 +1,5 @@
 //! A limit of what calls may cost together.
 
-use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -28,7 +27,8 @@ use crate::base::{AtomicFile, Context, Error, ErrorKind, Usd};
 /// assert_eq!(budget.spent().to_string(), "$0");
 /// # Ok::<(), batchwright::BulkError>(())
 /// ```
-#[derive(Clone)]
+#[derive(Clone, derive_more::Debug)]
+#[debug("Budget({} of {})", self.spent(), self.limit())]
 pub struct Budget(Arc<Shared>);
 
 struct Shared {
@@ -64,12 +64,6 @@ struct Spending {
     /// Calls in flight.
     #[serde(skip)]
     calls: u64,
-}
-
-impl fmt::Debug for Budget {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Budget({} of {})", self.spent(), self.limit())
-    }
 }
 
 impl Budget {

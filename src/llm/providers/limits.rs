@@ -156,7 +156,7 @@ fn wait(seconds: f64) -> Option<Duration> {
 /// seconds.
 pub(super) fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
-    match text.parse::<f64>() {
+    match text.strip_suffix('s').unwrap_or(text).parse::<f64>() {
         Ok(seconds) => wait(seconds),
         Err(_) => Some(humantime::parse_duration(text).ok()?.min(LONGEST_WAIT)),
     }

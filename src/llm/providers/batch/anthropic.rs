@@ -78,7 +78,7 @@ impl Wire for Anthropic {
     }
 
     fn path(&self, id: &str) -> String {
-        path(id)
+        format!("{BATCHES}/{}", escaped(id))
     }
 
     fn read(&self, _: &Vendor, batch: &Value, _: Option<Timestamp>) -> Option<BatchStatus> {
@@ -92,7 +92,7 @@ impl Wire for Anthropic {
         _: &str,
         sink: &mut dyn Write,
     ) -> Result<(), Error> {
-        let batch = body_of(&http.get(&path(id))?)?;
+        let batch = body_of(&http.get(&self.path(id))?)?;
         if !status_of(&batch).state.is_final() {
             let why = "anthropic shows the batch as not ended yet";
             return Err(Error::new(ErrorKind::Transient, why).with_sent(Sent::Answered));
@@ -105,10 +105,6 @@ impl Wire for Anthropic {
         };
         http.download(&results, sink)
     }
-}
-
-fn path(id: &str) -> String {
-    format!("{BATCHES}/{}", escaped(id))
 }
 
 const HEAD: &[u8] = br#"{"requests":["#;
@@ -178,7 +174,7 @@ fn results_of(http: &Http<'_>, id: &str, batch: &Value) -> Option<String> {
     // The credential may be sent only to the base URL.
     let below = url.strip_prefix(&http.api.access.base_url);
     let below = below.filter(|path| path.starts_with('/'));
-    Some(below.map_or_else(|| format!("{}/results", path(id)), str::to_owned))
+    Some(below.map_or_else(|| format!("{}/results", Anthropic.path(id)), str::to_owned))
 }
 
 /// The batches with a matching creation time and number of requests, newest first.
