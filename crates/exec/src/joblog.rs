@@ -8,20 +8,13 @@ use batchwright::progress::Timestamp;
 use batchwright::unstable::{Clock, SystemClock};
 use sha2::{Digest, Sha256};
 
-use super::line_file::{LineFile, Tail};
+use super::line_file::LineFile;
 use super::record::{CommandJob, FailureKind, JobRecord, JobStatus};
-use crate::invalid;
 
 const HEADER: &[u8] = b"Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand";
 
 /// What stands for a command.
 type Key = [u8; 32];
-
-/// Whether this may be the beginning of a line: its first column must be a number.
-fn begins_as_line(line: &[u8]) -> bool {
-    let seq = line.split(|byte| *byte == b'\t').next().unwrap_or_default();
-    !seq.is_empty() && seq.iter().all(u8::is_ascii_digit)
-}
 
 /// A log with a line for each command that ended, written completely and flushed at that time. Commands that the
 /// end of the run interrupted are not in it.
@@ -32,8 +25,6 @@ fn begins_as_line(line: &[u8]) -> bool {
 /// command (0 if it ended by itself after SIGTERM); a command that could not be started has the exit value 127 or 126.
 pub struct JobLog {
     file: LineFile,
-    /// Whether it has no lines yet, not even the header.
-    new: bool,
     finished: Finished,
 }
 
@@ -78,40 +69,28 @@ impl JobLog {
     /// [`ErrorKind::Invalid`](batchwright::ErrorKind::Invalid) if the file is not a job log, if another run writes to it,
     /// or if it cannot be opened.
     pub fn open(path: impl AsRef<Path>, failed_again: bool) -> Result<Self, Error> {
-        let path = path.as_ref();
-        let mut lines = 0;
+        let mut has_header = false;
         // If a command ran several times under one number, its last run counts.
         let mut ended: HashMap<(u64, Key), bool> = HashMap::new();
-        let read = |line: &[u8], whole: bool| {
-            lines += 1;
-            match (lines, whole) {
-                (1, true) if line == HEADER => Ok(Tail::Line),
-                (2.., true) => {
-                    let parsed = parse(line).ok_or_else(|| no_log(path, lines))?;
-                    let (seq, succeeded, command) = parsed;
-                    ended.insert((seq, key(command)), succeeded);
-                    Ok(Tail::Line)
-                }
-                (1, false) if HEADER.starts_with(line) => {
-                    lines = 0;
-                    Ok(Tail::Torn)
-                }
-                (2.., false) if begins_as_line(line) => Ok(Tail::Torn),
-                _ => Err(no_log(path, lines)),
+        let file = LineFile::open(path.as_ref(), "line of a job log", |line, whole| {
+            if !has_header {
+                has_header = whole && line == HEADER;
+                return has_header;
             }
-        };
-        let file = LineFile::open(path, read)?;
+            // The end of a torn line is a part of its command.
+            let parsed = parse(line).filter(|_| whole);
+            if let Some((seq, succeeded, command)) = parsed {
+                ended.insert((seq, key(command)), succeeded);
+            }
+            parsed.is_some()
+        })?;
         let mut finished = Finished::default();
         for ((_, key), succeeded) in ended {
             if succeeded || !failed_again {
                 finished.left.entry(key).or_default()[usize::from(!succeeded)] += 1;
             }
         }
-        Ok(Self {
-            new: lines == 0,
-            file,
-            finished,
-        })
+        Ok(Self { file, finished })
     }
 
     /// The commands that are not run again.
@@ -125,16 +104,14 @@ impl JobLog {
     /// If it cannot be written; then the log is unchanged.
     pub fn append(&mut self, record: &JobRecord) -> Result<(), Error> {
         let mut line = Vec::new();
-        if self.new {
+        if self.file.lines == 0 {
             line.extend_from_slice(HEADER);
             line.push(b'\n');
         }
         if matches!(record.status, JobStatus::Completed | JobStatus::Failed) {
             line.extend(log_line(record));
         }
-        self.file.append(&line)?;
-        self.new = false;
-        Ok(())
+        self.file.append(&line)
     }
 
     /// Checks that the log still exists.
@@ -144,13 +121,6 @@ impl JobLog {
     pub fn check(&self) -> Result<(), Error> {
         self.file.check()
     }
-}
-
-fn no_log(path: &Path, line: u64) -> Error {
-    invalid(format!(
-        "{} is no job log, by its line {line}; it was left as it is",
-        path.display()
-    ))
 }
 
 fn log_line(record: &JobRecord) -> Vec<u8> {
@@ -342,18 +312,13 @@ mod tests {
         for (theirs, line) in [
             ("dear diary\n", 1),
             ("{\"key\": 1}", 1),
-            (&format!("{whole}end"), 3),
+            (&format!("{whole}end\n"), 3),
         ] {
             fs::write(&diary, theirs).unwrap();
             let error = JobLog::open(&diary, false).err().unwrap();
-            let why = format!("no job log, by its line {line}");
+            let why = format!("no line of a job log in its line {line}");
             assert!(error.message().contains(&why), "{error}");
             assert_eq!(fs::read_to_string(&diary).unwrap(), theirs);
         }
-        // The program was killed while it wrote the header.
-        fs::write(&diary, "Seq\tHo").unwrap();
-        let mut log = open(&diary, false);
-        log.append(&record(1, "a", Some(0), None)).unwrap();
-        assert!(fs::read(&diary).unwrap().starts_with(HEADER));
     }
 }

@@ -19,8 +19,7 @@ use crate::record::JobRecord;
 const LONGEST: u64 = 256 * 1024 * 1024;
 
 /// The end of a file that does not end with a line end.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Tail {
+enum Tail {
     /// A complete line without its line end.
     Line,
     /// A truncated line, or zeros in its place, which a killed run or a power failure left behind.
@@ -32,21 +31,24 @@ pub(super) struct LineFile {
     file: File,
     /// Whether it is no pipe or device, which are neither locked nor repaired.
     regular: bool,
+    /// Number of complete lines.
+    pub lines: u64,
     /// Length of the part with complete lines, when it was opened.
     whole: u64,
-    /// The part after it, which is repaired before something is appended.
+    /// What is repaired before something is appended.
     tail: Option<Tail>,
 }
 
 impl LineFile {
-    /// Opens or creates the file, and locks it as long as this value exists. `line` receives each existing line without
-    /// its line end, and whether it had one; it decides what to do with a last line without one. Nothing is changed
-    /// yet.
+    /// Opens or creates the file, and locks it as long as this value exists. `is_ours` receives each existing line without
+    /// its line end, and whether it had one; it decides whether that is a complete `what`. If others come before it, the
+    /// last line may be a part of one. Nothing is changed yet.
     ///
     /// Links are not followed, because a command of an earlier run may have created one.
     pub fn open(
         path: &Path,
-        mut line: impl FnMut(&[u8], bool) -> Result<Tail, Error>,
+        what: &str,
+        mut is_ours: impl FnMut(&[u8], bool) -> bool,
     ) -> Result<Self, Error> {
         let trouble = |why: io::Error| trouble(path, "cannot open", &why);
         let found = path.symlink_metadata().ok();
@@ -69,6 +71,7 @@ impl LineFile {
             path: path.to_owned(),
             file: file.try_clone().map_err(trouble)?,
             regular,
+            lines: 0,
             whole: 0,
             tail: None,
         };
@@ -88,29 +91,28 @@ impl LineFile {
             if read == 0 {
                 break;
             }
-            if read == LONGEST {
-                let why = format!(
-                    "{} has a line of more than 256 MiB, which is none of ours; the file was left as it is",
-                    path.display()
-                );
-                return Err(invalid(why));
-            }
             let ended = text.pop_if(|byte| *byte == b'\n').is_some();
-            let kind = line(&text, ended)?;
-            if kind == Tail::Line {
+            if read < LONGEST && is_ours(&text, ended) {
+                opened.lines += 1;
                 opened.whole += read;
+                opened.tail = (!ended).then_some(Tail::Line);
+            } else if read < LONGEST && !ended && opened.lines > 0 {
+                opened.tail = Some(Tail::Torn);
+            } else {
+                let (file, line) = (path.display(), opened.lines + 1);
+                return Err(invalid(format!(
+                    "{file} has no {what} in its line {line}; it was left as it is"
+                )));
             }
-            // Only the last line may have no end.
-            opened.tail = (!ended).then_some(kind);
         }
         Ok(opened)
     }
 
-    /// Appends a line, which must end with a line end: completely or not at all.
+    /// Appends lines, each with its line end: completely or not at all.
     ///
     /// # Errors
     /// If it cannot be written, or as [`check`](Self::check).
-    pub fn append(&mut self, line: &[u8]) -> Result<(), Error> {
+    pub fn append(&mut self, lines: &[u8]) -> Result<(), Error> {
         let mended = match self.tail.take() {
             None => Ok(()),
             Some(Tail::Line) => self.file.write_all(b"\n"),
@@ -125,12 +127,14 @@ impl LineFile {
         mended.map_err(|why| trouble(&self.path, "cannot mend", &why))?;
         self.check()?;
         let before = self.file.metadata().map(|found| found.len());
-        self.file.write_all(line).map_err(|why| {
+        self.file.write_all(lines).map_err(|why| {
             if let (true, Ok(before)) = (self.regular, before) {
                 let _ = self.file.set_len(before);
             }
             trouble(&self.path, "cannot write", &why)
-        })
+        })?;
+        self.lines += 1;
+        Ok(())
     }
 
     /// Checks that the file still exists.
@@ -180,29 +184,17 @@ impl RecordFile {
     /// [`ErrorKind::Invalid`](batchwright::ErrorKind::Invalid) if it has lines and `resume` is not set, if they are not records, if another run writes
     /// to it, or if it cannot be opened.
     pub fn open(path: &Path, resume: bool) -> Result<Self, Error> {
-        let mut lines = 0_u64;
-        let file = LineFile::open(path, |line, ended| {
-            lines += 1;
-            if serde_json::from_slice::<Known>(line).is_ok() {
-                Ok(Tail::Line)
-            } else if !ended && lines > 1 {
-                // The lines before it are records, so this is one, too.
-                Ok(Tail::Torn)
-            } else {
-                Err(invalid(format!(
-                    "line {lines} of {} is no record of a command; the file was left as it is",
-                    path.display()
-                )))
-            }
+        let file = LineFile::open(path, "record of a command", |line, _| {
+            serde_json::from_slice::<Known>(line).is_ok()
         })?;
-        if lines > 0 && !resume {
+        let before = file.lines;
+        if before > 0 && !resume {
             return Err(invalid(format!(
-                "{} has {lines} records of an earlier run: --resume with its --joblog adds to them, \
-                     and a run from the beginning needs another file",
+                "{} has {before} records of an earlier run: --resume with its --joblog adds to them, \
+                 and a run from the beginning needs another file",
                 path.display()
             )));
         }
-        let before = lines;
         Ok(Self { file, before })
     }
 
@@ -264,7 +256,7 @@ mod tests {
             fs::write(&path, theirs).unwrap();
             for resume in [false, true] {
                 let why = error(RecordFile::open(&path, resume));
-                assert!(why.contains("line 1 of"), "{theirs}: {why}");
+                assert!(why.contains("in its line 1"), "{theirs}: {why}");
                 assert_eq!(fs::read_to_string(&path).unwrap(), theirs);
             }
         }

@@ -92,6 +92,10 @@ impl Monitor {
         if state.recent.len() == MOST_RECENT {
             state.recent.pop_front();
         }
-        state.recent.push_back(record.without_output());
+        let mut record = record.clone();
+        if let Some(result) = &mut record.result {
+            (result.stdout, result.stderr) = Default::default();
+        }
+        state.recent.push_back(record);
     }
 }

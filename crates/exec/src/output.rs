@@ -80,21 +80,13 @@ pub(super) fn shown(bytes: &[u8], is_cut: bool) -> String {
 #[derive(Default)]
 pub(super) struct Capture {
     /// `None` after it was closed.
-    pipe: Option<PipeReader>,
+    pub pipe: Option<PipeReader>,
     pub output: Output,
     /// Why a part of it is missing.
     pub failed: Option<io::Error>,
 }
 
 impl Capture {
-    pub fn of(pipe: PipeReader) -> Self {
-        let pipe = Some(pipe);
-        Self {
-            pipe,
-            ..Self::default()
-        }
-    }
-
     pub fn fd(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.as_ref().map(AsFd::as_fd)
     }

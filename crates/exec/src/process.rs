@@ -211,7 +211,10 @@ pub(super) fn run(
     let ((stdout, out_writer), (stderr, err_writer)) = pipes;
     let mut running = Running {
         process: Process::start(launcher, job, [out_writer, err_writer])?,
-        streams: [stdout, stderr].map(Capture::of),
+        streams: [stdout, stderr].map(|pipe| Capture {
+            pipe: Some(pipe),
+            ..Capture::default()
+        }),
         stop,
         limits,
         step: Step::Runs,

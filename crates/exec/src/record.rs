@@ -81,10 +81,8 @@ impl CommandJob {
 
     /// Its name.
     pub fn id(&self) -> Cow<'_, str> {
-        match &self.id {
-            Some(id) => Cow::Borrowed(id),
-            None => Cow::Owned(self.seq.to_string()),
-        }
+        let id = self.id.as_deref().map(Cow::Borrowed);
+        id.unwrap_or_else(|| self.seq.to_string().into())
     }
 
     pub(super) fn program(&self) -> &OsStr {
@@ -258,15 +256,6 @@ impl JobRecord {
             result: None,
             error: None,
         }
-    }
-
-    /// The same record without the outputs.
-    pub(super) fn without_output(&self) -> Self {
-        let mut record = self.clone();
-        if let Some(result) = &mut record.result {
-            (result.stdout, result.stderr) = Default::default();
-        }
-        record
     }
 }
 

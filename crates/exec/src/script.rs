@@ -1,5 +1,6 @@
 //! Commands read from scripts and lists, one per line, in the formats that people and other systems use.
 
+use std::borrow::Borrow;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read, Seek};
@@ -41,7 +42,7 @@ const LONGEST_LINE: u64 = 2 * 1024 * 1024;
 /// ```
 #[derive(Debug)]
 pub struct Commands {
-    inputs: Vec<Arc<Input>>,
+    inputs: Vec<Input>,
     reader: Reader,
 }
 
@@ -89,7 +90,7 @@ impl Commands {
 
     fn of(inputs: Vec<Input>) -> Self {
         Self {
-            inputs: inputs.into_iter().map(Arc::new).collect(),
+            inputs,
             reader: Reader::default(),
         }
     }
@@ -122,14 +123,13 @@ impl Commands {
     /// read.
     pub fn check(&self, mut each: impl FnMut(&CommandJob)) -> Result<Option<u64>, Error> {
         let mut total = 0;
-        let is_read_twice = |input: &&Arc<Input>| !matches!(input.source, Source::File(_, None));
-        let inputs: Vec<_> = self.inputs.iter().filter(is_read_twice).cloned().collect();
-        let all = inputs.len() == self.inputs.len();
-        for job in jobs(inputs, self.reader.clone()) {
+        let is_read_twice = |input: &&Input| !matches!(input.source, Source::File(_, None));
+        let twice = self.inputs.iter().filter(is_read_twice);
+        for job in jobs(twice.clone(), self.reader.clone()) {
             each(&job?);
             total += 1;
         }
-        Ok(all.then_some(total))
+        Ok((twice.count() == self.inputs.len()).then_some(total))
     }
 }
 
@@ -139,15 +139,14 @@ impl IntoIterator for Commands {
     type IntoIter = Box<dyn Iterator<Item = Self::Item> + Send>;
 
     fn into_iter(self) -> Self::IntoIter {
-        Box::new(jobs(self.inputs, self.reader))
+        Box::new(jobs(self.inputs.into_iter(), self.reader))
     }
 }
 
-fn jobs(
-    inputs: Vec<Arc<Input>>,
+fn jobs<I: Borrow<Input>>(
+    mut inputs: impl Iterator<Item = I>,
     mut reader: Reader,
-) -> impl Iterator<Item = Result<CommandJob, Error>> + Send {
-    let mut inputs = inputs.into_iter();
+) -> impl Iterator<Item = Result<CommandJob, Error>> {
     let mut lines = None;
     let mut read = move || {
         loop {
@@ -159,7 +158,7 @@ fn jobs(
             let Some(input) = inputs.next() else {
                 return Ok(None);
             };
-            lines = Some(input.lines(reader.nul)?);
+            lines = Some(input.borrow().lines(reader.nul)?);
         }
     };
     iter::from_fn(move || read().transpose())
@@ -360,10 +359,6 @@ impl Lines {
             }
             if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
                 line.drain(..3);
-            }
-            if self.number == 1 && (line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff"))
-            {
-                return Err(self.fault(1, "the file is UTF-16: save it as UTF-8"));
             }
             if line.len() > from && line.last() == Some(&b'\r') {
                 line.pop();

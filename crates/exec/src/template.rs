@@ -56,17 +56,18 @@ impl Template {
     /// # Errors
     /// If there is no word, or a single word cannot be split.
     pub fn new<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Result<Self, Error> {
+        let wrong = |why: String| invalid(format!("the command: {why}"));
         let words = words.into_iter().map(Into::into);
         let mut words: Vec<Vec<u8>> = words.map(OsString::into_vec).collect();
         if let [line] = &words[..]
             && line.iter().any(u8::is_ascii_whitespace)
         {
-            words = split(line).map_err(|why| invalid(format!("the command: {why}")))?;
+            words = split(line).map_err(wrong)?;
         }
         let Some(program) = words.first() else {
             return Err(invalid("there is no command to run"));
         };
-        check_program(program).map_err(|why| invalid(format!("the command: {why}")))?;
+        check_program(program).map_err(wrong)?;
         let words = words.iter().map(|word| pieces(word));
         let mut words = words.collect::<Result<Vec<_>, _>>()?;
         if !words.iter().any(|word| has_place(word)) {
@@ -79,7 +80,7 @@ impl Template {
     ///
     /// # Errors
     /// If there is no word; and for a placeholder within quotes, or in a context where an argument might not stay one: in
-    /// comments, backticks, `${…}`, arithmetic, here-documents, and directly after a backslash or `$`.
+    /// comments and backticks, in `${…}`, anywhere after `<<`, `((` and `$[`, and directly after a backslash or `$`.
     pub fn shell<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Result<Self, Error> {
         let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
         let text = words.join(OsStr::new(" ")).into_vec();
@@ -134,11 +135,13 @@ fn check_place(before: &[u8]) -> Result<(), Error> {
         Some(_) => "a comment",
         None if ends_escaped(before) => "what a backslash escapes",
         None if before.ends_with(b"$") => "what a `$` begins",
-        None if before.windows(2).any(|found| found == b"<<") => {
-            "a text after `<<`, which may be a here-document"
+        None if before
+            .windows(2)
+            .any(|two| matches!(two, b"<<" | b"((" | b"$[")) =>
+        {
+            "a text after `<<`, `((` or `$[`, which may be a here-document or arithmetic"
         }
-        None if is_open(before, b"((", b'(', b')') => "arithmetic",
-        None if is_open(before, b"${", b'{', b'}') => "`${…}`",
+        None if !are_closed(before) => "a text after `${` that is not closed, or has quotes in it",
         None => return Ok(()),
     };
     Err(invalid(format!(
@@ -147,21 +150,13 @@ fn check_place(before: &[u8]) -> Result<(), Error> {
     )))
 }
 
-/// Whether what begins so is not closed.
-fn is_open(mut text: &[u8], begin: &[u8], open: u8, close: u8) -> bool {
-    while let Some(at) = text.windows(begin.len()).position(|found| found == begin) {
-        text = &text[at..];
-        let mut depth = 0;
-        let closes = |byte: &u8| {
-            depth += i32::from(*byte == open) - i32::from(*byte == close);
-            depth == 0 && *byte == close
-        };
-        match text.iter().position(closes) {
-            Some(end) => text = &text[end..],
-            None => return true,
-        }
-    }
-    false
+/// Whether each `${` is closed by the next `}`.
+fn are_closed(text: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(text);
+    let mut inside = text.split("${").skip(1).map(|rest| rest.split_once('}'));
+    inside.all(|found| {
+        found.is_some_and(|(inside, _)| !inside.contains(['\'', '"', '\\', '`', '(', '{']))
+    })
 }
 
 /// What a placeholder stands for.
@@ -308,8 +303,11 @@ mod tests {
             ("echo `cat {}`", "backticks"),
             ("echo $(({} + 1))", "arithmetic"),
             ("echo $(( (1+(2)) + {} ))", "arithmetic"),
-            ("echo ${x:-{}}", "`${…}`"),
-            ("echo ${x:-${y}{}}", "`${…}`"),
+            ("echo $((1)); echo {}", "arithmetic"),
+            ("echo $[{}]", "arithmetic"),
+            ("echo ${x#'}'}{}", "`${`"),
+            ("echo ${x:-{}}", "`${`"),
+            ("echo ${x:-${y}{}}", "`${`"),
             ("echo x # {}", "a comment"),
             ("echo x # no place", "a comment"),
             ("echo \\{}", "what a backslash escapes"),
@@ -347,7 +345,7 @@ mod tests {
                     0 => format!("( {text})"),
                     1 => format!("true # it's\n{text}"),
                     2 => format!("{text} | cat"),
-                    3 => format!("true 'it\"s' \"it's\" \\' `true`$((1+2))${{x-}}; {text}"),
+                    3 => format!("true 'it\"s' \"it's\" \\' `true`$(true)${{x-}}; {text}"),
                     _ => format!("case {{}} in {{}}) {text};; esac"),
                 };
             }

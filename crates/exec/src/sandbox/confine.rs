@@ -2,6 +2,7 @@
 //! privileges of root, and system calls that no file permission controls.
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
@@ -80,13 +81,10 @@ impl Site {
         let Some(rules) = &self.rules else {
             return Ok(());
         };
-        let rules = rules
-            .try_clone()
-            .map_err(|why| format!("Landlock: {why}"))?;
+        let landlock = |why: &dyn Display| format!("Landlock: {why}");
+        let rules = rules.try_clone().map_err(|why| landlock(&why))?;
         let restricted = rules.restrict_self();
-        restricted
-            .map(drop)
-            .map_err(|why| format!("Landlock: {why}"))
+        restricted.map(drop).map_err(|why| landlock(&why))
     }
 }
 
