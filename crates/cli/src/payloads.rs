@@ -62,7 +62,7 @@ impl Iterator for Source {
             Ok(Some(line)) => Ok(line.to_vec()),
             Err(error) => Err(error),
         };
-        let place = format!("{} line {}", self.name, self.lines.number());
+        let place = format!("{} line {}", self.name, self.lines.number);
         Some(match line {
             Ok(line) => Ok((place, line)),
             Err(error) => Err(format!("{place}: {error}")),

@@ -1,7 +1,7 @@
 //! The texts of articles for payloads that contain only an `article_id`.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::fs;
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -114,18 +114,15 @@ fn in_folder(folder: &Path, id: &str) -> Result<String, Error> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let about = path.metadata()?;
     // Opening a pipe would wait for its writer.
-    if !path.metadata()?.is_file() {
+    if !about.is_file() {
         return Err(invalid("it is not a regular file"));
     }
-    let mut bytes = Vec::new();
-    File::open(path)?
-        .take(LONGEST + 1)
-        .read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > LONGEST {
+    if about.len() > LONGEST {
         return Err(too_long());
     }
-    Ok(bytes)
+    Ok(fs::read(path)?)
 }
 
 fn agent(private: bool) -> Agent {
@@ -148,29 +145,25 @@ fn agent(private: bool) -> Agent {
 
 /// An address that is not allowed is a permanent failure; all others may be temporary.
 fn unreachable(error: ureq::Error, place: &str, private: bool) -> Error {
-    let is_refused = match &error {
-        ureq::Error::RequireHttpsOnly(_) => true,
-        ureq::Error::Io(error) => !private && error.kind() == io::ErrorKind::PermissionDenied,
-        _ => false,
-    };
-    let why = match error {
+    const FIX: &str =
+        "to allow private addresses and http://: batchwright config set jobs.articles_private true";
+    let (kind, why) = match error {
         ureq::Error::BodyExceedsLimit(_) => return too_long(),
-        ureq::Error::RequireHttpsOnly(_) => "it does not begin with https://".to_owned(),
+        ureq::Error::RequireHttpsOnly(_) => {
+            let why = format!("it does not begin with https://; {FIX}");
+            (ErrorKind::PermissionDenied, why)
+        }
+        ureq::Error::Io(error) if !private && error.kind() == io::ErrorKind::PermissionDenied => {
+            (ErrorKind::PermissionDenied, format!("{error}; {FIX}"))
+        }
         // The texts of these errors may quote the URL, which may contain a key.
         ureq::Error::BadUri(_) | ureq::Error::Http(_) | ureq::Error::Protocol(_) => {
-            "it is not a usable URL, redirects to an unusable one, or its reply is not valid HTTP"
-                .to_owned()
+            let why = "it is not a usable URL, redirects to an unusable one, or its reply is not valid HTTP";
+            (ErrorKind::Transient, why.to_owned())
         }
-        ureq::Error::Io(error) => error.to_string(),
-        other => other.to_string(),
+        other => (ErrorKind::Transient, other.to_string()),
     };
-    if !is_refused {
-        return Error::new(ErrorKind::Transient, format!("{place}: {why}"));
-    }
-    let fix =
-        "to allow private addresses and http://: batchwright config set jobs.articles_private true";
-    let why = format!("{place}: {why}; {fix}");
-    Error::new(ErrorKind::PermissionDenied, why)
+    Error::new(kind, format!("{place}: {why}"))
 }
 
 #[cfg(test)]

@@ -60,14 +60,10 @@ impl AudioFolder {
     ///
     /// # Errors
     /// A permanent failure: the audio was billed, and a retry would be billed again.
-    pub(crate) fn keep_part(&self, job: JobId, name: &str, sound: &Wav) -> Result<(), Error> {
+    pub(crate) fn keep_part(&self, job: JobId, name: &str, wav: &[u8]) -> Result<(), Error> {
         let path = self.part(job, name);
-        let size = u32::try_from(sound.samples.len()).unwrap_or(u32::MAX);
-        write(&path, |file| {
-            file.write_all(&header(sound.format, size))?;
-            file.write_all(&sound.samples)
-        })
-        .map_err(|error| unwritten(ErrorKind::Invalid, &path, &error))
+        write(&path, |file| file.write_all(wav))
+            .map_err(|error| unwritten(ErrorKind::Invalid, &path, &error))
     }
 
     /// Joins parts to the file, which appears only when it is complete.
@@ -77,7 +73,7 @@ impl AudioFolder {
             let (this, size) = described(part)?;
             let before = *format.get_or_insert(this);
             if before != this {
-                let why = format!("sounds of two formats cannot be joined: {before:?}, {this:?}");
+                let why = "sounds of two formats cannot be joined";
                 return Err(Error::new(ErrorKind::Invalid, why));
             }
             total += size;
@@ -101,7 +97,8 @@ impl AudioFolder {
     /// The name of a finished file in the folder, its seconds and its bytes.
     pub(crate) fn finished(&self, target: &Path) -> Result<(String, f64, u64), Error> {
         let (format, bytes) = described(target)?;
-        let seconds = (seconds(format, bytes) * 1000.0).round() / 1000.0;
+        let milliseconds = 1000.0 * bytes as f64 / f64::from(bytes_a_second(&format));
+        let seconds = milliseconds.round() / 1000.0;
         Ok((name(target), seconds, bytes + HEADER_BYTES))
     }
 
@@ -123,7 +120,7 @@ fn described(path: &Path) -> Result<(Format, u64), Error> {
         let mut file = File::open(path)?;
         file.read_exact(&mut head)?;
         let size = file.metadata()?.len() - HEADER_BYTES;
-        let format = format_at(&head, 20).ok_or_else(|| io::Error::other("it is no WAV file"))?;
+        let format = pcm(&head[20..]).ok_or_else(|| io::Error::other("it is no WAV file"))?;
         Ok((format, size))
     };
     read().map_err(|error: io::Error| {
@@ -151,125 +148,88 @@ fn name(path: &Path) -> String {
     name.to_string_lossy().into_owned()
 }
 
-/// PCM audio of a WAV file.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Wav {
-    pub format: Format,
-    pub samples: Vec<u8>,
-}
-
 /// Number of bytes before the samples in files that are written here.
-pub(crate) const HEADER_BYTES: u64 = 44;
+const HEADER_BYTES: u64 = 44;
 /// Servers that stream audio while they generate it write this size, or a larger one, because the real size is
 /// unknown.
 const UNKNOWN: usize = 0x7fff_0000;
 
-impl Wav {
-    /// Reads a file. If the size is unknown, the audio extends to the end.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Malformed`] if the audio is truncated or missing, which a retry may fix; [`ErrorKind::Invalid`] if
-    /// it has another format.
-    pub(crate) fn read(bytes: &[u8]) -> Result<Self, Error> {
-        let error = |kind, why: &str| Error::new(kind, format!("the sound {why}"));
-        let invalid = |why| error(ErrorKind::Invalid, why);
-        let malformed = |why| error(ErrorKind::Malformed, why);
-        if !has(bytes, 0, b"RIFF") || !has(bytes, 8, b"WAVE") {
-            return Err(invalid("is no WAV file"));
-        }
-        let (mut at, mut format) = (12, None);
-        while let Some(size) = u32_at(bytes, at + 4) {
-            let body = at + 8;
-            let left = bytes.len() - body;
-            let size = size as usize;
-            if has(bytes, at, b"fmt ") && left >= 16 {
-                format = Some(format_at(bytes, body).ok_or_else(|| invalid("is no PCM"))?);
-            } else if has(bytes, at, b"data") {
-                let format = format.ok_or_else(|| invalid("has no format"))?;
-                let size = match size {
-                    size if size == 0 || size >= UNKNOWN => left,
-                    size if size <= left => size,
-                    _ => return Err(malformed("is cut off")),
-                };
-                let frame = usize::from(format.0) * usize::from(format.2 / 8);
-                let samples = bytes[body..body + size - size % frame].to_vec();
-                return if samples.is_empty() {
-                    Err(malformed("has no length"))
-                } else {
-                    Ok(Self { format, samples })
-                };
+/// Reads a WAV file, and returns one that has only its format and its samples. If their size is unknown, they extend to
+/// the end.
+///
+/// # Errors
+/// [`ErrorKind::Malformed`] if the audio is truncated or missing, which a retry may fix; [`ErrorKind::Invalid`] if it has
+/// another format.
+pub(crate) fn plain_wav(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    let error = |kind, why: &str| Error::new(kind, format!("the sound {why}"));
+    let invalid = |why| error(ErrorKind::Invalid, why);
+    let malformed = |why| error(ErrorKind::Malformed, why);
+    let riff = bytes.strip_prefix(b"RIFF").and_then(|riff| riff.get(4..));
+    let chunks = riff.and_then(|riff| riff.strip_prefix(b"WAVE"));
+    let mut chunks = chunks.ok_or_else(|| invalid("is no WAV file"))?;
+    let mut format = None;
+    while let Some((&[n, a, m, e, size @ ..], body)) = chunks.split_first_chunk::<8>() {
+        let size = u32::from_le_bytes(size) as usize;
+        match &[n, a, m, e] {
+            b"fmt " => format = pcm(body),
+            b"data" => {
+                let format = format.ok_or_else(|| invalid("is no PCM"))?;
+                let has_size = (1..UNKNOWN).contains(&size);
+                let size = if has_size { size } else { body.len() };
+                let samples = body.get(..size).ok_or_else(|| malformed("is cut off"))?;
+                let samples = &samples[..size - size % usize::from(frame_bytes(&format))];
+                if samples.is_empty() {
+                    return Err(malformed("has no length"));
+                }
+                let size = u32::try_from(samples.len()).unwrap_or(u32::MAX);
+                return Ok([&header(format, size), samples].concat());
             }
-            at = body.saturating_add(size).saturating_add(size % 2);
+            _ => {}
         }
-        Err(malformed("is cut off"))
+        let next = size.saturating_add(size % 2);
+        chunks = body.get(next..).unwrap_or_default();
     }
-
-    pub(crate) fn seconds(&self) -> f64 {
-        seconds(self.format, self.samples.len() as u64)
-    }
+    Err(malformed("is cut off"))
 }
 
-/// The duration of this number of bytes of samples.
-pub(crate) fn seconds((channels, rate, bits): Format, bytes: u64) -> f64 {
-    bytes as f64 / (f64::from(rate) * f64::from(channels) * f64::from(bits / 8))
-}
+/// The description of plain PCM in a WAV file; only audio with the same one can be joined.
+type Format = [u8; 16];
 
-/// Channels, samples per second and bits per sample; only audio with the same format can be joined.
-pub(crate) type Format = (u16, u32, u16);
-
-fn has(bytes: &[u8], at: usize, text: &[u8]) -> bool {
-    bytes.get(at..).is_some_and(|bytes| bytes.starts_with(text))
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
-}
-
-/// The format of uncompressed samples.
-fn format_at(bytes: &[u8], at: usize) -> Option<Format> {
+/// The format in a `fmt ` chunk, if it is plain PCM.
+fn pcm(chunk: &[u8]) -> Option<Format> {
+    const PCM: &[u8] = &[1, 0];
     /// A longer description follows, which begins with the real format.
-    const EXTENSIBLE: u16 = 0xfffe;
-    let kind = match u16_at(bytes, at)? {
-        EXTENSIBLE => u16_at(bytes, at + 24)?,
-        kind => kind,
-    };
-    let channels = u16_at(bytes, at + 2)?;
-    let rate = u32_at(bytes, at + 4)?;
-    let bits = u16_at(bytes, at + 14)?;
-    let is_plain = kind == 1 && (1..=64).contains(&channels) && [8, 16, 24, 32].contains(&bits);
-    (is_plain && (1..=768_000).contains(&rate)).then_some((channels, rate, bits))
+    const EXTENSIBLE: &[u8] = &[0xfe, 0xff];
+    let mut format: Format = *chunk.first_chunk()?;
+    if format.starts_with(EXTENSIBLE) {
+        format[..2].copy_from_slice(chunk.get(24..26)?);
+    }
+    let is_usable = format.starts_with(PCM) && frame_bytes(&format) > 0;
+    (is_usable && bytes_a_second(&format) > 0).then_some(format)
 }
 
-/// The header for this number of bytes of samples. If the format cannot express the number, the header has its
-/// maximum.
-pub(crate) fn header((channels, rate, bits): Format, size: u32) -> [u8; HEADER_BYTES as usize] {
-    let frame = channels * (bits / 8);
-    let mut out = [0; HEADER_BYTES as usize];
-    let fields: [&[u8]; 12] = [
-        b"RIFF",
-        &size.saturating_add(36).to_le_bytes(),
-        b"WAVEfmt ",
-        &16_u32.to_le_bytes(),
-        &1_u16.to_le_bytes(),
-        &channels.to_le_bytes(),
-        &rate.to_le_bytes(),
-        &(rate * u32::from(frame)).to_le_bytes(),
-        &frame.to_le_bytes(),
-        &bits.to_le_bytes(),
-        b"data",
-        &size.to_le_bytes(),
-    ];
-    out.copy_from_slice(&fields.concat());
-    out
+fn bytes_a_second(format: &Format) -> u32 {
+    u32::from_le_bytes([format[8], format[9], format[10], format[11]])
+}
+
+/// The size of a sample of all channels.
+fn frame_bytes(format: &Format) -> u16 {
+    u16::from_le_bytes([format[12], format[13]])
+}
+
+/// The header for this number of bytes of samples.
+fn header(format: Format, size: u32) -> Vec<u8> {
+    let all = size.saturating_add(36).to_le_bytes();
+    let (head, length, size) = (b"WAVEfmt ", 16_u32.to_le_bytes(), size.to_le_bytes());
+    [b"RIFF", &all[..], head, &length, &format, b"data", &size].concat()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// One channel, 24,000 samples of 16 bits a second.
+    const MONO: Format = [1, 0, 1, 0, 0xc0, 0x5d, 0, 0, 0x80, 0xbb, 0, 0, 2, 0, 16, 0];
 
     #[test]
     fn an_unusable_audio_folder_affects_all_jobs_and_makes_no_call() {
@@ -290,10 +250,8 @@ mod tests {
         let audio = AudioFolder::new(folder.path().join("new"));
         let job = JobId::from_bytes([7; 16]);
         audio.prepare(job).unwrap();
-        let sound = |level: u8, n: usize| Wav {
-            format: (1, 24_000, 16),
-            samples: vec![level; 2 * n],
-        };
+        let samples = |level: u8, n: usize| vec![level; 2 * n];
+        let sound = |level: u8, n: usize| [header(MONO, 2 * n as u32), samples(level, n)].concat();
         audio.keep_part(job, "a", &sound(1, 12_000)).unwrap();
         audio.keep_part(job, "b", &sound(2, 24_000)).unwrap();
         let target = audio.target(job, "../rain in Bern");
@@ -302,12 +260,12 @@ mod tests {
         audio.join(&target, &parts).unwrap();
         let (_, seconds, bytes) = audio.finished(&target).unwrap();
         assert_eq!((seconds, bytes), (2.0, 96_044));
-        let whole = Wav::read(&fs::read(&target).unwrap()).unwrap();
-        let samples = [sound(1, 12_000), sound(2, 24_000), sound(1, 12_000)];
-        assert_eq!(whole.samples, samples.map(|one| one.samples).concat());
+        let samples = [samples(1, 12_000), samples(2, 24_000), samples(1, 12_000)].concat();
+        let whole = [header(MONO, 96_000), samples].concat();
+        assert_eq!(fs::read(&target).unwrap(), whole);
 
-        let mut other = sound(3, 1);
-        other.format = (2, 24_000, 16);
+        let mut other = sound(3, 2);
+        other[22] = 2;
         audio.keep_part(job, "c", &other).unwrap();
         let parts = ["a", "c"].map(|name| audio.part(job, name));
         let error = audio.join(&target, &parts).unwrap_err();
@@ -318,24 +276,17 @@ mod tests {
         audio.forget(job);
         assert_eq!(fs::read_dir(folder.path().join("new")).unwrap().count(), 1);
     }
-}
-
-#[cfg(test)]
-mod wav_tests {
-    use super::*;
 
     fn file(samples: usize) -> Vec<u8> {
         let bytes = 2 * samples;
-        let mut file = header((1, 24_000, 16), bytes as u32).to_vec();
+        let mut file = header(MONO, bytes as u32);
         file.extend((0..bytes).map(|i| i as u8));
         file
     }
 
     #[test]
     fn a_file_is_read_to_the_last_sample_whatever_its_declared_size() {
-        let whole = Wav::read(&file(12_000)).unwrap();
-        assert_eq!((whole.format, whole.seconds()), ((1, 24_000, 16), 0.5));
-        assert_eq!(format_at(&file(0), 20), Some(whole.format));
+        assert_eq!(plain_wav(&file(12_000)).unwrap(), file(12_000));
         let streamed = |unknown: u32| {
             let mut streamed = file(10);
             streamed[40..44].copy_from_slice(&unknown.to_le_bytes());
@@ -352,13 +303,13 @@ mod wav_tests {
         extensible.splice(36..36, extension);
         let unknown = [0, u32::MAX, u32::MAX - 36, i32::MAX as u32].map(streamed);
         for other in unknown.iter().chain([&more, &extensible]) {
-            assert_eq!(Wav::read(other).unwrap(), Wav::read(&file(10)).unwrap());
+            assert_eq!(plain_wav(other).unwrap(), file(10));
         }
     }
 
     #[test]
     fn truncated_audio_is_retryable_and_other_data_is_not() {
-        let kind = |bytes: &[u8]| Wav::read(bytes).unwrap_err().kind();
+        let kind = |bytes: &[u8]| plain_wav(bytes).unwrap_err().kind();
         let good = file(10);
         for end in 12..good.len() {
             assert_eq!(kind(&good[..end]), ErrorKind::Malformed, "{end}");

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use batchwright::queue::{Children, PRIORITIES};
+use batchwright::queue::{Children, JobResult, PRIORITIES};
 use batchwright::{Context, Error, Handler, Job, RunningJob};
 
 use super::fields::{PayloadError, Text, check_list, read};
@@ -88,10 +88,8 @@ fn process(
         return Ok(None);
     };
     let completed = results.iter().filter(|result| result.is_success()).count();
-    let lines = results
-        .iter()
-        .map(|result| RawValue::from_string(result.line()));
-    let lines: Vec<Box<RawValue>> = lines.filter_map(Result::ok).collect();
+    let line = |result: &JobResult| RawValue::from_string(result.line()).ok();
+    let lines: Vec<Box<RawValue>> = results.iter().filter_map(line).collect();
     Ok(Some(json!({
         "total": results.len(),
         "completed": completed,

@@ -99,20 +99,31 @@ impl Payload {
     fn sources(&self) -> impl Iterator<Item = &Item> {
         self.query.iter().chain(&self.items)
     }
-
-    fn embedding(&self, text: &Text) -> Job {
-        let mut request = Request::embedding(&text.0);
-        request.model = self.model.as_ref().map(|model| model.0.clone());
-        Job::from(request)
-    }
 }
 
 fn calculate(job: &RunningJob, children: &Children, _: &Context) -> Result<Option<Value>, Error> {
     let payload: Payload = job.parse()?;
     payload.check()?;
-    let Some(vectors) = vectors(&payload, children)? else {
+    let texts = payload.sources().filter_map(|source| source.text.as_ref());
+    let ask = |text: &Text| {
+        let mut request = Request::embedding(&text.0);
+        request.model = payload.model.as_ref().map(|model| model.0.clone());
+        Job::from(request)
+    };
+    let asked: Vec<Job> = texts.map(ask).collect();
+    let Some(calls) = children.gather("embeddings", || Ok(asked))? else {
         return Ok(None);
     };
+    let mut calls = calls.iter();
+    let vector = |source: &Item| match &source.embedding {
+        Some(vector) => Ok(vector.clone()),
+        None => {
+            let line = made::<Line>(calls.next(), "the embedding of a text failed")?;
+            Ok(line.embedding)
+        }
+    };
+    let vectors = payload.sources().map(vector);
+    let vectors = vectors.collect::<Result<Vec<_>, Error>>()?;
     let dimensions = vectors.first().map_or(0, Vec::len);
     if let Some(other) = vectors.iter().find(|vector| vector.len() != dimensions) {
         let why = format!(
@@ -143,25 +154,6 @@ fn calculate(job: &RunningJob, children: &Children, _: &Context) -> Result<Optio
     Ok(Some(
         json!({name: shown.collect::<Vec<_>>(), "dimensions": dimensions}),
     ))
-}
-
-/// The embeddings of all sources; `None` while some are not made yet.
-fn vectors(payload: &Payload, children: &Children) -> Result<Option<Vec<Vec<f32>>>, Error> {
-    let texts = payload.sources().filter_map(|source| source.text.as_ref());
-    let asked: Vec<Job> = texts.map(|text| payload.embedding(text)).collect();
-    let Some(calls) = children.gather("embeddings", || Ok(asked))? else {
-        return Ok(None);
-    };
-    let mut calls = calls.iter();
-    let vector = |source: &Item| match &source.embedding {
-        Some(vector) => Ok(vector.clone()),
-        None => {
-            let line = made::<Line>(calls.next(), "the embedding of a text failed")?;
-            Ok(line.embedding)
-        }
-    };
-    let vectors: Result<_, Error> = payload.sources().map(vector).collect();
-    vectors.map(Some)
 }
 
 /// The required fields of an embedding's result.

@@ -41,8 +41,16 @@ pub(crate) fn job_type(host: &Host) -> JobType {
     )
     .about("Text of the article in an HTML page")
     .accept(move |payload| {
-        if local_files {
-            read_file(payload)?;
+        // Beside `html`, `path` is an unknown field.
+        if local_files
+            && payload.get("html").is_none()
+            && let Some(path) = payload.get("path").and_then(Value::as_str)
+        {
+            let bytes = std::fs::read(path).map_err(|error| {
+                PayloadError::new("path", format!("{path:?} cannot be read: {error}"))
+            })?;
+            payload["html"] = decoded(&bytes).into();
+            payload.as_object_mut().and_then(|page| page.remove("path"));
         }
         let url = read::<Payload>(payload)?.url;
         let is_web = |url: &String| url.starts_with("http://") || url.starts_with("https://");
@@ -60,26 +68,6 @@ struct Payload {
     html: Text,
     /// The address of the page, for links and titles.
     url: Option<String>,
-}
-
-/// Replaces the path of a file in a payload by the text of the file.
-fn read_file(payload: &mut Value) -> Result<(), PayloadError> {
-    let fields = payload.as_object_mut();
-    let named = fields.and_then(|fields| Some((fields.remove("path")?, fields)));
-    let Some((path, fields)) = named else {
-        return Ok(());
-    };
-    let bad = |why: String| PayloadError::new("path", why);
-    let Some(path) = path.as_str() else {
-        return Err(bad("write the name of a file".to_owned()));
-    };
-    if fields.contains_key("html") {
-        return Err(bad("there is html already".to_owned()));
-    }
-    let bytes = std::fs::read(path);
-    let bytes = bytes.map_err(|error| bad(format!("{path:?} cannot be read: {error}")))?;
-    fields.insert("html".to_owned(), decoded(&bytes).into());
-    Ok(())
 }
 
 /// The text of a page, in the encoding that its byte order mark or its declaration names.
@@ -121,7 +109,7 @@ fn parsed(html: &str) -> Result<Document, Error> {
         parser.process(piece.into());
         rest = after;
         let reading = &parser.tokenizer.sink;
-        let open = Counted::default();
+        let open = Counted(Cell::new(0));
         reading.trace_handles(&open);
         let why = if open.0.get() > MOST_OPEN {
             format!("elements of the page are nested more than {MOST_OPEN} deep")
@@ -136,7 +124,6 @@ fn parsed(html: &str) -> Result<Document, Error> {
 }
 
 /// Counts the open elements.
-#[derive(Default)]
 struct Counted(Cell<usize>);
 
 impl Tracer for Counted {
@@ -165,16 +152,18 @@ fn article(html: &str, url: Option<&str>) -> Result<Value, Error> {
         text_mode: TextMode::Formatted,
         ..Config::default()
     };
+    let none = |why: String| {
+        Error::new(
+            ErrorKind::Invalid,
+            format!("the page has no article: {why}"),
+        )
+    };
     let found =
         Readability::with_document(page, url, Some(config)).and_then(|mut page| page.parse());
-    let article = found.map_err(|error| {
-        let why = format!("the page has no article: {error}");
-        Error::new(ErrorKind::Invalid, why)
-    })?;
+    let article = found.map_err(|error| none(error.to_string()))?;
     let text = article.text_content.trim();
     if text.is_empty() {
-        let why = "the page has no article: it has no text";
-        return Err(Error::new(ErrorKind::Invalid, why));
+        return Err(none("it has no text".to_owned()));
     }
     Ok(json!({
         "title": article.title,

@@ -56,14 +56,15 @@ impl From<PayloadError> for Error {
 /// Reads a payload. Optional fields may be null.
 pub(crate) fn read<'v, T: Deserialize<'v>>(payload: &'v Value) -> Result<T, PayloadError> {
     serde_path_to_error::deserialize(payload).map_err(|error| {
-        let path = error.path().to_string();
-        let path = if path == "." { "" } else { &path };
         let why = error.inner().to_string();
         let missing = why.strip_prefix("missing field `");
-        match missing.and_then(|rest| rest.strip_suffix('`')) {
-            Some(name) if path.is_empty() => PayloadError::new(name, "it is missing"),
-            Some(name) => PayloadError::new(format!("{path}.{name}"), "it is missing"),
-            None => PayloadError::new(path, why),
+        let found = match missing.and_then(|rest| rest.strip_suffix('`')) {
+            Some(name) => PayloadError::new(name, "it is missing"),
+            None => PayloadError::new("", why),
+        };
+        match &*error.path().to_string() {
+            "." => found,
+            path => found.within(path),
         }
     })
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::audio::{AudioFolder, Wav};
+use super::audio::{AudioFolder, plain_wav};
 use super::fields::{Length, Preferences, Text, read};
 use super::job_type::{Host, JobType, made, now};
 
@@ -34,7 +34,6 @@ pub(crate) fn job_type(host: &Host) -> JobType {
     let kinds = folder.map_or_else(JobKinds::new, |folder| kinds(host, folder));
     JobType::new(NAME, kinds)
         .about(about)
-        .named_by("article_id")
         .check(move |payload| {
             let payload: Payload = read(payload)?;
             finder.check_article(payload.content.as_ref(), payload.article_id.as_ref())
@@ -67,14 +66,14 @@ fn speak(folder: AudioFolder) -> ModelCall {
     let ask = move |job: &RunningJob, _: &Context| {
         let piece: Piece = job.parse()?;
         folder.prepare(piece.podcast)?;
-        Ok(piece.request())
+        Ok(Request::speech(&piece.text, &piece.voice).with_model(&piece.model))
     };
     let make = move |job: &RunningJob, answer: &Response| {
         let piece: Piece = job.parse()?;
-        let sound = Wav::read(answer.audio.as_deref().unwrap_or_default())?;
+        let sound = plain_wav(answer.audio.as_deref().unwrap_or_default())?;
         // The audio was billed, so it is on the disk before the job has its outcome and is not requested again.
         kept_in.keep_part(piece.podcast, &piece.name(), &sound)?;
-        Ok(json!({"seconds": sound.seconds(), "provider": answer.provider}))
+        Ok(json!({"provider": answer.provider}))
     };
     ModelCall::new(ask, make).like(Request::speech("", ""))
 }
@@ -131,11 +130,11 @@ impl Payload {
     /// The script in parts, one per turn and call of the speech model.
     fn pieces(&self, podcast: JobId, script: &Script) -> Vec<Piece> {
         let [host, guest] = self.voices();
-        let voice = |speaker: &str| if speaker == SPEAKERS[0] { host } else { guest };
+        let is_host = |turn: &Turn| turn.speaker == SPEAKERS[0];
         let piece = |turn: &Turn| Piece {
             podcast,
             model: self.speech_model().to_owned(),
-            voice: voice(&turn.speaker).to_owned(),
+            voice: if is_host(turn) { host } else { guest }.to_owned(),
             text: turn.text.clone(),
         };
         script.turns.iter().map(piece).collect()
@@ -181,40 +180,34 @@ impl Script {
     /// # Errors
     /// [`ErrorKind::Malformed`] if it has a speaker that was not requested, or no text, or too long a one.
     fn spoken(self) -> Result<Self, Error> {
-        let malformed = |why: String| Err(Error::new(ErrorKind::Malformed, why));
-        let mut turns = Vec::with_capacity(self.turns.len());
-        for turn in self.turns {
-            let name = spoken(&turn.speaker);
-            let name = name.trim_end_matches(':').trim_end();
-            let known = SPEAKERS.iter().find(|one| one.eq_ignore_ascii_case(name));
-            let Some(speaker) = known else {
-                return malformed(format!(
-                    "the script has a speaker that is not of {SPEAKERS:?}"
-                ));
-            };
-            let text = spoken(&turn.text);
+        let named = |name: &str| {
+            SPEAKERS
+                .into_iter()
+                .find(|one| one.eq_ignore_ascii_case(name))
+        };
+        let turn = |turn: Turn| {
+            let (name, text) = (spoken(&turn.speaker), spoken(&turn.text));
+            let speaker = named(name.trim_end_matches(':'))?;
             // Some models also repeat the name at the beginning of the text.
-            let text = match text.split_once(':') {
-                Some((name, rest)) if name.eq_ignore_ascii_case(speaker) => rest.trim_start(),
-                _ => &text,
-            };
-            if text.chars().count() > MOST_CHARS {
-                return malformed(format!(
-                    "the script has a text of more than {MOST_CHARS} characters"
-                ));
-            }
-            if !text.is_empty() {
-                turns.push(Turn {
-                    speaker: (*speaker).to_owned(),
-                    text: text.to_owned(),
-                });
-            }
-        }
+            let (_, text) = text
+                .split_once(": ")
+                .filter(|(name, _)| named(name) == Some(speaker))
+                .unwrap_or(("", &text));
+            Some(Turn {
+                speaker: speaker.to_owned(),
+                text: text.to_owned(),
+            })
+        };
+        let turns: Option<Vec<Turn>> = self.turns.into_iter().map(turn).collect();
+        let mut turns = turns.unwrap_or_default();
+        turns.retain(|turn| !turn.text.is_empty());
+        let is_short = |turn: &Turn| turn.text.chars().count() <= MOST_CHARS;
         // Each of them is a call that is paid for.
-        if turns.is_empty() || turns.len() > MOST_TURNS {
-            return malformed(format!(
-                "the script is empty, or has more than {MOST_TURNS} texts"
-            ));
+        if !(1..=MOST_TURNS).contains(&turns.len()) || !turns.iter().all(is_short) {
+            let why = format!(
+                "the script must have 1 to {MOST_TURNS} texts of at most {MOST_CHARS} characters, each of one of {SPEAKERS:?}"
+            );
+            return Err(Error::new(ErrorKind::Malformed, why));
         }
         let title = spoken(&self.title);
         Ok(Self { title, turns })
@@ -239,10 +232,6 @@ struct Piece {
 }
 
 impl Piece {
-    fn request(&self) -> Request {
-        Request::speech(&self.text, &self.voice).with_model(&self.model)
-    }
-
     /// The name of its audio file: the same for the same audio.
     fn name(&self) -> String {
         let all = json!([self.model, self.voice, self.text]);
@@ -258,26 +247,27 @@ fn podcast(
 ) -> Result<Option<Value>, Error> {
     let payload: Payload = job.parse()?;
     folder.prepare(job.job_id)?;
-    let Some(script) = script_of(job, children)? else {
+    // Its job stays as long as that of the podcast: if the speech fails, it is retried with the same words, because most of
+    // them may be billed already.
+    let ask = || Ok(vec![Job::raw(SCRIPT, job.payload.clone())]);
+    let Some(written) = children.gather("script", ask)? else {
         return Ok(None);
     };
+    let script: Script = made(written.first(), "no model wrote the script")?;
     let pieces = payload.pieces(job.job_id, &script);
-    let names: Vec<String> = pieces.iter().map(Piece::name).collect();
-    let parts = names.iter().map(|name| folder.part(job.job_id, name));
-    let parts: Vec<_> = parts.collect();
+    let part = |piece: &Piece| folder.part(job.job_id, &piece.name());
+    let parts: Vec<_> = pieces.iter().map(part).collect();
     let target = folder.target(job.job_id, job.item_id.as_deref().unwrap_or("podcast"));
     // A worker may have finished it and crashed before it recorded that.
     if !target.exists() {
         let missing = || {
-            let mut jobs = Vec::new();
-            for (i, piece) in pieces.iter().enumerate() {
-                if !parts[i].exists() && !names[..i].contains(&names[i]) {
-                    // The limits of its own model apply.
-                    let job = Job::new(SPEECH, piece)?.lane(&piece.model);
-                    jobs.push(job.item_id(i.to_string()));
-                }
-            }
-            Ok(jobs)
+            let wanted = |i: &usize| !parts[*i].exists() && !parts[..*i].contains(&parts[*i]);
+            let call = |i: usize| {
+                // The limits of its own model apply.
+                let job = Job::new(SPEECH, &pieces[i])?.lane(&pieces[i].model);
+                Ok(job.item_id(i.to_string()))
+            };
+            (0..parts.len()).filter(wanted).map(call).collect()
         };
         let Some(spoken) = children.gather("speech", missing)? else {
             return Ok(None);
@@ -307,16 +297,6 @@ fn podcast(
         "script": script.turns,
         "generated_at": now(),
     })))
-}
-
-/// The script that a model has written. Its job stays as long as that of the podcast: if the speech fails, it is retried
-/// with the same words, because most of them may be billed already.
-fn script_of(job: &RunningJob, children: &Children) -> Result<Option<Script>, Error> {
-    let ask = || Ok(vec![Job::raw(SCRIPT, job.payload.clone())]);
-    let Some(written) = children.gather("script", ask)? else {
-        return Ok(None);
-    };
-    made(written.first(), "no model wrote the script").map(Some)
 }
 
 #[cfg(test)]

@@ -40,7 +40,6 @@ mod fields;
 mod generate_podcast;
 mod job_type;
 mod lines;
-mod names;
 mod prompts;
 #[cfg(test)]
 mod refused_payloads_tests;
@@ -51,8 +50,7 @@ mod validate_summary;
 
 pub use fields::PayloadError;
 pub use job_type::JobType;
-pub use lines::JobLines;
-pub use names::JobNames;
+pub use lines::{JobLines, JobNames};
 pub use types::JobTypes;
 
 #[doc = include_str!("../../../docs/jobs.md")]

@@ -18,10 +18,8 @@ pub(crate) fn job_type(host: &Host) -> JobType {
     let ask = move |job: &RunningJob, ctx: &Context| {
         let payload: Payload = job.parse()?;
         let content = host.article(payload.content.as_ref(), Some(&payload.article_id), ctx)?;
-        Ok(request(
-            content,
-            payload.user_preferences.unwrap_or_default(),
-        ))
+        let preferences = payload.user_preferences.unwrap_or_default();
+        Ok(request(content, preferences))
     };
     let make = |_: &RunningJob, answer: &Response| {
         let mut result = json!({
@@ -38,7 +36,6 @@ pub(crate) fn job_type(host: &Host) -> JobType {
     JobType::model_call("summarize", ModelCall::new(ask, make))
         .about("Summary of an article in a few sentences, in a language of your choice")
         .priority(PRIORITY)
-        .named_by("article_id")
         .check(move |payload| {
             let payload: Payload = read(payload)?;
             checks.check_article(payload.content.as_ref(), Some(&payload.article_id))

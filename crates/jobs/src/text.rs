@@ -63,35 +63,27 @@ pub(crate) fn script(text: &str) -> Option<&'static str> {
     most.map(|(script, _)| *script)
 }
 
-/// The numbers in a text: digits, without the separators that group thousands.
+/// The numbers in a text in ASCII digits, without the separators that group thousands.
 fn numbers(text: &str) -> Vec<String> {
-    let letters: Vec<char> = text.chars().collect();
-    let digit = |at: usize| letters.get(at).and_then(|c: &char| decimal(*c));
-    let mut found = Vec::new();
-    let mut at = 0;
-    while at < letters.len() {
-        if digit(at).is_none() {
-            at += 1;
-            continue;
-        }
-        let mut number = String::new();
-        while let Some(d) = digit(at) {
-            number.push(d);
-            at += 1;
-            let between = letters.get(at).copied().unwrap_or(' ');
-            let group = (1..=3).all(|i| digit(at + i).is_some()) && digit(at + 4).is_none();
-            match between {
-                ',' | '.' | '\'' | '’' | '\u{a0}' | '\u{202f}' | '，' if group => at += 1,
-                '.' | ',' if digit(at + 1).is_some() => {
-                    number.push('.');
-                    at += 1;
-                }
-                _ => {}
+    let separates = |c: char| ".,'’，\u{a0}\u{202f}".contains(c);
+    let plain: String = text.chars().map(|c| decimal(c).unwrap_or(c)).collect();
+    let found = plain.split(|c: char| !c.is_ascii_digit() && !separates(c));
+    let number = |found: &str| {
+        let join = |mut number: String, group: &str| {
+            if !number.is_empty() && group.len() != 3 {
+                number.push('.');
             }
-        }
-        found.push(number);
-    }
+            number + group
+        };
+        found
+            .trim_matches(separates)
+            .split(separates)
+            .fold(String::new(), join)
+    };
     found
+        .map(number)
+        .filter(|number| !number.is_empty())
+        .collect()
 }
 
 /// The ASCII equivalent of a decimal digit in any script.

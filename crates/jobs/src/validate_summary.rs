@@ -111,15 +111,12 @@ impl Payload {
         for number in text::foreign_numbers(summary, source) {
             problem("number", format!("{number} is not in the source"));
         }
-        let wanted = self.language.as_ref();
-        let wanted = wanted.map(|Language(tag)| text::script_of_language(tag));
-        if let (Some(wanted), Some(script)) = (wanted, script)
+        if let (Some(Language(tag)), Some(script)) = (&self.language, script)
+            && let wanted = text::script_of_language(tag)
             && wanted != script
         {
-            problem(
-                "language",
-                format!("written in {script} in place of {wanted}"),
-            );
+            let detail = format!("written in {script} in place of {wanted}");
+            problem("language", detail);
         }
         let measured = json!({
             "chars": chars,

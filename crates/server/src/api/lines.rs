@@ -52,10 +52,10 @@ impl<R: Read> Iterator for Lines<'_, R> {
             }
             Err(error) => return Some(Err(error.into())),
         };
-        if self.lines.bytes() > self.app.line_bytes {
+        if self.lines.bytes > self.app.line_bytes {
             return Some(Err(Problem::too_large(self.app.line_bytes)));
         }
-        let number = self.lines.number();
+        let number = self.lines.number;
         let made = made.and_then(|(job, name)| {
             if number > MOST_LINES {
                 let why = format!("there are more than {MOST_LINES} lines: send several bodies");

@@ -50,7 +50,7 @@ impl<'e, R: Read> Lines<'e, R> {
     /// With the line that was read last.
     fn at(&self, fault: BatchFault) -> BatchFault {
         BatchFault {
-            line: Some(self.lines.number()),
+            line: Some(self.lines.number),
             ..fault
         }
     }
