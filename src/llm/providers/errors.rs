@@ -24,7 +24,10 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
             _ if serde_json::from_slice::<IgnoredAny>(&reply.body).is_ok() => {
                 "JSON without an error message".to_owned()
             }
-            _ => "a reply that is not JSON".to_owned(),
+            _ => match std::str::from_utf8(&reply.body).map(str::trim) {
+                Ok(text) if !text.is_empty() && !text.starts_with('<') => word(Some(&text.into())),
+                _ => "a reply that is not JSON".to_owned(),
+            },
         },
         ..ErrorBody::default()
     });

@@ -122,14 +122,21 @@ impl ErrorBody {
             Value::Array(list) => list.first()?,
             other => other,
         };
-        if let Some(error) = value.get("error").filter(|e| !e.is_null()) {
+        // Cloudflare and watsonx have a list of errors.
+        let errors = || value.get("errors")?.get(0);
+        if let Some(error) = value.get("error").or_else(errors).filter(|e| !e.is_null()) {
             let mut error_body = Self::from_error(error);
             error_body.note(value.get("code"));
             return Some(error_body);
         }
         let mut error_body = Self::from_error(value);
         if let Some(detail) = value.get("detail") {
-            error_body.message = word(Some(detail));
+            error_body.message = match detail {
+                Value::Array(faults) => {
+                    cut(faults.iter().map(fault).collect::<Vec<_>>().join("; "))
+                }
+                _ => word(Some(detail)),
+            };
         }
         (!error_body.message.is_empty()).then_some(error_body)
     }
@@ -185,12 +192,8 @@ impl ErrorBody {
         if said.is_empty() {
             return;
         }
-        let who = word(behind.get("provider_name"));
-        let who = if who.is_empty() {
-            who
-        } else {
-            format!(" ({who})")
-        };
+        let who = behind.get("provider_name").and_then(Value::as_str);
+        let who = who.map_or_else(String::new, |who| format!(" ({who})"));
         self.message = cut(format!("{}{who}: {said}", self.message));
     }
 
@@ -217,6 +220,15 @@ impl ErrorBody {
         let code = code.map_or_else(String::new, |code| format!(" ({code})"));
         format!("{provider} {verb}{code}: {}", self.message)
     }
+}
+
+/// One of FastAPI's faults: its place and its text. It also repeats what was sent, which may be all of it.
+fn fault(fault: &Value) -> String {
+    let Some(place) = fault.get("loc").and_then(Value::as_array) else {
+        return word(Some(fault));
+    };
+    let place: Vec<String> = place.iter().map(|part| word(Some(part))).collect();
+    format!("{}: {}", place.join("."), word(fault.get("msg")))
 }
 
 /// Finds a wait in texts such as "Please try again in 388ms.", "Please retry after 6 seconds." and "Please retry in

@@ -6,7 +6,6 @@
 //! Python SDK.
 
 use std::io::Write;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -27,9 +26,6 @@ use crate::llm::transport::HttpReply;
 use super::files::{self, Listing, Search};
 use super::http::{Http, json as body_of, named, served_at, text, time, unusable};
 use super::{Submission, Wire, refusal, status};
-
-/// How long to wait if a creation is rate-limited and the reply has no `Retry-After`.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// The wire.
 pub(super) struct Gemini;
@@ -57,12 +53,7 @@ impl Wire for Gemini {
         let path = format!("/{}:batchGenerateContent", gemini::resource(model)?);
         let (label, file) = (&batch.intent.label, batch.file);
         let body = json!({"displayName": label, "inputConfig": {"fileName": file}});
-        let reply = batch.http.post(&path, &json!({"batch": body}));
-        let reply = reply.map_err(|error| match (error.status(), error.retry_after()) {
-            // The limit counts queued requests, which take long.
-            (Some(429), None) => error.with_retry_after(Some(PATIENCE)),
-            _ => error,
-        })?;
+        let reply = batch.http.post(&path, &json!({"batch": body}))?;
         named(&reply, &["name"])
     }
 

@@ -20,9 +20,9 @@ struct Cases {
     refusals: Vec<RefusalCase>,
 }
 
-/// A provider, the status and the message of its refusal, and what it means.
+/// A provider, the status and the message or body of its refusal, and what it means.
 #[derive(Deserialize)]
-struct RefusalCase(String, u16, String, String);
+struct RefusalCase(String, u16, Value, String);
 
 /// The line of a request.
 #[derive(Deserialize)]
@@ -284,7 +284,10 @@ fn meaning(refusal: &BatchRefusal) -> (&'static str, &Error) {
 #[test]
 fn refusals_of_a_creation_are_understood() {
     for RefusalCase(provider, status, message, meant) in cases().refusals {
-        let body = serde_json::json!({"error": {"message": message}});
+        let body = match &message {
+            Value::String(text) => serde_json::json!({"error": {"message": text}}),
+            body => body.clone(),
+        };
         let (api, _) = scripted(&provider, [says(status, &body)]);
         let refused = api.advance(&intent(), &uploaded(), &mut Lines, &Context::new());
         let refusal = refusal::of(refused.unwrap_err());

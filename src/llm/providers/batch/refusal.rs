@@ -104,7 +104,10 @@ fn part(vendor: &Vendor, entry: &Value) -> BatchRefusal {
             let error = Error::new(kind, error.message());
             BatchRefusal::Named(vec![(RequestName::Line(line), error)])
         }
-        _ => of(error),
+        _ => {
+            let why = error.message().to_owned() + &places_of(entry);
+            of(error.reworded(why))
+        }
     }
 }
 
@@ -203,30 +206,28 @@ fn with_kind(error: Error, kind: ErrorKind) -> Error {
     other.set(error.status(), Error::with_status)
 }
 
-/// The places that the body of a refusal names apart from its message, for the message: a line or a parameter.
-pub(super) fn places_of(body: &[u8]) -> String {
-    let Ok(body) = serde_json::from_slice::<Value>(body) else {
-        return String::new();
-    };
-    let body = match &body {
-        Value::Array(list) => list.first().cloned().unwrap_or_default(),
-        _ => body,
-    };
-    let error = body.get("error").unwrap_or(&body);
-    let mut all = vec![error.clone(), body.clone()];
-    all.extend(entries(error.get("errors").or_else(|| body.get("errors"))));
-    let mut places = String::new();
-    for entry in &all {
-        if let Some(line) = entry.get("line").and_then(whole).filter(|line| *line > 0) {
-            places += &format!(" (line {line})");
-        }
-        if let Some(param) = entry.get("param").and_then(Value::as_str)
-            && !named(param).is_empty()
-        {
-            places += &format!(" ({param})");
-        }
+/// The requests that the fields of a refusal name, for its message: a line, or a parameter or key that names one.
+pub(super) fn places_of(refusal: &Value) -> String {
+    match refusal {
+        Value::Array(list) => list.iter().map(places_of).collect(),
+        Value::Object(fields) => fields.iter().map(place_in).collect(),
+        _ => String::new(),
     }
-    places
+}
+
+fn place_in((name, value): (&String, &Value)) -> String {
+    match (&**name, value) {
+        ("line" | "line_number", _) => match whole(value).filter(|line| *line > 0) {
+            Some(line) => format!(" (line {line})"),
+            None => String::new(),
+        },
+        ("param" | "field" | "custom_id", Value::String(text)) if !named(text).is_empty() => {
+            format!(" ({text})")
+        }
+        // It repeats what was sent.
+        ("input", _) => String::new(),
+        _ => places_of(value),
+    }
 }
 
 /// The provider's message about a batch or a part of it.
@@ -286,7 +287,7 @@ const COUNTED: [&str; 6] = ["line", "row", "record", "entry", "item", "request"]
 /// Lists of requests, and what stands between one and an index from 0: "requests.5.params", "/requests/5",
 /// "('body', 'requests', 5)".
 const LISTS: [&str; 3] = ["requests", "items", "records"];
-const PATHS: [&str; 5] = [".", "[", "/", " -> ", "', "];
+const PATHS: [&str; 6] = [".", "[", "/", " -> ", "', ", "\","];
 
 /// The named lines, from 1.
 fn lines(text: &str) -> impl Iterator<Item = u64> {
@@ -297,7 +298,7 @@ fn lines(text: &str) -> impl Iterator<Item = u64> {
         }
         let rest = rest.trim_start_matches(['_', ' ']);
         let rest = rest.strip_prefix("number").unwrap_or(rest);
-        let number = rest.trim_start_matches([' ', '#', ':', '"']);
+        let number = rest.trim_start_matches([' ', '#', ':', '=', '"']);
         let (line, rest) = place(number)?;
         // A parser that reads one line reports each fault in line 1 of it.
         let is_column = rest

@@ -194,10 +194,10 @@ impl Change<'_> {
         !self.facts.others_there && self.record.intent.items >= FEWEST_DIVIDED
     }
 
-    /// It is too large, and is divided.
+    /// It is too large, and is divided. A call shows whether a single request is.
     fn halve(&mut self, error: Error) {
         if self.record.intent.items <= 1 {
-            return self.add(Effect::SettleItems(ItemEnds::All(error)));
+            return self.refused_unnamed(error);
         }
         self.divide();
     }
