@@ -120,23 +120,23 @@ impl DataArgs {
     /// Opens the queue and finds the named process: by its id, or by the beginning or the end of its id. Without a
     /// name, it is the only process of a run's store.
     pub fn process(&self, named: Option<&str>) -> Result<(JobQueue, ProcessState), Refusal> {
+        let list = how_to_list(&self.file, &self.store);
         let Some(named) = named else {
-            return self.only_process();
+            return self.only_process(list);
         };
         let queue = self.existing()?;
         let process = match (&queue, named.parse::<ProcessId>()) {
             (None, _) => None,
             (Some(queue), Ok(id)) => queue.process(id).map_err(failed)?,
-            (Some(queue), Err(error)) => part_of(queue, named, &error)?,
+            (Some(queue), Err(error)) => part_of(queue, named, &error, &list)?,
         };
         queue.zip(process).ok_or_else(|| {
-            let (place, list) = (self.place(), self.command("status"));
-            let why = format!("no process {named} in {place}; to list the processes: {list}");
-            Refusal::usage(why).about(About::Queue)
+            let why = format!("no process {named} in {}", self.place());
+            Refusal::usage(why).about(About::Queue).hint(list)
         })
     }
 
-    fn only_process(&self) -> Result<(JobQueue, ProcessState), Refusal> {
+    fn only_process(&self, list: String) -> Result<(JobQueue, ProcessState), Refusal> {
         let queue = self.existing()?;
         let processes = queue.as_ref().map(|queue| queue.open_processes());
         let mut processes = processes.transpose().map_err(failed)?.unwrap_or_default();
@@ -145,13 +145,10 @@ impl DataArgs {
             (Some(queue), Some(only), true) if self.file.queue.is_some() => {
                 return Ok((queue, only));
             }
-            (_, Some(_), _) => {
-                let list = self.command("status");
-                format!("no process is named; to list the processes: {list}")
-            }
+            (_, Some(_), _) => "no process is named".to_owned(),
             _ => format!("there is no process in {}", self.place()),
         };
-        Err(Refusal::usage(why).about(About::Queue))
+        Err(Refusal::usage(why).about(About::Queue).hint(list))
     }
 
     /// A command on this queue, ready to be pasted into a shell.
@@ -175,6 +172,11 @@ pub fn command(words: &str, file: &QueueFileArg, store: &StoreArgs) -> String {
         Some(file) => format!("batchwright {words}{folder} --queue {}", quoted_path(file)),
         None => format!("batchwright {words}{folder}{}", store.flags),
     }
+}
+
+/// What to do if a process is not found.
+pub fn how_to_list(file: &QueueFileArg, store: &StoreArgs) -> String {
+    format!("to list the processes: {}", command("status", file, store))
 }
 
 /// Reports a change of a process, as text and as JSON.
@@ -278,12 +280,15 @@ pub fn failed(error: Error) -> Refusal {
 }
 
 /// The processes that these arguments name. A process that is named by its complete id need not exist yet.
-pub fn all_of(queue: &JobQueue, named: &[String]) -> Result<Vec<ProcessId>, Refusal> {
+pub fn all_of(queue: &JobQueue, named: &[String], list: &str) -> Result<Vec<ProcessId>, Refusal> {
     let one = |named: &String| match named.parse() {
         Ok(id) => Ok(id),
-        Err(error) => match part_of(queue, named, &error)? {
+        Err(error) => match part_of(queue, named, &error, list)? {
             Some(process) => Ok(process.process_id),
-            None => Err(Refusal::usage(format!("no process {named}")).about(About::Queue)),
+            None => {
+                let refusal = Refusal::usage(format!("no process {named}"));
+                Err(refusal.about(About::Queue).hint(list))
+            }
         },
     };
     named.iter().map(one).collect()
@@ -291,19 +296,23 @@ pub fn all_of(queue: &JobQueue, named: &[String]) -> Result<Vec<ProcessId>, Refu
 
 /// Minimum number of characters of an id that identify it.
 const LEAST: usize = 4;
-const LIST: &str = "to list the processes: batchwright status";
 
 /// The process whose id begins or ends with this text.
-fn part_of(queue: &JobQueue, text: &str, bad: &Error) -> Result<Option<ProcessState>, Refusal> {
+fn part_of(
+    queue: &JobQueue,
+    text: &str,
+    bad: &Error,
+    list: &str,
+) -> Result<Option<ProcessState>, Refusal> {
     let part = text.trim().trim_start_matches('…').to_ascii_lowercase();
     if !part.chars().all(|c| c.is_ascii_hexdigit() || c == '-') {
-        return Err(Refusal::usage(bad.message()).hint(LIST));
+        return Err(Refusal::usage(bad.message()).hint(list));
     }
     if part.len() < LEAST {
         return Err(Refusal::usage(format!(
             "{part:?} is too short for a process id: give at least its first or last {LEAST} characters"
         ))
-        .hint(LIST));
+        .hint(list));
     }
     let mut fitting = queue.open_processes().map_err(failed)?;
     fitting.retain(|process| {

@@ -68,7 +68,7 @@ pub fn execute(args: &ResultsArgs) -> Result<Exit, Refusal> {
                 return Ok(exit);
             }
             let facts = json!({"process_id": id, "written": saved.written, "already_there": saved.safe - saved.written,
-                "failed": saved.failed, "open": open, "kept": keeps, "exit_code": exit.code()});
+                "repeated_ids": saved.repeated, "failed": saved.failed, "open": open, "kept": keeps, "exit_code": exit.code()});
             Ok(stdout::json(&facts, exit))
         }
         Err(ConsumeError::Save(Stop::Interrupted)) => {

@@ -18,7 +18,7 @@ use crate::args::worker::WorkArgs;
 use crate::display::{self, Display};
 use crate::exit::{Exit, Refusal, could_not_run};
 use crate::format::{count, counts, number_of};
-use crate::queue::{PAUSED, all_of, command, folder};
+use crate::queue::{PAUSED, all_of, command, folder, how_to_list};
 use crate::settings::in_folder;
 use crate::signals::{GRACE, Signals, stopping_line};
 use crate::stderr::{is_json, is_quiet};
@@ -33,7 +33,8 @@ pub fn execute(args: &WorkArgs) -> Result<Exit, Refusal> {
     let watch = worker::settings(&args.worker, Arc::new(in_folder(&folder)))?;
     let manager = worker::manager(&args.worker, watch.settings())?;
     let queue = worker::queue(&args.worker, args.file.queue.as_deref(), &folder)?;
-    let processes = all_of(&queue, &args.processes)?;
+    let list = how_to_list(&args.file, &args.worker.store);
+    let processes = all_of(&queue, &args.processes, &list)?;
     display::note(worker::line(manager.plan())?);
     note_full_price(&manager, &queue);
     let progress = Arc::new(QueueProgress::new(Display::new(&args.show)));

@@ -100,16 +100,19 @@ fn a_process_is_found_by_the_beginning_of_its_id() {
     assert_eq!(status(&desk, end)[0]["pending"], 0);
     plain(&desk, &format!("cancel {end} --delete")).expect(0);
     assert_eq!(status(&desk, "").len(), 1);
-    let list = "to list the processes: batchwright status";
-    for words in ["status ffff-ffff", "cancel x", "results ab --keep"] {
+    let list = "to list the processes: batchwright status --data-dir data";
+    for words in [
+        "status ffff-ffff",
+        "cancel x",
+        "results ab --keep",
+        "work --provider extract --processes x",
+    ] {
         plain(&desk, words).ends(2, list);
     }
     plain(&desk, &format!("retry {}", ProcessId::new())).ends(2, "no process ");
     // The only one of a queue is not cancelled unless it is named.
     for words in ["cancel", "retry", "results"] {
-        plain(&desk, words)
-            .ends(2, "no process is named; to list")
-            .says("batchwright status");
+        plain(&desk, words).ends(2, "no process is named; to list the processes: ");
     }
     status(&desk, "")[0].has(json!({"cancelled": 0}));
 }
