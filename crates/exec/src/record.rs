@@ -97,14 +97,12 @@ impl CommandJob {
 
     /// The same, byte for byte: the text in a job log, which identifies the command when a run is resumed.
     pub fn text_bytes(&self) -> Cow<'_, [u8]> {
-        match &self.text {
-            Some(text) => Cow::Borrowed(text),
-            None => {
-                let words = self.command.iter();
-                let words = words.map(|word| quote(word.as_encoded_bytes()));
-                Cow::Owned(words.collect::<Vec<_>>().join(&b' '))
-            }
+        if let Some(text) = &self.text {
+            return Cow::Borrowed(text);
         }
+        let words = self.command.iter();
+        let words = words.map(|word| quote(word.as_encoded_bytes()));
+        Cow::Owned(words.collect::<Vec<_>>().join(&b' '))
     }
 }
 
@@ -189,11 +187,6 @@ impl JobError {
             kind,
             message: message.into(),
         }
-    }
-
-    /// As the error of a command that could not be started: whether its keeper has ended, and with it all commands.
-    pub(super) fn is_lost(&self) -> bool {
-        self.kind == FailureKind::Cancelled
     }
 }
 

@@ -369,7 +369,8 @@ impl<'a> Run<'a> {
                     again -= 1;
                     self.stop.wait(pause);
                 }
-                Err(why) if why.is_lost() => {
+                // The keeper has ended, and with it all commands.
+                Err(why) if why.kind == FailureKind::Cancelled => {
                     let lost = invalid(why.message.clone());
                     self.lost.get_or_init(|| lost.with_critical());
                     return Err(why);

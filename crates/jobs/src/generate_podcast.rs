@@ -180,11 +180,7 @@ impl Script {
     /// # Errors
     /// [`ErrorKind::Malformed`] if it has a speaker that was not requested, or no text, or too long a one.
     fn spoken(self) -> Result<Self, Error> {
-        let named = |name: &str| {
-            SPEAKERS
-                .into_iter()
-                .find(|one| one.eq_ignore_ascii_case(name))
-        };
+        let named = |name: &str| SPEAKERS.iter().find(|one| one.eq_ignore_ascii_case(name));
         let turn = |turn: Turn| {
             let (name, text) = (spoken(&turn.speaker), spoken(&turn.text));
             let speaker = named(name.trim_end_matches(':'))?;
@@ -194,7 +190,7 @@ impl Script {
                 .filter(|(name, _)| named(name) == Some(speaker))
                 .unwrap_or(("", &text));
             Some(Turn {
-                speaker: speaker.to_owned(),
+                speaker: (*speaker).to_owned(),
                 text: text.to_owned(),
             })
         };

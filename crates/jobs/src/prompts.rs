@@ -38,3 +38,27 @@ pub(crate) fn embedding() -> JobType {
         Ok(Some(request))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use batchwright::Job;
+    use serde_json::json;
+
+    use super::*;
+    use crate::JobTypes;
+
+    #[test]
+    fn a_completion_is_the_request_of_a_line_and_reads_no_file() {
+        let types = JobTypes::new();
+        let mut request = Request::new("hi").with_system("s").with_model("m");
+        request.params.max_tokens = Some(5);
+        request.params.temperature = Some(0.5);
+        let payload = json!({"prompt": "hi", "system": "s", "model": "m", "max_tokens": 5, "temperature": 0.5});
+        let job = types.job("completion", payload).unwrap();
+        assert_eq!(job.request_hash, Job::from(&request).request_hash);
+        let image = json!({"type": "image", "path": "/etc/hostname"});
+        let file = json!({"messages": [{"role": "user", "content": [image]}]});
+        let error = types.job("completion", file).unwrap_err();
+        assert!(error.message.contains("a file of this machine"), "{error}");
+    }
+}
