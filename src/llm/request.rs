@@ -90,15 +90,7 @@ impl Message {
 
     /// The text of the message; content parts contribute their `text` fields.
     pub fn text(&self) -> String {
-        match &self.content {
-            Value::String(text) => text.clone(),
-            Value::Array(parts) => parts
-                .iter()
-                .filter_map(|part| part.get("text")?.as_str())
-                .collect::<Vec<_>>()
-                .join("\n"),
-            _ => String::new(),
-        }
+        Text::of(&self.content).plain()
     }
 }
 
@@ -399,6 +391,18 @@ impl<'a> Text<'a> {
             Value::String(text) => Self::Plain(text),
             Value::Array(parts) => Self::Parts(parts),
             other => Self::Other(other),
+        }
+    }
+
+    /// Only its text; that of parts one per line.
+    pub fn plain(self) -> String {
+        match self {
+            Self::Plain(text) => text.to_owned(),
+            Self::Parts(parts) => {
+                let texts = parts.iter().filter_map(|part| part.get("text")?.as_str());
+                texts.collect::<Vec<_>>().join("\n")
+            }
+            Self::Other(_) => String::new(),
         }
     }
 

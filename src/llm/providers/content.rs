@@ -84,18 +84,6 @@ fn data_url(url: &str) -> Option<(&str, &str)> {
     url.strip_prefix("data:")?.split_once(";base64,")
 }
 
-/// The text of a message, for a field that accepts only text.
-pub(super) fn plain(text: Text<'_>) -> String {
-    match text {
-        Text::Plain(text) => text.to_owned(),
-        Text::Parts(parts) => {
-            let texts = parts.iter().filter_map(|part| part.get("text")?.as_str());
-            texts.collect::<Vec<_>>().join("\n")
-        }
-        Text::Other(_) => String::new(),
-    }
-}
-
 /// The fields of a JSON object that was just made.
 pub(super) fn object(value: &mut Value) -> &mut Map<String, Value> {
     if !value.is_object() {
@@ -216,7 +204,7 @@ pub(super) fn result<'m>(
     let id = id.ok_or_else(|| invalid("a message of the role `tool` has no tool_call_id"))?;
     let is_text = |part: &Value| part.get("type").and_then(Value::as_str) == Some("text");
     let has_media = matches!(text, Text::Parts(parts) if !parts.iter().all(is_text));
-    Ok((id, (!has_media).then(|| plain(text))))
+    Ok((id, (!has_media).then(|| text.plain())))
 }
 
 /// Adds the result of a call to the messages. All results of one turn are in one message, in this field.

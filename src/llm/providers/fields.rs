@@ -159,8 +159,6 @@ pub(super) fn count(json: &str) -> Option<u64> {
     count.filter(|count| *count <= MOST_TOKENS)
 }
 
-const WARNING: &str = "the reply is not valid UTF-8: wrong bytes are replaced by \u{fffd}";
-
 /// A whole number, also one in quotes.
 pub(super) fn whole(value: &Value) -> Option<u64> {
     match value {
@@ -169,6 +167,8 @@ pub(super) fn whole(value: &Value) -> Option<u64> {
         _ => None,
     }
 }
+
+const WARNING: &str = "the reply is not valid UTF-8: wrong bytes are replaced by \u{fffd}";
 
 /// Reads JSON strictly, and where that fails, without its bytes that are not valid UTF-8; then with a warning. The answer in
 /// it was paid for.

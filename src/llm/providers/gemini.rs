@@ -79,7 +79,7 @@ fn conversation(request: &Request, model: &str) -> Result<(Vec<Value>, Vec<Value
     for (role, text, extra) in request.rendered() {
         let role = match role {
             "system" | "developer" => {
-                let text = content::plain(text);
+                let text = text.plain();
                 if !text.trim().is_empty() {
                     system.push(json!({"text": text}));
                 }

@@ -82,13 +82,12 @@ fn number(text: &str) -> Option<f64> {
 /// else the time until an exhausted limit is full again.
 pub(super) fn retry_after(tells: Option<RateHeaders>, headers: &HttpHeaders) -> Option<Duration> {
     let now = now_of_sender(headers);
-    let number = |text: &str, scale: f64| wait(text.trim().parse::<f64>().ok()? * scale);
     // LiteLLM passes on the headers of the provider behind it under names of its own.
     let header = |name: &str| {
         let passed_on = || headers.get(&format!("llm_provider-{name}"));
         headers.get(name).or_else(passed_on)
     };
-    if let Some(wait) = header("retry-after-ms").and_then(|t| number(t, 1e-3)) {
+    if let Some(wait) = header("retry-after-ms").and_then(|text| wait(number(text)? * 1e-3)) {
         return Some(wait);
     }
     // LiteLLM reports a whole minute here too, but there is room again as soon as one of the calls in flight ends.
@@ -96,10 +95,11 @@ pub(super) fn retry_after(tells: Option<RateHeaders>, headers: &HttpHeaders) -> 
         return None;
     }
     if let Some(text) = header("retry-after") {
-        return moment(text, now).or_else(|| number(text, 1.0)).or_else(|| {
-            let date = httpdate::parse_http_date(text.trim()).ok()?;
-            Some(time_to(date, now))
-        });
+        let date = || httpdate::parse_http_date(text.trim()).ok();
+        let seconds = || wait(number(text)?);
+        return moment(text, now)
+            .or_else(seconds)
+            .or_else(|| Some(time_to(date()?, now)));
     }
     let hints = rate_hints(tells, headers);
     [hints.requests, hints.tokens]
@@ -132,14 +132,11 @@ fn reset_in(text: &str, period: u64, now: SystemTime) -> Option<Duration> {
     }
     match number(text).filter(|number| *number > PERIODS * period as f64) {
         Some(millis) => wait(millis * 1e-3),
-        None => duration(text).or_else(|| until(text, now)),
+        None => duration(text).or_else(|| {
+            let moment = humantime::parse_rfc3339(text.trim()).ok()?;
+            Some(time_to(moment, now))
+        }),
     }
-}
-
-/// The time until a point in time in the format of RFC 3339.
-fn until(text: &str, now: SystemTime) -> Option<Duration> {
-    let moment = humantime::parse_rfc3339(text.trim()).ok()?;
-    Some(time_to(moment, now))
 }
 
 fn time_to(moment: SystemTime, now: SystemTime) -> Duration {
