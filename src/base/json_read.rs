@@ -47,7 +47,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for JsonObject<'a> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<JsonObject<'de>, A::Error> {
-                let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::new();
+                let mut fields: Vec<(Cow<'de, str>, &'de RawValue)> = Vec::with_capacity(8);
                 let mut places = HashMap::new();
                 while let Some(JsonString(name)) = map.next_key()? {
                     let value = map.next_value()?;
@@ -71,6 +71,15 @@ impl<'de: 'a, 'a> Deserialize<'de> for JsonObject<'a> {
 
         deserializer.deserialize_map(Fields)
     }
+}
+
+/// The field of an object with that name. A few names are faster compared than hashed.
+pub(crate) fn field_of<'v>(object: &'v Map<String, Value>, name: &str) -> Option<&'v Value> {
+    if object.len() > FEW {
+        return object.get(name);
+    }
+    let mut fields = object.iter();
+    fields.find_map(|(key, value)| (key == name).then_some(value))
 }
 
 /// A string, borrowed if nothing in it is escaped.

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::fault::{Fault, described};
+use crate::base::json_read::field_of;
 use crate::base::json_text::hex;
 
 /// Maximum length of an id in bytes.
@@ -84,7 +85,7 @@ pub(super) fn of_fields(
 ) -> Result<Option<String>, Fault> {
     let mut found: Option<(&str, String)> = None;
     for name in names {
-        let Some(value) = fields.get(*name) else {
+        let Some(value) = field_of(fields, name) else {
             continue;
         };
         let id = of_value(name, value)?;

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::fault::Fault;
 use super::{PromptSettings, fields, id};
+use crate::base::json_read::field_of;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::RequestTask;
 
@@ -43,7 +44,9 @@ pub(super) enum Layout {
 impl Layout {
     /// The layout of a line with these fields.
     pub(super) fn of_line(fields: &Map<String, Value>, settings: &PromptSettings) -> Self {
-        Self::of(settings, |name| fields.get(name).map(Value::is_object))
+        Self::of(settings, |name| {
+            field_of(fields, name).map(Value::is_object)
+        })
     }
 
     /// The layout of a line. `is_object` returns whether a field is an object, or `None` if the line does not have it.

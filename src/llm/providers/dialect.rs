@@ -138,29 +138,28 @@ fn not_fetched(vendor: &Vendor, reply: &HttpReply, error: Error) -> Error {
         .with_unusable_reply(&*reply.body)
 }
 
-/// Reads the body of a success reply: strictly, and where that fails, without bytes that are not UTF-8. What was paid for
-/// is not lost to a detail.
+/// Reads the body of a success reply, without bytes that are not UTF-8: what was paid for is not lost to a detail.
 ///
 /// # Errors
 /// When it holds a failure, or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Response, Error> {
-    let strictly = |body: &[u8]| {
-        if body.trim_ascii_start().first() == Some(&b'[') {
+    let of_text = |text: &str| {
+        if text.trim_ascii_start().starts_with('[') {
             return Err(serde_json::Error::custom("it is a list, not an object"));
         }
         let read = match vendor.dialect {
-            Dialect::Anthropic => anthropic::read(vendor, body, unchecked),
-            Dialect::Gemini => gemini::read(vendor, body, unchecked),
-            Dialect::OpenAi | Dialect::Extract => openai::read(vendor, body, unchecked),
+            Dialect::Anthropic => anthropic::read(vendor, text, unchecked),
+            Dialect::Gemini => gemini::read(vendor, text, unchecked),
+            Dialect::OpenAi | Dialect::Extract => openai::read(vendor, text, unchecked),
         };
-        read.map(|answer| answer.map_err(|error| with_model(error, body)))
+        read.map(|answer| answer.map_err(|error| with_model(error, text)))
     };
     // Whatever was made of the body to read it, it is kept as it came.
     let as_it_came = |error: Error| {
         let is_unusable = error.is_unusable_reply();
         error.when(is_unusable, |error| error.with_unusable_reply(body))
     };
-    match leniently(body, strictly) {
+    match leniently(body, of_text) {
         Ok((Ok(mut response), warning)) => {
             if let Some(warning) = warning {
                 response.warn(&warning);
@@ -173,7 +172,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Resp
 }
 
 /// A billed failure with the model that the reply names: its price is the one of that model.
-fn with_model(error: Error, body: &[u8]) -> Error {
+fn with_model(error: Error, text: &str) -> Error {
     #[derive(Deserialize)]
     struct Named {
         #[serde(alias = "modelVersion")]
@@ -183,7 +182,7 @@ fn with_model(error: Error, body: &[u8]) -> Error {
     if !error.paid().is_known() {
         return error;
     }
-    let named = serde_json::from_slice::<Named>(body).ok();
+    let named = serde_json::from_str::<Named>(text).ok();
     error.with_answered_model(named.and_then(|named| named.model))
 }
 

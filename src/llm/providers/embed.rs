@@ -104,9 +104,9 @@ pub(super) fn decode(
         501 => error.with_unreachable(),
         _ => error,
     })?;
-    let read = leniently(&reply.body, |body| {
-        let embedded: EmbedReply<'_> = serde_json::from_slice(body)?;
-        Ok(embedded.read(vendor, body, requests.len()))
+    let read = leniently(&reply.body, |text| {
+        let embedded: EmbedReply<'_> = serde_json::from_str(text)?;
+        Ok(embedded.read(vendor, text.as_bytes(), requests.len()))
     });
     let (embedded, warning) = match read {
         Ok(read) => read,

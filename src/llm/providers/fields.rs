@@ -1,7 +1,6 @@
 //! Fields of replies that may have any content. They are parsed into a tree only up to a number of values, because two
 //! bytes of JSON can take a hundred bytes of memory. A larger field makes its reply fail; the reply is kept unparsed.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,7 +13,7 @@ use serde_json::value::RawValue;
 use crate::base::json_read::{JsonObject, ValueReader, without_bom};
 use crate::llm::reply_details::shallow;
 
-use super::rules::word as value_word;
+use super::rules::{cut, word as value_word};
 
 /// The maximum number of values in one field, including lists and objects: far more than in any answer.
 pub(super) const MOST_NODES: usize = 50_000;
@@ -22,16 +21,23 @@ pub(super) const MOST_NODES: usize = 50_000;
 /// A field as it came: it is parsed only if it is needed.
 pub(super) type Raw<'b> = Option<&'b RawValue>;
 
+/// A field with any content that is parsed with its reply, because most replies have it.
+pub(super) struct Any(pub Value);
+
+impl<'de> Deserialize<'de> for Any {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let left = Cell::new(MOST_NODES);
+        let reader = ValueReader {
+            left: Some(&left),
+            unique: false,
+        };
+        reader.deserialize(from).map(Self)
+    }
+}
+
 /// Parses JSON that has no more values.
 pub(super) fn value(json: &str) -> serde_json::Result<Value> {
-    let left = Cell::new(MOST_NODES);
-    let reader = ValueReader {
-        left: Some(&left),
-        unique: false,
-    };
-    let mut from = serde_json::Deserializer::from_str(json);
-    let value = reader.deserialize(&mut from)?;
-    from.end().map(|()| value)
+    serde_json::from_str(json).map(|Any(value)| value)
 }
 
 /// A field that may be missing.
@@ -40,6 +46,14 @@ pub(super) fn field(raw: Raw<'_>) -> serde_json::Result<Option<Value>> {
 }
 
 /// A scalar as text; empty if it is missing.
+pub(super) fn any_word(any: Option<Any>) -> String {
+    match any {
+        Some(Any(Value::String(text))) => cut(text),
+        other => value_word(other.as_ref().map(|Any(value)| value)),
+    }
+}
+
+/// The same for a field that was not parsed.
 pub(super) fn word(raw: Raw<'_>) -> serde_json::Result<String> {
     Ok(value_word(field(raw)?.as_ref()))
 }
@@ -170,22 +184,23 @@ pub(super) fn whole(value: &Value) -> Option<u64> {
 
 const WARNING: &str = "the reply is not valid UTF-8: wrong bytes are replaced by \u{fffd}";
 
-/// Reads JSON strictly, and where that fails, without its bytes that are not valid UTF-8; then with a warning. The answer in
-/// it was paid for.
+/// Reads JSON, without its bytes that are not valid UTF-8: then with a warning. The answer in it was paid for.
 ///
 /// # Errors
-/// What is still wrong with it.
+/// What is wrong with it.
 pub(super) fn leniently<T>(
     body: &[u8],
-    strictly: impl Fn(&[u8]) -> serde_json::Result<T>,
+    read: impl FnOnce(&str) -> serde_json::Result<T>,
 ) -> serde_json::Result<(T, Option<String>)> {
     // A cut-off reply stays one if a proxy ends it with white space.
     let body = without_bom(body).trim_ascii_end();
-    let read = strictly(body).map(|read| (read, None));
-    read.or_else(|error| match String::from_utf8_lossy(body) {
-        Cow::Owned(text) => Ok((strictly(text.as_bytes())?, Some(WARNING.to_owned()))),
-        Cow::Borrowed(_) => Err(error),
-    })
+    match str::from_utf8(body) {
+        Ok(text) => Ok((read(text)?, None)),
+        Err(_) => {
+            let text = String::from_utf8_lossy(body);
+            Ok((read(&text)?, Some(WARNING.to_owned())))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -319,10 +319,11 @@ impl Candidate<'_> {
 /// If it is not JSON of this format. The inner result is an error if the reply contains a failure or no usable answer.
 pub(super) fn read(
     vendor: &Vendor,
-    body: &[u8],
+    text: &str,
     unchecked: bool,
 ) -> serde_json::Result<Result<Response, Error>> {
-    let reply: Reply<'_> = serde_json::from_slice(body)?;
+    let reply: Reply<'_> = serde_json::from_str(text)?;
+    let body = text.as_bytes();
     let counts = Counts::read(reply.usage_metadata);
     let usage = usage(&counts, false);
     let paid = Paid::new(usage, None);

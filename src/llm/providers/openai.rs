@@ -15,19 +15,19 @@ use super::answer::{
     Answer, End, beginning, end, interrupted, name_calls, reasoning, telling, tool_call, unlike,
 };
 use super::errors::failure_inside;
-use super::fields::{self, Counts, Raw, field, list, word};
-use super::rules::word as value_word;
+use super::fields::{self, Any, Counts, Raw, any_word, field, list};
+use super::rules::word;
 use super::vendor::Vendor;
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'b"))]
 struct Reply<'b> {
     id: Raw<'b>,
-    model: Raw<'b>,
+    model: Option<Any>,
     #[serde(default, deserialize_with = "fields::first")]
     choices: Option<Choice<'b>>,
     usage: Raw<'b>,
-    service_tier: Raw<'b>,
+    service_tier: Option<Any>,
     /// Of xAI and Perplexity.
     citations: Raw<'b>,
     error: Raw<'b>,
@@ -36,11 +36,11 @@ struct Reply<'b> {
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'b"))]
 struct Choice<'b> {
-    finish_reason: Raw<'b>,
+    finish_reason: Option<Any>,
     message: Option<Message<'b>>,
     logprobs: Raw<'b>,
     /// OpenRouter: the finish reason of the provider behind it, and that provider's failure.
-    native_finish_reason: Raw<'b>,
+    native_finish_reason: Option<Any>,
     error: Raw<'b>,
     /// Of LiteLLM.
     provider_specific_fields: Raw<'b>,
@@ -48,31 +48,35 @@ struct Choice<'b> {
 
 impl Choice<'_> {
     /// The word for the end of the answer. xAI names no end when the model wants a tool.
-    fn finish(&self, is_silent: bool) -> serde_json::Result<String> {
+    fn finish(&mut self, is_silent: bool) -> serde_json::Result<String> {
         let behind = field(self.provider_specific_fields)?;
         let behind = behind
             .as_ref()
             .and_then(|fields| fields.get("native_finish_reason"));
-        let native = match word(self.native_finish_reason)? {
-            native if native.is_empty() => value_word(behind),
+        let native = match any_word(self.native_finish_reason.take()) {
+            native if native.is_empty() => word(behind),
             native => native,
         };
-        Ok(telling(word(self.finish_reason)?, native, is_silent))
+        Ok(telling(
+            any_word(self.finish_reason.take()),
+            native,
+            is_silent,
+        ))
     }
 }
 
 #[derive(Default, Deserialize)]
 #[serde(bound(deserialize = "'de: 'b"))]
 struct Message<'b> {
-    content: Raw<'b>,
-    refusal: Raw<'b>,
-    tool_calls: Raw<'b>,
+    content: Option<Any>,
+    refusal: Option<Any>,
+    tool_calls: Option<Any>,
     /// The older form of one call.
-    function_call: Raw<'b>,
-    audio: Raw<'b>,
+    function_call: Option<Any>,
+    audio: Option<Any>,
     images: Raw<'b>,
-    reasoning: Raw<'b>,
-    reasoning_content: Raw<'b>,
+    reasoning: Option<Any>,
+    reasoning_content: Option<Any>,
     /// Of OpenRouter.
     reasoning_details: Raw<'b>,
     /// Of LiteLLM: what Anthropic has signed, in its own shape.
@@ -85,8 +89,9 @@ struct Message<'b> {
 impl Message<'_> {
     /// What the message says, and whether it holds neither text nor media nor the call of a tool.
     fn said(self) -> serde_json::Result<(Answer, bool)> {
-        let (content, audio) = (field(self.content)?, field(self.audio)?);
-        let (calls, older) = (field(self.tool_calls)?, field(self.function_call)?);
+        let value = |any: Option<Any>| any.map(|Any(value)| value);
+        let (content, audio) = (value(self.content), value(self.audio));
+        let (calls, older) = (value(self.tool_calls), value(self.function_call));
         let images = list(self.images);
         let is_empty = |value: &Value| match value {
             Value::String(text) => text.trim().is_empty(),
@@ -101,7 +106,7 @@ impl Message<'_> {
         let mut said = Answer::default();
         let behind = field(self.provider_specific_fields)?;
         let behind = behind.as_ref().and_then(|fields| fields.get("refusal"));
-        let refusals = [word(self.refusal)?, value_word(behind)];
+        let refusals = [any_word(self.refusal), word(behind)];
         said.refusal = refusals.into_iter().find(|text| !text.is_empty());
         let calls = match calls {
             Some(Value::Array(calls)) => calls,
@@ -127,7 +132,7 @@ impl Message<'_> {
         let mut details = list(self.reasoning_details);
         details.extend(list(self.thinking_blocks));
         for text in [self.reasoning, self.reasoning_content] {
-            if let Some(Value::String(text)) = field(text)?
+            if let Some(Value::String(text)) = value(text)
                 && thoughts.is_empty()
             {
                 thoughts = text;
@@ -211,10 +216,11 @@ fn call(call: Value) -> ToolCall {
 /// When it is not the dialect's JSON; inside, when it holds a failure, or no usable answer.
 pub(super) fn read(
     vendor: &Vendor,
-    body: &[u8],
+    text: &str,
     unchecked: bool,
 ) -> serde_json::Result<Result<Response, Error>> {
-    let reply: Reply<'_> = serde_json::from_slice(body)?;
+    let reply: Reply<'_> = serde_json::from_str(text)?;
+    let body = text.as_bytes();
     let counts = Counts::read(reply.usage);
     let (usage, cost_usd) = (usage(&counts, false), cost_usd(&counts));
     let paid = Paid::new(usage, cost_usd);
@@ -244,9 +250,9 @@ pub(super) fn read(
     name_calls(&mut details.tool_calls, reply.id);
     details.citations.extend(list(reply.citations));
     details.logprobs = choice.logprobs.map(RawJson::of);
-    details.service_tier = Some(word(reply.service_tier)?).filter(|tier| !tier.is_empty());
+    details.service_tier = Some(any_word(reply.service_tier)).filter(|tier| !tier.is_empty());
     answer.finish = finish;
-    answer.model = Some(word(reply.model)?);
+    answer.model = Some(any_word(reply.model));
     (answer.usage, answer.cost_usd) = (usage, cost_usd);
     Ok(answer.conclude(vendor.name, body, unchecked))
 }

@@ -244,7 +244,8 @@ fn wait_in(message: &str) -> Option<Duration> {
 /// The maximum length of a message, in bytes: enough for a long list of errors, and small enough for a result line.
 const LONGEST_WORD: usize = 16 * 1024;
 
-fn cut(mut text: String) -> String {
+/// The beginning of a text that is too long for a word.
+pub(super) fn cut(mut text: String) -> String {
     if text.len() > LONGEST_WORD {
         // Cut between words, because half of a key that a server repeats would not be recognized as a key.
         let blank = text

@@ -164,8 +164,8 @@ pub(super) fn body<'l>(vendor: &Vendor, line: &'l str) -> Option<&'l RawValue> {
 
 /// Reads a line of results. The error of a request counts only if its response was not billed.
 pub(super) fn read(vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
-    let strictly = |line: &[u8]| Ok(judged(vendor, serde_json::from_slice(line)?, line));
-    let (read, warning) = leniently(line, strictly).map_err(|error| malformed(error, line))?;
+    let of_text = |text: &str| Ok(judged(vendor, serde_json::from_str(text)?, text.as_bytes()));
+    let (read, warning) = leniently(line, of_text).map_err(|error| malformed(error, line))?;
     let mut line = read?;
     if let (BatchLineResult::Answered(answer), Some(warning)) = (&mut line.result, warning)
         && let Ok(response) = &mut **answer
