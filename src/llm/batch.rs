@@ -218,9 +218,9 @@ pub enum ListedBatches {
     Undecidable(String),
 }
 
-impl From<Vec<String>> for ListedBatches {
+impl ListedBatches {
     /// The batches with these ids, oldest first.
-    fn from(mut ids: Vec<String>) -> Self {
+    pub(crate) fn of(mut ids: Vec<String>) -> Self {
         match ids.len() {
             0 => Self::None,
             1 => Self::One(ids.remove(0)),

@@ -12,9 +12,7 @@ use super::params::{CacheLifetime, Params, RequestTask, ResponseFormat};
 use super::reply_details::RawJson;
 
 /// Who speaks in a [`Message`].
-#[derive(
-    Debug, Clone, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr, strum::EnumString,
-)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
 #[serde(rename_all = "snake_case")]
 #[strum(serialize_all = "snake_case")]
 #[non_exhaustive]
@@ -39,7 +37,9 @@ impl Role {
 
     /// The role of that name.
     pub fn parse(name: &str) -> Option<Self> {
-        name.parse().ok()
+        use Role::{Assistant, Developer, System, Tool, User};
+        let mut all = [System, Developer, User, Assistant, Tool].into_iter();
+        all.find(|role| role.as_str() == name)
     }
 }
 

@@ -290,7 +290,7 @@ pub(super) fn tool_call(
         // A tool without parameters may be called with nothing at all.
         Value::String(text) if text.trim().is_empty() => json!({}),
         Value::String(text) => match fields::value(&text) {
-            Ok(read) if keeps_digits(&text, &read) => read,
+            Ok(read) if !(has_long_number(&text) && is_rounded(&read)) => read,
             _ => Value::String(text),
         },
         other => other,
@@ -302,17 +302,23 @@ pub(super) fn tool_call(
     )
 }
 
-/// Whether a value has all digits of the whole numbers in its text, which may have no room in 64 bits.
-fn keeps_digits(json: &str, value: &Value) -> bool {
-    let numbers = json.split(|c: char| !c.is_ascii_digit() && c != '.');
-    let whole = numbers.filter_map(|number| number.split('.').next());
-    let long: Vec<&str> = whole.filter(|digits| digits.len() > 18).collect();
-    let written = if long.is_empty() {
-        String::new()
-    } else {
-        value.to_string()
-    };
-    long.iter().all(|digits| written.contains(digits))
+/// Whether more digits follow each other than a whole number of 64 bits has room for.
+fn has_long_number(json: &str) -> bool {
+    let mut runs = json.split(|c: char| !c.is_ascii_digit());
+    runs.any(|digits| digits.len() > 18)
+}
+
+/// Whether a number in it may be a whole one that has no room in 64 bits, and has lost digits.
+fn is_rounded(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            let rounded = number.as_f64().filter(|_| number.is_f64());
+            rounded.is_some_and(|number| number.abs() >= i64::MAX as f64)
+        }
+        Value::Array(items) => items.iter().any(is_rounded),
+        Value::Object(fields) => fields.values().any(is_rounded),
+        _ => false,
+    }
 }
 
 /// Names the calls that the provider gave no name, so that their results can refer to them: by what

@@ -61,8 +61,8 @@ impl Wire for Anthropic {
         // The list has the newest first.
         ours.reverse();
         Ok(match (ours.is_empty(), open.len()) {
-            (false, _) => ours.into(),
-            (true, 0 | 1) => open.into(),
+            (false, _) => ListedBatches::of(ours),
+            (true, 0 | 1) => ListedBatches::of(open),
             (true, several) => ListedBatches::Undecidable(format!(
                 "anthropic has {several} batches of {} requests from that time; which one it is shows \
                  when they have ended: {}",

@@ -113,8 +113,8 @@ pub(super) fn find(
         }
     }
     found.sort_by_key(|(created, _)| created.unwrap_or(Timestamp(i64::MAX)));
-    let ids: Vec<String> = found.into_iter().map(|(_, id)| id).collect();
-    Ok(ids.into())
+    let ids = found.into_iter().map(|(_, id)| id);
+    Ok(ListedBatches::of(ids.collect()))
 }
 
 /// JSON escapes line breaks, so no line of JSON contains a line break followed by this.
