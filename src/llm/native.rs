@@ -47,10 +47,6 @@ pub struct Native {
 }
 
 impl Native {
-    pub(crate) fn new(format: NativeFormat, body: Map<String, Value>) -> Self {
-        Self { format, body }
-    }
-
     /// The format of the body.
     pub fn format(&self) -> NativeFormat {
         self.format

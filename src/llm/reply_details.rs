@@ -166,19 +166,17 @@ pub struct RawJson(Arc<RawValue>);
 impl RawJson {
     /// The JSON in a text, or a JSON string of the text if it is not JSON.
     pub fn new(text: &str) -> Self {
-        match serde_json::from_str::<&RawValue>(text.trim()) {
-            Ok(json) => Self::of(json),
-            Err(_) => {
-                let text = RawValue::from_string(Value::from(text).to_string());
-                Self::from_line(text.unwrap_or_default())
-            }
-        }
+        let json = serde_json::from_str::<&RawValue>(text.trim());
+        let line = json.map_or_else(
+            |_| Value::from(text).to_string(),
+            |json| on_one_line(json.get()),
+        );
+        Self::from_line(RawValue::from_string(line).unwrap_or_default())
     }
 
     /// JSON of a reply.
     pub(crate) fn of(json: &RawValue) -> Self {
-        let json = RawValue::from_string(on_one_line(json.get()));
-        Self::from_line(json.unwrap_or_default())
+        Self::new(json.get())
     }
 
     /// JSON that is already on one line.

@@ -214,7 +214,7 @@ pub(crate) fn read_native(format: NativeFormat, body: Value) -> Result<Request, 
     let most = most.and_then(Value::as_u64);
     request.params.max_tokens = most.and_then(|most| u32::try_from(most).ok());
     request.params.temperature = config.get("temperature").and_then(Value::as_f64);
-    request.native = Some(Box::new(Native::new(format, body)));
+    request.native = Some(Box::new(Native { format, body }));
     Ok(request)
 }
 

@@ -303,12 +303,9 @@ impl Candidate<'_> {
             ("avgLogprobs", self.avg_logprobs),
             ("logprobsResult", self.logprobs_result),
         ];
-        let told = fields
-            .into_iter()
-            .filter_map(|(name, json)| Some((name, json?.get())));
-        let told: Vec<String> = told
-            .map(|(name, json)| format!("\"{name}\":{json}"))
-            .collect();
+        let told = fields.into_iter();
+        let told = told.filter_map(|(name, json)| Some(format!("\"{name}\":{}", json?.get())));
+        let told: Vec<String> = told.collect();
         (!told.is_empty()).then(|| RawJson::new(&format!("{{{}}}", told.join(","))))
     }
 }

@@ -353,11 +353,7 @@ impl BatchClient for BatchApi {
             && self.wire.status(&http, id).is_ok_and(|status| {
                 status.state.is_final() || matches!(status.state, BatchState::Cancelling)
             });
-        if ended {
-            Ok(())
-        } else {
-            Err(self.redacted(refused))
-        }
+        ended.then_some(()).ok_or_else(|| self.redacted(refused))
     }
 }
 

@@ -102,7 +102,8 @@ fn a_line_that_would_fail_the_batch_is_rejected() {
     let mut native = plain.clone();
     let body = json!({"max_tokens": 9, "messages": [], "store": null});
     let body = body.as_object().unwrap().clone();
-    native.native = Some(Box::new(Native::new(NativeFormat::AnthropicMessages, body)));
+    let format = NativeFormat::AnthropicMessages;
+    native.native = Some(Box::new(Native { format, body }));
     rejects(&api, "k", &native, "store");
     let none = plain.clone().with_max_tokens(0);
     rejects(&api, "k", &none, "max_tokens");

@@ -32,12 +32,6 @@ const LIST: Listing = Listing {
     created: &["/create_time", "/created_at"],
 };
 
-/// The time until which the results of a batch are kept.
-fn kept_until(batch: &Value) -> Option<Timestamp> {
-    let mut times = ["expire_time", "expires_at"].iter();
-    times.find_map(|field| end(batch.get(field)?))
-}
-
 impl Wire for Xai {
     fn url(&self) -> &'static str {
         "/v1/chat/completions"
@@ -62,10 +56,10 @@ impl Wire for Xai {
         let [total, pending] = [of("num_requests"), of("num_pending")];
         let [success, failed] = [of("num_success"), of("num_error")];
         let finished = success.saturating_add(failed);
-        let over = match (now, kept_until(batch)) {
-            (Some(now), Some(until)) => now > until,
-            _ => false,
-        };
+        // The time until which the results are kept.
+        let mut until = ["expire_time", "expires_at"].iter();
+        let until = until.find_map(|field| end(batch.get(field)?));
+        let over = now.zip(until).is_some_and(|(now, until)| now > until);
         let was_cancelled = batch.get("cancel_time").is_some_and(|time| !time.is_null());
         let message = batch.get("cancel_by_xai_message");
         let message = message.filter(|message| was_cancelled && says_something(message));
