@@ -125,7 +125,8 @@ pub trait BatchClient: Send + Sync {
 pub(crate) fn is_unknown(error: &Error) -> bool {
     use crate::base::error::Sent;
     match error.status() {
-        Some(status) => matches!(status, 408 | 409 | 200..300 | 500..600),
+        // 501: the server has no batches.
+        Some(status) => matches!(status, 408 | 409 | 200..300 | 500 | 502..600),
         None => error.sent() != Sent::No,
     }
 }

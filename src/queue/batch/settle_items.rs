@@ -20,7 +20,7 @@ use super::context::BatchContext;
 use super::machine::Record;
 
 /// Time until a job with a rejection that affects all others goes into another batch.
-const REFUSED_AGAIN: Duration = Duration::from_secs(300);
+const REFUSED_AGAIN: Duration = Duration::from_secs(60);
 
 impl BatchContext {
     /// The end of a job whose request was answered or failed.

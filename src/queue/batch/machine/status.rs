@@ -161,7 +161,9 @@ impl Change<'_> {
                 let text = format!("the provider refused batch {name}: {error}");
                 self.log(Level::Info, text);
                 self.add(Effect::HoldAccount(error.clone()));
-                if !is_queue || !self.may_shrink() {
+                let may_shrink =
+                    is_queue && self.record.intent.items >= super::submit::FEWEST_DIVIDED;
+                if !may_shrink || self.facts.others_there {
                     self.add(Effect::ReportHeld(error));
                 }
                 self.add(Effect::GiveBack);

@@ -17,12 +17,13 @@ use super::state::{Remote, Sending, State, Unknown};
 const MOST_UPLOADS: u32 = 2;
 /// After this many lost connections while the input is sent, the provider may be rejecting its size.
 const HANG_UPS: u32 = 6;
-/// After this many rate-limited submissions without another batch at the provider, this batch itself is too large.
+/// After this many failed submissions the batch is held; if they were rate-limited and no other batch is at the provider,
+/// this batch itself is too large.
 const TOO_MUCH: u32 = 4;
 /// This many alike refusals in a row, without an accepted batch, have another cause than a request.
 const MOST_REFUSALS: u32 = 16;
 /// A refused batch with fewer requests is not divided: they are called one by one.
-const FEWEST_DIVIDED: u64 = 100;
+pub(super) const FEWEST_DIVIDED: u64 = 100;
 
 impl Change<'_> {
     pub(super) fn written(&mut self, written: Result<Written, Error>) {
@@ -157,8 +158,10 @@ impl Change<'_> {
                 self.add(Effect::HoldAccount(error.clone()));
                 self.halve(error);
             }
-            BatchRefusal::Busy(error) => self.retry(&error),
-            BatchRefusal::TooMuchQueued(error) | BatchRefusal::Account(error) => self.hold(error),
+            BatchRefusal::Busy(error) if failures < TOO_MUCH => self.retry(&error),
+            BatchRefusal::TooMuchQueued(error)
+            | BatchRefusal::Account(error)
+            | BatchRefusal::Busy(error) => self.hold(error),
             BatchRefusal::TooLarge(error) => self.halve(error),
             BatchRefusal::Whole(error) if error.kind() == ErrorKind::Auth => {
                 self.add(Effect::ReportCritical(error.clone()));
@@ -176,22 +179,15 @@ impl Change<'_> {
         self.retry(error);
     }
 
-    /// The account has no room for the batch now, which says nothing about its jobs. It is sent again each minute.
+    /// The account has no room for the batch now, or its provider is away, which says nothing about its jobs. It is sent
+    /// again each minute.
     fn hold(&mut self, error: Error) {
         self.problem(format!("{error}; it is tried again every minute"));
         let asked = error.retry_after().unwrap_or_default().min(MOST_ASKED);
         let wait = self.facts.settings.hold().max(asked);
         self.wait(wait);
-        let is_queue = error.kind() == ErrorKind::RateLimited;
-        if !is_queue || !self.may_shrink() {
-            self.add(Effect::ReportHeld(error));
-        }
+        self.add(Effect::ReportHeld(error));
         self.save();
-    }
-
-    /// Whether much smaller batches may be accepted where this one is refused.
-    pub(super) fn may_shrink(&self) -> bool {
-        !self.facts.others_there && self.record.intent.items >= FEWEST_DIVIDED
     }
 
     /// It is too large, and is divided. A call shows whether a single request is.

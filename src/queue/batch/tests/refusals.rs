@@ -152,21 +152,28 @@ fn what_belongs_to_the_account_holds_the_batch_and_says_what_to_do() {
     }
 }
 
-/// A worker that only submits ends while the account has no room. Another one that stops on critical errors ends after
+/// A worker that only submits ends while the account has no room, or its provider is away. Another one that stops on critical errors ends after
 /// four web pages in place of a reply.
 #[test]
 fn what_is_refused_again_and_again_for_no_request_ends_the_worker_and_fails_no_job() {
     let full = refused("Project file storage limit exceeded", 400);
     let page = Error::new(ErrorKind::Malformed, "it is a web page, not JSON");
     let page = page.with_status(200).with_unreachable();
-    for (is_page, error) in [(false, full), (true, page)] {
-        let (harness, client, process) = prompts(3);
+    let queue = refused("Enqueued token limit reached", 429);
+    let away = Error::new(ErrorKind::Transient, "a web page").with_status(503);
+    for (count, is_page, error) in [
+        (3, false, full),
+        (120, false, queue),
+        (3, false, away),
+        (3, true, page),
+    ] {
+        let (harness, client, process) = prompts(count);
         let times = Arc::new(AtomicU64::new(0));
-        let count = times.clone();
+        let counted = times.clone();
         client.advance.set(move |stage| {
             let refuses = !is_page || creates(stage);
             refuses.then(|| {
-                count.fetch_add(1, Ordering::SeqCst);
+                counted.fetch_add(1, Ordering::SeqCst);
                 Err(error.clone())
             })
         });
@@ -179,7 +186,7 @@ fn what_is_refused_again_and_again_for_no_request_ends_the_worker_and_fails_no_j
         let stops = || harness.overview.critical.lock().is_some();
         harness.until(&mut poller, stops);
         assert!(!is_page || times.load(Ordering::SeqCst) == 4);
-        harness.ended(process, [0, 0, 0, 3]);
+        harness.ended(process, [0, 0, 0, count as u64]);
         assert_eq!(harness.overview.tally.lock().failed, 0);
     }
 }
