@@ -1,14 +1,13 @@
 //! Positioned reads from one open file, from several threads at once, and detection of changes since it was opened. The
 //! handle stays open, so a file that is replaced by a rename is still read in its old version.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::SystemTime;
 
 use memchr::memchr_iter;
-use parking_lot::Mutex;
 
 use super::records::{MAX_RECORD_BYTES, Next, next_record};
 
@@ -18,20 +17,23 @@ pub(crate) struct Source {
     file: File,
     len: u64,
     modified: Option<SystemTime>,
-    /// What was read last, and where it begins: the next record is probably there, too.
-    window: Mutex<(u64, Vec<u8>)>,
 }
 
-/// Number of bytes that are read with a record, unless it is longer.
-const WINDOW_BYTES: usize = 16 << 10;
+fn regular(path: &Path) -> io::Result<Metadata> {
+    let metadata = std::fs::metadata(path)?;
+    if metadata.is_file() {
+        Ok(metadata)
+    } else {
+        Err(io::Error::other(
+            "it is not a regular file; pipe it in and name \"-\" as the input instead",
+        ))
+    }
+}
 
 impl Source {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         // Checked before opening, because opening a pipe waits for its writer.
-        if !std::fs::metadata(path)?.is_file() {
-            let why = "it is not a regular file; pipe it in and name \"-\" as the input instead";
-            return Err(io::Error::other(why));
-        }
+        regular(path)?;
         Self::of(File::open(path)?)
     }
 
@@ -40,7 +42,6 @@ impl Source {
         Ok(Self {
             len: metadata.len(),
             modified: metadata.modified().ok(),
-            window: Mutex::default(),
             file,
         })
     }
@@ -71,8 +72,10 @@ impl Source {
     pub(crate) fn fill(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while filled < buffer.len() {
-            let rest = &mut buffer[filled..];
-            match self.file.read_at(rest, offset + filled as u64) {
+            match self
+                .file
+                .read_at(&mut buffer[filled..], offset + filled as u64)
+            {
                 Ok(0) => break,
                 Ok(n) => filled += n,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -86,30 +89,11 @@ impl Source {
     pub(super) fn bytes(&self, offset: u64, end: u64) -> io::Result<Vec<u8>> {
         let len = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut buffer = vec![0; len.min(MAX_RECORD_BYTES + 2)];
-        let filled = match buffer.len() {
-            ..=WINDOW_BYTES => self.fill_from_window(&mut buffer, offset)?,
-            _ => self.fill(&mut buffer, offset)?,
-        };
-        let whole = (filled == buffer.len()).then_some(buffer);
-        whole.ok_or(io::ErrorKind::UnexpectedEof.into())
-    }
-
-    /// Like [`fill`](Self::fill), but one system call serves many records that follow each other.
-    fn fill_from_window(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let (start, bytes) = &mut *self.window.lock();
-        let place = usize::try_from(offset.wrapping_sub(*start)).unwrap_or(usize::MAX);
-        let known = place..place.saturating_add(buffer.len());
-        if let Some(known) = bytes.get(known) {
-            buffer.copy_from_slice(known);
-            return Ok(buffer.len());
+        if self.fill(&mut buffer, offset)? == buffer.len() {
+            Ok(buffer)
+        } else {
+            Err(io::ErrorKind::UnexpectedEof.into())
         }
-        bytes.resize(WINDOW_BYTES, 0);
-        let filled = self.fill(bytes, offset);
-        *start = offset;
-        bytes.truncate(*filled.as_ref().unwrap_or(&0));
-        let n = filled?.min(buffer.len());
-        buffer[..n].copy_from_slice(&bytes[..n]);
-        Ok(n)
     }
 
     /// The first record from `offset` on, whose length is unknown.

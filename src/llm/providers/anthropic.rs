@@ -20,7 +20,7 @@ use super::answer::{Answer, name_calls, reasoning, tool_call, unlike};
 use super::anthropic_schema;
 use super::content::{self, Call, Choice, JSON_MODE, Part, invalid};
 use super::errors::failure_inside;
-use super::fields::{self, Any, Counts, Raw, field};
+use super::fields::{self, Counts, Raw, field};
 use super::further::{cache_control, without_tools};
 use super::rules::word;
 use super::vendor::Vendor;
@@ -279,9 +279,9 @@ fn document(source: Value, name: Option<&str>) -> Value {
 #[serde(bound(deserialize = "'de: 'b"))]
 struct Reply<'b> {
     id: Raw<'b>,
-    model: Option<Any>,
-    content: Option<Any>,
-    stop_reason: Option<Any>,
+    model: Raw<'b>,
+    content: Raw<'b>,
+    stop_reason: Raw<'b>,
     stop_details: Raw<'b>,
     usage: Raw<'b>,
     error: Raw<'b>,
@@ -300,13 +300,13 @@ pub(super) fn read(
     let body = text.as_bytes();
     let counts = Counts::read(reply.usage);
     let usage = usage(&counts);
-    let Some(Any(Value::Array(blocks))) = reply.content else {
+    let Some(Value::Array(blocks)) = field(reply.content)? else {
         return Ok(Err(match field(reply.error)? {
             Some(error) => failure_inside(vendor, &error, body),
             None => unlike("it has no content", body).with_paid(Paid::new(usage, None)),
         }));
     };
-    let finish = fields::word(reply.stop_reason);
+    let finish = fields::word(reply.stop_reason)?;
     let details = field(reply.stop_details)?.filter(|_| finish == "refusal");
     let detail = |name| {
         let text = word(details.as_ref().and_then(|d| d.get(name)));
@@ -317,7 +317,7 @@ pub(super) fn read(
         refusal,
         category,
         finish,
-        model: Some(fields::word(reply.model)),
+        model: Some(fields::word(reply.model)?),
         usage,
         ..content_of(blocks)
     };

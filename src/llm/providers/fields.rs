@@ -46,11 +46,16 @@ pub(super) fn field(raw: Raw<'_>) -> serde_json::Result<Option<Value>> {
 }
 
 /// A scalar as text; empty if it is missing.
-pub(super) fn word(any: Option<Any>) -> String {
-    match any.map(|Any(value)| value) {
-        Some(Value::String(text)) => cut(text),
-        other => value_word(other.as_ref()),
+pub(super) fn any_word(any: Option<Any>) -> String {
+    match any {
+        Some(Any(Value::String(text))) => cut(text),
+        other => value_word(other.as_ref().map(|Any(value)| value)),
     }
+}
+
+/// The same for a field that was not parsed.
+pub(super) fn word(raw: Raw<'_>) -> serde_json::Result<String> {
+    Ok(value_word(field(raw)?.as_ref()))
 }
 
 /// The first entry of a list that may be missing. The other entries are not kept in memory.

@@ -19,7 +19,7 @@ use crate::llm::response::Response;
 use super::answer::{Answer, name_calls, reasoning, tool_call, unlike};
 use super::content::{self, Call, Choice, Part, invalid};
 use super::errors::failure_inside;
-use super::fields::{self, Any, Counts, Raw, count, field, optional};
+use super::fields::{self, Counts, Raw, count, field, optional};
 use super::further::without_tools;
 use super::rules::word;
 use super::vendor::Vendor;
@@ -259,7 +259,7 @@ struct Reply<'b> {
     candidates: Option<Candidate<'b>>,
     prompt_feedback: Raw<'b>,
     usage_metadata: Raw<'b>,
-    model_version: Option<Any>,
+    model_version: Raw<'b>,
     response_id: Raw<'b>,
     error: Raw<'b>,
 }
@@ -267,8 +267,8 @@ struct Reply<'b> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "'de: 'b"))]
 struct Candidate<'b> {
-    content: Option<Any>,
-    finish_reason: Option<Any>,
+    content: Raw<'b>,
+    finish_reason: Raw<'b>,
     safety_ratings: Raw<'b>,
     grounding_metadata: Raw<'b>,
     citation_metadata: Raw<'b>,
@@ -333,21 +333,20 @@ pub(super) fn read(
         return Ok(Err(error.with_paid(paid)));
     };
     let (citations, searches) = candidate.citations();
-    let logprobs = candidate.logprobs();
     let mut answer = Answer {
-        finish: fields::word(candidate.finish_reason),
+        finish: fields::word(candidate.finish_reason)?,
         category: category(field(candidate.safety_ratings)?.as_ref()),
-        model: Some(fields::word(reply.model_version)),
+        model: Some(fields::word(reply.model_version)?),
         usage: usage.map(|usage| Usage {
             server_tool_calls: searches,
             web_search_calls: searches,
             ..usage
         }),
-        ..content_of(candidate.content)
+        ..content_of(field(candidate.content)?)
     };
     name_calls(&mut answer.details.tool_calls, reply.response_id);
     answer.details.citations = citations;
-    answer.details.logprobs = logprobs;
+    answer.details.logprobs = candidate.logprobs();
     let tier = word(counts.value("serviceTier").as_ref());
     answer.details.service_tier = Some(tier).filter(|tier| !tier.is_empty());
     Ok(answer.conclude(vendor.name, body, unchecked))
@@ -368,8 +367,8 @@ fn blocked(vendor: &Vendor, feedback: Option<&Value>) -> Option<Error> {
 }
 
 /// The content of a candidate.
-fn content_of(content: Option<Any>) -> Answer {
-    let parts = content.and_then(|Any(mut content)| content.get_mut("parts").map(Value::take));
+fn content_of(content: Option<Value>) -> Answer {
+    let parts = content.and_then(|mut content| content.get_mut("parts").map(Value::take));
     let parts = match parts {
         Some(Value::Array(parts)) => parts,
         _ => Vec::new(),

@@ -15,8 +15,8 @@ use super::answer::{
     Answer, End, beginning, end, interrupted, name_calls, reasoning, telling, tool_call, unlike,
 };
 use super::errors::failure_inside;
-use super::fields::{self, Any, Counts, Raw, field, list, word};
-use super::rules::word as value_word;
+use super::fields::{self, Any, Counts, Raw, any_word, field, list};
+use super::rules::word;
 use super::vendor::Vendor;
 
 #[derive(Deserialize)]
@@ -53,11 +53,15 @@ impl Choice<'_> {
         let behind = behind
             .as_ref()
             .and_then(|fields| fields.get("native_finish_reason"));
-        let native = match word(self.native_finish_reason.take()) {
-            native if native.is_empty() => value_word(behind),
+        let native = match any_word(self.native_finish_reason.take()) {
+            native if native.is_empty() => word(behind),
             native => native,
         };
-        Ok(telling(word(self.finish_reason.take()), native, is_silent))
+        Ok(telling(
+            any_word(self.finish_reason.take()),
+            native,
+            is_silent,
+        ))
     }
 }
 
@@ -102,7 +106,7 @@ impl Message<'_> {
         let mut said = Answer::default();
         let behind = field(self.provider_specific_fields)?;
         let behind = behind.as_ref().and_then(|fields| fields.get("refusal"));
-        let refusals = [word(self.refusal), value_word(behind)];
+        let refusals = [any_word(self.refusal), word(behind)];
         said.refusal = refusals.into_iter().find(|text| !text.is_empty());
         let calls = match calls {
             Some(Value::Array(calls)) => calls,
@@ -246,9 +250,9 @@ pub(super) fn read(
     name_calls(&mut details.tool_calls, reply.id);
     details.citations.extend(list(reply.citations));
     details.logprobs = choice.logprobs.map(RawJson::of);
-    details.service_tier = Some(word(reply.service_tier)).filter(|tier| !tier.is_empty());
+    details.service_tier = Some(any_word(reply.service_tier)).filter(|tier| !tier.is_empty());
     answer.finish = finish;
-    answer.model = Some(word(reply.model));
+    answer.model = Some(any_word(reply.model));
     (answer.usage, answer.cost_usd) = (usage, cost_usd);
     Ok(answer.conclude(vendor.name, body, unchecked))
 }
