@@ -280,7 +280,8 @@ fn document(source: Value, name: Option<&str>) -> Value {
 struct Reply<'b> {
     id: Raw<'b>,
     model: Raw<'b>,
-    content: Raw<'b>,
+    #[serde(default, deserialize_with = "fields::any")]
+    content: Option<Value>,
     stop_reason: Raw<'b>,
     stop_details: Raw<'b>,
     usage: Raw<'b>,
@@ -300,13 +301,13 @@ pub(super) fn read(
     let body = text.as_bytes();
     let counts = Counts::read(reply.usage);
     let usage = usage(&counts);
-    let Some(Value::Array(blocks)) = field(reply.content)? else {
+    let Some(Value::Array(blocks)) = reply.content else {
         return Ok(Err(match field(reply.error)? {
             Some(error) => failure_inside(vendor, &error, body),
             None => unlike("it has no content", body).with_paid(Paid::new(usage, None)),
         }));
     };
-    let finish = fields::word(reply.stop_reason)?;
+    let finish = fields::word(field(reply.stop_reason)?);
     let details = field(reply.stop_details)?.filter(|_| finish == "refusal");
     let detail = |name| {
         let text = word(details.as_ref().and_then(|d| d.get(name)));
@@ -317,7 +318,7 @@ pub(super) fn read(
         refusal,
         category,
         finish,
-        model: Some(fields::word(reply.model)?),
+        model: Some(fields::word(field(reply.model)?)),
         usage,
         ..content_of(blocks)
     };

@@ -21,23 +21,22 @@ pub(super) const MOST_NODES: usize = 50_000;
 /// A field as it came: it is parsed only if it is needed.
 pub(super) type Raw<'b> = Option<&'b RawValue>;
 
-/// A field with any content that is parsed with its reply, because most replies have it.
-pub(super) struct Any(pub Value);
-
-impl<'de> Deserialize<'de> for Any {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let left = Cell::new(MOST_NODES);
-        let reader = ValueReader {
-            left: Some(&left),
-            unique: false,
-        };
-        reader.deserialize(from).map(Self)
-    }
+/// A field with any content, parsed with its reply because most replies have it.
+pub(super) fn any<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Value>, D::Error> {
+    let left = Cell::new(MOST_NODES);
+    let reader = ValueReader {
+        left: Some(&left),
+        unique: false,
+    };
+    let value = reader.deserialize(from)?;
+    Ok(Some(value).filter(|value| !value.is_null()))
 }
 
 /// Parses JSON that has no more values.
 pub(super) fn value(json: &str) -> serde_json::Result<Value> {
-    serde_json::from_str(json).map(|Any(value)| value)
+    let mut from = serde_json::Deserializer::from_str(json);
+    let value = any(&mut from)?.unwrap_or_default();
+    from.end().map(|()| value)
 }
 
 /// A field that may be missing.
@@ -46,16 +45,11 @@ pub(super) fn field(raw: Raw<'_>) -> serde_json::Result<Option<Value>> {
 }
 
 /// A scalar as text; empty if it is missing.
-pub(super) fn any_word(any: Option<Any>) -> String {
-    match any {
-        Some(Any(Value::String(text))) => cut(text),
-        other => value_word(other.as_ref().map(|Any(value)| value)),
+pub(super) fn word(value: Option<Value>) -> String {
+    match value {
+        Some(Value::String(text)) => cut(text),
+        other => value_word(other.as_ref()),
     }
-}
-
-/// The same for a field that was not parsed.
-pub(super) fn word(raw: Raw<'_>) -> serde_json::Result<String> {
-    Ok(value_word(field(raw)?.as_ref()))
 }
 
 /// The first entry of a list that may be missing. The other entries are not kept in memory.

@@ -267,7 +267,8 @@ struct Reply<'b> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", bound(deserialize = "'de: 'b"))]
 struct Candidate<'b> {
-    content: Raw<'b>,
+    #[serde(default, deserialize_with = "fields::any")]
+    content: Option<Value>,
     finish_reason: Raw<'b>,
     safety_ratings: Raw<'b>,
     grounding_metadata: Raw<'b>,
@@ -333,20 +334,21 @@ pub(super) fn read(
         return Ok(Err(error.with_paid(paid)));
     };
     let (citations, searches) = candidate.citations();
+    let logprobs = candidate.logprobs();
     let mut answer = Answer {
-        finish: fields::word(candidate.finish_reason)?,
+        finish: fields::word(field(candidate.finish_reason)?),
         category: category(field(candidate.safety_ratings)?.as_ref()),
-        model: Some(fields::word(reply.model_version)?),
+        model: Some(fields::word(field(reply.model_version)?)),
         usage: usage.map(|usage| Usage {
             server_tool_calls: searches,
             web_search_calls: searches,
             ..usage
         }),
-        ..content_of(field(candidate.content)?)
+        ..content_of(candidate.content)
     };
     name_calls(&mut answer.details.tool_calls, reply.response_id);
     answer.details.citations = citations;
-    answer.details.logprobs = candidate.logprobs();
+    answer.details.logprobs = logprobs;
     let tier = word(counts.value("serviceTier").as_ref());
     answer.details.service_tier = Some(tier).filter(|tier| !tier.is_empty());
     Ok(answer.conclude(vendor.name, body, unchecked))

@@ -15,19 +15,20 @@ use super::answer::{
     Answer, End, beginning, end, interrupted, name_calls, reasoning, telling, tool_call, unlike,
 };
 use super::errors::failure_inside;
-use super::fields::{self, Any, Counts, Raw, any_word, field, list};
-use super::rules::word;
+use super::fields::{self, Counts, Raw, field, list, word};
+use super::rules::word as value_word;
 use super::vendor::Vendor;
 
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'b"))]
 struct Reply<'b> {
     id: Raw<'b>,
-    model: Option<Any>,
+    #[serde(default, deserialize_with = "fields::any")]
+    model: Option<Value>,
     #[serde(default, deserialize_with = "fields::first")]
     choices: Option<Choice<'b>>,
     usage: Raw<'b>,
-    service_tier: Option<Any>,
+    service_tier: Raw<'b>,
     /// Of xAI and Perplexity.
     citations: Raw<'b>,
     error: Raw<'b>,
@@ -36,11 +37,12 @@ struct Reply<'b> {
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "'de: 'b"))]
 struct Choice<'b> {
-    finish_reason: Option<Any>,
+    #[serde(default, deserialize_with = "fields::any")]
+    finish_reason: Option<Value>,
     message: Option<Message<'b>>,
     logprobs: Raw<'b>,
     /// OpenRouter: the finish reason of the provider behind it, and that provider's failure.
-    native_finish_reason: Option<Any>,
+    native_finish_reason: Raw<'b>,
     error: Raw<'b>,
     /// Of LiteLLM.
     provider_specific_fields: Raw<'b>,
@@ -53,30 +55,27 @@ impl Choice<'_> {
         let behind = behind
             .as_ref()
             .and_then(|fields| fields.get("native_finish_reason"));
-        let native = match any_word(self.native_finish_reason.take()) {
-            native if native.is_empty() => word(behind),
+        let native = match word(field(self.native_finish_reason)?) {
+            native if native.is_empty() => value_word(behind),
             native => native,
         };
-        Ok(telling(
-            any_word(self.finish_reason.take()),
-            native,
-            is_silent,
-        ))
+        Ok(telling(word(self.finish_reason.take()), native, is_silent))
     }
 }
 
 #[derive(Default, Deserialize)]
 #[serde(bound(deserialize = "'de: 'b"))]
 struct Message<'b> {
-    content: Option<Any>,
-    refusal: Option<Any>,
-    tool_calls: Option<Any>,
+    #[serde(default, deserialize_with = "fields::any")]
+    content: Option<Value>,
+    refusal: Raw<'b>,
+    tool_calls: Raw<'b>,
     /// The older form of one call.
-    function_call: Option<Any>,
-    audio: Option<Any>,
+    function_call: Raw<'b>,
+    audio: Raw<'b>,
     images: Raw<'b>,
-    reasoning: Option<Any>,
-    reasoning_content: Option<Any>,
+    reasoning: Raw<'b>,
+    reasoning_content: Raw<'b>,
     /// Of OpenRouter.
     reasoning_details: Raw<'b>,
     /// Of LiteLLM: what Anthropic has signed, in its own shape.
@@ -89,9 +88,8 @@ struct Message<'b> {
 impl Message<'_> {
     /// What the message says, and whether it holds neither text nor media nor the call of a tool.
     fn said(self) -> serde_json::Result<(Answer, bool)> {
-        let value = |any: Option<Any>| any.map(|Any(value)| value);
-        let (content, audio) = (value(self.content), value(self.audio));
-        let (calls, older) = (value(self.tool_calls), value(self.function_call));
+        let (content, audio) = (self.content, field(self.audio)?);
+        let (calls, older) = (field(self.tool_calls)?, field(self.function_call)?);
         let images = list(self.images);
         let is_empty = |value: &Value| match value {
             Value::String(text) => text.trim().is_empty(),
@@ -106,7 +104,7 @@ impl Message<'_> {
         let mut said = Answer::default();
         let behind = field(self.provider_specific_fields)?;
         let behind = behind.as_ref().and_then(|fields| fields.get("refusal"));
-        let refusals = [any_word(self.refusal), word(behind)];
+        let refusals = [word(field(self.refusal)?), value_word(behind)];
         said.refusal = refusals.into_iter().find(|text| !text.is_empty());
         let calls = match calls {
             Some(Value::Array(calls)) => calls,
@@ -132,7 +130,7 @@ impl Message<'_> {
         let mut details = list(self.reasoning_details);
         details.extend(list(self.thinking_blocks));
         for text in [self.reasoning, self.reasoning_content] {
-            if let Some(Value::String(text)) = value(text)
+            if let Some(Value::String(text)) = field(text)?
                 && thoughts.is_empty()
             {
                 thoughts = text;
@@ -250,9 +248,9 @@ pub(super) fn read(
     name_calls(&mut details.tool_calls, reply.id);
     details.citations.extend(list(reply.citations));
     details.logprobs = choice.logprobs.map(RawJson::of);
-    details.service_tier = Some(any_word(reply.service_tier)).filter(|tier| !tier.is_empty());
+    details.service_tier = Some(word(field(reply.service_tier)?)).filter(|tier| !tier.is_empty());
     answer.finish = finish;
-    answer.model = Some(any_word(reply.model));
+    answer.model = Some(word(reply.model));
     (answer.usage, answer.cost_usd) = (usage, cost_usd);
     Ok(answer.conclude(vendor.name, body, unchecked))
 }
