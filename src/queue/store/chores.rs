@@ -271,10 +271,13 @@ fn step(
     }
     match chore {
         RELEASING => {
+            // A server reads a range of keys faster than a list of them.
             let release = formatcp!(
-                "UPDATE #jobs SET status = {PENDING}, visible_at = LEAST(visible_at, ?) WHERE id IN :list"
+                "UPDATE #jobs FORCE INDEX (PRIMARY) SET status = {PENDING}, visible_at = LEAST(visible_at, ?)
+                 WHERE id BETWEEN ? AND ? AND status = {HELD}"
             );
-            tx.defer(release, by![now.0, all(&jobs)])?;
+            let (first, last) = (jobs.first().copied(), jobs.last().copied());
+            tx.defer(release, by![now.0, first, last])?;
         }
         CANCELLING => {
             let cancel = formatcp!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");

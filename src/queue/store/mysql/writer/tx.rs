@@ -29,16 +29,25 @@ fn literal(value: Value, no_backslash: bool) -> String {
         Value::Null => "NULL".to_owned(),
         Value::Integer(number) => number.to_string(),
         Value::Real(number) => format!("{number:e}"),
-        Value::Text(text) => mysql::Value::Bytes(text.into_bytes()).as_sql(no_backslash),
+        Value::Text(text) => quoted(&text, no_backslash),
         Value::Blob(bytes) => format!("X'{}'", hex(&bytes)),
     }
 }
 
-/// The number of bytes of a text within a statement.
+/// A text within a statement. Only what would end it is changed, because a server reads a text with escaped characters twice,
+/// and JSON has many quotation marks.
+fn quoted(text: &str, no_backslash: bool) -> String {
+    let text = text.replace('\'', "''");
+    if no_backslash {
+        format!("'{text}'")
+    } else {
+        format!("'{}'", text.replace('\\', r"\\"))
+    }
+}
+
+/// The number of bytes of a text within a statement, at most.
 pub(super) fn size(text: &str) -> usize {
-    let is_escaped =
-        |byte: &u8| matches!(byte, b'\0' | b'\n' | b'\r' | b'\\' | b'\'' | b'"' | 0x1a);
-    text.len() + text.bytes().filter(is_escaped).count()
+    text.len() + text.matches(['\'', '\\']).count()
 }
 
 /// A statement with its values in its text.
