@@ -276,8 +276,7 @@ fn step(
                 "UPDATE #jobs FORCE INDEX (PRIMARY) SET status = {PENDING}, visible_at = LEAST(visible_at, ?)
                  WHERE id BETWEEN ? AND ? AND status = {HELD}"
             );
-            let (first, last) = (jobs.first().copied(), jobs.last().copied());
-            tx.defer(release, by![now.0, first, last])?;
+            tx.defer(release, by![now.0, from, jobs.last().copied()])?;
         }
         CANCELLING => {
             let cancel = formatcp!("UPDATE #jobs SET status = {CANCELLED} WHERE id IN :list");

@@ -16,20 +16,19 @@ use super::rows::{
 };
 use super::statements::{Fault, FromRow, Queries as _, Row, Sql, all, by, columns};
 
-/// What one transaction adds to the counters of a process, in the order of [`ADD`]. Held jobs count as pending, and a job of
-/// another status at the place of that number. Amounts are in picodollars.
-type Change = [i64; 13];
-const TOTAL: usize = 0;
-const CONSUMED: usize = 7;
-const INPUT_TOKENS: usize = 8;
-const OUTPUT_TOKENS: usize = 9;
-const COST: usize = 10;
-const UNPRICED: usize = 11;
+/// What one transaction adds to the counters of a process, in the order of [`ADD`]. It begins with the jobs of each status;
+/// held jobs count as pending. Amounts are in picodollars.
+type Change = [i64; 12];
+const CONSUMED: usize = 6;
+const INPUT_TOKENS: usize = 7;
+const OUTPUT_TOKENS: usize = 8;
+const COST: usize = 9;
+const UNPRICED: usize = 10;
 /// What it takes of a budget: its cost, and what calls of unknown outcome may have cost.
-const USED: usize = 12;
+const USED: usize = 11;
 
 const ADD: &str = formatcp!(
-    "UPDATE #processes SET total = total + ?, pending = pending + ?, in_progress = in_progress + ?,
+    "UPDATE #processes SET pending = pending + ?, in_progress = in_progress + ?,
        at_provider = at_provider + ?, completed = completed + ?, failed = failed + ?,
        cancelled_jobs = cancelled_jobs + ?, consumed = consumed + ?,
        input_tokens = LEAST(input_tokens + ?, {MOST_COUNTED}),
@@ -76,13 +75,6 @@ pub(super) struct CounterChanges {
 }
 
 impl CounterChanges {
-    /// New jobs of a process.
-    pub(super) fn added(&mut self, process: i64, jobs: i64) {
-        let change = self.processes.entry(process).or_default();
-        change[TOTAL] += jobs;
-        change[HELD as usize] += jobs;
-    }
-
     /// A job has changed its status.
     pub(super) fn moved(&mut self, job: i64, from: i64, to: i64) {
         self.moved_many(process_of(job), from, to, 1);
@@ -91,7 +83,7 @@ impl CounterChanges {
     pub(super) fn moved_many(&mut self, process: i64, from: i64, to: i64, jobs: i64) {
         if jobs > 0 {
             // A damaged file may have any number.
-            let place = |status: i64| status.clamp(HELD, CANCELLED) as usize;
+            let place = |status: i64| (status.clamp(HELD, CANCELLED) - HELD) as usize;
             let change = self.processes.entry(process).or_default();
             change[place(from)] -= jobs;
             change[place(to)] += jobs;

@@ -7,7 +7,6 @@ use std::sync::mpsc::{self, Sender, TryRecvError};
 use const_format::formatcp;
 use parking_lot::{Condvar, Mutex};
 
-use super::counters::CounterChanges;
 use super::lineage::{self, ROOT, Standing, lock_one};
 use super::rows::{
     DELETING, HELD, MOST, MOST_JOBS, MOST_PROCESSES, PENDING, RELEASING, bounded, key, process_of,
@@ -92,13 +91,14 @@ fn add(store: &Store, tx: &mut dyn Sql, insert: &Insert) -> Result<Inserted, Fau
     };
     let ids = add_rows(store, tx, &(no, target), jobs, insert.now, status)?;
     let count = i64::try_from(jobs.len()).unwrap_or(i64::MAX);
-    let mut changes = CounterChanges::default();
-    changes.added(no, count);
-    changes.write(tx, insert.now)?;
-    let sealed = if all_sealed { "total" } else { "sealed" };
-    let set =
-        format!("UPDATE #processes SET sealed = {sealed}, info = IFNULL(?, info) WHERE no = ?");
-    tx.defer(&set, by![insert.info.as_ref().map(written), no])?;
+    let total = target.total + count;
+    let sealed = if all_sealed { total } else { target.sealed };
+    let info = insert.info.as_ref().map(written);
+    tx.defer(
+        "UPDATE #processes SET total = ?, pending = pending + ?, sealed = ?, info = IFNULL(?, info),
+           changed_at = GREATEST(changed_at, ?) WHERE no = ?",
+        by![total, count, sealed, info, insert.now.0, no],
+    )?;
     Ok(Ok(ids))
 }
 

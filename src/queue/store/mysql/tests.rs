@@ -184,6 +184,31 @@ fn a_wrong_password_is_refused_without_being_shown() {
     assert!(!format!("{error:?} {error}").contains("wr0ng"));
 }
 
+/// Also if another program has set the mode of the session.
+#[test]
+fn a_text_arrives_as_it_is_whatever_a_backslash_means() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let store = tables.open();
+    let texts = [
+        "' OR 1 = 1; -- ",
+        r"\' OR \\'' \",
+        "\"\0\n\r\t\u{1a}%_`",
+        "\u{65e5}\u{672c} \u{1f600}'",
+        "? :list",
+    ];
+    for mode in ["STRICT_ALL_TABLES", "NO_BACKSLASH_ESCAPES"] {
+        let read: Vec<Option<String>> = store
+            .read(|tx| {
+                tx.run(&format!("SET SESSION sql_mode = '{mode}'"), by![])?;
+                let read = |text: &&str| tx.one("SELECT ?", by![(*text).to_owned()]);
+                texts.iter().map(read).collect()
+            })
+            .unwrap();
+        assert_eq!(read, texts.map(|text| Some(text.to_owned())), "{mode}");
+    }
+}
+
 /// Idle workers would wake each other for ever.
 #[test]
 fn whoever_finds_nothing_to_claim_has_written_nothing() {

@@ -37,12 +37,11 @@ fn literal(value: Value, no_backslash: bool) -> String {
 /// A text within a statement. Only what would end it is changed, because a server reads a text with escaped characters twice,
 /// and JSON has many quotation marks.
 fn quoted(text: &str, no_backslash: bool) -> String {
-    let text = text.replace('\'', "''");
-    if no_backslash {
-        format!("'{text}'")
-    } else {
-        format!("'{}'", text.replace('\\', r"\\"))
+    let mut text = text.replace('\'', "''");
+    if !no_backslash {
+        text = text.replace('\\', r"\\");
     }
+    format!("'{text}'")
 }
 
 /// The number of bytes of a text within a statement, at most.
@@ -183,9 +182,7 @@ impl Sql for Tx<'_> {
                 self.defer_text(std::mem::take(&mut text) + &tail)?;
             }
             text += if text.is_empty() { &head } else { "," };
-            text += " (";
-            text += &cells;
-            text += ") ";
+            text.extend([" (", &cells, ") "]);
         }
         if !text.is_empty() {
             self.defer_text(text + &tail)?;
