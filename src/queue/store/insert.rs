@@ -129,8 +129,9 @@ fn add_rows(
     status: i64,
 ) -> Result<Vec<JobId>, Fault> {
     let mut lanes = Vec::with_capacity(added.len());
-    for same in added.chunk_by(has_lane_of) {
-        let lane = store.lane_no(tx, &first_lane(&same[0]))?;
+    for same in added.chunk_by(|job, next| job.kind == next.kind && job.lane == next.lane) {
+        let (kind, name, step) = (same[0].kind.clone(), same[0].lane.clone(), 0);
+        let lane = store.lane_no(tx, &JobLane { kind, name, step })?;
         lanes.extend(same.iter().map(|_| lane));
     }
     let keys = (target.total..).map(|seq| key(*no, seq));
@@ -140,21 +141,14 @@ fn add_rows(
         let (priority, retries) = (job.priority.clamp(least, most), job.max_retries);
         by![id, lane, priority, status, now.0, now.0, retries]
     });
-    tx.insert_rows(
-        ("INSERT INTO #jobs (id, lane, priority, status, visible_at, created_at, max_retries) VALUES", ""),
-        &mut jobs,
-    )?;
+    let head = "INSERT INTO #jobs (id, lane, priority, status, visible_at, created_at, max_retries) VALUES";
+    tx.insert_rows((head, ""), &mut jobs)?;
     let mut payloads = keyed.map(|(id, job)| {
         let body = job.payload.get().to_owned();
         by![id, job.item_id.clone(), job.request_hash.clone(), body]
     });
-    tx.insert_rows(
-        (
-            "INSERT INTO #payloads (job, item_id, request_hash, body) VALUES",
-            "",
-        ),
-        &mut payloads,
-    )?;
+    let head = "INSERT INTO #payloads (job, item_id, request_hash, body) VALUES";
+    tx.insert_rows((head, ""), &mut payloads)?;
     let ids = keys.take(added.len());
     Ok(ids.map(|id| store.job_id(id, now)).collect())
 }
@@ -194,19 +188,6 @@ fn there(tx: &mut dyn Sql, insert: &Insert, part: &Part) -> Result<usize, Fault>
 
 /// How long a request is known.
 const REQUEST_KNOWN_MILLIS: i64 = 24 * 60 * 60 * 1000;
-
-fn has_lane_of(job: &Job, other: &Job) -> bool {
-    job.kind == other.kind && job.lane == other.lane
-}
-
-/// The lane of a job at the first step.
-fn first_lane(job: &Job) -> JobLane {
-    JobLane {
-        kind: job.kind.clone(),
-        name: job.lane.clone(),
-        step: 0,
-    }
-}
 
 /// The description contains only texts, so serializing it cannot fail.
 pub(super) fn written(info: &ProcessInfo) -> String {
