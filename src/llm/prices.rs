@@ -112,11 +112,6 @@ impl Prices {
         Ok(self)
     }
 
-    /// Whether somebody set prices, perhaps for the name by which a model is requested.
-    pub(crate) fn has_own(&self) -> bool {
-        self.layers.first().is_some_and(|layer| layer.by_user)
-    }
-
     /// The prices of a model at a provider, by its exact name; a date may follow the name if the table says so.
     pub fn of_model(&self, provider: &str, model: &str) -> Option<ModelPrices<'_>> {
         self.of_call(provider, Some(model), Some(model))

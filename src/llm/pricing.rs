@@ -44,12 +44,12 @@ impl Pricing<'_> {
     }
 
     /// The same for a known provider, also for a request in a batch. `known_tier` is the tier of the call, or as an error the
-    /// one that applies if the reply reports none. The name of the requested model is a copy that most calls do not need.
+    /// one that applies if the reply reports none.
     pub(crate) fn price_call(
         &self,
         provider: &str,
         known_tier: Result<&str, &str>,
-        requested: impl Fn() -> Option<String>,
+        requested: impl FnOnce() -> Option<String>,
         is_first: bool,
         result: Result<&mut Response, &mut Error>,
     ) {
@@ -66,26 +66,20 @@ impl Pricing<'_> {
         if !is_billed || provider == STAND_IN {
             return;
         }
+        let requested = requested();
         let tier = known_tier.unwrap_or_else(|asked| reported.unwrap_or(asked));
         let cost_usd = match paid.usage.filter(|_| paid.is_unpriced()) {
             None => paid.cost_usd,
             Some(usage) => {
-                let by_answer = answered.filter(|_| !self.prices.has_own());
-                let model = by_answer
-                    .and_then(|name| self.prices.of_call(provider, Some(name), None))
-                    .or_else(|| {
-                        let requested = requested();
-                        self.prices
-                            .of_call(provider, answered, requested.as_deref())
-                    });
-                let model = model.as_ref();
+                let requested = requested.as_deref();
+                let model = self.prices.of_call(provider, answered, requested);
                 model.and_then(|model| model.cost(&usage, tier, self.at))
             }
         };
         let paid = Paid { cost_usd, ..paid };
         let usage = paid.usage.unwrap_or_default();
         let charge = Some(Box::new(Charge {
-            model: answered.map(str::to_owned).or_else(requested),
+            model: answered.map(str::to_owned).or(requested),
             calls: u64::from(is_first),
             input_tokens: usage.input_tokens,
             output_tokens: usage.output_tokens,
