@@ -360,6 +360,10 @@ impl Lines {
             if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
                 line.drain(..3);
             }
+            if self.number == 1 && (line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff"))
+            {
+                return Err(self.fault(1, "the file is UTF-16: save it as UTF-8"));
+            }
             if line.len() > from && line.last() == Some(&b'\r') {
                 line.pop();
             }

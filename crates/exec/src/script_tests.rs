@@ -107,8 +107,8 @@ fn a_faulty_line_is_named() {
         ),
         (b"echo 'a \\\nb'\n", "line 1: the quote ' is not closed"),
         (b"echo a \\", "line 1: nothing follows the backslash"),
-        // UTF-16.
-        (b"\xff\xfee\0c\0", "line 1: the line has a NUL byte"),
+        (b"\xff\xfee\0c\0", "line 1: the file is UTF-16"),
+        (b"\xfe\xff\x4e\xca\x65\xe5", "line 1: the file is UTF-16"),
         (b"echo \0", "line 1: the line has a NUL byte"),
         (&long, "longer than 2 MiB"),
     ] {

@@ -141,7 +141,9 @@ fn check_place(before: &[u8]) -> Result<(), Error> {
         {
             "a text after `<<`, `((` or `$[`, which may be a here-document or arithmetic"
         }
-        None if !are_closed(before) => "a text after `${` that is not closed, or has quotes in it",
+        None if !are_closed(before) => {
+            "a text after `${` that is not closed, or has quotes, `(` or `{` in it"
+        }
         None => return Ok(()),
     };
     Err(invalid(format!(
@@ -154,9 +156,18 @@ fn check_place(before: &[u8]) -> Result<(), Error> {
 fn are_closed(text: &[u8]) -> bool {
     let text = String::from_utf8_lossy(text);
     let mut inside = text.split("${").skip(1).map(|rest| rest.split_once('}'));
-    inside.all(|found| {
-        found.is_some_and(|(inside, _)| !inside.contains(['\'', '"', '\\', '`', '(', '{']))
-    })
+    inside.all(|found| found.is_some_and(|(inside, _)| is_whole(inside)))
+}
+
+/// Whether a `}` after this closes its `${`, because nothing else is open: it has double quotes in pairs, and at most one
+/// `$(command)` of one word.
+fn is_whole(inside: &str) -> bool {
+    let (before, rest) = inside.split_once("$(").unwrap_or((inside, ")"));
+    let (command, after) = rest.split_once(')').unwrap_or(("(", ""));
+    let words = [before, after].concat();
+    command.chars().all(char::is_alphanumeric)
+        && words.matches('"').count() % 2 == 0
+        && !words.contains(['\'', '\\', '`', '(', '{'])
 }
 
 /// What a placeholder stands for.
@@ -295,6 +306,9 @@ mod tests {
         for text in [
             "for i in {1..5}; do echo ${1} ${x%.}; done; awk '{print $1}'",
             "x={}; cat <<END\n$x\nEND",
+            "d=${OUT:-\"/tmp\"}; echo {} $d",
+            "d=${OUT:-$(pwd)}; echo {} $d",
+            "d=\"${OUT:-\"$(pwd)/a\"}\"; echo {} $d",
         ] {
             Template::shell([text]).unwrap();
         }
@@ -306,6 +320,11 @@ mod tests {
             ("echo $((1)); echo {}", "arithmetic"),
             ("echo $[{}]", "arithmetic"),
             ("echo ${x#'}'}{}", "`${`"),
+            ("echo ${x:\"}\"{}}", "`${`"),
+            ("echo ${x:$(a})+{}}", "`${`"),
+            ("echo ${x:$(a\")\"})+{}}", "`${`"),
+            ("echo ${x:)$(a})+{}}", "`${`"),
+            ("echo ${x:$(case x in a)};; esac)+{}}", "`${`"),
             ("echo ${x:-{}}", "`${`"),
             ("echo ${x:-${y}{}}", "`${`"),
             ("echo x # {}", "a comment"),

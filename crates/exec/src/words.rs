@@ -60,7 +60,7 @@ fn word(bytes: &mut Peekable<Copied<Iter<'_, u8>>>, first: bool) -> Result<Vec<u
     let mut word = Vec::new();
     let mut quote = None;
     // Until a part is quoted, the word may be an assignment.
-    let mut plain = true;
+    let (mut plain, mut bracket) = (true, false);
     while let Some(&byte) = bytes.peek() {
         if quote.is_none() && b" \t\n".contains(&byte) {
             break;
@@ -90,7 +90,8 @@ fn word(bytes: &mut Peekable<Copied<Iter<'_, u8>>>, first: bool) -> Result<Vec<u
                 word.push(byte);
             }
             (None, _) => {
-                refuse(byte, &word, plain, plain && first)?;
+                refuse(byte, &word, plain, plain && first, bracket)?;
+                bracket |= byte == b'[';
                 word.push(byte);
             }
             (Some(_), _) => word.push(byte),
@@ -106,13 +107,13 @@ fn word(bytes: &mut Peekable<Copied<Iter<'_, u8>>>, first: bool) -> Result<Vec<u
 }
 
 /// Rejects an unquoted byte that a shell would not pass on, after this part of a word.
-fn refuse(byte: u8, word: &[u8], plain: bool, assigns: bool) -> Result<(), String> {
+fn refuse(byte: u8, word: &[u8], plain: bool, assigns: bool, bracket: bool) -> Result<(), String> {
     let shown = char::from(byte);
     let name = String::from_utf8_lossy(word);
     Err(shell(&match byte {
         b'|' | b'&' | b';' | b'<' | b'>' | b'(' | b')' => format!("`{shown}` is shell syntax"),
         b'*' | b'?' => format!("`{shown}` stands for names of files"),
-        b']' if word.contains(&b'[') => "`[` stands for names of files".to_owned(),
+        b']' if bracket => "`[` stands for names of files".to_owned(),
         b'~' if word.is_empty() && plain => "`~` stands for a home folder".to_owned(),
         b'=' if assigns && is_name(word) => {
             format!("`{name}=` sets a variable (as does `env {name}=… PROGRAM`)")
@@ -203,6 +204,7 @@ mod tests {
         for (line, words) in [
             (r#"a '|' "&&" \> '$HOME' \*"#, "a,|,&&,>,$HOME,*"),
             ("[ -f x ]", "[,-f,x,]"),
+            (r#"echo \[x] '['a] "[a"] a]"#, "echo,[x],[a],[a],a]"),
             ("echo 5$ $ a$", "echo,5$,$,a$"),
             ("prog x=1 --y=a~b", "prog,x=1,--y=a~b"),
             ("echo {} {a.b} a#b # comment | x", "echo,{},{a.b},a#b"),

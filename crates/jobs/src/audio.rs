@@ -96,8 +96,8 @@ impl AudioFolder {
 
     /// The name of a finished file in the folder, its seconds and its bytes.
     pub(crate) fn finished(&self, target: &Path) -> Result<(String, f64, u64), Error> {
-        let (format, bytes) = described(target)?;
-        let milliseconds = 1000.0 * bytes as f64 / f64::from(bytes_a_second(&format));
+        let ([.., a, b, c, d, _, _, _, _], bytes) = described(target)?;
+        let milliseconds = 1000.0 * bytes as f64 / f64::from(u32::from_le_bytes([a, b, c, d]));
         let seconds = milliseconds.round() / 1000.0;
         Ok((name(target), seconds, bytes + HEADER_BYTES))
     }
@@ -177,7 +177,8 @@ pub(crate) fn plain_wav(bytes: &[u8]) -> Result<Vec<u8>, Error> {
                 let has_size = (1..UNKNOWN).contains(&size);
                 let size = if has_size { size } else { body.len() };
                 let samples = body.get(..size).ok_or_else(|| malformed("is cut off"))?;
-                let samples = &samples[..size - size % usize::from(frame_bytes(&format))];
+                let frame = usize::from(u16::from_le_bytes([format[12], format[13]]));
+                let samples = &samples[..size - size % frame];
                 if samples.is_empty() {
                     return Err(malformed("has no length"));
                 }
@@ -192,7 +193,8 @@ pub(crate) fn plain_wav(bytes: &[u8]) -> Result<Vec<u8>, Error> {
     Err(malformed("is cut off"))
 }
 
-/// The description of plain PCM in a WAV file; only audio with the same one can be joined.
+/// The description of plain PCM in a WAV file: kind, channels, samples a second, bytes a second, bytes of a sample of all
+/// channels, bits. Only audio with the same one can be joined.
 type Format = [u8; 16];
 
 /// The format in a `fmt ` chunk, if it is plain PCM.
@@ -204,17 +206,18 @@ fn pcm(chunk: &[u8]) -> Option<Format> {
     if format.starts_with(EXTENSIBLE) {
         format[..2].copy_from_slice(chunk.get(24..26)?);
     }
-    let is_usable = format.starts_with(PCM) && frame_bytes(&format) > 0;
-    (is_usable && bytes_a_second(&format) > 0).then_some(format)
-}
-
-fn bytes_a_second(format: &Format) -> u32 {
-    u32::from_le_bytes([format[8], format[9], format[10], format[11]])
-}
-
-/// The size of a sample of all channels.
-fn frame_bytes(format: &Format) -> u16 {
-    u16::from_le_bytes([format[12], format[13]])
+    let [_, _, channels, 0, a, b, c, d, ..] = format else {
+        return None;
+    };
+    let (rate, bits) = (u32::from_le_bytes([a, b, c, d]), format[14]);
+    let is_usual = (1..=64).contains(&channels) && (1..=768_000).contains(&rate);
+    let is_whole = [8, 16, 24, 32].contains(&bits) && format[15] == 0;
+    // Not every server writes the numbers of bytes rightly.
+    let frame = u16::from(channels) * u16::from(bits / 8);
+    let second = rate.wrapping_mul(frame.into());
+    format[8..12].copy_from_slice(&second.to_le_bytes());
+    format[12..14].copy_from_slice(&frame.to_le_bytes());
+    (format.starts_with(PCM) && is_usual && is_whole).then_some(format)
 }
 
 /// The header for this number of bytes of samples.
@@ -301,8 +304,11 @@ mod tests {
         extensible[16] = 40;
         let extension = [&[22, 0][..], &[0; 6], &[1, 0], &[0; 14]].concat();
         extensible.splice(36..36, extension);
+        // Bytes a second and a sample follow from the other values.
+        let mut wrong = file(10);
+        wrong[28..34].fill(0);
         let unknown = [0, u32::MAX, u32::MAX - 36, i32::MAX as u32].map(streamed);
-        for other in unknown.iter().chain([&more, &extensible]) {
+        for other in unknown.iter().chain([&more, &extensible, &wrong]) {
             assert_eq!(plain_wav(other).unwrap(), file(10));
         }
     }
@@ -316,8 +322,18 @@ mod tests {
         }
         assert_eq!(kind(&file(0)), ErrorKind::Malformed);
         assert_eq!(kind(b"ID3 something"), ErrorKind::Invalid);
-        let mut floats = good.clone();
-        floats[20] = 3;
-        assert_eq!(kind(&floats), ErrorKind::Invalid);
+        // Kind, channels, rate and bits.
+        for (place, value) in [
+            (20..21, 3),
+            (22..23, 0),
+            (22..23, 65),
+            (24..28, 0),
+            (34..35, 0),
+            (34..35, 12),
+        ] {
+            let mut other = good.clone();
+            other[place.clone()].fill(value);
+            assert_eq!(kind(&other), ErrorKind::Invalid, "{place:?}");
+        }
     }
 }

@@ -151,9 +151,8 @@ fn calculate(job: &RunningJob, children: &Children, _: &Context) -> Result<Optio
         }
     });
     let name = if has_query { "matches" } else { "pairs" };
-    Ok(Some(
-        json!({name: shown.collect::<Vec<_>>(), "dimensions": dimensions}),
-    ))
+    let shown: Vec<Value> = shown.collect();
+    Ok(Some(json!({name: shown, "dimensions": dimensions})))
 }
 
 /// The required fields of an embedding's result.

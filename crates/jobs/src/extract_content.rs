@@ -153,10 +153,8 @@ fn article(html: &str, url: Option<&str>) -> Result<Value, Error> {
         ..Config::default()
     };
     let none = |why: String| {
-        Error::new(
-            ErrorKind::Invalid,
-            format!("the page has no article: {why}"),
-        )
+        let why = format!("the page has no article: {why}");
+        Error::new(ErrorKind::Invalid, why)
     };
     let found =
         Readability::with_document(page, url, Some(config)).and_then(|mut page| page.parse());

@@ -34,6 +34,7 @@ pub(crate) fn job_type(host: &Host) -> JobType {
     let kinds = folder.map_or_else(JobKinds::new, |folder| kinds(host, folder));
     JobType::new(NAME, kinds)
         .about(about)
+        .named_by("article_id")
         .check(move |payload| {
             let payload: Payload = read(payload)?;
             finder.check_article(payload.content.as_ref(), payload.article_id.as_ref())
@@ -183,16 +184,14 @@ impl Script {
         let named = |name: &str| SPEAKERS.iter().find(|one| one.eq_ignore_ascii_case(name));
         let turn = |turn: Turn| {
             let (name, text) = (spoken(&turn.speaker), spoken(&turn.text));
-            let speaker = named(name.trim_end_matches(':'))?;
+            let speaker = named(name.trim_end_matches(':').trim_end())?;
             // Some models also repeat the name at the beginning of the text.
-            let (_, text) = text
-                .split_once(": ")
-                .filter(|(name, _)| named(name) == Some(speaker))
-                .unwrap_or(("", &text));
-            Some(Turn {
-                speaker: (*speaker).to_owned(),
-                text: text.to_owned(),
-            })
+            let text = match text.split_once(':') {
+                Some((name, rest)) if named(name) == Some(speaker) => rest.trim_start(),
+                _ => &text,
+            };
+            let (speaker, text) = ((*speaker).to_owned(), text.to_owned());
+            Some(Turn { speaker, text })
         };
         let turns: Option<Vec<Turn>> = self.turns.into_iter().map(turn).collect();
         let mut turns = turns.unwrap_or_default();
@@ -337,7 +336,9 @@ mod tests {
         let script = read(&[
             ("**host:**", "Host: **It**\n_rained_, `all` day."),
             ("Guest", " "),
+            ("Guest", "Guest:"),
             ("GUEST", "Where: here?"),
+            ("Host :", "Host:今日は"),
         ])
         .unwrap();
         let said = script
@@ -346,7 +347,14 @@ mod tests {
             .map(|turn| format!("{}: {}", turn.speaker, turn.text));
         let said: Vec<_> = said.collect();
         assert_eq!(script.title, "Rain");
-        assert_eq!(said, ["Host: It _rained_, all day.", "Guest: Where: here?"]);
+        assert_eq!(
+            said,
+            [
+                "Host: It _rained_, all day.",
+                "Guest: Where: here?",
+                "Host: 今日は"
+            ]
+        );
         let long = "a".repeat(MOST_CHARS + 1);
         for turns in [
             &[("Nobody", "Hello.")][..],

@@ -44,6 +44,8 @@ type Accept = dyn Fn(&mut Value) -> Result<Option<Request>, PayloadError> + Send
 pub struct JobType {
     pub(crate) name: String,
     about: String,
+    /// The field of the payload that contains the item's name.
+    id_field: Option<&'static str>,
     accept: Arc<Accept>,
     priority: u8,
     /// The kinds of its jobs, each with the code that runs it; none if other workers run them.
@@ -69,6 +71,7 @@ impl JobType {
         Self {
             name: name.into(),
             about: String::new(),
+            id_field: None,
             accept: Arc::new(|_| Ok(None)),
             priority: Job::DEFAULT_PRIORITY,
             kinds,
@@ -106,6 +109,12 @@ impl JobType {
         self
     }
 
+    /// Sets the field of the payload that contains the item's name.
+    pub(crate) fn named_by(mut self, field: &'static str) -> Self {
+        self.id_field = Some(field);
+        self
+    }
+
     /// The one with this name.
     pub(crate) fn find<'t>(types: &'t [Self], name: &str) -> Result<&'t Self, PayloadError> {
         let found = types.iter().find(|one| one.name == name);
@@ -126,8 +135,7 @@ impl JobType {
         &self.about
     }
 
-    /// A job of this type, with the type's priority and a hash of the payload. The `article_id` of the payload is its
-    /// name.
+    /// A job of this type, with the type's priority and a hash of the payload.
     ///
     /// # Errors
     /// If the payload is invalid for this type.
@@ -140,7 +148,7 @@ impl JobType {
         if let Some(prompt) = (self.accept)(payload)? {
             return Ok(Job::from(prompt).priority(self.priority));
         }
-        let id = payload.get("article_id").and_then(Value::as_str);
+        let id = self.id_field.and_then(|field| payload.get(field)?.as_str());
         // A value that was read from JSON can always be written as JSON.
         let raw = to_raw_value(payload).unwrap_or_default();
         let hash = format!("{:x}", Sha256::digest(format!("{}{raw}", self.name)));

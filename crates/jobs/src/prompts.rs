@@ -22,9 +22,12 @@ pub(crate) fn completion() -> JobType {
     // The same as a line of a file.
     job_type.accept(|payload| {
         let request = PromptSettings::new().request(&payload.to_string());
-        request
-            .map(Some)
-            .map_err(|error| PayloadError::new("", error.message()))
+        request.map(Some).map_err(|error| {
+            // The message has the name of the field in quotation marks.
+            let mut parts = error.message().split('"');
+            let field = parts.find(|part| payload.get(*part).is_some());
+            PayloadError::new(field.unwrap_or_default(), error.message())
+        })
     })
 }
 

@@ -36,6 +36,7 @@ pub(crate) fn job_type(host: &Host) -> JobType {
     JobType::model_call("summarize", ModelCall::new(ask, make))
         .about("Summary of an article in a few sentences, in a language of your choice")
         .priority(PRIORITY)
+        .named_by("article_id")
         .check(move |payload| {
             let payload: Payload = read(payload)?;
             checks.check_article(payload.content.as_ref(), Some(&payload.article_id))

@@ -63,27 +63,24 @@ pub(crate) fn script(text: &str) -> Option<&'static str> {
     most.map(|(script, _)| *script)
 }
 
-/// The numbers in a text in ASCII digits, without the separators that group thousands.
+/// The numbers in a text in ASCII digits, without the separators that group thousands: one of these, and three digits.
 fn numbers(text: &str) -> Vec<String> {
-    let separates = |c: char| ".,'’，\u{a0}\u{202f}".contains(c);
-    let plain: String = text.chars().map(|c| decimal(c).unwrap_or(c)).collect();
-    let found = plain.split(|c: char| !c.is_ascii_digit() && !separates(c));
-    let number = |found: &str| {
-        let join = |mut number: String, group: &str| {
-            if !number.is_empty() && group.len() != 3 {
-                number.push('.');
+    let plain: Vec<char> = text.chars().map(|c| decimal(c).unwrap_or(c)).collect();
+    let mut found: Vec<String> = Vec::new();
+    let mut between: &[char] = &[];
+    for run in plain.chunk_by(|a, b| a.is_ascii_digit() == b.is_ascii_digit()) {
+        let digits: String = run.iter().collect();
+        match (found.last_mut(), between) {
+            _ if !run[0].is_ascii_digit() => {}
+            (Some(number), [one]) if run.len() == 3 && ".,'’，\u{a0}\u{202f}".contains(*one) => {
+                number.push_str(&digits);
             }
-            number + group
-        };
-        found
-            .trim_matches(separates)
-            .split(separates)
-            .fold(String::new(), join)
-    };
+            (Some(number), ['.' | ',']) => *number = format!("{number}.{digits}"),
+            _ => found.push(digits),
+        }
+        between = run;
+    }
     found
-        .map(number)
-        .filter(|number| !number.is_empty())
-        .collect()
 }
 
 /// The ASCII equivalent of a decimal digit in any script.
@@ -111,6 +108,17 @@ mod tests {
             ("It rose by 12 mm, 12 in all, by 3.5 and 41.", "12 3.5 41"),
         ] {
             assert_eq!(foreign_numbers(summary, source).join(" "), numbers);
+        }
+        for (text, wanted) in [
+            ("2008，2012和2016年", "2008 2012 2016"),
+            ("12.\u{a0}5.\u{a0}2024", "12 5 2024"),
+            ("2024,\u{a0}300", "2024 300"),
+            ("12\u{a0}34", "12 34"),
+            ("12\u{a0}345, 67\u{202f}890", "12345 67890"),
+            ("6'2, '12','13'", "6 2 12 13"),
+            ("1...5, 3.14, 1.2.3, 1,200.50.", "1 5 3.14 1.2.3 1200.50"),
+        ] {
+            assert_eq!(numbers(text).join(" "), wanted);
         }
     }
 

@@ -142,6 +142,19 @@ mod tests {
     }
 
     #[test]
+    fn an_article_names_the_jobs_of_built_in_types_alone() {
+        let handler = Handler::new(|job, _: &Context| job.parse::<Value>());
+        let types = JobTypes::new().with(JobType::handled("translate", handler));
+        let id = |name: &str, payload: Value| types.job(name, payload).unwrap().item_id;
+        let content = json!({"article_id": "a", "content": "It rained."});
+        for name in ["summarize", "generate_podcast"] {
+            assert_eq!(id(name, content.clone()).as_deref(), Some("a"));
+        }
+        let translated = |lang: &str| id("translate", json!({"article_id": "a", "lang": lang}));
+        assert_ne!(translated("de"), translated("fr"));
+    }
+
+    #[test]
     fn every_type_has_a_description_and_the_error_of_an_unknown_one_lists_them() {
         let error = JobTypes::new().job("sumarize", json!({})).unwrap_err();
         assert_eq!(error.field, "type");
