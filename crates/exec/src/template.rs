@@ -364,7 +364,9 @@ mod tests {
                     0 => format!("( {text})"),
                     1 => format!("true # it's\n{text}"),
                     2 => format!("{text} | cat"),
-                    3 => format!("true 'it\"s' \"it's\" \\' `true`$(true)${{x-}}; {text}"),
+                    3 => format!(
+                        "true 'it\"s' \"it's\" \\' `true`$(true)${{x-}}${{x-\"$(true)\"}}; {text}"
+                    ),
                     _ => format!("case {{}} in {{}}) {text};; esac"),
                 };
             }
