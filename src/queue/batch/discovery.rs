@@ -31,7 +31,7 @@ impl Poller<'_> {
         self.scan_at = None;
         let adopted = self.adopt();
         if adopted.is_ok() {
-            self.report();
+            self.report(self.clock.wall());
         }
         // A failed scan misses everything that is new.
         let not_scanned = &self.options.context.overview.not_scanned;
@@ -43,7 +43,7 @@ impl Poller<'_> {
         }
         // Reported before jobs are moved into a new batch: a thread that finds no waiting jobs any more must know of
         // the batch.
-        self.report();
+        self.report(self.clock.wall());
     }
 
     /// Takes over batches without an active worker, and notices cancellations.

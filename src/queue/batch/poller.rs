@@ -178,11 +178,11 @@ impl<'a> Poller<'a> {
         }
         self.scan_store();
         self.take_steps();
-        self.report();
+        self.report(self.clock.wall());
     }
 
     /// Records the outcomes of transfers in flight, so that the next owner continues from there.
-    fn drain_transfers(mut self) {
+    pub(super) fn drain_transfers(mut self) {
         let done = self.options.transfers.done.clone();
         while self.batches.values().any(|open| open.busy) {
             let Ok((no, event)) = done.recv() else {
@@ -201,7 +201,8 @@ impl<'a> Poller<'a> {
             }
             thread::sleep(BETWEEN_TRIES);
         }
-        self.report();
+        // What was put off stays so: its next step may have become due since the worker decided to end.
+        self.report(Timestamp(0));
     }
 
     /// When the next step is due, if that is known.
@@ -227,9 +228,9 @@ impl<'a> Poller<'a> {
         due.map(|open| open.batch.no).collect()
     }
 
-    /// Publishes the states of all batches.
-    pub(super) fn report(&self) {
-        let (mut counts, wall) = (Counts::default(), self.clock.wall());
+    /// Publishes the states of all batches. A step that is due by `wall` is about to be taken.
+    pub(super) fn report(&self, wall: Timestamp) {
+        let mut counts = Counts::default();
         let patience = self.options.context.setup().settings.batches.results_wait();
         let held = self.accounts.held(self.clock.now()).map(str::to_owned);
         let mut trouble = self.missing_credentials.clone().or(held);

@@ -272,6 +272,18 @@ fn who_ends_when_all_is_done_waits_some_minutes_and_another_worker_asks_at_once(
     harness.bought_once();
 }
 
+#[test]
+fn a_worker_that_ends_slowly_still_counts_the_batch_that_it_does_not_wait_for() {
+    let (harness, _, _, asked) = endpoint(Duration::ZERO, missing);
+    let mut poller = harness.new_poller();
+    harness.until(&mut poller, || asked.0.load(Ordering::SeqCst) > 0);
+    harness.until(&mut poller, || !harness.overview.open(false));
+    harness.clock.advance(2 * HOUR);
+    poller.drain_transfers();
+    let counts = *harness.overview.counts.lock();
+    assert_eq!((counts.put_off, counts.running), (1, 0));
+}
+
 /// Who cancels a batch whose results are known to be missing gives them up. Who cancels it before does not, until he
 /// cancels it once more.
 #[test]

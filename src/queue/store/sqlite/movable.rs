@@ -7,6 +7,8 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -14,6 +16,7 @@ use rusqlite::{Connection, OpenFlags};
 use crate::base::{Error, ErrorKind};
 
 use super::Sqlite;
+use super::writer::BUSY_TIMEOUT;
 use crate::queue::store::statements::{Fault, invalid};
 
 /// Whether a path is that of a run's store.
@@ -59,8 +62,14 @@ impl Sqlite {
         let conn = self.writer.get_mut();
         let users = count_users(conn, 1)?;
         self.is_user = true;
+        let until = Instant::now() + BUSY_TIMEOUT;
         // Otherwise the database has the record of another one, which is not removed from it before this one is there.
-        if !checkpoint(conn, "FULL")? && users == 1 {
+        while !checkpoint(conn, "FULL")? && users == 1 {
+            // SQLite waits for readers, but fails at once while another process copies the log.
+            if Instant::now() < until {
+                sleep(Duration::from_millis(1));
+                continue;
+            }
             let why = format!(
                 "{}: another process reads it all the time, so its log cannot be copied into it: end that",
                 self.place.path.display()

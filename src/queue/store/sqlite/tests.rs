@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -191,6 +192,34 @@ fn the_store_of_a_run_has_it_on_record_while_it_is_used() {
     assert!(!log.exists());
     std::fs::copy(&store, &moved).unwrap();
     open(&moved).unwrap();
+}
+
+/// One that ends copies the log at the moment at which another one begins.
+#[test]
+fn the_store_of_a_run_opens_while_another_process_copies_its_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("out.jsonl.batchwright");
+    drop(open(&store).unwrap());
+    let conn = || {
+        let mut conn = Connection::open(&store).unwrap();
+        writer::be_patient(&mut conn, true).unwrap();
+        conn
+    };
+    let (writes, copies) = (conn(), conn());
+    writes.execute_batch("BEGIN IMMEDIATE").unwrap();
+    std::thread::scope(|scope| {
+        // It has begun, and waits for the end of the transaction.
+        let copied = scope.spawn(move || {
+            copies.busy_timeout(Duration::from_secs(60)).unwrap();
+            checkpoint(&copies, "TRUNCATE").unwrap()
+        });
+        std::thread::sleep(Duration::from_millis(200));
+        let opened = scope.spawn(|| open(&store).map(drop));
+        std::thread::sleep(Duration::from_millis(200));
+        writes.execute_batch("COMMIT").unwrap();
+        opened.join().unwrap().unwrap();
+        assert!(copied.join().unwrap());
+    });
 }
 
 #[test]

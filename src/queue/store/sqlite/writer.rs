@@ -85,7 +85,7 @@ fn damaged(path: &Path, what: impl Display) -> Error {
 }
 
 /// How long a transaction waits for those of other OS processes.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Whether a connection waits for the transactions of other OS processes, or fails immediately.
 pub(super) fn be_patient(conn: &mut Connection, yes: bool) -> Result<(), rusqlite::Error> {
