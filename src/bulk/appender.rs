@@ -20,7 +20,7 @@ pub struct ResultsAppender {
     path: PathBuf,
     file: ResultsFile,
     replies: Replies,
-    /// Hashes of the lines and of their ids at the time of opening, sorted.
+    /// Hashes of the lines at the time of opening, sorted; and of their ids, if these are asked for.
     before: Vec<Key>,
     repeated: u64,
 }
@@ -32,9 +32,15 @@ impl ResultsAppender {
     /// [`FileRunError::Usage`] if it contains lines that are not result lines, and it stays unchanged;
     /// [`FileRunError::Output`] if it cannot be written or another program writes to it.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, FileRunError> {
-        let path = path.as_ref();
+        Self::open_for(path.as_ref(), true)
+    }
+
+    /// The same; without ids nothing counts as [`repeated`](Self::repeated).
+    pub(super) fn open_for(path: &Path, keeps_ids: bool) -> Result<Self, FileRunError> {
         let mut before = Vec::new();
-        let mut file = ResultsFile::open(path, true, &mut |line, _| before.push(key(&line.id)))?;
+        let mut file = ResultsFile::open(path, true, &mut |line, _| {
+            before.extend(keeps_ids.then(|| key(&line.id)));
+        })?;
         file.mend()?;
         // After a power failure the lines exist only if the name was synced too.
         let _ = sync_folder(path);

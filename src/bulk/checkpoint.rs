@@ -193,11 +193,9 @@ impl Checkpoint {
         };
         let mut summary = self.tally.summary(&counters, now);
         // The duration of a batch is not the time of a call.
-        (
-            summary.latency_p50,
-            summary.latency_p95,
-            summary.latency_p99,
-        ) = (None, None, None);
+        summary.latency_p50 = None;
+        summary.latency_p95 = None;
+        summary.latency_p99 = None;
         let mut report = RunReport {
             summary,
             stop,

@@ -125,17 +125,13 @@ impl Copies {
             && let OpenOutput::File(file) = output
         {
             let is_wanted = |prefix: u64| order.binary_search_by_key(&prefix, request).is_ok();
+            let mut counts = |line: &PreviousLine, _: u64| match line.ended() {
+                State::Done => !embeds || is_of_one(&mut plan.vectors_before, line),
+                State::Unusable => !options.ask_again,
+                _ => false,
+            };
             let redo_extracts = options.redo_extracts;
-            answers = best_lines(
-                file,
-                redo_extracts,
-                &is_wanted,
-                &mut |line, _| match line.ended() {
-                    State::Done => !embeds || is_of_one(&mut plan.vectors_before, line),
-                    State::Unusable => !options.ask_again,
-                    _ => false,
-                },
-            )?;
+            answers = best_lines(file, redo_extracts, &is_wanted, &mut counts)?;
         }
         let (mut followers, mut leaders) = (Vec::new(), Vec::new());
         (plan.answered, plan.unusable_equal) = (0, 0);

@@ -263,14 +263,12 @@ impl Sink<FileTask> for LineSink<'_> {
                 failures.for_each(|error| tally.failed(error, 1));
             }
         }
-        match self.broken {
-            None => Ok(()),
-            // No call starts any more.
-            Some(_) => Err(Error::new(
-                ErrorKind::Invalid,
-                "the output takes no more results",
-            )),
+        if self.broken.is_none() {
+            return Ok(());
         }
+        // No call starts any more.
+        let why = "the output takes no more results";
+        Err(Error::new(ErrorKind::Invalid, why))
     }
 
     fn conclude(&mut self, tally: &mut Tally) {

@@ -79,8 +79,7 @@ impl OpenOutput {
     /// Writes lines before the run begins.
     fn write_before(&mut self, lines: &mut Vec<u8>) -> Result<(), Error> {
         match self.write(lines) {
-            Ok(()) => Ok(()),
-            Err(Unsaved::ReaderGone) => {
+            Ok(()) | Err(Unsaved::ReaderGone) => {
                 lines.clear();
                 Ok(())
             }

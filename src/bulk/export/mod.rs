@@ -117,11 +117,8 @@ impl Export {
 
     /// Whether the table has all columns. Replaces [`columns`](Self::columns). Default: no.
     pub fn all_columns(mut self, yes: bool) -> Self {
-        self.selection = if yes {
-            Selection::All
-        } else {
-            Selection::Usual
-        };
+        let wanted = yes.then_some(Selection::All);
+        self.selection = wanted.unwrap_or_default();
         self
     }
 
@@ -135,11 +132,8 @@ impl Export {
     /// `embedding`. Items without success have a row without an answer. Replaces [`columns`](Self::columns). Default:
     /// no.
     pub fn only_answers(mut self, yes: bool) -> Self {
-        self.selection = if yes {
-            Selection::Answers
-        } else {
-            Selection::Usual
-        };
+        let wanted = yes.then_some(Selection::Answers);
+        self.selection = wanted.unwrap_or_default();
         self
     }
 

@@ -42,7 +42,7 @@ impl ResultsFile {
         let path = self.archive_path();
         let made = self.make_archive(&path);
         made.map_err(|error| trouble(&path, "cannot create", &error))?;
-        let mut archive = ResultsAppender::open(&path)?;
+        let mut archive = ResultsAppender::open_for(&path, false)?;
         let (mut lines, mut bytes) = (Vec::new(), 0);
         for place in places {
             let line = self.line_at(*place)?;

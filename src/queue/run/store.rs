@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 
 use crate::base::disk::store_path;
 use crate::base::{Error, ErrorKind, ProcessId};
-use crate::bulk::appender::ResultsAppender;
 use crate::bulk::file::FileRun;
 use crate::bulk::options::FileRunOptions;
+use crate::bulk::results::ResultsFile;
 use crate::queue::host::JobQueue;
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::ProcessState;
@@ -22,7 +22,8 @@ impl QueueRun {
         if !store_path(output).is_ok_and(|store| store.is_file()) {
             return;
         }
-        let lock = output.exists().then(|| ResultsAppender::open(output));
+        let lock = |output| ResultsFile::open(output, false, &mut |_, _| {});
+        let lock = output.exists().then(|| lock(output));
         if !matches!(lock, Some(Err(_))) {
             let _ = OpenStore::open(&SqliteOptions::default(), output, &FileRunOptions::new());
         }
@@ -194,6 +195,7 @@ pub(super) fn note_saved(info: &mut ProcessInfo, ids: Vec<String>) {
 mod tests {
     use super::*;
     use crate::base::cancel::Context;
+    use crate::bulk::appender::ResultsAppender;
     use crate::bulk::options::{FileRunError, RunOutput};
     use crate::bulk::prompts::{PromptSettings, Prompts};
 
