@@ -133,6 +133,7 @@ mod tests {
         let rows = "row|rows that is|are invalid";
         assert_eq!(number_of(1, rows), "1 row that is invalid");
         assert_eq!(number_of(2_000, rows), "2,000 rows that are invalid");
+        assert_eq!(number_of(1, "job|jobs waits:|wait:"), "1 job waits:");
         assert_eq!(span(Duration::from_millis(412)), "412 ms");
         assert_eq!(span(Duration::ZERO), "0 s");
         assert_eq!(span(Duration::from_micros(120)), "0.12 ms");

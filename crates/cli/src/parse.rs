@@ -19,9 +19,16 @@ const REMOVED: &str = include_str!("../data/removed.txt");
 pub fn command() -> Command {
     with_short_help(Cli::command()).mut_subcommands(|command| {
         let name = command.get_name();
-        let more = format!("All flags, examples and exit codes: batchwright help {name}");
-        let has_more = command.get_after_long_help().is_some();
-        command.when(has_more, |command| command.after_help(more))
+        let Some(long) = command.get_after_long_help().map(StyledStr::to_string) else {
+            return command;
+        };
+        let what = if long.contains("Exit codes:") {
+            "All flags, examples and exit codes"
+        } else {
+            "All flags and details"
+        };
+        let more = format!("{what}: batchwright help {name}");
+        command.after_help(more)
     })
 }
 

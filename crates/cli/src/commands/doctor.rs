@@ -147,8 +147,9 @@ fn sandbox() -> Vec<HealthFinding> {
             "exec runs without: at its end a helper, not the kernel, kills what commands leave behind",
         ),
         (
-            status.helper.is_none().then(|| helper.to_owned()),
-            "exec confines commands without it, but starts them more slowly; to install both: \
+            // Other systems confine nothing, so they have no helper.
+            (cfg!(target_os = "linux") && status.helper.is_none()).then(|| helper.to_owned()),
+            "exec confines commands without it, but starts them more slowly; reinstall batchwright, or from source: \
              cargo install --locked --path crates/cli",
         ),
     ];

@@ -132,7 +132,7 @@ fn summary(
     if open > 0 {
         let open = number_of(open, "job|jobs is|are still open");
         line.push_str(&format!(
-            "; {open}; to fetch their results later, run the same command"
+            "; {open}; to fetch the rest later, run the same command"
         ));
     }
     if keeps && saved.safe > 0 {

@@ -285,15 +285,17 @@ fn note_end(
     };
     if !days.is_empty() {
         let cost: Usd = days.iter().map(|row| row.cost_usd).sum();
-        // No price is known of a model whose tokens cost nothing.
-        let is_priced = |row: &&DaySpent| row.cost_usd > Usd::ZERO || row.tokens == 0;
-        let priced = days.iter().filter(is_priced).map(|row| row.calls).sum();
-        let all: u64 = days.iter().map(|row| row.calls).sum();
-        let parts = counts([
-            (priced, &*format!("call|calls for {cost}")),
-            (all - priced, "call|calls without a known price"),
+        // The store adds up only known costs, so a zero may be either.
+        let is_unsure = |row: &&DaySpent| row.cost_usd == Usd::ZERO;
+        let unsure = days.iter().filter(is_unsure).map(|row| row.calls).sum();
+        let calls = counts([
+            (days.iter().map(|row| row.calls).sum(), "call|calls"),
+            (unsure, "of them free or of unknown cost"),
         ]);
-        display::note(format!("cost in this month (UTC): {}", parts.join(", ")));
+        let calls = calls.join(", ");
+        display::note(format!(
+            "known cost in this month (UTC): {cost} for {calls}"
+        ));
     }
     Ok(())
 }

@@ -182,7 +182,7 @@ fn note_full_price(manager: &LlmManager, queue: &JobQueue) {
     if manager.effective_strategy().strategy == Strategy::Batch {
         let waiting = queue.waiting(EMBEDDING_KIND).unwrap_or(0);
         if waiting > 0 {
-            let wait = "embedding|embeddings waits|wait: it|they is|are not made in batches, but by individual calls";
+            let wait = "embedding|embeddings waits:|wait: it|they is|are not made in batches, but by individual calls";
             display::note(number_of(waiting, wait));
         }
     } else if queue.batches(None).is_ok_and(|batches| !batches.is_empty()) {

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::batch_runs::{SHORT, command, home_queue, other, taking, with_provider};
 use super::common::{Desk, Ended, PATIENCE, RunToEnd, Running, cases, eventually, good, usd};
+use super::fake::Fake;
 
 /// A model that takes 0.15 and 0.60 dollars per million tokens, and half of it in batches.
 const MODEL: &str = "--model gpt-4o-mini --max-tokens 20";
@@ -240,5 +241,33 @@ fn calls_without_a_known_price_are_not_shown_as_free() {
     on_queue("work --rpm 600000 --model new --until-empty");
     let told = on_queue("status");
     told.shows("  unknown  finished");
-    told.tells("cost in this month (UTC): 2 calls without a known price");
+    told.tells("known cost in this month (UTC): $0 for 2 calls, 2 of them free or of unknown cost");
+    on_queue("submit in.jsonl --model gpt-4o-mini --name other");
+    on_queue("work --rpm 600000 --until-empty");
+    let told = on_queue("status");
+    told.hides("$0 for");
+    told.tells(" for 4 calls, 2 of them free or of unknown cost");
+}
+
+#[test]
+fn replies_without_usage_are_not_shown_as_free_and_known_prices_of_zero_not_as_unknown() {
+    let answers = json!([{"message": {"content": "x"}, "finish_reason": "stop"}]);
+    let fake = Fake::answering(move |_| json!({"choices": answers}));
+    let prices = json!([{"models": ["m"], "prices": [{"input": 0, "output": 0}]}]);
+    let prices = json!({"providers": {"*": {"models": prices}}});
+    for (is_free, cost) in [(false, "unknown"), (true, "$0")] {
+        let (desk, sim) = (Desk::with(2), good());
+        desk.write("prices.json", prices.to_string());
+        let on_queue = |words: &str| other(&desk, &sim, words).expect(0);
+        on_queue("submit in.jsonl --model m");
+        if is_free {
+            on_queue("work --until-empty --prices prices.json");
+        } else {
+            let words = format!("work --until-empty --base-url {}", fake.url());
+            on_queue(&words);
+        }
+        let told = on_queue("status");
+        told.shows(&format!("  {cost}  finished"));
+        told.tells("$0 for 2 calls, 2 of them free or of unknown cost");
+    }
 }

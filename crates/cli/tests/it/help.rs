@@ -82,6 +82,17 @@ fn long_help_has_every_flag_of_the_short_one_and_more() {
         let whole = format!("batchwright help {command}");
         assert!(end.ends_with(&whole), "{end}");
     }
+    // The last line of the short help promises what the other one has.
+    for command in COMMANDS {
+        let (short, long) = (help(command, "-h"), help(command, "help"));
+        let end = short.lines().last().unwrap_or_default();
+        let promises = end.contains("exit codes: batchwright help ");
+        assert!(
+            !promises || long.contains("Exit codes:"),
+            "{command}: {end}"
+        );
+        assert!(promises || !["run", "doctor"].contains(&command), "{end}");
+    }
     let (short, long) = (help("run", "-h"), help("run", "help"));
     for flag in ["--max-memory", "--ordered", "--resend", "--progress"] {
         let listed = (flags(&short).contains(&flag), flags(&long).contains(&flag));

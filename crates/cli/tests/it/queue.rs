@@ -165,7 +165,8 @@ fn results_leave_the_queue_once_they_are_written() {
     let take = |flags: &str, code| plain(&desk, &format!("results {id} {flags}")).expect(code);
     let early = take("", 0);
     assert_eq!(early.stdout, "");
-    early.says("no results yet").tells("4 jobs are still open");
+    let open = "4 jobs are still open; to fetch the rest later, run the same command";
+    early.says("no results yet").tells(open);
     work(&desk);
     let lines = stored(&desk, id).join("\n") + "\n";
     let kept = take("--keep", 3).says("the queue keeps them");

@@ -145,7 +145,9 @@ fn a_helper_of_another_version_is_not_used() {
             seen.starts_with("lacks: batchwright-sandbox of this version")
         });
         let advice = found.map(|finding| finding["advice"].as_str().unwrap());
-        advice.is_some_and(|advice| advice.contains("starts them more slowly; to install both: "))
+        advice.is_some_and(|advice| {
+            advice.contains("starts them more slowly; reinstall batchwright, ")
+        })
     };
     copy(HELPER, &program);
     desk.write("job.txt", "echo done\n");

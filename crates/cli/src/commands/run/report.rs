@@ -87,7 +87,7 @@ fn has_unsaved(report: &RunReport) -> bool {
 fn show_unsaved(report: &RunReport) {
     let unsaved = report.unsaved.len() as u64;
     if has_unsaved(report) {
-        let what = "result|results could not be saved; here it|they is|are:";
+        let what = "result|results could not be saved; here it|they is:|are:";
         display::error(&number_of(unsaved, what));
         stderr::flush();
         for line in &report.unsaved {
