@@ -39,11 +39,6 @@ impl Fault {
         Self::new(found, "one of them")
     }
 
-    /// The fault of a field of the prompt that is null.
-    pub(super) fn null(name: &str) -> Self {
-        Self::new(format!("null in \"{name}\""), "a value")
-    }
-
     /// The fault of a record with an id that another one has.
     pub(super) fn repeated(id: &str, other: &str) -> Self {
         let found = format!("the id {id:?}, which {other} has already");

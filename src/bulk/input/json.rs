@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 
+use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::cells::Field;
@@ -73,7 +74,33 @@ fn native(
     })
 }
 
+/// The most frequent line, which is read without a tree.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Plain<'t> {
+    #[serde(borrow)]
+    id: Cow<'t, str>,
+    prompt: String,
+}
+
+/// The request of such a line; `None` for any other, and for one with a fault.
+fn plain(text: &str, settings: &PromptSettings) -> Option<Parsed> {
+    let is_named = settings.without_ids || settings.id_column.is_some();
+    // Serde reads a list as an object, too.
+    if is_named || settings.template.is_some() || !text.trim_start().starts_with('{') {
+        return None;
+    }
+    let line: Plain<'_> = serde_json::from_str(text).ok()?;
+    let mut request = prompt(line.prompt).ok()?;
+    request.id = Some(id::checked("id", &line.id).ok()?);
+    Some(Parsed::new(request))
+}
+
 pub(super) fn line(text: &str, settings: &PromptSettings) -> Result<Parsed, Fault> {
+    plain(text, settings).map_or_else(|| any_line(text, settings), Ok)
+}
+
+fn any_line(text: &str, settings: &PromptSettings) -> Result<Parsed, Fault> {
     let mut fields = object(text)?;
     let layout = Layout::of_line(&fields, settings);
     let id = own_id(&fields, layout, settings)?;
@@ -183,9 +210,9 @@ fn batch(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
             return Err(Fault::field("url", url, expected));
         }
     }
-    let mut body = match line.remove("body").unwrap_or_default() {
-        Value::Object(body) => body,
-        other => return Err(Fault::field("body", &other, "an object")),
+    let body = line.remove("body").unwrap_or_default();
+    let Value::Object(mut body) = body else {
+        return Err(Fault::field("body", &body, "an object"));
     };
     if task == RequestTask::Embed {
         let mut parsed = match body.remove("input") {
@@ -337,7 +364,7 @@ pub(super) fn from_template<'a>(
 /// The field, unless it is null.
 pub(super) fn filled<'f>(field: Field<'f>, name: &str) -> Result<Field<'f>, Fault> {
     match field {
-        Field::Null => Err(Fault::null(name)),
+        Field::Null => Err(Fault::new(format!("null in \"{name}\""), "a value")),
         field => Ok(field),
     }
 }
@@ -419,5 +446,47 @@ fn quoted(word: &str) -> String {
         word.to_owned()
     } else {
         format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_frequent_line_is_read_as_any_other() {
+        let settings = PromptSettings::default();
+        for (text, is_plain) in [
+            (r#"{"id": "a", "prompt": "hi"}"#, true),
+            (r#" {"prompt":"\u00e9\n","id":"b\"c"} "#, true),
+            (r#"{"id": "a", "prompt": " "}"#, false),
+            (r#"{"id": "", "prompt": "hi"}"#, false),
+            (r#"{"id": "a\n", "prompt": "hi"}"#, false),
+            (r#"{"id": 7, "prompt": "hi"}"#, false),
+            (r#"{"id": null, "prompt": "hi"}"#, false),
+            (r#"{"prompt": "hi"}"#, false),
+            (r#"{"id": "a", "prompt": "hi", "id": "b"}"#, false),
+            (r#"{"id": "a", "prompt": "hi", "model": "m"}"#, false),
+            (r#"{"id": "a", "prompt": ["hi"]}"#, false),
+            (r#"["a", "hi"]"#, false),
+        ] {
+            let plain = plain(text, &settings);
+            assert_eq!(plain.is_some(), is_plain, "{text}");
+            if let Some(plain) = plain {
+                let read = any_line(text, &settings).unwrap_or_else(|fault| panic!("{fault}"));
+                assert_eq!((plain.request, plain.format), (read.request, read.format));
+            }
+        }
+        let named = PromptSettings {
+            id_column: Some("id".to_owned()),
+            ..PromptSettings::default()
+        };
+        let without = PromptSettings {
+            without_ids: true,
+            ..PromptSettings::default()
+        };
+        for settings in [named, without] {
+            assert!(plain(r#"{"id": "a", "prompt": "hi"}"#, &settings).is_none());
+        }
     }
 }

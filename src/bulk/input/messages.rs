@@ -42,12 +42,9 @@ fn without_nulls(value: Value) -> Value {
 }
 
 fn message(place: &str, value: Value) -> Result<Message, Fault> {
-    let mut fields = match value {
-        Value::Object(fields) => fields,
-        other => {
-            let expected = "an object with \"role\" and \"content\"";
-            return Err(Fault::field(place, &other, expected));
-        }
+    let Value::Object(mut fields) = value else {
+        let expected = "an object with \"role\" and \"content\"";
+        return Err(Fault::field(place, &value, expected));
     };
     let role = fields.remove("role").unwrap_or_default();
     let Some(role) = role.as_str().and_then(Role::parse) else {
@@ -74,23 +71,17 @@ fn content_fits(
 ) -> Result<(), Fault> {
     let place = format!("{place}.content");
     let calls = fields.get("tool_calls").is_some_and(Value::is_array);
-    match content {
-        Value::String(_) => Ok(()),
-        Value::Null if *role == Role::Assistant && calls => Ok(()),
+    let wrong = match content {
+        Value::String(_) => None,
+        Value::Null if *role == Role::Assistant && calls => None,
         Value::Array(parts) if !parts.is_empty() => {
-            match parts.iter().position(|part| !part.is_object()) {
-                None => Ok(()),
-                Some(i) => Err(Fault::field(
-                    &format!("{place}[{i}]"),
-                    &parts[i],
-                    "an object: a content part",
-                )),
-            }
+            let mut parts = parts.iter().enumerate();
+            let wrong = parts.find(|(_, part)| !part.is_object());
+            wrong.map(|(i, part)| (format!("{place}[{i}]"), part, "an object: a content part"))
         }
-        other => Err(Fault::field(
-            &place,
-            other,
-            "a string or a list of content parts",
-        )),
-    }
+        other => Some((place, other, "a string or a list of content parts")),
+    };
+    wrong.map_or(Ok(()), |(place, value, expected)| {
+        Err(Fault::field(&place, value, expected))
+    })
 }
