@@ -2,10 +2,8 @@
 //! results.
 
 use std::ops::Deref;
-use std::panic::resume_unwind;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use super::info::ProcessInfo;
@@ -13,7 +11,6 @@ use super::job::Job;
 use super::prompt_job::embed_files;
 use super::store::sqlite::SqliteOptions;
 use super::store::{Part, Store};
-use crate::base::thread::spawn_scoped;
 use crate::base::{Clock, Error, ErrorKind, JobId, ProcessId, SystemClock};
 
 /// A durable queue of jobs. Clones share it.
@@ -75,14 +72,6 @@ impl<E: std::fmt::Display> std::fmt::Display for EnqueueError<E> {
 }
 
 impl<E: std::error::Error> std::error::Error for EnqueueError<E> {}
-
-/// Waits until a group is written, if any.
-fn finish<T, E>(
-    writing: Option<ScopedJoinHandle<'_, Result<T, Error>>>,
-) -> Result<(), EnqueueError<E>> {
-    let written = writing.map(|writer| writer.join().unwrap_or_else(|panic| resume_unwind(panic)));
-    written.transpose().map(drop).map_err(EnqueueError::Queue)
-}
 
 /// What needs neither a clock nor a description is read and written through the [`Store`].
 impl Deref for JobQueue {
@@ -285,38 +274,31 @@ impl JobQueue {
         let mut group = Vec::new();
         let (mut bytes, mut count) = (0, 0);
         let mut began = Instant::now();
-        let mut insert = |group: &mut Vec<Job>| {
+        let mut flush = |group: &mut Vec<Job>| {
             let part = request.map(|request| Part {
                 request: request.to_owned(),
                 first: count,
             });
             count += group.len() as u64;
             let jobs = std::mem::take(group);
-            move || self.insert(process, jobs, false, part)
+            self.insert(process, jobs, false, part)
+                .map_err(EnqueueError::Queue)
         };
-        // A group is written while the next one is read.
-        thread::scope(|scope| {
-            let mut writing = None;
-            for job in jobs {
-                let job = job.map_err(EnqueueError::Source)?;
-                if group.is_empty() {
-                    began = Instant::now();
-                }
-                bytes += job.payload.get().len();
-                group.push(job);
-                if group.len() >= GROUP || bytes >= GROUP_BYTES || began.elapsed() >= GROUP_TIME {
-                    finish(writing.take())?;
-                    let writer = spawn_scoped(scope, "batchwright-enqueue", insert(&mut group));
-                    writing = Some(writer.map_err(EnqueueError::Queue)?);
-                    bytes = 0;
-                }
+        for job in jobs {
+            let job = job.map_err(EnqueueError::Source)?;
+            if group.is_empty() {
+                began = Instant::now();
             }
-            finish(writing)?;
-            if !group.is_empty() {
-                insert(&mut group)().map_err(EnqueueError::Queue)?;
+            bytes += job.payload.get().len();
+            group.push(job);
+            if group.len() >= GROUP || bytes >= GROUP_BYTES || began.elapsed() >= GROUP_TIME {
+                flush(&mut group)?;
+                bytes = 0;
             }
-            Ok(())
-        })?;
+        }
+        if !group.is_empty() {
+            flush(&mut group)?;
+        }
         if count > 0 {
             self.seal(process).map_err(EnqueueError::Queue)?;
         }
