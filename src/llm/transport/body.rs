@@ -19,16 +19,16 @@ pub(super) struct BodyReader<'a> {
 }
 
 impl BodyReader<'_> {
-    pub fn read(&self, reader: impl Read) -> io::Result<Vec<u8>> {
+    /// Appends the body to `bytes`, which then also have what arrived before a failure.
+    pub fn read(&self, reader: impl Read, bytes: &mut Vec<u8>) -> io::Result<()> {
         let mut reader = reader.take(self.most);
         let expected = self.announced.unwrap_or(2048).min(FREE);
-        let mut bytes = Vec::with_capacity(expected as usize + 1);
-        reader.by_ref().take(FREE).read_to_end(&mut bytes)?;
+        bytes.reserve_exact(expected as usize + 1);
+        reader.by_ref().take(FREE).read_to_end(bytes)?;
         if (bytes.len() as u64) < FREE {
-            return Ok(bytes);
+            return Ok(());
         }
-        let announced = self.announced.unwrap_or(self.most);
-        let needed = announced.min(self.most);
+        let needed = self.announced.unwrap_or(self.most).min(self.most);
         if self.share.take_now(needed) {
             if self.announced.is_some() {
                 // Reserved at once, because a buffer that grows exists twice for a moment. If this fails, the body may
@@ -36,19 +36,19 @@ impl BodyReader<'_> {
                 let left = (needed as usize).saturating_sub(bytes.len());
                 let _ = bytes.try_reserve_exact(left.saturating_add(1));
             }
-            reader.read_to_end(&mut bytes)?;
+            let read = reader.read_to_end(bytes);
             self.share.keep(bytes.len() as u64);
-            return Ok(bytes);
+            return read.map(drop);
         }
         // A server does not wait for ever until its reply is read, and this one is paid for.
-        let mut rest = SetAside::of(reader, tempfile::tempfile().ok())?;
+        let (mut rest, read) = SetAside::of(reader, tempfile::tempfile().ok());
         let needed = bytes.len() as u64 + rest.length();
         match self.share.take(needed, self.ctx) {
             Err(error) if self.ctx.is_aborted() => return Err(io::Error::other(error)),
             // After a deadline no call starts, but this one has its reply.
-            _ => rest.read_into(&mut bytes)?,
+            _ => rest.read_into(bytes)?,
         }
-        Ok(bytes)
+        read
     }
 }
 
@@ -62,8 +62,9 @@ struct SetAside {
 }
 
 impl SetAside {
-    /// Reads all that comes. What a file does not take is kept in memory, although there is too little.
-    fn of(mut reader: impl Read, file: Option<File>) -> io::Result<Self> {
+    /// Reads all that comes, also before a failure. What a file does not take is kept in memory, although there is too
+    /// little.
+    fn of(mut reader: impl Read, file: Option<File>) -> (Self, io::Result<()>) {
         let mut aside = Self {
             file,
             filed: 0,
@@ -72,9 +73,10 @@ impl SetAside {
         let mut piece = vec![0; CHUNK_BYTES];
         loop {
             let read = match reader.read(&mut piece) {
-                Ok(0) => return Ok(aside),
+                Ok(0) => return (aside, Ok(())),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                read => read?,
+                Err(error) => return (aside, Err(error)),
+                Ok(read) => read,
             };
             let piece = &piece[..read];
             let file = aside.file.as_mut().filter(|_| aside.held.is_empty());

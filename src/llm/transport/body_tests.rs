@@ -25,6 +25,37 @@ fn reading<'a>(most: u64, share: &'a ReplyShare, ctx: &'a Context) -> BodyReader
     }
 }
 
+fn whole(reading: &BodyReader<'_>, reader: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    reading.read(reader, &mut bytes).unwrap();
+    bytes
+}
+
+/// A body whose connection is lost behind these bytes.
+struct Lost<'a>(&'a [u8]);
+
+impl Read for Lost<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.0.read(buffer) {
+            Ok(0) => Err(io::ErrorKind::ConnectionReset.into()),
+            read => read,
+        }
+    }
+}
+
+#[test]
+fn what_arrived_before_a_failure_is_there_wherever_it_waited() {
+    let ctx = Context::new();
+    for (room, length) in [(1 << 30, 9), (1 << 30, LONG), (1, LONG)] {
+        let share = ReplyShare::of(apart(room));
+        let mut bytes = Vec::new();
+        let read = reading(1 << 24, &share, &ctx).read(Lost(&text(length)), &mut bytes);
+        let kind = read.unwrap_err().kind();
+        assert_eq!(kind, io::ErrorKind::ConnectionReset, "{room} {length}");
+        assert!(bytes == text(length), "{room} {length}");
+    }
+}
+
 #[test]
 fn a_reply_holds_only_the_memory_of_its_length_and_a_small_one_none() {
     let (memory, ctx) = (apart(1 << 30), Context::new());
@@ -35,11 +66,11 @@ fn a_reply_holds_only_the_memory_of_its_length_and_a_small_one_none() {
             ..reading(u64::MAX, &share, &ctx)
         };
         let body = text(FREE as usize - 1);
-        assert!(reading.read(&body[..]).unwrap() == body);
+        assert!(whole(&reading, &body[..]) == body);
     }
     assert_eq!(memory.held(), 0);
     let body = text(LONG);
-    reading(1 << 24, &share, &ctx).read(&body[..]).unwrap();
+    whole(&reading(1 << 24, &share, &ctx), &body[..]);
     assert_eq!(memory.held(), LONG as u64);
     drop(share);
     assert_eq!(memory.held(), 0);
@@ -55,7 +86,7 @@ fn an_abort_ends_the_wait_for_memory_and_a_deadline_does_not() {
         let call = scope.spawn(|| {
             let share = ReplyShare::of(memory);
             let reading = reading(u64::MAX, &share, &ctx);
-            reading.read(&text(LONG)[..]).is_err()
+            reading.read(&text(LONG)[..], &mut Vec::new()).is_err()
         });
         memory.until_waiting(1);
         ctx.abort();
@@ -65,7 +96,7 @@ fn an_abort_ends_the_wait_for_memory_and_a_deadline_does_not() {
     let ctx = Context::new().with_timeout(Duration::ZERO);
     let share = ReplyShare::of(memory);
     let reading = reading(u64::MAX, &share, &ctx);
-    assert!(reading.read(&text(LONG)[..]).unwrap() == text(LONG));
+    assert!(whole(&reading, &text(LONG)[..]) == text(LONG));
 }
 
 #[test]
@@ -83,7 +114,7 @@ fn a_server_never_waits_for_the_memory_of_a_client() {
             let mut reply = http.begin(&base, Patience::default(), &ctx).unwrap();
             reply.send("POST", &[], Outgoing::Bytes(b"{}")).unwrap();
             reply.head().unwrap();
-            reading(u64::MAX, &share, &ctx).read(&mut reply)
+            whole(&reading(u64::MAX, &share, &ctx), &mut reply)
         });
         let mut stream = rx.recv().unwrap();
         let wait = Some(Duration::from_secs(180));
@@ -96,7 +127,7 @@ fn a_server_never_waits_for_the_memory_of_a_client() {
         drop(stream);
         memory.until_waiting(1);
         drop(other);
-        assert!(call.join().unwrap().unwrap() == body);
+        assert!(call.join().unwrap() == body);
     });
     assert_eq!(memory.held(), 0);
 }
@@ -105,7 +136,7 @@ fn a_server_never_waits_for_the_memory_of_a_client() {
 fn a_reply_that_no_disk_takes_is_kept_in_memory() {
     let read_only = tempfile::NamedTempFile::new().unwrap();
     for file in [None, Some(File::open(read_only.path()).unwrap())] {
-        let mut aside = SetAside::of(&text(LONG)[..], file).unwrap();
+        let mut aside = SetAside::of(&text(LONG)[..], file).0;
         assert_eq!((aside.filed, aside.length()), (0, LONG as u64));
         let mut bytes = vec![9];
         aside.read_into(&mut bytes).unwrap();

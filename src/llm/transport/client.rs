@@ -1,10 +1,13 @@
 //! The transport over real sockets.
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flate2::bufread::GzDecoder;
 use parking_lot::Mutex;
+use serde::de::IgnoredAny;
 
 use crate::base::error::RAW_LIMIT;
 use crate::base::secret::redacted_url;
@@ -135,18 +138,36 @@ impl HttpTransport {
             Some(body) => ("POST", Outgoing::Bytes(body)),
             None => ("GET", Outgoing::None),
         };
-        let early = call.send(method, request.headers, body)?;
-        let head = match early {
-            Some(head) => head,
+        let head = match call.send(method, request.headers, body)? {
+            Some(early) => early,
             None => call.head()?,
         };
-        let reading = BodyReader {
+        let mut reading = BodyReader {
             announced: call.announced(),
             most: most_of(request, head.status),
             share: request.memory,
             ctx,
         };
-        let body = reading.read(call)?;
+        let mut body = Vec::new();
+        let read = reading.read(call, &mut body);
+        let coding = || head.headers.get("content-encoding").unwrap_or_default();
+        // Some proxies compress, although no request asks for it.
+        if body.starts_with(b"\x1f\x8b") && coding().to_ascii_lowercase().ends_with("gzip") {
+            let mut plain = Vec::new();
+            // Its length is unknown, and a call that holds memory must not wait for more.
+            reading.announced = None;
+            request.memory.keep(0);
+            if reading.read(GzDecoder::new(&*body), &mut plain).is_ok() {
+                body = plain;
+            }
+        }
+        if let Err(error) = read {
+            let is_object = || serde_json::from_slice::<HashMap<String, IgnoredAny>>(&body).is_ok();
+            if !is_success(head.status) || ctx.is_aborted() || !is_object() {
+                return Err(error.into());
+            }
+            log::info!("a reply is complete, although its transfer is not: {error}");
+        }
         Ok((head, body))
     }
 }

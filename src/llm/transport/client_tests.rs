@@ -3,13 +3,15 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use ureq::http;
 
 use super::*;
 use crate::base::cases::{cases, unescaped};
 use crate::llm::transport::head::write_request;
 use crate::llm::transport::memory::ReplyShare;
-use crate::llm::transport::raw_server::{LONG, listen, one, request};
+use crate::llm::transport::raw_server::{LONG, answering, listen, one, request};
 
 fn small_request<'r>(url: &'r str, memory: &'r ReplyShare) -> HttpRequest<'r> {
     HttpRequest {
@@ -169,11 +171,95 @@ fn answered(status: u16, headers: &str, body: &[u8]) -> [Result<HttpReply, Error
 }
 
 #[test]
-fn a_compressed_reply_is_kept_unchanged_and_a_header_alone_does_no_harm() {
+fn what_cannot_be_unpacked_is_kept_unchanged_and_a_header_alone_does_no_harm() {
     for body in [&b"\x1f\x8b\x08\x00"[..], b"{}", b""] {
         for reply in answered(200, "content-encoding: gzip\r\n", body) {
             assert_eq!(reply.unwrap().body, body);
         }
+    }
+}
+
+/// A complete object is the reply, although the end of its transfer does not come: it was paid for. Its connection is not
+/// used again.
+#[test]
+fn a_complete_object_is_the_reply_although_its_end_never_comes() {
+    const WHOLE: &str = "{\"id\": [1]}\n";
+    let chunked = |body: &str| {
+        let length = body.len();
+        format!("transfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n")
+    };
+    for (status, rest, is_kept) in [
+        (200, chunked(WHOLE), true),
+        (200, format!("content-length: 99\r\n\r\n{WHOLE}"), true),
+        (200, chunked("{\"id\": [1]"), false),
+        (200, chunked("[1]"), false),
+        (500, chunked(WHOLE), false),
+    ] {
+        let reply = format!("HTTP/1.1 {status} X\r\n{rest}");
+        let (closing, served) = answering(reply.clone(), false);
+        let (silent, opened) = server(reply.into_bytes());
+        for (base, times) in [(closing, 1), (silent, 2)] {
+            let http = HttpTransport::new(&base, 1, LONG).unwrap();
+            for _ in 0..times {
+                let memory = ReplyShare::of_process();
+                let request = HttpRequest {
+                    timeout: Duration::from_millis(300),
+                    ..small_request(&base, &memory)
+                };
+                let reply = http.send(&request, &Context::new());
+                let found = reply.as_ref().map(|reply| &*reply.body).ok();
+                assert_eq!(found, is_kept.then_some(WHOLE.as_bytes()), "{rest}");
+            }
+        }
+        assert_eq!(opened.load(Ordering::SeqCst), 2, "{rest}");
+        served.join().unwrap();
+    }
+}
+
+#[test]
+fn an_aborted_call_is_cancelled_although_its_object_has_arrived() {
+    let (ctx, memory) = (Context::new(), ReplyShare::of_process());
+    let ends = ctx.clone();
+    let (base, served) = one(move |mut stream| {
+        request(&stream);
+        let reply = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{}";
+        stream.write_all(reply).unwrap();
+        ends.abort();
+        let _ = stream.read(&mut [0]);
+    });
+    let http = HttpTransport::new(&base, 1, LONG).unwrap();
+    let error = http.send(&small_request(&base, &memory), &ctx).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+    served.join().unwrap();
+}
+
+/// Some proxies compress although no request asks for it.
+#[test]
+fn a_compressed_reply_is_unpacked_within_the_limit_of_bytes() {
+    let packed = |text: &[u8]| {
+        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+        packed.write_all(text).unwrap();
+        packed.finish().unwrap()
+    };
+    for (status, coding) in [(200, "gzip"), (200, "X-GZip"), (429, "gzip")] {
+        for text in [&b"{\"a\": 1}"[..], &[b'7'; 900_000]] {
+            let coding = format!("content-encoding: {coding}\r\n");
+            for reply in answered(status, &coding, &packed(text)) {
+                assert!(reply.unwrap().body == text, "{status} {coding}");
+            }
+        }
+    }
+    // What a header does not name stays as it is, for example sound.
+    for reply in answered(200, "", &packed(b"{}")) {
+        assert_eq!(reply.unwrap().body, packed(b"{}"));
+    }
+    let bomb = packed(&[b' '; 3 << 20]);
+    for reply in answered(200, "content-encoding: gzip\r\n", &bomb) {
+        let error = reply.unwrap_err();
+        assert!(error.is_unusable_reply() && error.message().contains("larger than"));
+    }
+    for reply in answered(500, "content-encoding: gzip\r\n", &bomb) {
+        assert_eq!(reply.unwrap().body.len() as u64, ERROR_LIMIT);
     }
 }
 
