@@ -129,10 +129,12 @@ pub(crate) fn of(error: Error) -> BatchRefusal {
     let text = error.message().to_lowercase();
     let says = |meaning| says(&text, meaning);
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
-    let kind = error.kind();
-    if kind == ErrorKind::Quota {
-        return account(error, BILLING);
-    }
+    let kind = match error.kind() {
+        ErrorKind::Quota => return account(error, BILLING),
+        // It says nothing about requests.
+        _ if error.status() == Some(429) => ErrorKind::RateLimited,
+        kind => kind,
+    };
     let concerns_requests = matches!(
         kind,
         ErrorKind::Invalid | ErrorKind::Blocked | ErrorKind::UnknownModel | ErrorKind::Auth

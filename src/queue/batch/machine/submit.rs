@@ -17,9 +17,11 @@ use super::state::{Remote, Sending, State, Unknown};
 const MOST_UPLOADS: u32 = 2;
 /// After this many lost connections while the input is sent, the provider may be rejecting its size.
 const HANG_UPS: u32 = 6;
-/// After this many failed submissions the batch is held; if they were rate-limited and no other batch is at the provider,
-/// this batch itself is too large.
+/// After this many failed submissions the batch is held; if the provider's queue had no room for it, although no other batch
+/// is there, this batch itself is too large.
 const TOO_MUCH: u32 = 4;
+/// It is held at once if the provider asks for a wait as long as this.
+const SOON: Duration = Duration::from_secs(15);
 /// This many alike refusals in a row, without an accepted batch, have another cause than a request.
 const MOST_REFUSALS: u32 = 16;
 /// A refused batch with fewer requests is not divided: they are called one by one.
@@ -148,17 +150,19 @@ impl Change<'_> {
             }
             return self.retry(&error);
         }
-        // Repeated rate limiting without another batch at the provider means that this one is too large.
+        // A queue without room for the only batch at the provider is too small for it.
         let is_alone =
             creates && items > 1 && failures.is_multiple_of(TOO_MUCH) && !self.facts.others_there;
         match refusal::of(error) {
-            BatchRefusal::Busy(error) | BatchRefusal::TooMuchQueued(error)
-                if is_alone && error.kind() == ErrorKind::RateLimited =>
-            {
+            BatchRefusal::TooMuchQueued(error) if is_alone => {
                 self.add(Effect::HoldAccount(error.clone()));
                 self.halve(error);
             }
-            BatchRefusal::Busy(error) if failures < TOO_MUCH => self.retry(&error),
+            BatchRefusal::Busy(error)
+                if failures < TOO_MUCH && error.retry_after() < Some(SOON) =>
+            {
+                self.retry(&error);
+            }
             BatchRefusal::TooMuchQueued(error)
             | BatchRefusal::Account(error)
             | BatchRefusal::Busy(error) => self.hold(error),

@@ -138,7 +138,7 @@ impl FakeClient {
             }
             let room = fake.most_queued.unwrap_or(usize::MAX);
             if file.is_none() && fake.queued() + items.len() > room {
-                return Err(Error::new(ErrorKind::RateLimited, "queue").with_status(429));
+                return Err(refused("the limit of enqueued tokens", 429));
             }
             let (id, is_late) = fake.create(intent, file.clone(), items);
             late = is_late;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::base::{Clock, Error, ErrorKind, ProcessId};
 use crate::engine::dispatch::ErrorPolicy;
@@ -135,6 +136,8 @@ fn what_belongs_to_the_account_holds_the_batch_and_says_what_to_do() {
             "Billing hard limit has been reached",
             "billing settings",
         ),
+        (true, 429, "Slow down", "tried again every minute"),
+        (false, 429, "Request too large: 9 tokens", "every minute"),
     ] {
         let (harness, client, process) = prompts(40);
         let clock = harness.clock.clone();
@@ -149,11 +152,14 @@ fn what_belongs_to_the_account_holds_the_batch_and_says_what_to_do() {
         harness.until_over(&mut poller, process);
         harness.ended(process, [40, 0, 0, 0]);
         assert!(harness.overview.critical.lock().is_none());
+        // Only one that may be too large for the queue there is divided.
+        let batches = harness.fake.lock().batches.len();
+        assert!(batches == 1 || why.contains("Enqueued"), "{why}: {batches}");
     }
 }
 
-/// A worker that only submits ends while the account has no room, or its provider is away. Another one that stops on critical errors ends after
-/// four web pages in place of a reply.
+/// A worker that only submits ends while the account has no room, has too many requests, or its provider is away. Another
+/// one that stops on critical errors ends after four web pages in place of a reply.
 #[test]
 fn what_is_refused_again_and_again_for_no_request_ends_the_worker_and_fails_no_job() {
     let full = refused("Project file storage limit exceeded", 400);
@@ -161,23 +167,32 @@ fn what_is_refused_again_and_again_for_no_request_ends_the_worker_and_fails_no_j
     let page = page.with_status(200).with_unreachable();
     let queue = refused("Enqueued token limit reached", 429);
     let away = Error::new(ErrorKind::Transient, "a web page").with_status(503);
+    let rate = Error::new(ErrorKind::RateLimited, "slow down").with_status(429);
     for (count, is_page, error) in [
         (3, false, full),
         (120, false, queue),
+        (10, false, rate.clone()),
+        (
+            10,
+            false,
+            rate.with_retry_after(Some(Duration::from_secs(50))),
+        ),
         (3, false, away),
         (3, true, page),
     ] {
         let (harness, client, process) = prompts(count);
+        let why = error.to_string();
         let times = Arc::new(AtomicU64::new(0));
         let counted = times.clone();
         client.advance.set(move |stage| {
-            let refuses = !is_page || creates(stage);
+            let refuses = creates(stage) || !is_page && count != 10;
             refuses.then(|| {
                 counted.fetch_add(1, Ordering::SeqCst);
                 Err(error.clone())
             })
         });
         let mut poller = harness.new_poller();
+        let began = harness.clock.now();
         if is_page {
             poller.options.on_error = ErrorPolicy::StopOnCriticalError;
         } else {
@@ -186,6 +201,12 @@ fn what_is_refused_again_and_again_for_no_request_ends_the_worker_and_fails_no_j
         let stops = || harness.overview.critical.lock().is_some();
         harness.until(&mut poller, stops);
         assert!(!is_page || times.load(Ordering::SeqCst) == 4);
+        let took = harness.clock.now().since(began);
+        // 35 s, and the last turn.
+        assert!(
+            is_page || took < Duration::from_secs(100),
+            "{why}: {took:?}"
+        );
         harness.ended(process, [0, 0, 0, count as u64]);
         assert_eq!(harness.overview.tally.lock().failed, 0);
     }
