@@ -198,11 +198,8 @@ impl Change<'_> {
         let wait = self.facts.after_failures(failures, error.retry_after());
         self.problem(error.message().to_owned());
         self.wait(wait);
-        if failures >= WEB_PAGES
-            && is_web_page(error)
-            && matches!(self.record.state, State::Sending(_) | State::Unknown(_))
-        {
-            self.add(Effect::ReportCritical(error.clone()));
+        if failures >= AWAY && matches!(self.record.state, State::Sending(_) | State::Unknown(_)) {
+            self.away(error);
         }
         if failures >= UNREACHED
             && is_cut_off(error)
@@ -221,15 +218,20 @@ impl Change<'_> {
         }
         self.save();
     }
+
+    /// The provider cannot be sent a batch for a while, which a worker that only submits does not wait for.
+    pub(super) fn away(&mut self, error: &Error) {
+        self.add(Effect::ReportHeld(error.clone()));
+        if error.kind() == ErrorKind::Malformed && error.is_unreachable() {
+            self.add(Effect::ReportCritical(error.clone()));
+        }
+    }
 }
 
 /// After this many attempts in vain, and without any reply before, the address is probably wrong, too. A server that is
 /// being started is up by then.
 const UNREACHED: u32 = 2;
 
-/// After this many web pages in a row, the address is probably wrong. Until then, the page may be one for maintenance.
-pub(super) const WEB_PAGES: u32 = 4;
-
-pub(super) fn is_web_page(error: &Error) -> bool {
-    error.kind() == ErrorKind::Malformed && error.is_unreachable()
-}
+/// After this many attempts in a row to send a batch, its provider is away. If web pages replied, the address is probably
+/// wrong: until then, the page may be one for maintenance.
+pub(super) const AWAY: u32 = 4;

@@ -9,7 +9,7 @@ use crate::llm::batch::{BatchRefusal, BatchStage, RequestName, is_unknown};
 use crate::llm::providers::batch::refusal;
 
 use super::super::settings::MOST_ASKED;
-use super::apply::{Change, WEB_PAGES, is_web_page};
+use super::apply::{AWAY, Change};
 use super::event::{Effect, ItemEnds, Written};
 use super::state::{Remote, Sending, State, Unknown};
 
@@ -59,9 +59,9 @@ impl Change<'_> {
             Err(error) => error,
         };
         if creates && is_unknown(&error) {
-            // Each is followed by a search that finds nothing, so these pages are not failures of one batch.
-            if is_web_page(&error) && self.count(&error) >= WEB_PAGES {
-                self.add(Effect::ReportCritical(error.clone()));
+            // Each may be followed by a search that finds nothing, so these are not failures of one batch.
+            if self.count(&error) >= AWAY {
+                self.away(&error);
             }
             self.searching(Unknown {
                 input: sending.input,

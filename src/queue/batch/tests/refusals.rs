@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::base::{Clock, Error, ErrorKind, ProcessId};
+use crate::base::{Clock, Error, ErrorKind, ProcessId, Sent};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::BatchStage;
 
 use super::fake_client::FakeClient;
-use super::harness::{HOUR, Harness, refused};
+use super::harness::{HOUR, Harness, lost, refused, transient};
 
 /// A process with this number of prompts.
 fn prompts(count: usize) -> (Harness, Arc<FakeClient>, ProcessId) {
@@ -209,5 +209,48 @@ fn what_is_refused_again_and_again_for_no_request_ends_the_worker_and_fails_no_j
         );
         harness.ended(process, [0, 0, 0, count as u64]);
         assert_eq!(harness.overview.tally.lock().failed, 0);
+    }
+}
+
+/// A worker that only submits ends as well if the outcome of each creation is unknown, whether or not the list fails, or
+/// if the connection is cut after an earlier reply. The next worker creates one batch.
+#[test]
+fn a_provider_that_is_lost_while_it_is_sent_a_batch_ends_the_worker_and_is_paid_once() {
+    let cut = Error::new(ErrorKind::Transient, "no connection").with_unreachable();
+    let cut = cut.with_sent(Sent::No);
+    for (uploads, creation, trouble, error) in [
+        (true, true, 100, transient("away", 500)),
+        (true, true, 0, transient("away", 500)),
+        (false, true, 100, transient("away", 529)),
+        (true, true, 100, lost()),
+        (true, true, 100, cut),
+        (true, false, 100, lost()),
+    ] {
+        let (harness, client, process) = prompts(3);
+        harness.fake.lock().uploads = uploads;
+        let (fake, why) = (harness.fake.clone(), error.clone());
+        client.advance.set(move |stage| {
+            let refuses = !uploads || creates(stage) == creation;
+            refuses.then(|| {
+                fake.lock().trouble = trouble;
+                Err(why.clone())
+            })
+        });
+        let worker = harness.worker();
+        let mut poller = harness.poller(worker, &[]);
+        poller.options.scope.until_submitted = true;
+        harness.until(&mut poller, || harness.overview.critical.lock().is_some());
+        drop(poller);
+        harness.ended(process, [0, 0, 0, 3]);
+        assert_eq!(harness.overview.tally.lock().failed, 0);
+        if uploads {
+            client.advance.clear();
+            harness.fake.lock().trouble = 0;
+            *harness.overview.critical.lock() = None;
+            harness.retire(worker);
+            harness.run(process);
+            harness.ended(process, [3, 0, 0, 0]);
+            assert_eq!(harness.fake.lock().creates, 1, "{error}");
+        }
     }
 }
