@@ -122,9 +122,12 @@ impl ErrorBody {
             Value::Array(list) => list.first()?,
             other => other,
         };
-        // Cloudflare and watsonx have a list of errors.
-        let errors = || value.get("errors")?.get(0);
-        if let Some(error) = value.get("error").or_else(errors).filter(|e| !e.is_null()) {
+        // Cloudflare and watsonx have a list of errors, and no text beside it.
+        let has = |value: &Value, name| !word(value.get(name)).is_empty();
+        let is_told = has(value, "message") || has(value, "detail");
+        let first = || value.get("errors").filter(|_| !is_told)?.get(0);
+        let first = || first().filter(|first| first.is_string() || has(first, "message"));
+        if let Some(error) = value.get("error").filter(|e| !e.is_null()).or_else(first) {
             let mut error_body = Self::from_error(error);
             error_body.note(value.get("code"));
             return Some(error_body);

@@ -291,7 +291,16 @@ fn refusals_of_a_creation_are_understood() {
         let (api, _) = scripted(&provider, [says(status, &body)]);
         let refused = api.advance(&intent(), &uploaded(), &mut Lines, &Context::new());
         let refusal = refusal::of(refused.unwrap_err());
-        assert_eq!(meaning(&refusal).0, meant, "{provider} {status} {message}");
+        let mut found = meaning(&refusal).0.to_owned();
+        if let BatchRefusal::Named(names) = &refusal {
+            for (name, _) in names {
+                found += &match name {
+                    RequestName::Line(line) => format!(" {line}"),
+                    RequestName::Key(key) => format!(" {key}"),
+                };
+            }
+        }
+        assert_eq!(found, meant, "{provider} {status} {message}");
     }
 }
 

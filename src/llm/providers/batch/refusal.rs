@@ -12,7 +12,7 @@ use crate::base::json_read::table;
 use crate::base::{Error, ErrorKind, Optional};
 use crate::llm::batch::{BatchRefusal, BatchState, RequestName};
 use crate::llm::providers::fields::whole;
-use crate::llm::providers::rules::ErrorBody;
+use crate::llm::providers::rules::{ErrorBody, cut};
 use crate::llm::providers::vendor::Vendor;
 
 /// The kind of the failure of a batch or of one of its requests, also without a status.
@@ -164,7 +164,8 @@ pub(crate) fn of(error: Error) -> BatchRefusal {
     if limits && (says("batches") || has(&["batches"]) && !counts_requests) {
         return account(error, WAIT);
     }
-    if says("money") {
+    let is_closed = says("closed") && says("accounts") && !has(&["model", "parameter"]);
+    if says("money") || is_closed {
         return account(error, BILLING);
     }
     let is_amount = says("too_large") && says("sizes") && !has(&["token", "context"]);
@@ -210,25 +211,32 @@ fn with_kind(error: Error, kind: ErrorKind) -> Error {
 
 /// The requests that the fields of a refusal name, for its message: a line, or a parameter or key that names one.
 pub(super) fn places_of(refusal: &Value) -> String {
-    match refusal {
+    cut(match refusal {
         Value::Array(list) => list.iter().map(places_of).collect(),
-        Value::Object(fields) => fields.iter().map(place_in).collect(),
+        Value::Object(fields) => {
+            // A line with a column is one of a text within a request, and one of a file may be of a program.
+            let mut names = fields.keys();
+            let is_other = names.any(|name| name.starts_with("col") || name == "file");
+            let fields = fields
+                .iter()
+                .filter(|(name, _)| !is_other || !name.starts_with("line"));
+            fields.map(place_in).collect()
+        }
         _ => String::new(),
-    }
+    })
 }
 
 fn place_in((name, value): (&String, &Value)) -> String {
     match (&**name, value) {
-        ("line" | "line_number", _) => match whole(value).filter(|line| *line > 0) {
-            Some(line) => format!(" (line {line})"),
-            None => String::new(),
-        },
+        ("line" | "line_number", _) if whole(value) > Some(0) => format!(" (line {value})"),
         ("param" | "field" | "custom_id", Value::String(text)) if !named(text).is_empty() => {
             format!(" ({text})")
         }
-        // It repeats what was sent.
-        ("input", _) => String::new(),
-        _ => places_of(value),
+        ("error" | "errors" | "data" | "detail" | "details" | "fieldViolations", _) => {
+            places_of(value)
+        }
+        // Others may repeat what was sent.
+        _ => String::new(),
     }
 }
 
@@ -376,5 +384,16 @@ mod tests {
         let text = format!("Duplicate custom_id '{label}-17' on line 4, first seen as {label}-17");
         assert_eq!(named(&text), [RequestName::Key(format!("{label}-17"))]);
         names(&format!("the file {label}.jsonl is empty"), &[]);
+    }
+
+    #[test]
+    fn names_in_fields_are_cut_as_messages_are_and_none_is_half_a_key() {
+        let label = "bw-0123456789abcdef0123456789abcdef";
+        let key = |number| serde_json::json!({"custom_id": format!("{label}-{}", 10_000 + number)});
+        let errors: Vec<Value> = (0..5_000).map(key).collect();
+        let places = places_of(&serde_json::json!({"errors": errors}));
+        assert!(places.len() < 17 * 1024);
+        assert!(named(&places).len() > 300);
+        assert!(places.ends_with(") …"));
     }
 }
