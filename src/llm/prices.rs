@@ -133,9 +133,9 @@ impl Prices {
             // A router may answer with any of its models, and that one is billed.
             let found = find(answered).or_else(|| by_request.and_then(find));
             let (model, by_likeness) = found?;
-            // A price of the user is complete.
-            let by_name = || searches(answered) || requested.is_some_and(searches);
-            let bills_searches = !layer.by_user && by_name();
+            // A price of the user is complete. An alias may have any word in its name.
+            let asked = || requested.filter(|name| searches(name)).and_then(find);
+            let bills_searches = !layer.by_user && (searches(answered) || asked().is_some());
             Some(ModelPrices {
                 layer,
                 model,

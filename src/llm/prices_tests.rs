@@ -131,3 +131,20 @@ fn a_price_of_the_user_counts_also_if_the_name_of_the_model_speaks_of_searches()
     let found = prices.of_model("custom", "semantic-search-8b").unwrap();
     assert!(found.cost(&usage(1, 0, 1), "", NOW).is_some() && !found.bills_searches);
 }
+
+/// An alias of the user, such as the name of a deployment, says nothing about the model.
+#[test]
+fn the_name_of_the_request_speaks_of_searches_only_if_it_is_one_of_a_model() {
+    let prices = Prices::default();
+    for (provider, requested, searches) in [
+        ("azure", "product-search", false),
+        ("openai", "sonar-for-submarines", false),
+        ("openai", "gpt-4o-search-preview", true),
+    ] {
+        let answered = Some("gpt-4o-mini-2024-07-18");
+        let found = prices.of_call(provider, answered, Some(requested)).unwrap();
+        assert_eq!(found.bills_searches, searches, "{requested}");
+        let cost = found.cost(&usage(1, 0, 1), "", NOW);
+        assert_eq!(cost.is_none(), searches, "{requested}");
+    }
+}
