@@ -213,21 +213,22 @@ impl System {
         }
     }
 
-    /// The text; with a mark, as blocks, the last of which has it.
+    /// The text, if there is one; with a mark, as blocks, the last of which has it.
     fn value(mut self, mark: Option<Value>) -> Option<Value> {
+        self.blocks.last()?;
         if !self.in_blocks {
             let texts = self.blocks.iter();
             let texts = texts.filter_map(|block| block["text"].as_str());
             let text = texts.collect::<Vec<_>>().join("\n\n");
             if mark.is_none() {
-                return Some(text.into()).filter(|_| !self.blocks.is_empty());
+                return Some(text.into());
             }
             self.blocks = vec![json!({"type": "text", "text": text})];
         }
         if let Some(mark) = mark {
             self.blocks.last_mut()?["cache_control"] = mark;
         }
-        (!self.blocks.is_empty()).then(|| self.blocks.into())
+        Some(self.blocks.into())
     }
 }
 

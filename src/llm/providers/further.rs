@@ -240,6 +240,13 @@ mod tests {
     }
 
     #[test]
+    fn a_system_text_of_white_space_is_left_out_and_not_marked() {
+        let blank = long().with_system(" \n".repeat(4_000));
+        assert!(super::cache_control(Vendor::named("anthropic").unwrap(), &blank).is_some());
+        assert!(encoded("anthropic", &blank).1.get("system").is_none());
+    }
+
+    #[test]
     fn the_lifetime_is_an_hour_in_batches() {
         for (lifetime, mark) in [
             (
