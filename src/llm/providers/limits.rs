@@ -155,6 +155,8 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     match text.strip_suffix('s').unwrap_or(text).parse::<f64>() {
         Ok(seconds) => wait(seconds),
+        // The longest text that Go writes. The shortest one with which `humantime` panics has two more bytes.
+        Err(_) if text.len() > 24 => None,
         Err(_) => Some(humantime::parse_duration(text).ok()?.min(LONGEST_WAIT)),
     }
 }

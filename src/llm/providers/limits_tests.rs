@@ -71,14 +71,22 @@ fn answers_and_failures_have_what_their_headers_say() {
 #[test]
 fn durations_are_read() {
     let most = format!("999999999h {}", LONGEST_WAIT.as_secs_f64());
-    let known = "1s 1 6m0s 360 12ms 0.012 2m59.56s 179.56 1h2m3s 3723 7 7 150µs 0.00015".split(' ');
+    let known = "1s 1 6m0s 360 12ms 0.012 2m59.56s 179.56 1h2m3s 3723 7 7 150µs 0.00015 119h59m59.999999999s 431999.999999999".split(' ');
     let known: Vec<_> = known.chain(most.split(' ')).collect();
     for pair in known.chunks(2) {
         let read = duration(pair[0]).unwrap().as_secs_f64();
         let seconds: f64 = pair[1].parse().unwrap();
         assert!((read - seconds).abs() < 1e-9, "{pair:?}: {read}");
     }
-    for bad in ["", "s", "1x", "1m2", "-3s", "..s", "1e400"] {
+    let overflowing = [
+        "18446744073709551615s 1000ms",
+        "5124095576030431h15s1000ms",
+        "30500568904943w7h15s1000ms",
+    ];
+    for bad in ["", "s", "1x", "1m2", "-3s", "..s", "1e400"]
+        .into_iter()
+        .chain(overflowing)
+    {
         assert_eq!(duration(bad), None, "{bad}");
     }
 }
