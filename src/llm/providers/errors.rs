@@ -3,6 +3,7 @@
 use serde::de::IgnoredAny;
 use serde_json::Value;
 
+use crate::base::json_read::without_bom;
 use crate::base::{Error, ErrorKind, Mark, Optional, Sent};
 use crate::llm::transport::HttpReply;
 
@@ -14,17 +15,18 @@ use super::vendor::{Dialect, Vendor};
 /// The failure of a reply with an error status.
 pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     let status = reply.status;
-    let error_body = ErrorBody::from_body(&reply.body);
+    let body = without_bom(&reply.body);
+    let error_body = ErrorBody::from_body(body);
     let unreadable = error_body.is_none();
     let error_body = error_body.unwrap_or_else(|| ErrorBody {
         message: match status {
             300..400 => "a redirect; is the base URL right?".to_owned(),
             404 | 405 => "no such address; is the base URL right?".to_owned(),
             407 => "a proxy on the way wants a login".to_owned(),
-            _ if serde_json::from_slice::<IgnoredAny>(&reply.body).is_ok() => {
+            _ if serde_json::from_slice::<IgnoredAny>(body).is_ok() => {
                 "JSON without an error message".to_owned()
             }
-            _ => match std::str::from_utf8(&reply.body).map(str::trim) {
+            _ => match std::str::from_utf8(body).map(str::trim) {
                 Ok(text) if !text.is_empty() && !text.starts_with('<') => word(Some(&text.into())),
                 _ => "a reply that is not JSON".to_owned(),
             },
@@ -41,20 +43,18 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     let wait = retry_after(vendor.tells, &reply.headers)
         .or(error_body.wait)
         .or(rule.default_wait());
-    let error = Error::new(
-        kind,
-        error_body.text(vendor.name, &format!("answered {status}")),
-    )
-    .with_status(status)
-    .with_sent(sent(status))
-    .with_retry_after(wait)
-    .when(rule.of_model, Error::with_model_only)
-    .when(
-        rule.default && kind == ErrorKind::Invalid,
-        Error::with_unclassified,
-    );
+    let message = error_body.text(vendor.name, &format!("answered {status}"));
+    let error = Error::new(kind, message)
+        .with_status(status)
+        .with_sent(sent(status))
+        .with_retry_after(wait)
+        .when(rule.of_model, Error::with_model_only)
+        .when(
+            rule.default && kind == ErrorKind::Invalid,
+            Error::with_unclassified,
+        );
     // nginx itself replies with such a page if it limits requests (limit_req, limit_conn) or has no server to forward to.
-    let is_nginx = || memchr::memmem::find(&reply.body, b"<center>nginx").is_some();
+    let is_nginx = || memchr::memmem::find(body, b"<center>nginx").is_some();
     let by_proxy = status == 503 && unreadable && is_nginx();
     // With a wrong path or a proxy in between, all items fail in the same way, and nothing is billed.
     let misdirected = matches!(status, 300..400 | 404 | 405 | 407) && error.is_unclassified();
@@ -63,7 +63,7 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         .when(misdirected, Error::with_unreachable);
     match &error_body.written {
         Some(written) => error.with_raw(written),
-        None if unreadable && !reply.body.is_empty() => error.with_raw(&beginning(&reply.body)),
+        None if unreadable && !body.is_empty() => error.with_raw(&beginning(body)),
         None => error,
     }
 }
@@ -108,13 +108,11 @@ pub(super) fn failure_in_batch(vendor: &Vendor, error_body: &ErrorBody) -> Error
 /// The failure with this status in a complete reply, and its rule.
 fn classified<'v>(vendor: &'v Vendor, status: u16, error_body: &ErrorBody) -> (Error, &'v Rule) {
     let rule = vendor.rule(status, error_body);
-    let error = Error::new(
-        rule.kind,
-        error_body.text(vendor.name, &format!("answered {status}")),
-    )
-    .with_sent(Sent::Answered)
-    .with_retry_after(error_body.wait.or(rule.default_wait()))
-    .when(rule.of_model, Error::with_model_only);
+    let message = error_body.text(vendor.name, &format!("answered {status}"));
+    let error = Error::new(rule.kind, message)
+        .with_sent(Sent::Answered)
+        .with_retry_after(error_body.wait.or(rule.default_wait()))
+        .when(rule.of_model, Error::with_model_only);
     (error, rule)
 }
 

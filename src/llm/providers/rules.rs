@@ -195,7 +195,7 @@ impl ErrorBody {
         if said.is_empty() {
             return;
         }
-        let who = behind.get("provider_name").and_then(Value::as_str);
+        let who = Some(word(behind.get("provider_name"))).filter(|who| !who.is_empty());
         let who = who.map_or_else(String::new, |who| format!(" ({who})"));
         self.message = cut(format!("{}{who}: {said}", self.message));
     }
