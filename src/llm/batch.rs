@@ -329,7 +329,7 @@ pub enum BatchRefusal {
 }
 
 /// How a provider names a request of a batch.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RequestName {
     /// By its line of the input, counted from 1.
     Line(u64),

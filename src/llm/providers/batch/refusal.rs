@@ -21,11 +21,8 @@ pub(super) fn kind(vendor: &Vendor, error_body: &ErrorBody) -> ErrorKind {
     if let Some(status) = status.filter(|status| (400..600).contains(status)) {
         return vendor.rule(status, error_body).kind;
     }
-    let codes: Vec<String> = error_body
-        .words
-        .iter()
-        .map(|word| word.to_lowercase())
-        .collect();
+    let codes = error_body.words.iter().map(|word| word.to_lowercase());
+    let codes: Vec<String> = codes.collect();
     if codes.iter().any(|code| code.contains("rate_limit")) {
         return ErrorKind::RateLimited;
     }
@@ -51,13 +48,7 @@ pub(super) fn refused(vendor: &Vendor, errors: Option<&Value>) -> BatchState {
     let mut names: Vec<(RequestName, Error)> = Vec::new();
     for part in parts {
         match part {
-            BatchRefusal::Named(more) => {
-                for (name, error) in more {
-                    if names.iter().all(|(known, _)| *known != name) {
-                        names.push((name, error));
-                    }
-                }
-            }
+            BatchRefusal::Named(more) => names.extend(more),
             BatchRefusal::Unnamed(_) if !names.is_empty() => break,
             BatchRefusal::Busy(error) => return BatchState::Failed(error),
             other => return BatchState::Refused(other),
@@ -67,10 +58,8 @@ pub(super) fn refused(vendor: &Vendor, errors: Option<&Value>) -> BatchState {
         let why = format!("{} rejected the batch without a reason", vendor.name);
         BatchRefusal::Unnamed(Error::new(ErrorKind::Invalid, why))
     } else {
-        names.sort_by_key(|(name, _)| match name {
-            RequestName::Line(line) => *line,
-            RequestName::Key(_) => 0,
-        });
+        names.sort_by(|(one, _), (other, _)| one.cmp(other));
+        names.dedup_by(|(later, _), (first, _)| later == first);
         BatchRefusal::Named(names)
     })
 }
@@ -170,8 +159,7 @@ pub(crate) fn of(error: Error) -> BatchRefusal {
     }
     let is_amount = says("too_large") && says("sizes") && !has(&["token", "context"]);
     match kind {
-        ErrorKind::Auth => BatchRefusal::Whole(error),
-        ErrorKind::UnknownModel => BatchRefusal::Whole(error),
+        ErrorKind::Auth | ErrorKind::UnknownModel => BatchRefusal::Whole(error),
         // "Too many requests" is a rate, not a size.
         ErrorKind::RateLimited | ErrorKind::Transient | ErrorKind::Malformed => {
             BatchRefusal::Busy(error)
