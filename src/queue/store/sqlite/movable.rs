@@ -63,12 +63,16 @@ impl Sqlite {
         let users = count_users(conn, 1)?;
         self.is_user = true;
         let until = Instant::now() + BUSY_TIMEOUT;
-        // Otherwise the database has the record of another one, which is not removed from it before this one is there.
-        while !checkpoint(conn, "FULL")? && users == 1 {
+        while !checkpoint(conn, "FULL")? {
             // SQLite waits for readers, but fails at once while another process copies the log.
             if Instant::now() < until {
                 sleep(Duration::from_millis(1));
                 continue;
+            }
+            // The record of another one is not removed from the database before this one is there. But it may itself
+            // be in the log only.
+            if users > 1 && is_in_use_without_log(&self.place.path) {
+                break;
             }
             let why = format!(
                 "{}: another process reads it all the time, so its log cannot be copied into it: end that",
@@ -125,7 +129,7 @@ fn log_of(path: &Path) -> PathBuf {
 }
 
 /// Whether a process uses a store according to the database without its log.
-fn is_in_use_without_log(path: &Path) -> bool {
+pub(super) fn is_in_use_without_log(path: &Path) -> bool {
     let text = path.to_string_lossy().replace('%', "%25");
     let text = text.replace('?', "%3f").replace('#', "%23");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Barrier;
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -194,9 +195,10 @@ fn the_store_of_a_run_has_it_on_record_while_it_is_used() {
     open(&moved).unwrap();
 }
 
-/// One that ends copies the log at the moment at which another one begins.
+/// One that ends copies the log at the moment at which two others begin: both wait until they are on record.
 #[test]
-fn the_store_of_a_run_opens_while_another_process_copies_its_log() {
+fn the_store_of_a_run_opens_once_it_is_on_record_while_another_process_copies_its_log() {
+    static GATE: Barrier = Barrier::new(2);
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().join("out.jsonl.batchwright");
     drop(open(&store).unwrap());
@@ -205,20 +207,38 @@ fn the_store_of_a_run_opens_while_another_process_copies_its_log() {
         writer::be_patient(&mut conn, true).unwrap();
         conn
     };
-    let (writes, copies) = (conn(), conn());
+    let (writes, mut copies) = (conn(), conn());
     writes.execute_batch("BEGIN IMMEDIATE").unwrap();
     std::thread::scope(|scope| {
-        // It has begun, and waits for the end of the transaction.
         let copied = scope.spawn(move || {
-            copies.busy_timeout(Duration::from_secs(60)).unwrap();
+            // It has begun, and waits for the end of the transaction, then for both others.
+            let wait = |tries| {
+                if tries == 0 {
+                    GATE.wait();
+                    GATE.wait();
+                }
+                true
+            };
+            copies.busy_handler(Some(wait)).unwrap();
             checkpoint(&copies, "TRUNCATE").unwrap()
         });
-        std::thread::sleep(Duration::from_millis(200));
-        let opened = scope.spawn(|| open(&store).map(drop));
-        std::thread::sleep(Duration::from_millis(200));
+        GATE.wait();
         writes.execute_batch("COMMIT").unwrap();
-        opened.join().unwrap().unwrap();
+        let begins = || {
+            let opened = open(&store).unwrap();
+            assert!(movable::is_in_use_without_log(&store));
+            opened
+        };
+        let begun = [scope.spawn(begins), scope.spawn(begins)];
+        let users = "SELECT count(*) FROM meta WHERE name = 'users' AND value = 2";
+        while writes.query_row(users, [], |row| row.get(0)) != Ok(1) {
+            std::thread::yield_now();
+        }
+        // One that does not wait is through by then.
+        std::thread::sleep(Duration::from_millis(50));
+        GATE.wait();
         assert!(copied.join().unwrap());
+        let _opened = begun.map(|one| one.join().unwrap());
     });
 }
 
