@@ -105,8 +105,7 @@ impl JobLog {
     pub fn append(&mut self, record: &JobRecord) -> Result<(), Error> {
         let mut line = Vec::new();
         if self.file.lines == 0 {
-            line.extend_from_slice(HEADER);
-            line.push(b'\n');
+            line.extend([HEADER, b"\n"].concat());
         }
         if matches!(record.status, JobStatus::Completed | JobStatus::Failed) {
             line.extend(log_line(record));

@@ -15,7 +15,7 @@ use batchwright::Error;
 
 use super::record::CommandJob;
 use super::template::Template;
-use super::words::{ends_escaped, open_quote, split};
+use super::words::{ends_escaped, open_quotes, split};
 use crate::invalid;
 
 /// Maximum length of a line, including continuation lines: no system accepts longer commands.
@@ -259,9 +259,9 @@ impl Reader {
             return Err("the line has a NUL byte".to_owned());
         }
         let has = |part: &[u8]| text.windows(part.len()).any(|found| found == part);
-        let more = match open_quote(text) {
-            Some(open) if open != b'#' => {
-                format!("the quote {} is not closed on its line", char::from(open))
+        let more = match open_quotes(text).first() {
+            Some(open) if *open != b'#' => {
+                format!("the quote {} is not closed on its line", char::from(*open))
             }
             _ if !self.nul && has(b"<<") && !has(b"<<<") && !has(b"((") => {
                 "the lines of a here-document would be commands of their own".to_owned()
@@ -283,10 +283,7 @@ impl Reader {
                 Ok(Some(template.job(&line, self.read + 1)))
             }
             Form::ShellCommands => {
-                let blank = |line: &[u8]| {
-                    let line = line.trim_ascii_start();
-                    line.is_empty() || line.starts_with(b"#")
-                };
+                let blank = |line: &[u8]| matches!(line.trim_ascii().first(), None | Some(b'#'));
                 if line.split(|byte| *byte == b'\n').all(blank) {
                     return Ok(None);
                 }
@@ -295,14 +292,10 @@ impl Reader {
                 Ok(Some(CommandJob::shell(OsString::from_vec(text.to_vec()))))
             }
             Form::Commands => {
-                let words = split(&line)?;
-                if words.is_empty() {
-                    return Ok(None);
-                }
-                let words = words.into_iter().map(OsString::from_vec);
+                let words = split(&line)?.into_iter().map(OsString::from_vec);
                 let mut job = CommandJob::of_words(words.collect());
                 job.text = Some(trimmed(&line).to_vec());
-                Ok(Some(job))
+                Ok((!job.command.is_empty()).then_some(job))
             }
         }
     }
@@ -351,9 +344,7 @@ impl Lines {
                     "longer than 2 MiB, which no system takes as a command",
                 ));
             }
-            if line.last() == Some(&end) {
-                line.pop();
-            }
+            line.pop_if(|byte| *byte == end);
             if self.nul {
                 return Ok(Some((first, line)));
             }
@@ -369,7 +360,7 @@ impl Lines {
             }
             joined = continued
                 && ends_escaped(&line)
-                && !matches!(open_quote(&line), Some(b'\'' | b'#'));
+                && !matches!(open_quotes(&line).last(), Some(b'\'' | b'#'));
             if !joined {
                 return Ok(Some((first, line)));
             }

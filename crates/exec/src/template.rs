@@ -8,7 +8,7 @@ use std::path::Path;
 use batchwright::Error;
 
 use super::record::CommandJob;
-use super::words::{check_program, ends_escaped, open_quote, quote, split};
+use super::words::{check_program, ends_escaped, open_quotes, quote, split};
 use crate::invalid;
 
 /// A command with placeholders for an argument.
@@ -80,7 +80,8 @@ impl Template {
     ///
     /// # Errors
     /// If there is no word; and for a placeholder within quotes, or in a context where an argument might not stay one: in
-    /// comments and backticks, in `${…}`, anywhere after `<<`, `((` and `$[`, and directly after a backslash or `$`.
+    /// comments and backticks, in `${…}`, anywhere after `<<`, `((`, `$[`, `)#` and a `case` in `"$(…)"`, and directly after
+    /// a backslash or `$`.
     pub fn shell<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Result<Self, Error> {
         let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
         let text = words.join(OsStr::new(" ")).into_vec();
@@ -125,26 +126,30 @@ impl Template {
 
 /// Rejects a placeholder after this part of a shell text, if an argument might not stay one there.
 fn check_place(before: &[u8]) -> Result<(), Error> {
-    let place = match open_quote(before) {
-        Some(b'\'' | b'"') => {
+    // The `)` after its patterns would be taken for the end of the `$(`.
+    let is_case =
+        |at| before[at..].starts_with(b"case") && open_quotes(&before[..at]).ends_with(b")");
+    let place = match open_quotes(before)[..] {
+        [b'\'' | b'"'] => {
             return Err(invalid(
                 "the command: an argument cannot be put into quotes: write {} without them, it stays one argument",
             ));
         }
-        Some(b'`') => "backticks",
-        Some(_) => "a comment",
-        None if ends_escaped(before) => "what a backslash escapes",
-        None if before.ends_with(b"$") => "what a `$` begins",
-        None if before
+        [b'#'] => "a comment",
+        [_, ..] => "backticks, or a `$(` within quotes",
+        [] if ends_escaped(before) => "what a backslash escapes",
+        [] if before.ends_with(b"$") => "what a `$` begins",
+        [] if before
             .windows(2)
-            .any(|two| matches!(two, b"<<" | b"((" | b"$[")) =>
+            .any(|two| matches!(two, b"<<" | b"((" | b"$[" | b")#")) =>
         {
-            "a text after `<<`, `((` or `$[`, which may be a here-document or arithmetic"
+            "a text after `<<`, `((`, `$[` or `)#`, which may be a here-document, arithmetic or no comment"
         }
-        None if !are_closed(before) => {
-            "a text after `${` that is not closed, or has quotes, `(` or `{` in it"
+        [] if !are_closed(before) => {
+            "a text after `${` that is not closed, or has quotes, ` #`, `(`, `)` or `{` in it"
         }
-        None => return Ok(()),
+        [] if (0..before.len()).any(is_case) => "a text after a `case` in a `$(` within quotes",
+        [] => return Ok(()),
     };
     Err(invalid(format!(
         "the command: an argument cannot be put safely into {place}: give it to a variable before, as in `x={{}}; …`, and \
@@ -159,15 +164,18 @@ fn are_closed(text: &[u8]) -> bool {
     inside.all(|found| found.is_some_and(|(inside, _)| is_whole(inside)))
 }
 
-/// Whether a `}` after this closes its `${`, because nothing else is open: it has double quotes in pairs, and at most one
-/// `$(command)` of one word.
+/// Whether a `}` after this closes its `${`, because nothing else is open: it has double quotes in pairs, at most one
+/// `$(command)` of one word, and nothing that looks like a comment or the end of a `$(` around it.
 fn is_whole(inside: &str) -> bool {
     let (before, rest) = inside.split_once("$(").unwrap_or((inside, ")"));
     let (command, after) = rest.split_once(')').unwrap_or(("(", ""));
     let words = [before, after].concat();
-    command.chars().all(char::is_alphanumeric)
+    let is_word = |c: char| c.is_alphanumeric() || "_-./".contains(c);
+    let is_comment = |two: &[u8]| two[1] == b'#' && b" \t\n;&|()<>".contains(&two[0]);
+    command.chars().all(is_word)
+        && !inside.as_bytes().windows(2).any(is_comment)
         && words.matches('"').count() % 2 == 0
-        && !words.contains(['\'', '\\', '`', '(', '{'])
+        && !words.contains(['\'', '\\', '`', '(', ')', '{'])
 }
 
 /// What a placeholder stands for.
@@ -309,6 +317,9 @@ mod tests {
             "d=${OUT:-\"/tmp\"}; echo {} $d",
             "d=${OUT:-$(pwd)}; echo {} $d",
             "d=\"${OUT:-\"$(pwd)/a\"}\"; echo {} $d",
+            "d=${V:-$(git-version)}${W:-$(/bin/pwd)}${x#y}${#x}; echo {} $d",
+            "d=\"$(dirname \"$HOME\")\"; echo {} $d",
+            "d=\"$(echo \"it's (a)\" 'b\"' `c \"`)\"; echo {} $d; case $d in a) echo {};; esac",
         ] {
             Template::shell([text]).unwrap();
         }
@@ -327,6 +338,20 @@ mod tests {
             ("echo ${x:$(case x in a)};; esac)+{}}", "`${`"),
             ("echo ${x:-{}}", "`${`"),
             ("echo ${x:-${y}{}}", "`${`"),
+            ("echo ${x:- #} \"a\n{} b\"", "`${`"),
+            ("echo \"${x:-\" #\"} \"a\n{} b\"", "`${`"),
+            ("x=\"$(basename \"{}\")\"", "within quotes"),
+            ("printf '<%s>' \"$(printf '[%s]' \"{}\")\"", "within quotes"),
+            ("x=\"$( (a); b \"$(c)\" \"{}\")\"", "within quotes"),
+            ("x=\"$(basename {})\"", "within quotes"),
+            ("x=\"`basename \"{}\"`\"", "within quotes"),
+            ("x=\"$(echo \"it's\")\" y='{}'", "into quotes"),
+            ("x=\"$(true # \"\n)\"; y=\"{}\"", "into quotes"),
+            ("echo \\\n# '\necho '{}'", "into quotes"),
+            ("(echo \"$$(\" # \"\n)\"{}\"", "into quotes"),
+            ("x=\"$(case x in a) echo \"{}\"; esac)\"", "a `case`"),
+            ("x=\"$(echo ${x%)} \"{}\")\"", "`${`"),
+            ("echo $(a)#'b\n{}'", "`)#`"),
             ("echo x # {}", "a comment"),
             ("echo x # no place", "a comment"),
             ("echo \\{}", "what a backslash escapes"),
@@ -365,7 +390,7 @@ mod tests {
                     1 => format!("true # it's\n{text}"),
                     2 => format!("{text} | cat"),
                     3 => format!(
-                        "true 'it\"s' \"it's\" \\' `true`$(true)${{x-}}${{x-\"$(true)\"}}; {text}"
+                        "true 'it\"s' \"it's\" \\' \"$(true \"$x\")\"`true`$(true)${{x-}}${{x-\"$(true)\"}}; {text}"
                     ),
                     _ => format!("case {{}} in {{}}) {text};; esac"),
                 };

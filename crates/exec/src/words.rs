@@ -134,19 +134,29 @@ fn is_name(word: &[u8]) -> bool {
     word.first().is_some_and(|byte| !byte.is_ascii_digit()) && word.iter().all(named)
 }
 
-/// What is open at the end of a shell text: a quote, a backtick, or a comment (`#`).
-pub(super) fn open_quote(text: &[u8]) -> Option<u8> {
-    let (mut open, mut before) = (None, b' ');
+/// What is open at the end of a shell text, from the outside: quotes, backticks, comments (`#`), and the `)` that are
+/// missing since a `$(` within double quotes.
+pub(super) fn open_quotes(text: &[u8]) -> Vec<u8> {
+    let (mut open, mut before) = (Vec::new(), b' ');
     let mut bytes = text.iter().copied();
-    while let Some(byte) = bytes.next() {
-        match (open, byte) {
-            (Some(b'#'), b'\n') => open = None,
+    while let Some(mut byte) = bytes.next() {
+        match (open.last().copied(), byte) {
+            (Some(b'#'), b'\n') => drop(open.pop()),
             (Some(b'#'), _) => {}
-            (Some(quote), _) if quote == byte => open = None,
+            (Some(quote), _) if quote == byte => drop(open.pop()),
             (Some(b'\''), _) => {}
-            (_, b'\\') => drop(bytes.next()),
-            (None, b'\'' | b'"' | b'`') => open = Some(byte),
-            (None, b'#') if b" \t\n;&|()<>".contains(&before) => open = Some(byte),
+            (_, b'\\') => {
+                let next = bytes.next();
+                // A continued line is one line.
+                byte = if next == Some(b'\n') { before } else { byte };
+            }
+            (Some(b'`'), _) => {}
+            (_, b'`') | (None | Some(b')'), b'\'' | b'"') => open.push(byte),
+            (Some(b'"'), b'(') if before == b'$' => open.push(b')'),
+            (Some(b')'), b'(') => open.push(b')'),
+            // After `$$`, a `(` begins nothing.
+            (_, b'$') if before == b'$' => byte = 0,
+            (None | Some(b')'), b'#') if b" \t\n;&|()<>".contains(&before) => open.push(byte),
             _ => {}
         }
         before = byte;
