@@ -154,8 +154,9 @@ pub(super) fn open_quotes(text: &[u8]) -> Vec<u8> {
             (_, b'`') | (None | Some(b')'), b'\'' | b'"') => open.push(byte),
             (Some(b'"'), b'(') if before == b'$' => open.push(b')'),
             (Some(b')'), b'(') => open.push(b')'),
-            // After `$$`, a `(` begins nothing.
+            // After `$$` in quotes, dash takes a `(` for text, and bash for a beginning: it is never closed here.
             (_, b'$') if before == b'$' => byte = 0,
+            (Some(b'"'), b'(') if before == 0 => open.push(0),
             (None | Some(b')'), b'#') if b" \t\n;&|()<>".contains(&before) => open.push(byte),
             _ => {}
         }
