@@ -330,7 +330,10 @@ impl Poller<'_> {
             Effect::ResumeAccount => self.accounts.of(&account).resume(),
             Effect::ReportCritical(error) => self.report_critical(error),
             Effect::ReportHeld(error) => {
-                if self.options.scope.until_submitted {
+                // What goes to another account is submitted first.
+                let others = self.batches.values().map(|other| &other.record);
+                let mut sent = others.filter(|new| new.account != account && new.failures == 0);
+                if self.options.scope.until_submitted && sent.all(Record::is_submitted) {
                     self.end_with(error);
                 }
             }

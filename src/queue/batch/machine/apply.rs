@@ -139,6 +139,10 @@ impl Change<'_> {
             }
             self.searching(unknown);
         }
+        if self.record.id().is_none() {
+            // Each worker has its own attempts.
+            self.record.failures = 0;
+        }
         self.wait(wait);
         let (name, provider) = (self.record.name(), &self.record.account.provider);
         let text = format!(
@@ -198,7 +202,7 @@ impl Change<'_> {
         let wait = self.facts.after_failures(failures, error.retry_after());
         self.problem(error.message().to_owned());
         self.wait(wait);
-        if failures >= AWAY && matches!(self.record.state, State::Sending(_) | State::Unknown(_)) {
+        if failures >= AWAY && !self.record.is_submitted() && !self.may_be_too_large(error) {
             self.away(error);
         }
         if failures >= UNREACHED
@@ -233,5 +237,6 @@ impl Change<'_> {
 const UNREACHED: u32 = 2;
 
 /// After this many attempts in a row to send a batch, its provider is away. If web pages replied, the address is probably
-/// wrong: until then, the page may be one for maintenance.
+/// wrong: until then, the page may be one for maintenance. If its queue had no room, although no other batch is there, this
+/// batch itself is too large.
 pub(super) const AWAY: u32 = 4;

@@ -43,19 +43,22 @@ pub(crate) struct Refusals {
     /// A hash of their words, without those that have digits, such as names of lines.
     words: u64,
     pub(super) count: u32,
+    /// Creations in a row whose outcome is unknown. They say nothing about requests, and leave the count as it is.
+    pub(super) unknown: u32,
 }
 
 impl Refusals {
     /// With this one. If it is not alike, the count begins anew.
-    pub(super) fn and(self, why: &Error) -> Self {
+    pub(super) fn and(mut self, why: &Error) -> Self {
         let mut hasher = DefaultHasher::new();
         let words = why.message().split_whitespace();
         let words = words.filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
         words.for_each(|word| word.hash(&mut hasher));
         let words = hasher.finish();
         let alike = if self.words == words { self.count } else { 0 };
-        let count = alike.saturating_add(1);
-        Self { words, count }
+        self.count = alike.saturating_add(1);
+        (self.words, self.unknown) = (words, 0);
+        self
     }
 }
 

@@ -17,11 +17,8 @@ use super::state::{Remote, Sending, State, Unknown};
 const MOST_UPLOADS: u32 = 2;
 /// After this many lost connections while the input is sent, the provider may be rejecting its size.
 const HANG_UPS: u32 = 6;
-/// After this many failed submissions the batch is held; if the provider's queue had no room for it, although no other batch
-/// is there, this batch itself is too large.
-const TOO_MUCH: u32 = 4;
-/// It is held at once if the provider asks for a wait as long as this.
-const SOON: Duration = Duration::from_secs(15);
+/// A batch is held at once if the provider asks for a longer wait.
+const SOON: Duration = Duration::from_secs(60);
 /// This many alike refusals in a row, without an accepted batch, have another cause than a request.
 const MOST_REFUSALS: u32 = 16;
 /// A refused batch with fewer requests is not divided: they are called one by one.
@@ -60,7 +57,10 @@ impl Change<'_> {
         };
         if creates && is_unknown(&error) {
             // Each may be followed by a search that finds nothing, so these are not failures of one batch.
-            if self.count(&error) >= AWAY {
+            let mut refusals = self.facts.refusals;
+            refusals.unknown += 1;
+            self.add(Effect::CountRefusals(refusals));
+            if refusals.unknown >= AWAY {
                 self.away(&error);
             }
             self.searching(Unknown {
@@ -74,12 +74,10 @@ impl Change<'_> {
         if error.kind() == ErrorKind::Cancelled && self.facts.is_ending {
             return self.sending(sending, false);
         }
-        self.record.state = State::Sending(Sending {
-            sent: false,
-            ..sending.clone()
-        });
+        let sent = false;
+        self.record.state = State::Sending(Sending { sent, ..sending });
         self.record.failures = self.record.failures.saturating_add(1);
-        self.on_refused(sending, creates, error);
+        self.on_refused(creates, error);
     }
 
     fn advanced(&mut self, sending: Sending, stage: BatchStage) {
@@ -117,22 +115,18 @@ impl Change<'_> {
         self.record.state = State::Running(remote);
         self.record.clear_failures();
         self.wait(self.facts.settings.poll(Duration::ZERO, None));
+        let mut refusals = self.facts.refusals;
+        refusals.unknown = 0;
+        self.add(Effect::CountRefusals(refusals));
         self.add(Effect::ResumeAccount);
         self.save();
         self.add(Effect::DropInput);
     }
 
     /// The provider has rejected an upload or a creation, or was unreachable: nothing was created.
-    fn on_refused(&mut self, sending: Sending, creates: bool, error: Error) {
+    fn on_refused(&mut self, creates: bool, error: Error) {
         let (items, failures) = (self.record.intent.items, self.record.failures);
-        let sends_input = sending.input == BatchStage::Ready;
-        let hung_up = sends_input && error.status().is_none() && !error.is_unreachable();
-        // Some servers reset the connection instead of answering 413.
-        if error.kind() == ErrorKind::Transient
-            && hung_up
-            && items > 1
-            && failures.is_multiple_of(HANG_UPS)
-        {
+        if self.may_be_too_large(&error) && failures.is_multiple_of(HANG_UPS) {
             return self.halve(error);
         }
         let may_upload = creates && self.record.lost_files < MOST_UPLOADS;
@@ -152,17 +146,14 @@ impl Change<'_> {
         }
         // A queue without room for the only batch at the provider is too small for it.
         let is_alone =
-            creates && items > 1 && failures.is_multiple_of(TOO_MUCH) && !self.facts.others_there;
+            creates && items > 1 && failures.is_multiple_of(AWAY) && !self.facts.others_there;
+        let is_soon = failures < AWAY && error.retry_after() <= Some(SOON);
         match refusal::of(error) {
             BatchRefusal::TooMuchQueued(error) if is_alone => {
                 self.add(Effect::HoldAccount(error.clone()));
                 self.halve(error);
             }
-            BatchRefusal::Busy(error)
-                if failures < TOO_MUCH && error.retry_after() < Some(SOON) =>
-            {
-                self.retry(&error);
-            }
+            BatchRefusal::Busy(error) if is_soon => self.retry(&error),
             BatchRefusal::TooMuchQueued(error)
             | BatchRefusal::Account(error)
             | BatchRefusal::Busy(error) => self.hold(error),
@@ -174,6 +165,13 @@ impl Change<'_> {
             BatchRefusal::NoFile(error) if may_upload => self.upload_again(&error),
             refusal => self.refused(refusal),
         }
+    }
+
+    /// Some servers reset the connection instead of answering 413.
+    pub(super) fn may_be_too_large(&self, error: &Error) -> bool {
+        let hung_up = error.status().is_none() && !error.is_unreachable();
+        let sends_input = self.record.is_unsent() && self.record.intent.items > 1;
+        sends_input && hung_up && error.kind() == ErrorKind::Transient
     }
 
     /// The input file has disappeared, which another upload repairs.
@@ -188,8 +186,7 @@ impl Change<'_> {
     fn hold(&mut self, error: Error) {
         self.problem(format!("{error}; it is tried again every minute"));
         let asked = error.retry_after().unwrap_or_default().min(MOST_ASKED);
-        let wait = self.facts.settings.hold().max(asked);
-        self.wait(wait);
+        self.wait(self.facts.settings.hold().max(asked));
         self.add(Effect::ReportHeld(error));
         self.save();
     }

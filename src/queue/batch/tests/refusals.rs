@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crate::base::{Clock, Error, ErrorKind, ProcessId, Sent};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::llm::batch::BatchStage;
 
 use super::fake_client::FakeClient;
+use super::fake_provider::{FakeProvider, seconds};
 use super::harness::{HOUR, Harness, lost, refused, transient};
 
 /// A process with this number of prompts.
@@ -168,17 +168,16 @@ fn what_is_refused_again_and_again_for_no_request_ends_the_worker_and_fails_no_j
     let queue = refused("Enqueued token limit reached", 429);
     let away = Error::new(ErrorKind::Transient, "a web page").with_status(503);
     let rate = Error::new(ErrorKind::RateLimited, "slow down").with_status(429);
-    for (count, is_page, error) in [
-        (3, false, full),
-        (120, false, queue),
-        (10, false, rate.clone()),
-        (
-            10,
-            false,
-            rate.with_retry_after(Some(Duration::from_secs(50))),
-        ),
-        (3, false, away),
-        (3, true, page),
+    let asks = |wait| rate.clone().with_retry_after(Some(seconds(wait)));
+    for (count, tries, is_page, error) in [
+        (3, 1, false, full),
+        (120, 0, false, queue),
+        (10, 4, false, rate.clone()),
+        (10, 4, false, asks(20)),
+        (10, 4, false, asks(60)),
+        (10, 1, false, asks(900)),
+        (3, 4, false, away),
+        (3, 4, true, page),
     ] {
         let (harness, client, process) = prompts(count);
         let why = error.to_string();
@@ -200,13 +199,11 @@ fn what_is_refused_again_and_again_for_no_request_ends_the_worker_and_fails_no_j
         }
         let stops = || harness.overview.critical.lock().is_some();
         harness.until(&mut poller, stops);
-        assert!(!is_page || times.load(Ordering::SeqCst) == 4);
+        let tried = times.load(Ordering::SeqCst);
+        assert!(tries == 0 || tried == tries, "{why}: {tried}");
         let took = harness.clock.now().since(began);
-        // 35 s, and the last turn.
-        assert!(
-            is_page || took < Duration::from_secs(100),
-            "{why}: {took:?}"
-        );
+        // Three waits, and the last turn.
+        assert!(is_page || took < seconds(250), "{why}: {took:?}");
         harness.ended(process, [0, 0, 0, count as u64]);
         assert_eq!(harness.overview.tally.lock().failed, 0);
     }
@@ -226,14 +223,17 @@ fn a_provider_that_is_lost_while_it_is_sent_a_batch_ends_the_worker_and_is_paid_
         (true, true, 100, cut),
         (true, false, 100, lost()),
     ] {
-        let (harness, client, process) = prompts(3);
+        // Two that cannot be uploaded may be too large, and are divided.
+        let count = if creation { 3 } else { 1 };
+        let (harness, client, process) = prompts(count as usize);
         harness.fake.lock().uploads = uploads;
         let (fake, why) = (harness.fake.clone(), error.clone());
+        let mut texts = ["away", "busy"].into_iter().cycle();
         client.advance.set(move |stage| {
             let refuses = !uploads || creates(stage) == creation;
             refuses.then(|| {
                 fake.lock().trouble = trouble;
-                Err(why.clone())
+                Err(why.clone().reworded(texts.next().unwrap().to_owned()))
             })
         });
         let worker = harness.worker();
@@ -241,7 +241,7 @@ fn a_provider_that_is_lost_while_it_is_sent_a_batch_ends_the_worker_and_is_paid_
         poller.options.scope.until_submitted = true;
         harness.until(&mut poller, || harness.overview.critical.lock().is_some());
         drop(poller);
-        harness.ended(process, [0, 0, 0, 3]);
+        harness.ended(process, [0, 0, 0, count]);
         assert_eq!(harness.overview.tally.lock().failed, 0);
         if uploads {
             client.advance.clear();
@@ -249,8 +249,55 @@ fn a_provider_that_is_lost_while_it_is_sent_a_batch_ends_the_worker_and_is_paid_
             *harness.overview.critical.lock() = None;
             harness.retire(worker);
             harness.run(process);
-            harness.ended(process, [3, 0, 0, 0]);
+            harness.ended(process, [count, 0, 0, 0]);
             assert_eq!(harness.fake.lock().creates, 1, "{error}");
         }
     }
+}
+
+/// In place of answering 413. A worker that only submits goes on.
+#[test]
+fn an_upload_whose_connection_is_reset_for_its_size_is_divided() {
+    let (harness, client, _) = prompts(4);
+    let store = harness.store.clone();
+    client.advance.set(move |_| {
+        let mut batches = store.batches(None).unwrap().into_iter();
+        let is_large = batches.any(|batch| batch.record.contains("\"items\":4"));
+        is_large.then(|| Err(lost()))
+    });
+    let mut poller = harness.new_poller();
+    poller.options.scope.until_submitted = true;
+    harness.until_created(&mut poller, 2);
+    assert!(harness.overview.critical.lock().is_none());
+}
+
+#[test]
+fn a_batch_at_an_earlier_provider_that_is_away_does_not_end_the_worker_before_others_are_sent() {
+    let (harness, client, _) = prompts(2);
+    let (fake, creation) = (harness.fake.clone(), lost());
+    client.advance.set(move |stage| {
+        fake.lock().trouble = if creates(stage) { 100 } else { 0 };
+        creates(stage).then(|| Err(creation.clone()))
+    });
+    let mut poller = harness.new_poller();
+    harness.until(&mut poller, || harness.has_record("\"failures\":5"));
+    poller.options.scope.until_submitted = true;
+    let other = FakeProvider::new(7, harness.clock.clone());
+    let other = Arc::new(parking_lot::Mutex::new(other));
+    other.lock().overview = harness.overview.clone();
+    let new = harness.use_client(FakeClient {
+        provider: "new",
+        ..FakeClient::of(&other)
+    });
+    new.advance.once(|_| Err(transient("busy", 503)));
+    harness.enqueue(&["a"]);
+    harness.until(&mut poller, || harness.has_record("\"failures\":1,"));
+    // Its next step is late.
+    let mut batches = poller.batches.values_mut();
+    let late = batches.find(|open| open.record.failures == 1).unwrap();
+    (late.record.failures, late.due) = (0, harness.clock.now().after(HOUR));
+    harness.until(&mut poller, || harness.has_record("\"failures\":8"));
+    assert!(harness.overview.critical.lock().is_none());
+    harness.until(&mut poller, || harness.overview.critical.lock().is_some());
+    assert_eq!(other.lock().creates, 1);
 }

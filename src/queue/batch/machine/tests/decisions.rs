@@ -4,8 +4,8 @@ use crate::base::{Error, ErrorKind};
 use crate::llm::batch::{BatchRefusal, BatchStage, BatchState};
 
 use super::super::apply::apply;
-use super::super::event::{Effect, Event, Facts, ItemsSettled, Refusals};
-use super::super::state::{Remote, State};
+use super::super::event::{Effect, Event, Facts, ItemEnds, ItemsSettled, Refusals};
+use super::super::state::{Remote, State, Unknown};
 use super::examples::{self, error, facts, record, refusal, remote, sending, status, uploaded};
 
 #[test]
@@ -85,4 +85,62 @@ fn refusals_are_alike_if_their_words_are_whatever_their_numbers() {
     // Another reason begins anew.
     let other = refused("something else");
     assert_eq!(two.and(&other).count, 1);
+}
+
+/// They are no refusals, however alike their words are.
+#[test]
+fn creations_with_an_unknown_outcome_are_counted_apart_from_refusals() {
+    let mut refusals = Refusals::default();
+    let mut answered = |answer| {
+        let mut record = record(sending(uploaded(), true));
+        let facts = Facts {
+            refusals,
+            ..facts(true, None, false)
+        };
+        let effects = apply(&mut record, Event::Submitted(answer), &facts).list;
+        for effect in &effects {
+            match effect {
+                Effect::CountRefusals(now) => refusals = *now,
+                Effect::SettleItems(ItemEnds::All(_)) => panic!("all fail"),
+                _ => {}
+            }
+        }
+        let held = |effect: &Effect| matches!(effect, Effect::ReportHeld(_));
+        (refusals.count, effects.iter().any(held))
+    };
+    assert_eq!(answered(Err(refusal(400))), (1, false));
+    for n in 1..20 {
+        let unknown = error(ErrorKind::Transient, Some(502));
+        assert_eq!(answered(Err(unknown)), (1, n >= 4));
+    }
+    assert_eq!(answered(Err(refusal(400))), (2, false));
+    for _ in 0..3 {
+        answered(Err(examples::lost()));
+    }
+    answered(Ok(examples::created("b")));
+    assert_eq!(answered(Err(examples::lost())), (2, false));
+}
+
+#[test]
+fn each_worker_has_four_attempts_and_a_batch_on_hold_ends_none() {
+    for held in [false, true] {
+        let unknown = Unknown {
+            held,
+            ..Unknown::default()
+        };
+        let mut record = record(State::Unknown(unknown));
+        record.failures = 9;
+        let facts = facts(true, None, false);
+        apply(&mut record, Event::TakenOver, &facts);
+        if let State::Unknown(unknown) = &mut record.state {
+            unknown.held = held;
+        }
+        for n in 1..6 {
+            let answer = Event::Listed(Err(error(ErrorKind::Transient, Some(503))));
+            let effects = apply(&mut record, answer, &facts).list;
+            let mut effects = effects.iter();
+            let ends = effects.any(|effect| matches!(effect, Effect::ReportHeld(_)));
+            assert_eq!(ends, n >= 4 && !held);
+        }
+    }
 }
