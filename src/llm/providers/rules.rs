@@ -245,16 +245,19 @@ fn wait_in(message: &str) -> Option<Duration> {
 }
 
 /// The maximum length of a message, in bytes: enough for a long list of errors, and small enough for a result line.
-const LONGEST_WORD: usize = 16 * 1024;
+pub(super) const LONGEST_WORD: usize = 16 * 1024;
 
 /// The beginning of a text that is too long for a word.
-pub(super) fn cut(mut text: String) -> String {
-    if text.len() > LONGEST_WORD {
+pub(super) fn cut(text: String) -> String {
+    cut_to(LONGEST_WORD, text)
+}
+
+/// The first bytes of a text, and a sign that it goes on.
+pub(super) fn cut_to(most: usize, mut text: String) -> String {
+    if text.len() > most {
         // Cut between words, because half of a key that a server repeats would not be recognized as a key.
-        let blank = text
-            .bytes()
-            .take(LONGEST_WORD)
-            .rposition(|b| b.is_ascii_whitespace());
+        let mut bytes = text.bytes().take(most);
+        let blank = bytes.rposition(|b| b.is_ascii_whitespace());
         text.truncate(blank.map_or(0, |at| at + 1));
         text.push('…');
     }

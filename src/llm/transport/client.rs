@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flate2::bufread::GzDecoder;
+use flate2::bufread::MultiGzDecoder;
 use parking_lot::Mutex;
 use serde::de::IgnoredAny;
 
@@ -154,22 +154,29 @@ impl HttpTransport {
         // Some proxies compress, although no request asks for it.
         if body.starts_with(b"\x1f\x8b") && coding().to_ascii_lowercase().ends_with("gzip") {
             let mut plain = Vec::new();
-            // Its length is unknown, and a call that holds memory must not wait for more.
+            // Its length is unknown. What the packed body holds is given back before this waits for memory.
             reading.announced = None;
-            request.memory.keep(0);
-            if reading.read(GzDecoder::new(&*body), &mut plain).is_ok() {
-                body = plain;
+            match reading.read(MultiGzDecoder::new(&*body), &mut plain) {
+                Ok(()) => body = plain,
+                Err(error) if ctx.is_aborted() => return Err(error.into()),
+                Err(_) => {}
             }
         }
         if let Err(error) = read {
-            let is_object = || serde_json::from_slice::<HashMap<String, IgnoredAny>>(&body).is_ok();
-            if !is_success(head.status) || ctx.is_aborted() || !is_object() {
+            if !is_success(head.status) || ctx.is_aborted() || !is_answer(&body) {
                 return Err(error.into());
             }
             log::info!("a reply is complete, although its transfer is not: {error}");
         }
         Ok((head, body))
     }
+}
+
+/// Whether a body is a complete object that has an answer: it may also be a word of a proxy, or the first line of many.
+fn is_answer(body: &[u8]) -> bool {
+    let fields = serde_json::from_slice::<HashMap<String, IgnoredAny>>(body).unwrap_or_default();
+    let mut answers = ["choices", "content", "candidates", "data", "embeddings"].into_iter();
+    answers.any(|name| fields.contains_key(name))
 }
 
 /// The maximum number of bytes to read of a body. A failure needs few, because its status is enough.

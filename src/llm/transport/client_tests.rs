@@ -11,6 +11,7 @@ use super::*;
 use crate::base::cases::{cases, unescaped};
 use crate::llm::transport::head::write_request;
 use crate::llm::transport::memory::ReplyShare;
+use crate::llm::transport::memory::tests::apart;
 use crate::llm::transport::raw_server::{LONG, answering, listen, one, request};
 
 fn small_request<'r>(url: &'r str, memory: &'r ReplyShare) -> HttpRequest<'r> {
@@ -183,7 +184,7 @@ fn what_cannot_be_unpacked_is_kept_unchanged_and_a_header_alone_does_no_harm() {
 /// used again.
 #[test]
 fn a_complete_object_is_the_reply_although_its_end_never_comes() {
-    const WHOLE: &str = "{\"id\": [1]}\n";
+    const WHOLE: &str = "{\"choices\": [1]}\n";
     let chunked = |body: &str| {
         let length = body.len();
         format!("transfer-encoding: chunked\r\n\r\n{length:x}\r\n{body}\r\n")
@@ -191,7 +192,11 @@ fn a_complete_object_is_the_reply_although_its_end_never_comes() {
     for (status, rest, is_kept) in [
         (200, chunked(WHOLE), true),
         (200, format!("content-length: 99\r\n\r\n{WHOLE}"), true),
-        (200, chunked("{\"id\": [1]"), false),
+        (200, chunked("{\"choices\": [1]"), false),
+        (200, chunked("{\"choices\": 1}\n{\"choices\": 2}\n"), false),
+        (200, chunked("{\"detail\": \"upstream timed out\"}"), false),
+        (200, chunked("{\"status\": \"processing\"}\n"), false),
+        (200, chunked("{}"), false),
         (200, chunked("[1]"), false),
         (500, chunked(WHOLE), false),
     ] {
@@ -233,14 +238,35 @@ fn an_aborted_call_is_cancelled_although_its_object_has_arrived() {
     served.join().unwrap();
 }
 
+#[test]
+fn an_abort_while_an_unpacked_reply_waits_for_memory_cancels_the_call() {
+    let account = apart(1);
+    let other = ReplyShare::of(account);
+    assert!(other.take_now(1));
+    let (ctx, memory) = (Context::new(), ReplyShare::of(account));
+    let head = "HTTP/1.1 200 X\r\ncontent-encoding: gzip\r\n";
+    let body = packed(&[b' '; 900_000]);
+    let head = format!("{head}content-length: {}\r\n\r\n", body.len());
+    let (base, _) = server([head.as_bytes(), &body].concat());
+    let http = HttpTransport::new(&base, 1, LONG).unwrap();
+    let error = thread::scope(|scope| {
+        let call = scope.spawn(|| http.send(&small_request(&base, &memory), &ctx));
+        account.until_waiting(1);
+        ctx.abort();
+        call.join().unwrap().unwrap_err()
+    });
+    assert_eq!(error.kind(), ErrorKind::Cancelled);
+}
+
+fn packed(text: &[u8]) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(text).unwrap();
+    packed.finish().unwrap()
+}
+
 /// Some proxies compress although no request asks for it.
 #[test]
 fn a_compressed_reply_is_unpacked_within_the_limit_of_bytes() {
-    let packed = |text: &[u8]| {
-        let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
-        packed.write_all(text).unwrap();
-        packed.finish().unwrap()
-    };
     for (status, coding) in [(200, "gzip"), (200, "X-GZip"), (429, "gzip")] {
         for text in [&b"{\"a\": 1}"[..], &[b'7'; 900_000]] {
             let coding = format!("content-encoding: {coding}\r\n");
@@ -248,6 +274,11 @@ fn a_compressed_reply_is_unpacked_within_the_limit_of_bytes() {
                 assert!(reply.unwrap().body == text, "{status} {coding}");
             }
         }
+    }
+    // Some compress each piece for itself.
+    let pieces = [packed(b"{\"a\""), packed(b": 1}")].concat();
+    for reply in answered(200, "content-encoding: gzip\r\n", &pieces) {
+        assert_eq!(reply.unwrap().body, b"{\"a\": 1}");
     }
     // What a header does not name stays as it is, for example sound.
     for reply in answered(200, "", &packed(b"{}")) {

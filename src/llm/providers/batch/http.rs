@@ -251,8 +251,7 @@ impl<'a> Http<'a> {
             200..300 => Ok(reply),
             _ => {
                 let error = failure(self.api.vendor, &reply).with_request_id(request_id(&reply));
-                let places = json(&reply).map(|body| places_of(&body));
-                let places = places.unwrap_or_default();
+                let places = places_of(&json(&reply).unwrap_or_default());
                 let why = format!("{}{places}", error.message());
                 // Nothing there accepts batches, whatever they contain.
                 let error = error.when(status == 501, Error::with_unreachable);

@@ -3,7 +3,7 @@
 //! A text names requests by our keys, by a line of the input ("line 4"), or by an index of the list of requests
 //! ("requests.5.params"). Ranges and lists are not read: a batch whose refusal names none is halved.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
 
 use serde_json::Value;
@@ -12,7 +12,7 @@ use crate::base::json_read::table;
 use crate::base::{Error, ErrorKind, Optional};
 use crate::llm::batch::{BatchRefusal, BatchState, RequestName};
 use crate::llm::providers::fields::whole;
-use crate::llm::providers::rules::{ErrorBody, cut};
+use crate::llm::providers::rules::{ErrorBody, LONGEST_WORD, cut_to};
 use crate::llm::providers::vendor::Vendor;
 
 /// The kind of the failure of a batch or of one of its requests, also without a status.
@@ -80,7 +80,8 @@ fn rank(refusal: &BatchRefusal) -> u8 {
 /// One entry of the errors of a batch.
 fn part(vendor: &Vendor, entry: &Value) -> BatchRefusal {
     let error_body = ErrorBody::from_error(entry);
-    let line = entry.get("line").and_then(whole).filter(|line| *line > 0);
+    let line = entry.get("line").and_then(whole);
+    let line = line.filter(|line| *line > 0 && !has_other_line(entry));
     let kind = kind(vendor, &error_body);
     let error = Error::new(kind, message(vendor, &error_body));
     match line {
@@ -116,6 +117,11 @@ pub(super) fn broken_off(vendor: &Vendor, errors: Option<&Value>) -> BatchState 
 /// codes here and change their words, so that each decision is one about words; in doubt, no request is judged.
 pub(crate) fn of(error: Error) -> BatchRefusal {
     let text = error.message().to_lowercase();
+    let names = named(&text);
+    // They may be thousands, and each has the text.
+    let most = ((1 << 20) / names.len().max(1)).clamp(512, LONGEST_WORD);
+    let why = cut_to(most, error.message().to_owned());
+    let error = error.reworded(why);
     let says = |meaning| says(&text, meaning);
     let has = |parts: &[&str]| parts.iter().any(|part| text.contains(part));
     let kind = match error.kind() {
@@ -128,17 +134,12 @@ pub(crate) fn of(error: Error) -> BatchRefusal {
         kind,
         ErrorKind::Invalid | ErrorKind::Blocked | ErrorKind::UnknownModel | ErrorKind::Auth
     );
-    if concerns_requests {
-        let names = named(&text);
-        if !names.is_empty() {
-            // What concerns the key does not concern a request.
-            let error = match kind {
-                ErrorKind::Auth => with_kind(error, ErrorKind::Invalid),
-                _ => error,
-            };
-            let names = names.into_iter();
-            return BatchRefusal::Named(names.map(|name| (name, error.clone())).collect());
-        }
+    if concerns_requests && !names.is_empty() {
+        // What concerns the key does not concern a request.
+        let is_key = kind == ErrorKind::Auth;
+        let error = error.when(is_key, |error| with_kind(error, ErrorKind::Invalid));
+        let names = names.into_iter();
+        return BatchRefusal::Named(names.map(|name| (name, error.clone())).collect());
     }
     let limits = says("limit");
     if says("storage") && (limits || error.status() == Some(507)) {
@@ -153,7 +154,9 @@ pub(crate) fn of(error: Error) -> BatchRefusal {
     if limits && (says("batches") || has(&["batches"]) && !counts_requests) {
         return account(error, WAIT);
     }
-    let is_closed = says("closed") && says("accounts") && !has(&["model", "parameter"]);
+    let is_key = kind == ErrorKind::Auth && has(&["key has", "key was"]);
+    let is_other = is_key || has(&["model", "parameter", "field"]);
+    let is_closed = says("closed") && says("accounts") && !is_other;
     if says("money") || is_closed {
         return account(error, BILLING);
     }
@@ -199,19 +202,22 @@ fn with_kind(error: Error, kind: ErrorKind) -> Error {
 
 /// The requests that the fields of a refusal name, for its message: a line, or a parameter or key that names one.
 pub(super) fn places_of(refusal: &Value) -> String {
-    cut(match refusal {
+    match refusal {
         Value::Array(list) => list.iter().map(places_of).collect(),
         Value::Object(fields) => {
-            // A line with a column is one of a text within a request, and one of a file may be of a program.
-            let mut names = fields.keys();
-            let is_other = names.any(|name| name.starts_with("col") || name == "file");
-            let fields = fields
-                .iter()
-                .filter(|(name, _)| !is_other || !name.starts_with("line"));
+            let fields = fields.iter();
+            let fields = fields.filter(|(k, _)| !k.starts_with("line") || !has_other_line(refusal));
             fields.map(place_in).collect()
         }
         _ => String::new(),
-    })
+    }
+}
+
+/// Whether a line there is not one of the input: one with a column is of a text within a request, and one of a file may
+/// be of a program.
+fn has_other_line(entry: &Value) -> bool {
+    let mut fields = entry.as_object().into_iter().flatten();
+    fields.any(|(name, _)| name.starts_with("col") || name == "file")
 }
 
 fn place_in((name, value): (&String, &Value)) -> String {
@@ -247,21 +253,17 @@ fn entries(errors: Option<&Value>) -> Vec<Value> {
 }
 
 /// The requests that a text names, without repetitions. The key of a request is exact, so that then nothing else counts.
-fn named(text: &str) -> Vec<RequestName> {
+fn named(text: &str) -> BTreeSet<RequestName> {
     let text = text.to_ascii_lowercase();
-    let mut found = keys(&text);
-    if found.is_empty() {
-        let mut lines: Vec<u64> = lines(&text).collect();
-        lines.sort_unstable();
-        lines.dedup();
-        found = lines.into_iter().map(RequestName::Line).collect();
+    match keys(&text) {
+        keys if keys.is_empty() => lines(&text).map(RequestName::Line).collect(),
+        keys => keys,
     }
-    found
 }
 
 /// Our keys: a label, which is `bw-` and 32 hexadecimal digits, and a number.
-fn keys(text: &str) -> Vec<RequestName> {
-    let mut found: Vec<RequestName> = Vec::new();
+fn keys(text: &str) -> BTreeSet<RequestName> {
+    let mut found = BTreeSet::new();
     for (at, _) in text.match_indices("bw-") {
         let rest = &text[at + 3..];
         let hex = rest.bytes().take_while(u8::is_ascii_hexdigit).count();
@@ -272,10 +274,8 @@ fn keys(text: &str) -> Vec<RequestName> {
         if hex != 32 || digits == 0 {
             continue;
         }
-        let key = RequestName::Key(text[at..at + 3 + hex + 1 + digits].to_owned());
-        if !found.contains(&key) {
-            found.push(key);
-        }
+        let key = text[at..at + 3 + hex + 1 + digits].to_owned();
+        found.insert(RequestName::Key(key));
     }
     found
 }
@@ -354,7 +354,7 @@ mod tests {
 
     #[track_caller]
     fn names(text: &str, lines: &[u64]) {
-        let lines: Vec<RequestName> = lines.iter().copied().map(RequestName::Line).collect();
+        let lines: BTreeSet<_> = lines.iter().copied().map(RequestName::Line).collect();
         assert_eq!(named(text), lines, "{text}");
     }
 
@@ -370,18 +370,31 @@ mod tests {
     fn a_key_of_ours_is_exact() {
         let label = "bw-0123456789abcdef0123456789abcdef";
         let text = format!("Duplicate custom_id '{label}-17' on line 4, first seen as {label}-17");
-        assert_eq!(named(&text), [RequestName::Key(format!("{label}-17"))]);
+        let key = RequestName::Key(format!("{label}-17"));
+        assert_eq!(named(&text), [key].into());
         names(&format!("the file {label}.jsonl is empty"), &[]);
     }
 
     #[test]
-    fn names_in_fields_are_cut_as_messages_are_and_none_is_half_a_key() {
+    fn all_names_in_fields_are_read_and_each_has_a_short_text() {
         let label = "bw-0123456789abcdef0123456789abcdef";
-        let key = |number| serde_json::json!({"custom_id": format!("{label}-{}", 10_000 + number)});
-        let errors: Vec<Value> = (0..5_000).map(key).collect();
-        let places = places_of(&serde_json::json!({"errors": errors}));
-        assert!(places.len() < 17 * 1024);
-        assert!(named(&places).len() > 300);
-        assert!(places.ends_with(") …"));
+        let key = |number| serde_json::json!({"custom_id": format!("{label}-{number}")});
+        for (number, longest) in [(1, 16 * 1024), (50, 16 * 1024), (8_000, 512)] {
+            let errors: Vec<Value> = (0..number).map(key).collect();
+            let places = places_of(&serde_json::json!({"errors": errors}));
+            let why = format!("no url {}{places}", "so ".repeat(10_000));
+            let BatchRefusal::Named(names) = of(Error::new(ErrorKind::Invalid, why)) else {
+                panic!("{number}");
+            };
+            assert_eq!(names.len(), number);
+            let (_, last) = &names[number - 1];
+            assert!(last.message().starts_with("no url so") && last.message().ends_with(" …"));
+            assert!((longest / 2..longest + 4).contains(&last.message().len()));
+        }
+        let why = format!("refused{}", " so".repeat(10_000));
+        let BatchRefusal::Unnamed(error) = of(Error::new(ErrorKind::Invalid, why)) else {
+            panic!("named");
+        };
+        assert!(error.message().len() < 17 * 1024);
     }
 }
