@@ -157,9 +157,10 @@ impl HttpTransport {
             // Its length is unknown. What the packed body holds is given back before this waits for memory.
             reading.announced = None;
             match reading.read(MultiGzDecoder::new(&*body), &mut plain) {
-                Ok(()) => body = plain,
                 Err(error) if ctx.is_aborted() => return Err(error.into()),
-                Err(_) => {}
+                // Other bytes may follow.
+                unpacked if unpacked.is_ok() || is_answer(&plain) => body = plain,
+                _ => {}
             }
         }
         if let Err(error) = read {
@@ -174,9 +175,9 @@ impl HttpTransport {
 
 /// Whether a body is a complete object that has an answer: it may also be a word of a proxy, or the first line of many.
 fn is_answer(body: &[u8]) -> bool {
-    let fields = serde_json::from_slice::<HashMap<String, IgnoredAny>>(body).unwrap_or_default();
+    let read = serde_json::from_slice::<HashMap<&str, Option<IgnoredAny>>>(body);
     let mut answers = ["choices", "content", "candidates", "data", "embeddings"].into_iter();
-    answers.any(|name| fields.contains_key(name))
+    read.is_ok_and(|fields| answers.any(|name| matches!(fields.get(name), Some(Some(_)))))
 }
 
 /// The maximum number of bytes to read of a body. A failure needs few, because its status is enough.

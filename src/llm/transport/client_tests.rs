@@ -196,6 +196,7 @@ fn a_complete_object_is_the_reply_although_its_end_never_comes() {
         (200, chunked("{\"choices\": 1}\n{\"choices\": 2}\n"), false),
         (200, chunked("{\"detail\": \"upstream timed out\"}"), false),
         (200, chunked("{\"status\": \"processing\"}\n"), false),
+        (200, chunked("{\"code\": 504, \"data\": null}\n"), false),
         (200, chunked("{}"), false),
         (200, chunked("[1]"), false),
         (500, chunked(WHOLE), false),
@@ -279,6 +280,10 @@ fn a_compressed_reply_is_unpacked_within_the_limit_of_bytes() {
     let pieces = [packed(b"{\"a\""), packed(b": 1}")].concat();
     for reply in answered(200, "content-encoding: gzip\r\n", &pieces) {
         assert_eq!(reply.unwrap().body, b"{\"a\": 1}");
+    }
+    let trailing = [&packed(b"{\"data\": []}")[..], b"\0\0\r\n"].concat();
+    for reply in answered(200, "content-encoding: gzip\r\n", &trailing) {
+        assert_eq!(reply.unwrap().body, b"{\"data\": []}");
     }
     // What a header does not name stays as it is, for example sound.
     for reply in answered(200, "", &packed(b"{}")) {

@@ -12,7 +12,9 @@ use crate::llm::batch::BatchClient;
 use crate::queue::store::{BatchNo, StoredBatch};
 
 use super::collect::{collect, settle_items};
-use super::machine::{Effect, Event, Facts, ItemEnds, Record, State, Step, apply, next};
+use super::machine::{
+    AWAY, Effect, Event, Facts, ItemEnds, Record, Refusals, State, Step, apply, next,
+};
 use super::poller::{OwnedBatch, Poller, RETRY_AFTER};
 use super::transfer::{PANICKED, Transfer, caught, discard};
 use super::write_input::write_input;
@@ -332,7 +334,7 @@ impl Poller<'_> {
             Effect::ReportHeld(error) => {
                 // What goes to another account is submitted first.
                 let others = self.batches.values().map(|other| &other.record);
-                let mut sent = others.filter(|new| new.account != account && new.failures == 0);
+                let mut sent = others.filter(|new| new.account != account && new.failures < AWAY);
                 if self.options.scope.until_submitted && sent.all(Record::is_submitted) {
                     self.end_with(error);
                 }
@@ -346,7 +348,8 @@ impl Poller<'_> {
                 self.refusals.insert(open.group(), refusals);
             }
             Effect::ForgetRefusals => {
-                self.refusals.remove(&open.group());
+                let known = self.refusals.entry(open.group());
+                known.and_modify(Refusals::forget);
             }
             Effect::CountCreated => overview.tally.lock().created += 1,
             Effect::CountPossiblyPaidTwice(items) => {

@@ -202,7 +202,9 @@ impl Change<'_> {
         let wait = self.facts.after_failures(failures, error.retry_after());
         self.problem(error.message().to_owned());
         self.wait(wait);
-        if failures >= AWAY && !self.record.is_submitted() && !self.may_be_too_large(error) {
+        // A batch that is polled first may pause the account each time, so that the others have no turn.
+        let waits = !self.record.is_submitted() || is_cut_off(error);
+        if failures >= AWAY && waits && !self.may_be_too_large(error) {
             self.away(error);
         }
         if failures >= UNREACHED
@@ -239,4 +241,4 @@ const UNREACHED: u32 = 2;
 /// After this many attempts in a row to send a batch, its provider is away. If web pages replied, the address is probably
 /// wrong: until then, the page may be one for maintenance. If its queue had no room, although no other batch is there, this
 /// batch itself is too large.
-pub(super) const AWAY: u32 = 4;
+pub(in crate::queue::batch) const AWAY: u32 = 4;

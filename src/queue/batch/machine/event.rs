@@ -60,6 +60,11 @@ impl Refusals {
         (self.words, self.unknown) = (words, 0);
         self
     }
+
+    /// A batch was accepted. Creations whose outcome is unknown may go on.
+    pub(crate) fn forget(&mut self) {
+        (self.words, self.count) = (0, 0);
+    }
 }
 
 impl Facts {

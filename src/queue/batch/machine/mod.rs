@@ -13,7 +13,7 @@ mod submit;
 #[cfg(test)]
 pub(super) mod tests;
 
-pub(super) use apply::apply;
+pub(super) use apply::{AWAY, apply};
 pub(crate) use event::is_cut_off;
 pub(super) use event::{Collected, Effect, Event, Facts, ItemEnds, ItemsSettled, Refusals};
 pub(super) use event::{Results, Step, Written, next};

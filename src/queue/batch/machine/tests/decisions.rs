@@ -1,5 +1,7 @@
 //! What the search of all orders does not look at.
 
+use std::cell::Cell;
+
 use crate::base::{Error, ErrorKind};
 use crate::llm::batch::{BatchRefusal, BatchStage, BatchState};
 
@@ -90,8 +92,9 @@ fn refusals_are_alike_if_their_words_are_whatever_their_numbers() {
 /// They are no refusals, however alike their words are.
 #[test]
 fn creations_with_an_unknown_outcome_are_counted_apart_from_refusals() {
-    let mut refusals = Refusals::default();
-    let mut answered = |answer| {
+    let known = Cell::new(Refusals::default());
+    let answered = |answer| {
+        let mut refusals = known.get();
         let mut record = record(sending(uploaded(), true));
         let facts = Facts {
             refusals,
@@ -105,6 +108,7 @@ fn creations_with_an_unknown_outcome_are_counted_apart_from_refusals() {
                 _ => {}
             }
         }
+        known.set(refusals);
         let held = |effect: &Effect| matches!(effect, Effect::ReportHeld(_));
         (refusals.count, effects.iter().any(held))
     };
@@ -117,6 +121,10 @@ fn creations_with_an_unknown_outcome_are_counted_apart_from_refusals() {
     for _ in 0..3 {
         answered(Err(examples::lost()));
     }
+    // The status of another batch shows that one was accepted.
+    let mut refusals = known.get();
+    refusals.forget();
+    assert_eq!((refusals.count, refusals.unknown), (0, 3));
     answered(Ok(examples::created("b")));
     assert_eq!(answered(Err(examples::lost())), (2, false));
 }
