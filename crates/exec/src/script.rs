@@ -259,8 +259,8 @@ impl Reader {
             return Err("the line has a NUL byte".to_owned());
         }
         let has = |part: &[u8]| text.windows(part.len()).any(|found| found == part);
-        let more = match open_quotes(text).first() {
-            Some(open) if *open != b'#' => {
+        let more = match open_quotes(text).0.first() {
+            Some(open) if *open != b'\n' => {
                 format!("the quote {} is not closed on its line", char::from(*open))
             }
             _ if !self.nul && has(b"<<") && !has(b"<<<") && !has(b"((") => {
@@ -351,8 +351,7 @@ impl Lines {
             if self.number == 1 && line.starts_with(b"\xef\xbb\xbf") {
                 line.drain(..3);
             }
-            if self.number == 1 && (line.starts_with(b"\xff\xfe") || line.starts_with(b"\xfe\xff"))
-            {
+            if self.number == 1 && matches!(line[..], [0xff, 0xfe, ..] | [0xfe, 0xff, ..]) {
                 return Err(self.fault(1, "the file is UTF-16: save it as UTF-8"));
             }
             if line.len() > from && line.last() == Some(&b'\r') {
@@ -360,7 +359,7 @@ impl Lines {
             }
             joined = continued
                 && ends_escaped(&line)
-                && !matches!(open_quotes(&line).last(), Some(b'\'' | b'#'));
+                && !matches!(open_quotes(&line).0.last(), Some(b'\'' | b'\n'));
             if !joined {
                 return Ok(Some((first, line)));
             }

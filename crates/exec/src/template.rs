@@ -80,8 +80,8 @@ impl Template {
     ///
     /// # Errors
     /// If there is no word; and for a placeholder within quotes, or in a context where an argument might not stay one: in
-    /// comments and backticks, in `${…}`, anywhere after `<<`, `((`, `$[`, `)#` and a `case` in `"$(…)"`, and directly after
-    /// a backslash or `$`.
+    /// comments and backticks, after `<<`, `$[`, `)#`, a `${` or `((` that is not closed or not simple, and a `case` in
+    /// `"$(…)"`, and directly after a backslash or `$`.
     pub fn shell<W: Into<OsString>>(words: impl IntoIterator<Item = W>) -> Result<Self, Error> {
         let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
         let text = words.join(OsStr::new(" ")).into_vec();
@@ -126,56 +126,25 @@ impl Template {
 
 /// Rejects a placeholder after this part of a shell text, if an argument might not stay one there.
 fn check_place(before: &[u8]) -> Result<(), Error> {
-    // The `)` after its patterns would be taken for the end of the `$(`.
-    let is_case =
-        |at| before[at..].starts_with(b"case") && open_quotes(&before[..at]).ends_with(b")");
-    let place = match open_quotes(before)[..] {
+    let (open, unsure) = open_quotes(before);
+    let place = match open[..] {
         [b'\'' | b'"'] => {
             return Err(invalid(
                 "the command: an argument cannot be put into quotes: write {} without them, it stays one argument",
             ));
         }
-        [b'#'] => "a comment",
+        [b'\n'] => "a comment",
         [_, ..] => "backticks, or a `$(` within quotes",
         [] if ends_escaped(before) => "what a backslash escapes",
-        [] if before.ends_with(b"$") => "what a `$` begins",
-        [] if before
-            .windows(2)
-            .any(|two| matches!(two, b"<<" | b"((" | b"$[" | b")#")) =>
-        {
-            "a text after `<<`, `((`, `$[` or `)#`, which may be a here-document, arithmetic or no comment"
+        [] if unsure || before.ends_with(b"$") => {
+            "what follows `$`, or may be in a here-document, arithmetic or `${…}` (after `<<`, `((`, `$[`, `)#`, a `case` in `\"$(`)"
         }
-        [] if !are_closed(before) => {
-            "a text after `${` that is not closed, or has quotes, ` #`, `(`, `)` or `{` in it"
-        }
-        [] if (0..before.len()).any(is_case) => "a text after a `case` in a `$(` within quotes",
         [] => return Ok(()),
     };
     Err(invalid(format!(
         "the command: an argument cannot be put safely into {place}: give it to a variable before, as in `x={{}}; …`, and \
          write \"$x\" there"
     )))
-}
-
-/// Whether each `${` is closed by the next `}`.
-fn are_closed(text: &[u8]) -> bool {
-    let text = String::from_utf8_lossy(text);
-    let mut inside = text.split("${").skip(1).map(|rest| rest.split_once('}'));
-    inside.all(|found| found.is_some_and(|(inside, _)| is_whole(inside)))
-}
-
-/// Whether a `}` after this closes its `${`, because nothing else is open: it has double quotes in pairs, at most one
-/// `$(command)` of one word, and nothing that looks like a comment or the end of a `$(` around it.
-fn is_whole(inside: &str) -> bool {
-    let (before, rest) = inside.split_once("$(").unwrap_or((inside, ")"));
-    let (command, after) = rest.split_once(')').unwrap_or(("(", ""));
-    let words = [before, after].concat();
-    let is_word = |c: char| c.is_alphanumeric() || "_-./".contains(c);
-    let is_comment = |two: &[u8]| two[1] == b'#' && b" \t\n;&|()<>".contains(&two[0]);
-    command.chars().all(is_word)
-        && !inside.as_bytes().windows(2).any(is_comment)
-        && words.matches('"').count() % 2 == 0
-        && !words.contains(['\'', '\\', '`', '(', ')', '{'])
 }
 
 /// What a placeholder stands for.
@@ -319,6 +288,10 @@ mod tests {
             "d=\"${OUT:-\"$(pwd)/a\"}\"; echo {} $d",
             "d=${V:-$(git-version)}${W:-$(/bin/pwd)}${x#y}${#x}; echo {} $d",
             "d=\"$(dirname \"$HOME\")\"; echo {} $d",
+            "grep -E '((a|b)c)' {}; sed 's/(a)#${<<//' {}; grep -E \"((a|b)c)+\" {}; grep $'\\t' {}",
+            "i=$((i+1)); n=\"$((RANDOM % ($(nproc)*5)))\"; ((i++)); (((i+1)*2)); echo {} $i",
+            "make -j${J:-$(nproc --all)} {}; d=\"${OUT:-${HOME}/out}\"; g=\"${f//\\//_}${f%'.txt'}\"; echo {}",
+            "x=\"$(grep --ignore-case foo $f.case x)\"; echo {} \"$x\"",
             "d=\"$(echo \"it's (a)\" 'b\"' `c \"`)\"; echo {} $d; case $d in a) echo {};; esac",
         ] {
             Template::shell([text]).unwrap();
@@ -328,18 +301,17 @@ mod tests {
             ("echo `cat {}`", "backticks"),
             ("echo $(({} + 1))", "arithmetic"),
             ("echo $(( (1+(2)) + {} ))", "arithmetic"),
-            ("echo $((1)); echo {}", "arithmetic"),
             ("echo $[{}]", "arithmetic"),
-            ("echo ${x#'}'}{}", "`${`"),
-            ("echo ${x:\"}\"{}}", "`${`"),
-            ("echo ${x:$(a})+{}}", "`${`"),
-            ("echo ${x:$(a\")\"})+{}}", "`${`"),
-            ("echo ${x:)$(a})+{}}", "`${`"),
-            ("echo ${x:$(case x in a)};; esac)+{}}", "`${`"),
-            ("echo ${x:-{}}", "`${`"),
-            ("echo ${x:-${y}{}}", "`${`"),
-            ("echo ${x:- #} \"a\n{} b\"", "`${`"),
-            ("echo \"${x:-\" #\"} \"a\n{} b\"", "`${`"),
+            ("echo ${x#'}'}{}", "`${"),
+            ("echo ${x:\"}\"{}}", "`${"),
+            ("echo ${x:$(a})+{}}", "`${"),
+            ("echo ${x:$(a\")\"})+{}}", "`${"),
+            ("echo ${x:)$(a})+{}}", "`${"),
+            ("echo ${x:$(case x in a)};; esac)+{}}", "`${"),
+            ("echo ${x:-{}}", "`${"),
+            ("echo ${x:-${y}{}}", "`${"),
+            ("echo ${x:- #} \"a\n{} b\"", "`${"),
+            ("echo \"${x:-\" #\"} \"a\n{} b\"", "`${"),
             ("x=\"$(basename \"{}\")\"", "within quotes"),
             ("printf '<%s>' \"$(printf '[%s]' \"{}\")\"", "within quotes"),
             ("x=\"$( (a); b \"$(c)\" \"{}\")\"", "within quotes"),
@@ -348,10 +320,21 @@ mod tests {
             ("x=\"$(echo \"it's\")\" y='{}'", "into quotes"),
             ("x=\"$(true # \"\n)\"; y=\"{}\"", "into quotes"),
             ("echo \\\n# '\necho '{}'", "into quotes"),
-            ("(echo \"$$(\" # \"\n)\"{}\"", "within quotes"),
-            ("echo \"$$(\"{}\")\"", "within quotes"),
+            ("(echo \"$$(\" # \"\n)\"{}\"", "into quotes"),
+            ("echo \"$$(\"{}\")\"", "arithmetic"),
             ("x=\"$(case x in a) echo \"{}\"; esac)\"", "a `case`"),
-            ("x=\"$(echo ${x%)} \"{}\")\"", "`${`"),
+            ("p \"$(ca\\\nse x in x) p \"{}\";; esac)\"", "a `case`"),
+            ("cat <\\\n<END\n{}\nEND", "a here-document"),
+            ("p $(\\\n({}+1))", "arithmetic"),
+            ("p $(p a)\\\n#'b\n{}'", "`)#`"),
+            ("p $\\\n[{}]", "`$[`"),
+            ("p $\\\n{}", "`${"),
+            ("p $'\\'' '{}'", "`${"),
+            ("p \"$((a) )\" {}", "arithmetic"),
+            ("p \"${ a }\" {} \"; }\"", "`${"),
+            ("p `cat <<END`\n{}\nEND", "a here-document"),
+            ("p $((1)) $((1 #))\n {}", "arithmetic"),
+            ("x=\"$(echo ${x%)} \"{}\")\"", "`${"),
             ("echo $(a)#'b\n{}'", "`)#`"),
             ("echo x # {}", "a comment"),
             ("echo x # no place", "a comment"),

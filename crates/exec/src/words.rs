@@ -6,6 +6,9 @@
 
 use std::iter::{Copied, Peekable};
 use std::slice::Iter;
+use std::sync::LazyLock;
+
+use regex::bytes::Regex;
 
 /// Words that a shell executes itself in place of a program and for which no program exists. Words for which
 /// systems also have programs, such as `echo`, `test`, `kill` and `pwd`, are not in the list.
@@ -134,35 +137,68 @@ fn is_name(word: &[u8]) -> bool {
     word.first().is_some_and(|byte| !byte.is_ascii_digit()) && word.iter().all(named)
 }
 
-/// What is open at the end of a shell text, from the outside: quotes, backticks, comments (`#`), and the `)` that are
-/// missing since a `$(` within double quotes.
-pub(super) fn open_quotes(text: &[u8]) -> Vec<u8> {
-    let (mut open, mut before) = (Vec::new(), b' ');
-    let mut bytes = text.iter().copied();
-    while let Some(mut byte) = bytes.next() {
+/// What is open at the end of a shell text, from the outside: quotes, backticks, comments (`\n`), and the `)` that are
+/// missing since a `$(` within double quotes. And whether this is uncertain, because shells read the text differently
+/// or something in it is not followed here.
+pub(super) fn open_quotes(text: &[u8]) -> (Vec<u8>, bool) {
+    let (mut open, mut seen, mut unsure) = (Vec::new(), Vec::new(), false);
+    let ends = |byte: &u8| b" \t\n;&|(){}".contains(byte);
+    let mut bytes = text.iter();
+    while let Some(&(mut byte)) = bytes.next() {
+        let before = seen.last().copied().unwrap_or(b' ');
         match (open.last().copied(), byte) {
-            (Some(b'#'), b'\n') => drop(open.pop()),
-            (Some(b'#'), _) => {}
             (Some(quote), _) if quote == byte => drop(open.pop()),
-            (Some(b'\''), _) => {}
-            (_, b'\\') => {
-                let next = bytes.next();
-                // A continued line is one line.
-                byte = if next == Some(b'\n') { before } else { byte };
+            (Some(b'\'' | b'\n'), _) => {}
+            // What is escaped is passed. A continued line is one line, but some shells do not continue a `$`.
+            (_, b'\\') if bytes.next() == Some(&b'\n') => {
+                unsure |= before == b'$';
+                continue;
             }
+            (_, b'<') if before == b'<' => unsure |= open.last() != Some(&b'"'),
             (Some(b'`'), _) => {}
-            (_, b'`') | (None | Some(b')'), b'\'' | b'"') => open.push(byte),
-            (Some(b'"'), b'(') if before == b'$' => open.push(b')'),
-            (Some(b')'), b'(') => open.push(b')'),
-            // After `$$` in quotes, dash takes a `(` for text, and bash for a beginning: it is never closed here.
+            // After `$$` in quotes, dash takes a `(` for text, and bash for a beginning.
+            (_, b'(' | b'{' | b'[') if before == 0 || [before, byte] == *b"$[" => unsure = true,
             (_, b'$') if before == b'$' => byte = 0,
-            (Some(b'"'), b'(') if before == 0 => open.push(0),
-            (None | Some(b')'), b'#') if b" \t\n;&|()<>".contains(&before) => open.push(byte),
+            (_, b'{') if before == b'$' => unsure = unsure || !skip(&mut bytes, &SIMPLE[0]),
+            (Some(b'"'), b'(') if before == b'$' => open.push(b')'),
+            (Some(b'"'), _) if byte != b'`' => {}
+            (_, b'\'' | b'"' | b'`') => open.push(byte),
+            (within, b'(') if before != byte || !skip(&mut bytes, &SIMPLE[1]) => {
+                unsure |= before == byte;
+                open.extend(within);
+            }
+            (_, b'#') if b" \t\n;&|()<>".contains(&before) => {
+                unsure |= before == b')';
+                open.push(b'\n');
+            }
+            // The `)` after its patterns would be taken for the end of the `$(`.
+            (Some(_), b' ' | b'\t' | b'\n') => unsure |= seen.rsplit(ends).next() == Some(b"case"),
             _ => {}
         }
-        before = byte;
+        seen.push(byte);
     }
-    open
+    // In bash, `\'` does not end `$'…'`.
+    let has = |two: &[u8]| seen.windows(2).any(|found| found == two);
+    (open, unsure || has(b"$'") && has(b"\\'"))
+}
+
+/// What follows the beginning of a `${…}` or `((…))`, if all shells agree on its end: if there is only simple text in
+/// it, with quotes, `${…}` and `$(…)`, and nothing that may be a comment, a here-document or a command (`${ command; }`).
+static SIMPLE: LazyLock<[Regex; 2]> = LazyLock::new(|| {
+    let text = r"(?:[\w./:,=+*?%@~^!\[\]-]#*|[ ;&|>]|<[\w =]|\$[\w#@*?!-]|\\/)";
+    let name = r"[\w#!@*?-]#*";
+    let part = format!(r"{text}|\$\({text}*\)|\$\{{{name}{text}*\}}");
+    let sum = format!(r"(?:{part}|\((?:{part}|\({text}*\))*\))*\)\)");
+    let value = format!(r#"{name}(?:{part}|"(?:{part})*"|'[\w./:,=+*?%@~^! -]*')*\}}"#);
+    [value, sum].map(|whole| Regex::new(&format!("(?-u)^{whole}")).expect("it is valid"))
+});
+
+/// Skips what is in a `${…}` or `((…))`, up to the last `}` or `)`, if it is simple.
+fn skip(bytes: &mut Iter<'_, u8>, simple: &Regex) -> bool {
+    simple.find(bytes.as_slice()).is_some_and(|found| {
+        let is_case = found.as_bytes().windows(5).any(|word| word == b"case ");
+        !is_case && bytes.nth(found.len() - 2).is_some()
+    })
 }
 
 /// Whether a backslash at the end escapes what follows.
