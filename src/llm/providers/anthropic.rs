@@ -213,7 +213,7 @@ impl System {
         }
     }
 
-    /// The text, if there is one; with a mark, as blocks, the last of which has it.
+    /// The text, if there is one; with a mark, as blocks, and the last one has it.
     fn value(mut self, mark: Option<Value>) -> Option<Value> {
         self.blocks.last()?;
         if !self.in_blocks {

@@ -228,7 +228,9 @@ impl Change<'_> {
     /// The provider cannot be sent a batch for a while, which a worker that only submits does not wait for.
     pub(super) fn away(&mut self, error: &Error) {
         self.add(Effect::ReportHeld(error.clone()));
-        if error.kind() == ErrorKind::Malformed && error.is_unreachable() {
+        let is_page = error.kind() == ErrorKind::Malformed && error.is_unreachable();
+        // A batch that is there already is asked about until its provider is back.
+        if is_page && !self.record.is_submitted() {
             self.add(Effect::ReportCritical(error.clone()));
         }
     }
