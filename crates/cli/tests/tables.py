@@ -186,8 +186,8 @@ def same(text):
 
 def without_formula(text):
     """As `export` writes a text into CSV."""
-    number = re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text)
-    return "'" + text if text[:1] and text[0] in "=+-@\t\r\n＝＋－＠" and not number else text
+    number = re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", text.strip())
+    return "'" + text if text.strip()[:1] and text.strip()[0] in "=+-@＝＋－＠" and not number else text
 
 
 def read_delimited(by):

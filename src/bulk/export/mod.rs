@@ -74,8 +74,8 @@ pub struct Export {
     /// tab for TSV.
     #[debug(skip)]
     delimiter: Option<u8>,
-    /// Whether CSV and TSV cells that a spreadsheet would read as formulas stay unchanged. Default: no; a text that
-    /// begins with `=`, `+`, `-`, `@`, a tab or a line end, and is not a number, gets a leading apostrophe.
+    /// Whether CSV and TSV cells that a spreadsheet would read as formulas stay unchanged. Default: no; a text whose
+    /// first character other than white space is `=`, `+`, `-` or `@`, and that is not a number, gets a leading apostrophe.
     raw: bool,
     /// Whether CSV and TSV begin with a byte order mark, so that Excel reads them as UTF-8. Default: no.
     bom: bool,
@@ -102,6 +102,8 @@ pub struct ExportReport {
     pub torn: Vec<PathBuf>,
     /// Cells of an `.xlsx` file that were cut; each ends with a note.
     pub cut_cells: u64,
+    /// Cells of CSV and TSV that got an apostrophe in front, because a spreadsheet would read them as formulas.
+    pub guarded_cells: u64,
     /// Columns of the rows and the answers that the table omits because there are too many.
     pub left_out: u64,
 }
@@ -313,7 +315,7 @@ impl Read {
             let cells: Vec<_> = columns.map(|column| row.cell(&column.source)).collect();
             sink.row(&cells)
         })?;
-        report.cut_cells = sink.finish()?;
+        sink.finish(&mut report)?;
         Ok(report)
     }
 }

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::{self, Write};
 
+use super::ExportReport;
 use super::cell::Cell;
 use super::columns::Column;
 use crate::base::{Error, ErrorKind};
@@ -14,8 +15,8 @@ pub(super) trait Sink {
     /// Writes the next row, with one cell per column.
     fn row(&mut self, cells: &[Cell<'_>]) -> Result<(), Error>;
 
-    /// Writes buffered data, so that the table is complete. Returns the number of cells that were cut.
-    fn finish(self: Box<Self>) -> Result<u64, Error>;
+    /// Writes buffered data, so that the table is complete, and reports how many cells were changed.
+    fn finish(self: Box<Self>, report: &mut ExportReport) -> Result<(), Error>;
 }
 
 /// An error that does not depend on the request: a full disk, or a closed reader.
@@ -31,6 +32,8 @@ pub(super) struct TextTable<W: Write> {
     delimiter: Option<u8>,
     /// Whether cells that a spreadsheet would read as formulas stay unchanged.
     raw: bool,
+    /// Number of cells that got an apostrophe.
+    guarded: u64,
     /// The names of the columns as JSON, for objects.
     names: Vec<String>,
 }
@@ -47,6 +50,7 @@ impl<W: Write> TextTable<W> {
             out,
             delimiter,
             raw,
+            guarded: 0,
             names,
         };
         if let Some(by) = delimiter {
@@ -63,8 +67,11 @@ impl<W: Write> TextTable<W> {
                 self.out.write_all(&[by])?;
             }
             match cell.to_text() {
-                Some(text) if self.raw => self.field(&text, by)?,
-                Some(text) => self.field(&neutralized(text), by)?,
+                Some(text) if !self.raw && is_formula(&text) => {
+                    self.guarded += 1;
+                    self.field(&format!("'{text}"), by)?;
+                }
+                Some(text) => self.field(&text, by)?,
                 None => {}
             }
         }
@@ -103,26 +110,16 @@ impl<W: Write> Sink for TextTable<W> {
         written.map_err(unwritable)
     }
 
-    fn finish(mut self: Box<Self>) -> Result<u64, Error> {
-        self.out.flush().map_err(unwritable)?;
-        Ok(0)
+    fn finish(mut self: Box<Self>, report: &mut ExportReport) -> Result<(), Error> {
+        report.guarded_cells = self.guarded;
+        self.out.flush().map_err(unwritable)
     }
 }
 
-/// A text that a spreadsheet shows instead of evaluating: the beginning of a formula gets a leading apostrophe.
-/// Numbers stay numbers.
-fn neutralized(text: Cow<'_, str>) -> Cow<'_, str> {
-    let dangerous = |c| {
-        matches!(
-            c,
-            '=' | '+' | '-' | '@' | '\t' | '\r' | '\n' | '＝' | '＋' | '－' | '＠'
-        )
-    };
-    if text.starts_with(dangerous) && !is_number(&text) {
-        Cow::Owned(format!("'{text}"))
-    } else {
-        text
-    }
+/// Whether a spreadsheet may evaluate a text. Some skip the blanks, tabs and line ends before it.
+fn is_formula(text: &str) -> bool {
+    let text = text.trim();
+    text.starts_with(['=', '+', '-', '@', '＝', '＋', '－', '＠']) && !is_number(text)
 }
 
 /// Digits with an optional sign, decimal point and exponent: `-5`, `+0.25`, `-1e-7`.
@@ -181,16 +178,30 @@ mod tests {
     #[test]
     fn formulas_become_texts_and_numbers_stay() {
         for formula in [
-            "=cmd()", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "＝1", "-", "-e5", "+.",
-            "-1e", "--5", "-nan", "+inf", "-1;=1",
+            "=cmd()", "+1+1", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", " \r\n =1", "＝1",
+            "\n- a", "-", "-e5", "+.", "-1e", "--5", "-nan", "+inf", "-1;=1",
         ] {
-            let found = neutralized(Cow::Borrowed(formula));
-            assert_eq!(found, format!("'{formula}"));
+            let shown = written((b'|', false), &[text(formula)]);
+            assert!(
+                shown
+                    .trim_start_matches('"')
+                    .starts_with(&format!("'{formula}"))
+            );
             let raw = (b',', true);
             assert!(!written(raw, &[text(formula)]).contains('\''));
         }
-        for harmless in ["-5", "+0.25", "-1e-7", "-.5", "a=b", "", "'=1", " x"] {
-            assert_eq!(neutralized(Cow::Borrowed(harmless)), harmless);
+        for harmless in [
+            "-5",
+            "+0.25",
+            "-1e-7",
+            "\n-.5\n",
+            "a=b",
+            "",
+            "'=1",
+            " x",
+            "\n\nWrite",
+        ] {
+            assert!(!is_formula(harmless), "{harmless}");
         }
         assert_eq!(
             written(COMMAS, &[Cell::Int(-5), Cell::Float(-0.5, "-0.5")]),

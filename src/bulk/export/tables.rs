@@ -6,6 +6,7 @@ use batchwright_tables::{
     Cell as Written, ColumnType as Kind, Error as TableError, ParquetTable, Sheet,
 };
 
+use super::ExportReport;
 use super::cell::{Cell, ColumnType};
 use super::columns::Column;
 use super::sink::{Sink, unwritable};
@@ -60,9 +61,8 @@ impl Sink for ParquetSink {
         self.0.row(&cells).map_err(failed)
     }
 
-    fn finish(self: Box<Self>) -> Result<u64, Error> {
-        self.0.finish().map_err(failed)?;
-        Ok(0)
+    fn finish(self: Box<Self>, _: &mut ExportReport) -> Result<(), Error> {
+        self.0.finish().map_err(failed)
     }
 }
 
@@ -72,9 +72,8 @@ impl Sink for Sheet {
         self.row(&cells).map_err(failed)
     }
 
-    fn finish(self: Box<Self>) -> Result<u64, Error> {
-        let cut = self.cut_cells();
-        Self::finish(*self).map_err(failed)?;
-        Ok(cut)
+    fn finish(self: Box<Self>, report: &mut ExportReport) -> Result<(), Error> {
+        report.cut_cells = self.cut_cells();
+        Self::finish(*self).map_err(failed)
     }
 }

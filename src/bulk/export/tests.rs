@@ -57,14 +57,19 @@ a,007,-5,\"{\"\"label\"\":\"\"=1+1\"\",\"\"n\"\":[1]}\",true,,,,,3,0,2,0,0.5,m,p
 b,\"\",,,false,blocked,400,\"say \"\"no\"\"\",,,,,,,,p,,2,9,,,,,
 ";
     assert_eq!(place.read("out.csv"), expected);
-    let export = place.export().by_property(true);
-    place.write(export, "out.jsonl").unwrap();
+    let by_property = || place.export().by_property(true);
+    let guarded = place.write(by_property(), "parts.csv").unwrap();
+    assert_eq!((report.guarded_cells, guarded.guarded_cells), (0, 1));
+    place.write(by_property(), "out.jsonl").unwrap();
     let first = place.read("out.jsonl");
     let first = first.lines().next().unwrap();
     let begins =
         r#"{"id":"a","code":"007","x":-5,"label":"=1+1","n":[1],"text":null,"success":true,"#;
     assert!(first.starts_with(begins), "{first}");
-    assert_eq!(place.names(), ["out.csv", "out.jsonl", "results.jsonl"]);
+    assert_eq!(
+        place.names(),
+        ["out.csv", "out.jsonl", "parts.csv", "results.jsonl"]
+    );
 }
 
 #[test]

@@ -57,8 +57,8 @@ pub struct ExportArgs {
     #[arg(long, hide_short_help = true)]
     pub bom: bool,
 
-    /// Leave cells of CSV and TSV unchanged that a spreadsheet reads as formulas. Without this flag, a text that
-    /// begins with = + - @, a tab or a line end gets an apostrophe in front; numbers stay numbers
+    /// Leave cells of CSV and TSV unchanged that a spreadsheet reads as formulas. Without this flag, a text whose
+    /// first visible character is = + - or @ gets an apostrophe in front; numbers stay numbers
     #[arg(long, hide_short_help = true)]
     pub raw: bool,
 

@@ -103,6 +103,7 @@ fn show(args: &ExportArgs, report: &ExportReport) -> Exit {
         "replaced_lines": report.replaced,
         "torn_files": report.torn,
         "cut_cells": report.cut_cells,
+        "guarded_cells": report.guarded_cells,
     });
     stdout::json(&facts, Exit::Success)
 }
@@ -129,6 +130,10 @@ fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
         (
             report.cut_cells,
             "cell|cells truncated: .xlsx takes at most 32,767 characters",
+        ),
+        (
+            report.guarded_cells,
+            "cell|cells got an apostrophe, because spreadsheets read such texts as formulas: --raw leaves cells unchanged",
         ),
         (
             report.left_out,
