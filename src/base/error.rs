@@ -12,19 +12,10 @@ use std::time::Duration;
 use super::brief::{Bytes, FieldIf, Message, beginning};
 use super::secret::Secret;
 use super::usage::{Charge, Paid, RateHints, Usage, Usd};
+use super::verdict::{Again, Bill, Form, Likeness, Verdict, Whom};
 
 pub use super::error_kind::ErrorKind;
-
-/// How much of a failed request was sent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Sent {
-    /// The last byte of the body was not sent: nothing can have been billed.
-    No,
-    /// It may have been processed and billed although no usable reply arrived.
-    Maybe,
-    /// The provider answered with a complete error reply.
-    Answered,
-}
+pub use super::verdict::Sent;
 
 /// A failure, with everything that later decisions need.
 pub struct Error(Box<Inner>);
@@ -37,8 +28,13 @@ struct Inner {
     retry_after: Option<Duration>,
     hints: RateHints,
     sent: Sent,
+    /// What whoever saw the failure knows better than its kind and status say.
+    whom: Option<Whom>,
+    again: Option<Again>,
+    is_paid: bool,
+    form: Form,
     /// One bit per [`Mark`].
-    marks: u16,
+    marks: u8,
     category: Option<String>,
     refusal: Option<String>,
     request_id: Option<String>,
@@ -53,27 +49,17 @@ struct Inner {
     reply_file: Option<String>,
 }
 
-/// A property that an error can be marked with. Those without a description have methods of their own.
+/// A fact about an error that no verdict on a call contains. Those without a description have methods of their own.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Mark {
     /// The wait is the host's own: it is kept exactly, whatever its length.
     ExactWait,
     TimedOut,
-    Unreachable,
-    ModelOnly,
-    NotReady,
-    /// The page of a proxy, which limits requests or has no server to forward them to. While other calls are answered, it
-    /// counts as a rate limit.
-    ByProxy,
-    /// Only the format of the answer is wrong: the same provider is called once more.
-    SchemaMismatch,
     Unclassified,
-    UnusableReply,
     /// A store reports that another worker, or no worker, owns the record that was to be changed. After any other failure of a
     /// store, the worker still owns it.
     ClaimLost,
     Storage,
-    Critical,
     /// The budget of the call's process did not allow it: the process is paused, and the job returns to the queue.
     ProcessPaused,
 }
@@ -94,6 +80,10 @@ impl Error {
             retry_after: None,
             hints: RateHints::default(),
             sent: Sent::No,
+            whom: None,
+            again: None,
+            is_paid: false,
+            form: Form::None,
             marks: 0,
             category: None,
             refusal: None,
@@ -114,13 +104,54 @@ impl Error {
 
     /// The same with a mark.
     pub(crate) fn marked(mut self, mark: Mark) -> Self {
-        self.0.marks |= 1 << mark as u16;
+        self.0.marks |= 1 << mark as u8;
         self
     }
 
     /// Whether it has this mark.
     pub(crate) fn is_marked(&self, mark: Mark) -> bool {
-        self.0.marks & (1 << mark as u16) != 0
+        self.0.marks & (1 << mark as u8) != 0
+    }
+
+    /// Sets whom the failure concerns, if its kind and status do not say it.
+    pub(crate) fn concerning(mut self, whom: Whom) -> Self {
+        self.0.whom = Some(whom);
+        self
+    }
+
+    /// Sets whether to try again, if its kind does not say it.
+    pub(crate) fn trying(mut self, again: Again) -> Self {
+        self.0.again = Some(again);
+        self
+    }
+
+    /// Marks the error as one of the format of the answer alone: the same provider is called once more.
+    pub(crate) fn misshapen(self) -> Self {
+        self.trying(Again::Later).paid_for()
+    }
+
+    /// Marks the error as the page of a proxy, which limits requests or has no server to forward them to. While other
+    /// calls are answered, it counts as a rate limit.
+    pub(crate) fn by_proxy(self) -> Self {
+        self.concerning(Whom::Account).trying(Again::Room)
+    }
+
+    /// Whether it is such a page.
+    pub(crate) fn is_by_proxy(&self) -> bool {
+        let Verdict { whom, again, .. } = self.verdict();
+        self.0.kind == ErrorKind::Transient && again == Again::Room && whom == Whom::Account
+    }
+
+    /// Marks the error as that of a complete, billed reply.
+    pub(crate) fn paid_for(mut self) -> Self {
+        self.0.is_paid = true;
+        self
+    }
+
+    /// Sets the form of the reply.
+    pub(crate) fn in_form(mut self, form: Form) -> Self {
+        self.0.form = form;
+        self
     }
 
     /// Sets the HTTP status.
@@ -155,13 +186,13 @@ impl Error {
     /// Marks the error as one of the address instead of the request: no connection (then the whole quota waits), or a
     /// server that accepts no prompts.
     pub fn with_unreachable(self) -> Self {
-        self.marked(Mark::Unreachable)
+        self.concerning(Whom::Way)
     }
 
     /// Marks the error as one of the model, for example its daily allowance, so that other models of the provider are
     /// still called.
     pub fn with_model_only(self) -> Self {
-        self.marked(Mark::ModelOnly)
+        self.concerning(Whom::Model)
     }
 
     /// Sets the reason of a safety filter or refusal, as the provider names it.
@@ -185,7 +216,7 @@ impl Error {
     /// Marks the error as one of a server that is up but still loads its model. The whole quota waits up to ten
     /// minutes, without using attempts. After that, items fail at once, as [unreachable](Self::is_unreachable).
     pub fn with_not_ready(self) -> Self {
-        self.marked(Mark::NotReady)
+        self.concerning(Whom::Model).trying(Again::Room)
     }
 
     /// Marks the error as one whose [kind](Self::kind) is only the default for an error status without a known
@@ -205,7 +236,7 @@ impl Error {
     ///
     /// [`ErrorPolicy::StopOnCriticalError`]: crate::ErrorPolicy::StopOnCriticalError
     pub fn with_critical(self) -> Self {
-        self.marked(Mark::Critical)
+        self.concerning(Whom::Account).trying(Again::Never)
     }
 
     /// Sets the tokens that were used without an answer.
@@ -263,7 +294,7 @@ impl Error {
     /// Marks the error as that of a complete, billed success reply that is not usable as an answer, and keeps the
     /// whole reply unchanged, also if it is not text. Its item fails: a retry or a fallback would be billed again.
     pub fn with_unusable_reply(mut self, reply: impl Into<Vec<u8>>) -> Self {
-        self = self.marked(Mark::UnusableReply);
+        self = self.trying(Again::Never).paid_for();
         match String::from_utf8(reply.into()) {
             Ok(text) => self.0.raw = Some(text),
             Err(error) => {
@@ -324,6 +355,28 @@ impl Error {
         self
     }
 
+    /// The verdict: whom it concerns, whether to try again, and what was paid.
+    pub(crate) fn verdict(&self) -> Verdict {
+        let Inner {
+            kind, status, sent, ..
+        } = *self.0;
+        let by_kind = Verdict::of(kind, status, sent);
+        Verdict {
+            whom: self.0.whom.unwrap_or(by_kind.whom),
+            again: self.0.again.unwrap_or(by_kind.again),
+            paid: if self.0.is_paid {
+                Bill::Yes
+            } else {
+                by_kind.paid
+            },
+        }
+    }
+
+    /// What replies have in common that end alike: their status and their form.
+    pub(crate) fn likeness(&self) -> Likeness {
+        (self.0.status, self.0.form)
+    }
+
     /// The kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
@@ -374,18 +427,20 @@ impl Error {
     /// Whether the address is the cause: no connection, a server that accepts no prompts, or a model that never
     /// loaded.
     pub fn is_unreachable(&self) -> bool {
-        self.is_marked(Mark::Unreachable)
+        self.0.whom == Some(Whom::Way)
     }
 
     /// Whether only calls to the same model would fail in the same way.
     pub fn is_model_only(&self) -> bool {
-        self.is_marked(Mark::ModelOnly) || self.0.kind == ErrorKind::UnknownModel
+        self.verdict().whom == Whom::Model && !self.is_not_ready()
     }
 
     /// Whether further work would fail in the same way: by the error's kind, or because it was
     /// [marked](Self::with_critical).
     pub fn is_critical(&self) -> bool {
-        self.is_marked(Mark::Critical) || self.0.kind.is_critical()
+        let Verdict { whom, again, .. } = self.verdict();
+        again == Again::Never && matches!(whom, Whom::Account | Whom::Model)
+            || self.0.kind.is_critical()
     }
 
     /// The reason of a safety filter or refusal, if the provider reports one.
@@ -405,7 +460,9 @@ impl Error {
 
     /// Whether the server is up but still loads its model.
     pub fn is_not_ready(&self) -> bool {
-        self.is_marked(Mark::NotReady)
+        // A server that limits calls has the account wait.
+        let Verdict { whom, again, .. } = self.verdict();
+        self.0.kind == ErrorKind::Transient && again == Again::Room && whom != Whom::Account
     }
 
     /// Whether its [kind](Self::kind), [`Invalid`](ErrorKind::Invalid), is only the default for an error status
@@ -421,20 +478,21 @@ impl Error {
 
     /// The class of its kind. An error that would be billed again on a retry is not retryable.
     fn class(&self) -> &'static str {
-        if self.is_marked(Mark::UnusableReply) {
+        if self.is_unusable_reply() {
             "non_retryable"
         } else {
             self.0.kind.class()
         }
     }
 
+    /// Only the format of the answer is wrong: the same provider is called once more.
     pub(crate) fn is_schema_mismatch(&self) -> bool {
-        self.is_marked(Mark::SchemaMismatch)
+        self.0.is_paid && self.0.again == Some(Again::Later)
     }
 
     /// Whether it is a complete reply, which is billed even if it reports no tokens.
     pub(crate) fn is_billed_reply(&self) -> bool {
-        self.is_schema_mismatch() || self.is_unusable_reply()
+        self.0.is_paid
     }
 
     /// Tokens that were used without an answer, if the provider reports them. In an item's last error: those of all
@@ -456,7 +514,7 @@ impl Error {
     /// text, or an HTML page. [`raw`](Self::raw) or [`reply_file`](Self::reply_file) has all of it. Such an item is
     /// neither retried nor passed to a fallback automatically.
     pub fn is_unusable_reply(&self) -> bool {
-        self.is_marked(Mark::UnusableReply)
+        self.0.is_paid && self.0.again == Some(Again::Never)
     }
 
     /// The file of the unusable reply, if it was too large for a result line: a path relative to the folder of the

@@ -29,6 +29,7 @@ pub(crate) mod seeds;
 pub(crate) mod sqlite_header;
 pub(crate) mod thread;
 pub mod usage;
+pub mod verdict;
 pub(crate) mod warn_once;
 
 pub use atomic_file::AtomicFile;
@@ -36,12 +37,13 @@ pub use cancel::{CancelHook, Context};
 pub use clock::{Clock, SystemClock, Time, Timestamp};
 pub use day::Day;
 pub use disk::LockedFile;
-pub use error::{Error, ErrorKind, Sent};
+pub use error::{Error, ErrorKind};
 pub use id::{JobId, ProcessId};
 pub use memory::MemoryManager;
 pub use optional::Optional;
 pub use secret::Secret;
 pub use usage::{Charge, RateHints, RateWindow, Usage, Usd};
+pub use verdict::Sent;
 
 pub(crate) use error::Mark;
 pub(crate) use usage::Paid;

@@ -8,7 +8,7 @@ use super::quota::RateStatus;
 
 /// A learned limit without a report for this long is dropped when a call is answered. Most providers report a limit with
 /// each reply; one that was reported only once, for example by a proxy, would slow the run until its end.
-const TRUSTED: Duration = Duration::from_secs(600);
+const TRUSTED: Duration = Duration::from_secs(120);
 
 /// The calls that a limit per time allows: now, and further ones per second.
 #[derive(Clone, Copy)]

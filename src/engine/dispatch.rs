@@ -355,7 +355,7 @@ pub enum StopReason {
     /// Under [`ErrorPolicy::StopOnCriticalError`] also: the server accepts no prompts, or its model never loaded.
     Unreachable(Error),
     /// Under [`ErrorPolicy::StopOnCriticalError`], if nothing was answered: the first ten replies of a provider were
-    /// billed and are unusable, or the first ten requests were rejected with the same message by an error of unknown
+    /// billed and are unusable, or the first ten requests were rejected in the same way by an error of unknown
     /// meaning.
     AllAlike(Error),
     /// The next call could cost more than is left of the [`Budget`](crate::Budget), or its cost has no upper bound.

@@ -32,7 +32,7 @@ fn answer(hints: RateHints) -> impl Fn(Time) -> (CallEnd, RateHints) {
 }
 
 #[test]
-fn a_limit_that_was_reported_once_is_dropped_after_ten_minutes() {
+fn a_limit_that_was_reported_once_is_dropped_after_two_minutes() {
     let q = one();
     call(&q, at(0), answer(report(1)));
     let (mut now, mut calls) = (at(0), Vec::new());
@@ -40,11 +40,8 @@ fn a_limit_that_was_reported_once_is_dropped_after_ten_minutes() {
         now = call(&q, now, answer(NO_HINTS));
         calls.push(now.as_nanos() / 1_000_000_000);
     }
-    assert_eq!(
-        calls[..10],
-        [60, 120, 180, 240, 300, 360, 420, 480, 540, 600]
-    );
-    assert!(calls[99] <= 610, "the limit no longer delays calls");
+    assert_eq!(calls[..2], [60, 120]);
+    assert!(calls[99] <= 130, "the limit no longer delays calls");
     // A further report teaches the limit again.
     call(&q, now, answer(report(1)));
     assert!(call(&q, now, answer(NO_HINTS)) > now.after(Duration::from_secs(30)));
@@ -72,7 +69,7 @@ fn an_hour_without_calls_does_not_drop_a_limit() {
 
 /// A provider that reports its limit only with rejections: what is learned again causes few of them.
 #[test]
-fn a_limit_that_rejections_report_holds_for_ten_minutes() {
+fn a_limit_that_rejections_report_holds_for_two_minutes() {
     let q = one();
     let (mut allowance, mut last, mut now) = (1.0_f64, at(0), at(0));
     let (mut calls, mut refused, mut late) = (0, 0, 0);
@@ -91,6 +88,6 @@ fn a_limit_that_rejections_report_holds_for_ten_minutes() {
         });
     }
     assert!(calls > 4 * 3_500, "{calls} calls");
-    assert!(refused * 200 < calls, "{refused} of {calls} refused");
-    assert!(late <= 24, "{late} refused late");
+    assert!(refused * 100 < calls, "{refused} of {calls} refused");
+    assert!(late <= 61, "{late} refused late");
 }

@@ -1,7 +1,6 @@
 //! What ends a run, fails an item or makes it wait when a provider is unavailable or rejects everything.
 
 use super::*;
-use crate::base::Mark;
 
 /// Items that were answered, and those that failed.
 fn outcomes(run: &Dispatcher<Costs>) -> (usize, Vec<usize>) {
@@ -311,7 +310,7 @@ fn a_proxy_that_limits_requests_uses_up_no_attempts() {
         }
         refused.set(refused.get() + 1);
         let (took, result) = status(503);
-        (took, result.map_err(|error| error.marked(Mark::ByProxy)))
+        (took, result.map_err(|error| error.by_proxy()))
     };
     for concurrency in [5, 20, 64] {
         bucket.set((Time::ZERO, burst));

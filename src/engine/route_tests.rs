@@ -1,7 +1,6 @@
 //! The decision about a failed call.
 
 use super::*;
-use crate::base::Mark;
 
 const NOW: Time = Time::from_nanos(1_000_000_000);
 
@@ -104,7 +103,7 @@ fn a_complete_unusable_reply_is_not_retried() {
 
 #[test]
 fn a_schema_mismatch_is_retried_once_at_each_step() {
-    let error = Error::new(ErrorKind::Invalid, "no JSON").marked(Mark::SchemaMismatch);
+    let error = Error::new(ErrorKind::Invalid, "no JSON").misshapen();
     let mut tries = Tries::default();
     for _ in 0..2 {
         tries.count(&error);

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::base::brief::beginning;
-use crate::base::{Context, Error, ErrorKind, Mark, Optional, Sent};
+use crate::base::{Context, Error, ErrorKind, Optional, Sent};
 
 use super::client::LlmClient;
 use super::params::ResponseFormat;
@@ -80,7 +80,7 @@ fn refused(shape: &Shape, misfit: String, response: &Response) -> Error {
         .with_paid(response.paid())
         .with_answered_model(response.model.clone())
         .with_raw(&response.text);
-    error.when(!cut, |error| error.marked(Mark::SchemaMismatch))
+    error.when(!cut, Error::misshapen)
 }
 
 /// How the message of such a failure begins.

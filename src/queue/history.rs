@@ -151,7 +151,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::error::{ErrorKind, Mark};
+    use crate::base::error::ErrorKind;
 
     fn names(step: u8) -> (String, Option<String>) {
         (format!("p{step}"), None)
@@ -200,7 +200,7 @@ mod tests {
         };
         let (millis, now) = (Duration::from_millis, at(203, 10_200));
         assert_eq!(history.latency(&tries, now.0, now.1), millis(200));
-        for error in [misfit.marked(Mark::SchemaMismatch), busy] {
+        for error in [misfit.misshapen(), busy] {
             history.failed(&error, &tries, names, now);
         }
         let read = History::parse(&history.text());

@@ -5,8 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Error, ErrorKind, Mark};
+use super::{Error, ErrorKind};
 use crate::base::Optional as _;
+use crate::base::verdict::Again;
 
 impl Serialize for Error {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -65,6 +66,6 @@ impl<'de> Deserialize<'de> for Error {
         error.0.raw_bytes = bytes.transpose().map_err(serde::de::Error::custom)?;
         error.0.reply_file = written.reply_file;
         let is_unusable = written.unusable_reply;
-        Ok(error.when(is_unusable, |error| error.marked(Mark::UnusableReply)))
+        Ok(error.when(is_unusable, |error| error.trying(Again::Never).paid_for()))
     }
 }

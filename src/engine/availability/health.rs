@@ -25,7 +25,8 @@
 
 use std::time::Duration;
 
-use crate::base::brief::{beginning, family};
+use crate::base::brief::beginning;
+use crate::base::verdict::Likeness;
 use crate::base::{Error, ErrorKind, Sent, Time};
 
 use super::super::quota::StepId;
@@ -173,7 +174,7 @@ pub(crate) struct StepHealth {
     slowest: Duration,
     since_answer: Failures,
     /// What the latest replies have in common, and their number.
-    alike: (String, u32),
+    alike: (Likeness, u32),
 }
 
 /// Failures since the last answer.
@@ -362,18 +363,16 @@ impl StepHealth {
         if self.shared.answered || trouble || !(unusable || error.status().is_some()) {
             return None;
         }
-        let words = match error.status() {
-            _ if unusable => String::new(),
-            Some(status) if error.is_unclassified() => {
-                format!("{status} {}", family(error.message()))
-            }
+        let alike = match error.status() {
+            _ if unusable => Likeness::default(),
+            Some(_) if error.is_unclassified() => error.likeness(),
             _ => {
                 self.alike.1 = 0;
                 return None;
             }
         };
-        if self.alike.0 != words {
-            self.alike = (words, 0);
+        if self.alike.0 != alike {
+            self.alike = (alike, 0);
         }
         self.alike.1 += 1;
         let why = if unusable {
@@ -382,7 +381,7 @@ impl StepHealth {
                 "the first {ALIKE} replies were all unusable, and each was billed: {error}; the last one begins with {head:?}"
             )
         } else {
-            format!("the first {ALIKE} requests were all rejected with the same message: {error}")
+            format!("the first {ALIKE} requests were all rejected in the same way: {error}")
         };
         (self.alike.1 == ALIKE).then(|| error.clone().reworded(why))
     }

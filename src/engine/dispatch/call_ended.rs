@@ -121,7 +121,7 @@ impl<W: Work> Dispatcher<W> {
         // If other calls are answered, a proxy that rejects calls limits their rate.
         let refused = |error: &Error| {
             error.kind() == ErrorKind::RateLimited
-                || error.is_marked(Mark::ByProxy) && self.availability.answers(step, now)
+                || error.is_by_proxy() && self.availability.answers(step, now)
         };
         EndFacts {
             refused: error.is_some_and(refused),

@@ -4,35 +4,21 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::base::json_read::without_bom;
-use crate::base::{Error, ErrorKind, Mark, Optional, Sent};
+use crate::base::verdict::Form;
+use crate::base::{Error, ErrorKind, Optional, Sent};
 use crate::llm::transport::HttpReply;
 
 use super::answer::{beginning, malformed};
 use super::limits::retry_after;
-use super::rules::{ErrorBody, RULES, Rule, word};
+use super::rules::{ErrorBody, RULES, Rule, cut_to, word};
 use super::vendor::{Dialect, Vendor};
 
 /// The failure of a reply with an error status.
 pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     let status = reply.status;
     let body = without_bom(&reply.body);
-    let error_body = ErrorBody::from_body(body);
-    let unreadable = error_body.is_none();
-    let error_body = error_body.unwrap_or_else(|| ErrorBody {
-        message: match status {
-            300..400 => "a redirect; is the base URL right?".to_owned(),
-            404 | 405 => "no such address; is the base URL right?".to_owned(),
-            407 => "a proxy on the way wants a login".to_owned(),
-            _ if serde_json::from_slice::<IgnoredAny>(body).is_ok() => {
-                "JSON without an error message".to_owned()
-            }
-            _ => match std::str::from_utf8(body).map(str::trim) {
-                Ok(text) if !text.is_empty() && !text.starts_with('<') => word(Some(&text.into())),
-                _ => "a reply that is not JSON".to_owned(),
-            },
-        },
-        ..ErrorBody::default()
-    });
+    let (form, error_body) = read(status, body);
+    let unreadable = !matches!(form, Form::Coded | Form::Bare);
     let rule = vendor.rule(status, &error_body);
     let mut kind = rule.kind;
     match reply.headers.get("x-should-retry") {
@@ -43,12 +29,16 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     let wait = retry_after(vendor.tells, &reply.headers)
         .or(error_body.wait)
         .or(rule.default_wait());
-    let message = error_body.text(vendor.name, &format!("answered {status}"));
+    let mut message = error_body.text(vendor.name, &format!("answered {status}"));
+    if let Some(title) = title(body).filter(|_| form == Form::Page) {
+        message = format!("{message}, titled {title:?}");
+    }
     let error = Error::new(kind, message)
+        .in_form(form)
         .with_status(status)
         .with_sent(sent(status))
         .with_retry_after(wait)
-        .when(rule.of_model, Error::with_model_only)
+        .set(rule.whom, Error::concerning)
         .when(
             rule.default && kind == ErrorKind::Invalid,
             Error::with_unclassified,
@@ -59,7 +49,7 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     // With a wrong path or a proxy in between, all items fail in the same way, and nothing is billed.
     let misdirected = matches!(status, 300..400 | 404 | 405 | 407) && error.is_unclassified();
     let error = error
-        .when(by_proxy, |error| error.marked(Mark::ByProxy))
+        .when(by_proxy, Error::by_proxy)
         .when(misdirected, Error::with_unreachable);
     match &error_body.written {
         Some(written) => error.with_raw(written),
@@ -67,6 +57,49 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
         None => error,
     }
 }
+
+/// The form of an error reply, and what it says.
+fn read(status: u16, body: &[u8]) -> (Form, ErrorBody) {
+    if let Some(error_body) = ErrorBody::from_body(body) {
+        let is_coded = !error_body.words.is_empty();
+        return (if is_coded { Form::Coded } else { Form::Bare }, error_body);
+    }
+    let text = std::str::from_utf8(body).map_or("", str::trim);
+    let form = match body.trim_ascii() {
+        [] => Form::Empty,
+        [b'<', ..] => Form::Page,
+        _ if serde_json::from_slice::<IgnoredAny>(body).is_ok() => Form::Bare,
+        _ => Form::Text,
+    };
+    let message = match (status, form) {
+        (300..400, _) => "a redirect; is the base URL right?".to_owned(),
+        (404 | 405, _) => "no such address; is the base URL right?".to_owned(),
+        (407, _) => "a proxy on the way wants a login".to_owned(),
+        (_, Form::Bare) => "JSON without an error message".to_owned(),
+        (_, Form::Text) if !text.is_empty() => word(Some(&text.into())),
+        _ => "a reply that is not JSON".to_owned(),
+    };
+    let error_body = ErrorBody {
+        message,
+        ..ErrorBody::default()
+    };
+    (form, error_body)
+}
+
+/// The title of a web page, which often says what refused the request.
+pub(super) fn title(page: &[u8]) -> Option<String> {
+    let page = String::from_utf8_lossy(page);
+    let lower = page.to_ascii_lowercase();
+    let tag = lower.find("<title")?;
+    let start = tag + lower[tag..].find('>')? + 1;
+    let end = start + lower[start..].find("</")?;
+    let words: Vec<&str> = page[start..end].split_whitespace().collect();
+    let title = cut_to(LONGEST_TITLE, words.join(" "));
+    (!title.is_empty()).then_some(title)
+}
+
+/// Bytes of a page's title that a message has.
+const LONGEST_TITLE: usize = 120;
 
 /// If a gateway timed out before the model did, the answer may have been billed.
 fn sent(status: u16) -> Sent {
@@ -112,7 +145,7 @@ fn classified<'v>(vendor: &'v Vendor, status: u16, error_body: &ErrorBody) -> (E
     let error = Error::new(rule.kind, message)
         .with_sent(Sent::Answered)
         .with_retry_after(error_body.wait.or(rule.default_wait()))
-        .when(rule.of_model, Error::with_model_only);
+        .set(rule.whom, Error::concerning);
     (error, rule)
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::base::ErrorKind;
 use crate::base::json_read::table;
+use crate::base::verdict::Whom;
 
 use super::limits::duration;
 
@@ -29,15 +30,14 @@ pub(super) struct Rule {
     /// Parts of its message, in lower case.
     #[serde(default)]
     texts: Vec<String>,
-    /// Whether the message must mention a model and no address: a 404 of a wrong path may mention both.
+    /// Parts of a message that is another's.
     #[serde(default)]
-    names_model: bool,
+    unless: Vec<String>,
     pub kind: ErrorKind,
     /// How long to wait if the server reports no time.
     wait_seconds: Option<u64>,
-    /// Whether the error concerns only the model, not the account.
-    #[serde(default)]
-    pub of_model: bool,
+    /// Whom the error concerns, if its kind does not say it.
+    pub whom: Option<Whom>,
     /// Whether it applies because no other rule matched.
     #[serde(default)]
     pub default: bool,
@@ -60,8 +60,7 @@ impl Rule {
             && any_word(&self.words, |word, listed| word == listed)
             && any_word(&self.word_parts, |word, part| word.contains(part))
             && (self.texts.is_empty() || error_body.mentions(&self.texts))
-            && (!self.names_model
-                || error_body.mentions(&["model"]) && !error_body.mentions(&["url", "path"]))
+            && !error_body.mentions(&self.unless)
     }
 }
 

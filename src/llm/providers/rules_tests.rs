@@ -4,7 +4,6 @@
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::base::Mark;
 use crate::base::error::ErrorKind::*;
 use crate::llm::providers::dialect::testing::{failed, failed_with, kind};
 
@@ -37,7 +36,7 @@ fn statuses_and_bodies_are_classified() {
             "unclassified": error.is_unclassified(), "unreachable": error.is_unreachable(),
             "model_only": error.is_model_only(), "sent": format!("{:?}", error.sent()),
             "wait": error.retry_after().map(|wait| wait.as_secs_f64()), "raw": error.raw(),
-            "request_id": error.request_id(), "message": error.message(), "by_proxy": error.is_marked(Mark::ByProxy),
+            "request_id": error.request_id(), "message": error.message(), "by_proxy": error.is_by_proxy(),
         });
         assert!(
             kind.is_none_or(|kind| kind == error.kind().as_str()),
