@@ -15,7 +15,7 @@ use batchwright::Error;
 
 use super::record::CommandJob;
 use super::template::Template;
-use super::words::{ends_escaped, open_quotes, split};
+use super::words::{ShellText, ends_escaped, split};
 use crate::invalid;
 
 /// Maximum length of a line, including continuation lines: no system accepts longer commands.
@@ -259,7 +259,9 @@ impl Reader {
             return Err("the line has a NUL byte".to_owned());
         }
         let has = |part: &[u8]| text.windows(part.len()).any(|found| found == part);
-        let more = match open_quotes(text).0.first() {
+        let mut shell = ShellText::default();
+        shell.read(text);
+        let more = match shell.open.first() {
             Some(open) if *open != b'\n' => {
                 format!("the quote {} is not closed on its line", char::from(*open))
             }
@@ -325,6 +327,7 @@ impl Lines {
         let end = if self.nul { 0 } else { b'\n' };
         let first = self.number + 1;
         let mut line = Vec::new();
+        let mut shell = ShellText::default();
         let mut joined = false;
         loop {
             let from = line.len();
@@ -357,13 +360,17 @@ impl Lines {
             if line.len() > from && line.last() == Some(&b'\r') {
                 line.pop();
             }
-            joined = continued
-                && ends_escaped(&line)
-                && !matches!(open_quotes(&line).0.last(), Some(b'\'' | b'\n'));
-            if !joined {
-                return Ok(Some((first, line)));
+            joined = continued && ends_escaped(&line[from..]);
+            if joined {
+                line.pop();
+                shell.read(&line[from..]);
+                joined = !matches!(shell.open.last(), Some(b'\'' | b'\n'));
+                if joined {
+                    continue;
+                }
+                line.push(b'\\');
             }
-            line.pop();
+            return Ok(Some((first, line)));
         }
     }
 

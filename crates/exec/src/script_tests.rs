@@ -137,3 +137,66 @@ fn words_of_the_command_line_replace_lines() {
     assert_eq!(texts(&jobs), ["echo|a b", "echo|c"]);
     assert_eq!(jobs[1].line, None);
 }
+
+/// Bytes that are allocated while a list of commands is read to its end.
+fn allocated(text: &[u8], form: &Form) -> u64 {
+    let lines = || Lines {
+        name: None,
+        source: Box::new(Cursor::new(text.to_vec())),
+        nul: false,
+        number: 0,
+    };
+    let mut reader = Reader {
+        form: form.clone(),
+        ..Reader::default()
+    };
+    let mut lines = lines();
+    let read = allocation_counter::measure(|| while let Ok(Some(_)) = reader.next(&mut lines) {});
+    read.bytes_total
+}
+
+#[test]
+fn what_is_read_is_not_copied_again_and_again_however_long_an_element_is() {
+    let template = |template: Result<Template, Error>| Form::Arguments(Arc::new(template.unwrap()));
+    let forms = [
+        Form::Commands,
+        Form::ShellCommands,
+        template(Template::new(["echo", "{}", "{/.}"])),
+        template(Template::shell(["echo {} {/.}"])),
+    ];
+    let elements: [&[u8]; 14] = [
+        b"a",
+        b"\xff",
+        b"a ",
+        b"'a'",
+        b"'",
+        b"\"$$(",
+        b"a\\\n",
+        b"\\\\\\\n",
+        b"=",
+        b"a=",
+        b"#",
+        b"${a",
+        b"((",
+        b"a\r",
+    ];
+    for element in elements {
+        for form in &forms {
+            let of = |times: usize| {
+                let text = [b"echo -", &element.repeat(times)[..], b"\n"].concat();
+                allocated(&text, form)
+            };
+            // What grows with the square has four times as much each time.
+            let (first, last) = (of(2048), of(2048 * 8));
+            let most = 12 * first + 65_536;
+            let shown = String::from_utf8_lossy(element);
+            assert!(last < most, "{shown} in {form:?}: {first}, then {last}");
+        }
+    }
+    let placeholders = |times: usize| {
+        let text = "echo 'a' {} ".repeat(times);
+        allocation_counter::measure(|| drop(Template::shell([text]).unwrap())).bytes_total
+    };
+    let (first, last) = (placeholders(512), placeholders(4096));
+    assert!(last < 12 * first, "{first}, then {last}");
+}

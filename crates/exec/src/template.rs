@@ -8,7 +8,7 @@ use std::path::Path;
 use batchwright::Error;
 
 use super::record::CommandJob;
-use super::words::{check_program, ends_escaped, open_quotes, quote, split};
+use super::words::{ShellText, check_program, ends_escaped, quote, split};
 use crate::invalid;
 
 /// A command with placeholders for an argument.
@@ -93,16 +93,19 @@ impl Template {
             whole.extend([Piece::Text(b" ".to_vec()), Piece::Place(PLACES[0])]);
         }
         let (mut text, mut parameters) = (Vec::new(), Vec::new());
+        let mut read = ShellText::default();
         for piece in &whole {
+            let from = text.len();
             match piece {
                 Piece::Text(piece) => text.extend_from_slice(piece),
                 Piece::Place(_) => {
                     // A parameter is complete in itself, so it changes nothing for the places after it.
-                    check_place(&text)?;
+                    check_place(&read, &text)?;
                     parameters.push(vec![piece.clone()]);
                     text.extend(format!("\"${{{}}}\"", parameters.len()).into_bytes());
                 }
             }
+            read.read(&text[from..]);
         }
         let fixed = [b"sh".to_vec(), b"-c".to_vec(), text, b"sh".to_vec()];
         let fixed = fixed.map(|word| vec![Piece::Text(word)]);
@@ -125,9 +128,8 @@ impl Template {
 }
 
 /// Rejects a placeholder after this part of a shell text, if an argument might not stay one there.
-fn check_place(before: &[u8]) -> Result<(), Error> {
-    let (open, unsure) = open_quotes(before);
-    let place = match open[..] {
+fn check_place(read: &ShellText, before: &[u8]) -> Result<(), Error> {
+    let place = match read.open[..] {
         [b'\'' | b'"'] => {
             return Err(invalid(
                 "the command: an argument cannot be put into quotes: write {} without them, it stays one argument",
@@ -136,7 +138,7 @@ fn check_place(before: &[u8]) -> Result<(), Error> {
         [b'\n'] => "a comment",
         [_, ..] => "backticks, or a `$(` within quotes",
         [] if ends_escaped(before) => "what a backslash escapes",
-        [] if unsure || before.ends_with(b"$") => {
+        [] if read.unsure() || before.ends_with(b"$") => {
             "what follows `$`, or may be in a here-document, arithmetic or `${…}` (after `<<`, `((`, `$[`, `)#`, a `case` in `\"$(`)"
         }
         [] => return Ok(()),

@@ -62,8 +62,8 @@ pub(super) fn split(line: &[u8]) -> Result<Vec<Vec<u8>>, String> {
 fn word(bytes: &mut Peekable<Copied<Iter<'_, u8>>>, first: bool) -> Result<Vec<u8>, String> {
     let mut word = Vec::new();
     let mut quote = None;
-    // Until a part is quoted, the word may be an assignment.
-    let (mut plain, mut bracket) = (true, false);
+    // Until a part is quoted, the word may be an assignment, by its first `=`.
+    let (mut plain, mut bracket, mut assigns) = (true, false, first);
     while let Some(&byte) = bytes.peek() {
         if quote.is_none() && b" \t\n".contains(&byte) {
             break;
@@ -93,8 +93,9 @@ fn word(bytes: &mut Peekable<Copied<Iter<'_, u8>>>, first: bool) -> Result<Vec<u
                 word.push(byte);
             }
             (None, _) => {
-                refuse(byte, &word, plain, plain && first, bracket)?;
+                refuse(byte, &word, plain, plain && assigns, bracket)?;
                 bracket |= byte == b'[';
+                assigns &= byte != b'=';
                 word.push(byte);
             }
             (Some(_), _) => word.push(byte),
@@ -112,13 +113,13 @@ fn word(bytes: &mut Peekable<Copied<Iter<'_, u8>>>, first: bool) -> Result<Vec<u
 /// Rejects an unquoted byte that a shell would not pass on, after this part of a word.
 fn refuse(byte: u8, word: &[u8], plain: bool, assigns: bool, bracket: bool) -> Result<(), String> {
     let shown = char::from(byte);
-    let name = String::from_utf8_lossy(word);
     Err(shell(&match byte {
         b'|' | b'&' | b';' | b'<' | b'>' | b'(' | b')' => format!("`{shown}` is shell syntax"),
         b'*' | b'?' => format!("`{shown}` stands for names of files"),
         b']' if bracket => "`[` stands for names of files".to_owned(),
         b'~' if word.is_empty() && plain => "`~` stands for a home folder".to_owned(),
         b'=' if assigns && is_name(word) => {
+            let name = String::from_utf8_lossy(word);
             format!("`{name}=` sets a variable (as does `env {name}=… PROGRAM`)")
         }
         _ => return Ok(()),
@@ -137,49 +138,70 @@ fn is_name(word: &[u8]) -> bool {
     word.first().is_some_and(|byte| !byte.is_ascii_digit()) && word.iter().all(named)
 }
 
-/// What is open at the end of a shell text, from the outside: quotes, backticks, comments (`\n`), and the `)` that are
-/// missing since a `$(` within double quotes. And whether this is uncertain, because shells read the text differently
-/// or something in it is not followed here.
-pub(super) fn open_quotes(text: &[u8]) -> (Vec<u8>, bool) {
-    let (mut open, mut seen, mut unsure) = (Vec::new(), Vec::new(), false);
-    let ends = |byte: &u8| b" \t\n;&|(){}".contains(byte);
-    let mut bytes = text.iter();
-    while let Some(&(mut byte)) = bytes.next() {
-        let before = seen.last().copied().unwrap_or(b' ');
-        match (open.last().copied(), byte) {
-            (Some(quote), _) if quote == byte => drop(open.pop()),
-            (Some(b'\'' | b'\n'), _) => {}
-            // What is escaped is passed. A continued line is one line, but some shells do not continue a `$`.
-            (_, b'\\') if bytes.next() == Some(&b'\n') => {
-                unsure |= before == b'$';
-                continue;
-            }
-            (_, b'<') if before == b'<' => unsure |= open.last() != Some(&b'"'),
-            (Some(b'`'), _) => {}
-            // After `$$` in quotes, dash takes a `(` for text, and bash for a beginning.
-            (_, b'(' | b'{' | b'[') if before == 0 || [before, byte] == *b"$[" => unsure = true,
-            (_, b'$') if before == b'$' => byte = 0,
-            (_, b'{') if before == b'$' => unsure = unsure || !skip(&mut bytes, &SIMPLE[0]),
-            (Some(b'"'), b'(') if before == b'$' => open.push(b')'),
-            (Some(b'"'), _) if byte != b'`' => {}
-            (_, b'\'' | b'"' | b'`') => open.push(byte),
-            (within, b'(') if before != byte || !skip(&mut bytes, &SIMPLE[1]) => {
-                unsure |= before == byte;
-                open.extend(within);
-            }
-            (_, b'#') if b" \t\n;&|()<>".contains(&before) => {
-                unsure |= before == b')';
-                open.push(b'\n');
-            }
-            // The `)` after its patterns would be taken for the end of the `$(`.
-            (Some(_), b' ' | b'\t' | b'\n') => unsure |= seen.rsplit(ends).next() == Some(b"case"),
-            _ => {}
-        }
-        seen.push(byte);
+/// A shell text, read once and piece by piece.
+#[derive(Default)]
+pub(super) struct ShellText {
+    /// What is open at its end, from the outside: quotes, backticks, comments (`\n`), and the `)` that are missing since
+    /// a `$(` within double quotes.
+    pub open: Vec<u8>,
+    seen: Vec<u8>,
+    unsure: bool,
+    /// Whether it has a `$'`, and a `\'`: in bash, `\'` does not end `$'…'`.
+    escapes: [bool; 2],
+}
+
+impl ShellText {
+    /// Whether it is uncertain what is open, because shells read the text differently or something in it is not followed
+    /// here.
+    pub fn unsure(&self) -> bool {
+        self.unsure || self.escapes == [true; 2]
     }
-    // In bash, `\'` does not end `$'…'`.
-    let has = |two: &[u8]| seen.windows(2).any(|found| found == two);
-    (open, unsure || has(b"$'") && has(b"\\'"))
+
+    /// Reads on. What is escaped, and a `${…}` or `((…))`, must not go over the end of a piece, or it is uncertain.
+    pub fn read(&mut self, text: &[u8]) {
+        let Self { open, seen, .. } = self;
+        let ends = |byte: &u8| b" \t\n;&|(){}".contains(byte);
+        let mut bytes = text.iter();
+        while let Some(&(mut byte)) = bytes.next() {
+            let before = seen.last().copied().unwrap_or(b' ');
+            match (open.last().copied(), byte) {
+                (Some(quote), _) if quote == byte => drop(open.pop()),
+                (Some(b'\'' | b'\n'), _) => {}
+                // What is escaped is passed. A continued line is one line, but some shells do not continue a `$`.
+                (_, b'\\') if bytes.next() == Some(&b'\n') => {
+                    self.unsure |= before == b'$';
+                    continue;
+                }
+                (_, b'<') if before == b'<' => self.unsure |= open.last() != Some(&b'"'),
+                (Some(b'`'), _) => {}
+                // After `$$` in quotes, dash takes a `(` for text, and bash for a beginning.
+                (_, b'(' | b'{' | b'[') if before == 0 || [before, byte] == *b"$[" => {
+                    self.unsure = true;
+                }
+                (_, b'$') if before == b'$' => byte = 0,
+                (_, b'{') if before == b'$' => self.unsure |= !skip(&mut bytes, &SIMPLE[0]),
+                (Some(b'"'), b'(') if before == b'$' => open.push(b')'),
+                (Some(b'"'), _) if byte != b'`' => {}
+                (_, b'\'' | b'"' | b'`') => open.push(byte),
+                (within, b'(') if before != byte || !skip(&mut bytes, &SIMPLE[1]) => {
+                    self.unsure |= before == byte;
+                    open.extend(within);
+                }
+                (_, b'#') if b" \t\n;&|()<>".contains(&before) => {
+                    self.unsure |= before == b')';
+                    open.push(b'\n');
+                }
+                // The `)` after its patterns would be taken for the end of the `$(`.
+                (Some(_), b' ' | b'\t' | b'\n') => {
+                    self.unsure |= seen.rsplit(ends).next() == Some(b"case");
+                }
+                _ => {}
+            }
+            self.escapes[0] |= [before, byte] == *b"$'";
+            self.escapes[1] |= [before, byte] == *b"\\'";
+            seen.push(byte);
+        }
+    }
 }
 
 /// What follows the beginning of a `${…}` or `((…))`, if all shells agree on its end: if there is only simple text in
