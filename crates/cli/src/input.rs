@@ -63,7 +63,11 @@ impl InputArgs {
             .set(self.quotes, PromptSettings::quotes)
             .set(self.sheet.as_ref(), PromptSettings::sheet)
             .set(folder, PromptSettings::spool_folder)
-            .set(self.format, PromptSettings::input_format);
+            .set(self.format.as_ref(), |settings, format| {
+                let settings = settings.input_format(format.form);
+                let settings = settings.without_header(format.without_header);
+                settings.set(format.list.as_ref(), PromptSettings::list)
+            });
         match &self.encoding {
             Some(encoding) => settings.encoding(encoding).map_err(refused),
             None => Ok(settings),

@@ -29,7 +29,11 @@ pub(super) fn open(
     let name = shown_path(folder).into_owned();
     let refused = |why: &str| fault::of_file(&name, why);
     let others = [
-        (settings.form.is_some(), "--format"),
+        // One prompt per file is what a folder has anyway.
+        (
+            settings.form.is_some_and(|form| form != Form::Whole),
+            "--format",
+        ),
         (settings.delimiter.is_some(), "--delimiter"),
         (settings.quotes.is_some(), "--quotes"),
         (settings.encoding.is_some(), "--encoding"),

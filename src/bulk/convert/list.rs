@@ -1,26 +1,29 @@
-//! A JSON file that is one list: each element becomes a line.
+//! A JSON file that is one list, or an object with it: each element becomes a line.
 
 use std::cell::Cell;
 use std::fmt;
 use std::io::{self, BufReader, Read};
 
-use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::value::RawValue;
 
 use crate::base::json_read::without_bom;
 use crate::base::{Context, Error};
-use crate::bulk::input::{check_list, fault};
+use crate::bulk::input::{Fault, check_encoding, fault, of_object};
 use crate::bulk::spool::SpoolFile;
 
 /// Number of bytes that show whether a text is a list.
 const FIRST_LOOK: u64 = 16 << 10;
 
-/// Writes the elements of the list in `text`, each of at most `most` bytes.
+/// Writes the elements of the list in `text`, or in that field of the object in `text`, each of at most `most` bytes.
 ///
 /// # Errors
 /// With the line, if it is not one complete list.
 pub(super) fn write(
     most: usize,
+    field: Option<&str>,
     text: impl Read,
     spool: &mut SpoolFile,
     name: &str,
@@ -31,7 +34,7 @@ pub(super) fn write(
     let mut start = Vec::new();
     let read = (&mut text).take(FIRST_LOOK).read_to_end(&mut start);
     read.map_err(unreadable)?;
-    check_list(name, &start)?;
+    check_start(name, &start, field, most, &mut text)?;
     let mut failed = None;
     let read = Cell::new(0);
     let text = without_bom(&start).chain(text);
@@ -47,13 +50,47 @@ pub(super) fn write(
         let line = element.get().replace(['\n', '\r'], " ") + "\n";
         spool.write(line.as_bytes())
     };
-    let read = json.deserialize_seq(Elements(write, &mut failed));
+    let elements = Elements(write, &mut failed);
+    let read = match field {
+        None => elements.deserialize(&mut json),
+        Some(field) => json.deserialize_map(InField(field, elements)),
+    };
     match (read.and_then(|()| json.end()), failed) {
         (Ok(()), None) => Ok(()),
         (_, Some(error)) => Err(error),
         (Err(error), None) if error.is_io() => Err(unreadable(error.into())),
         (Err(error), None) => Err(fault::of_list(name, &error)),
     }
+}
+
+/// Rejects text that does not begin with what is expected. Of an object at most `most` bytes are read, to say what helps.
+fn check_start(
+    name: &str,
+    start: &[u8],
+    field: Option<&str>,
+    most: usize,
+    rest: impl Read,
+) -> Result<(), Error> {
+    let of_file = |fault: Fault| fault::of_file(name, fault);
+    check_encoding(start).map_err(of_file)?;
+    let expected = match field {
+        Some(field) => format!("an object with the list {field:?}"),
+        None => "one list of objects: [{…}, {…}]".to_owned(),
+    };
+    let found = match (without_bom(start).trim_ascii_start().first(), field) {
+        (Some(b'['), None) | (Some(b'{'), Some(_)) => return Ok(()),
+        (Some(b'{'), None) => {
+            let mut text = start.to_vec();
+            let read = rest.take(most as u64).read_to_end(&mut text);
+            read.map_err(|error| fault::unreadable(name, &error))?;
+            let text = String::from_utf8_lossy(without_bom(&text));
+            return Err(of_file(of_object(name, &text)));
+        }
+        (Some(b'['), Some(_)) => "a list",
+        (Some(_), _) => "something else than JSON",
+        (None, _) => "no list",
+    };
+    Err(of_file(Fault::new(found, expected)))
 }
 
 /// Fails within an element that is longer than a record may be, because it is in memory while it is read.
@@ -78,8 +115,44 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
+/// Passes on the elements of the list in the field of that name.
+struct InField<'f, E>(&'f str, E);
+
+impl<'de, E: DeserializeSeed<'de, Value = ()>> Visitor<'de> for InField<'_, E> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an object with the list {:?}", self.0)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
+        let (wanted, mut list) = (self.0, Some(self.1));
+        while let Some(name) = fields.next_key::<String>()? {
+            if name != wanted {
+                fields.next_value::<IgnoredAny>()?;
+            } else if let Some(list) = list.take() {
+                fields.next_value_seed(list)?;
+            } else {
+                return Err(A::Error::custom(format!("the field {wanted:?} twice")));
+            }
+        }
+        match list {
+            None => Ok(()),
+            Some(_) => Err(A::Error::custom(format!("no field {wanted:?}"))),
+        }
+    }
+}
+
 /// Passes each element to a function, and stores its error.
 struct Elements<'e, F>(F, &'e mut Option<Error>);
+
+impl<'de, F: FnMut(&RawValue) -> Result<(), Error>> DeserializeSeed<'de> for Elements<'_, F> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_seq(self)
+    }
+}
 
 impl<'de, F: FnMut(&RawValue) -> Result<(), Error>> Visitor<'de> for Elements<'_, F> {
     type Value = ();
@@ -107,7 +180,7 @@ mod tests {
         let whole = format!("\"{}\",", "x".repeat(600 << 10));
         let text = format!("[{whole}{whole}\"");
         let text = text.as_bytes().chain(io::repeat(b'x'));
-        let error = write(1 << 20, text, &mut spool, "in.json", &Context::new());
+        let error = write(1 << 20, None, text, &mut spool, "in.json", &Context::new());
         let error = error.unwrap_err();
         assert!(error.message().contains("more than 1 MiB"), "{error}");
     }

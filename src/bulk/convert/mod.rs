@@ -95,12 +95,14 @@ pub(super) fn converted(
     match form {
         Form::Csv | Form::Tsv => rows::of_text(text, form, name, spool, settings, ctx),
         Form::Json => {
-            list::write(MAX_RECORD_BYTES, text, &mut spool, name, ctx)?;
+            let field = settings.list.as_deref();
+            list::write(MAX_RECORD_BYTES, field, text, &mut spool, name, ctx)?;
             Ok(NamedFile {
                 first: Place::first_item(),
                 ..file(spool, Form::Jsonl)?
             })
         }
+        Form::Whole => rows::whole(text, name, spool, ctx),
         Form::Jsonl | Form::Text => {
             copy(text, &mut spool, name, ctx)?;
             file(spool, form)

@@ -1,6 +1,7 @@
 //! Tables: each row becomes a line with a JSON list, at the line that it has in the input, if that has lines.
 
 use std::io::{self, BufReader, Read};
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::json;
@@ -8,8 +9,8 @@ use serde_json::json;
 use crate::base::json_read::without_bom;
 use crate::base::{Context, Error};
 use crate::bulk::input::{
-    Bounded, Columns, Fault, Form, NamedFile, Place, PromptSettings, Row, Rows, delimiter, fault,
-    too_long,
+    Bounded, Columns, Fault, Form, MAX_RECORD_BYTES, NamedFile, Place, PromptSettings, Row, Rows,
+    delimiter, fault, text_of, too_long,
 };
 use crate::bulk::spool::SpoolFile;
 
@@ -115,13 +116,17 @@ pub(super) fn of_text(
     };
     let names = header.cells();
     let names = names.map_err(|fault| fault::at(name, Place::line(header.line), fault))?;
-    let names: Vec<String> = names.into_iter().map(Into::into).collect();
+    let mut names: Vec<String> = names.into_iter().map(Into::into).collect();
     let width = names.len();
+    if settings.without_header {
+        names = (1..=width).map(|i| format!("column {i}")).collect();
+    }
     // A setting says that quotation marks enclose fields.
     let is_doubtful = by == b'\t' && settings.quotes.is_none();
     let mut out = Spooled::new(name, spool, ctx);
     out.columns = Some(Columns::new(names, header.line));
-    while let Some(row) = next()? {
+    let mut first = settings.without_header.then_some(header);
+    while let Some(row) = first.take().map_or_else(&mut next, |row| Ok(Some(row)))? {
         while out.written + 1 < row.line {
             out.blank()?;
         }
@@ -140,5 +145,30 @@ pub(super) fn of_text(
             }
         }
     }
+    out.into_file()
+}
+
+/// Writes the one row of a file that is one prompt.
+pub(super) fn whole(
+    text: impl Read,
+    name: &str,
+    spool: SpoolFile,
+    ctx: &Context,
+) -> Result<NamedFile, Error> {
+    let mut content = Vec::new();
+    let read = text.take(MAX_RECORD_BYTES as u64).read_to_end(&mut content);
+    read.map_err(|error| fault::unreadable(name, &error))?;
+    let content = text_of(without_bom(&content));
+    let content = content.map_err(|fault| fault::of_file(name, fault))?;
+    let id = name.trim_start_matches("./");
+    let file = Path::new(name).file_name().unwrap_or_default();
+    let mut out = Spooled::new(name, spool, ctx);
+    out.first = Place::row(1);
+    let names = ["id", "path", "name", "content"].map(str::to_owned);
+    out.columns = Some(Columns {
+        prompt: "content",
+        ..Columns::new(names.to_vec(), 0)
+    });
+    out.row(&[id, id, &file.to_string_lossy(), content])?;
     out.into_file()
 }

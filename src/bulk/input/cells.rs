@@ -8,7 +8,7 @@ use memchr::{memchr, memchr_iter, memchr3};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::fault::{Fault, check_nul, utf8};
+use super::fault::{Fault, text_of};
 use super::records::{MAX_RECORD_BYTES, too_long};
 
 /// The byte order mark that a file keeps if it is appended to another one.
@@ -67,7 +67,7 @@ impl Row {
     /// # Errors
     /// If it is not text, or if text follows a closing quote: its author may have meant another field, or several rows.
     pub(crate) fn cells(&self) -> Result<Vec<Cow<'_, str>>, Fault> {
-        check_nul(utf8(&self.bytes)?)?;
+        text_of(&self.bytes)?;
         match self.misquoted {
             None => Ok(self.texts().collect()),
             Some(field) => Err(Fault::new(

@@ -19,7 +19,7 @@ const LONGEST_NAME: usize = 40;
 const SEPARATORS: [u8; 4] = [b'\t', b',', b';', b'|'];
 
 /// Rejects text that is not UTF-8 according to its first bytes.
-pub(super) fn check_encoding(start: &[u8]) -> Result<(), Fault> {
+pub(crate) fn check_encoding(start: &[u8]) -> Result<(), Fault> {
     let (found, mend) = match start {
         [0xff, 0xfe, ..] | [0xfe, 0xff, ..] => (
             "UTF-16 text",
@@ -58,18 +58,11 @@ pub(crate) fn check_file(name: &str, start: &[u8]) -> Result<(), Error> {
     check_pointer(start).map_err(|fault| fault::of_file(name, fault))
 }
 
-/// Rejects text that does not begin with a JSON list.
-pub(crate) fn check_list(name: &str, start: &[u8]) -> Result<(), Error> {
-    let of_file = |fault: Fault| fault::of_file(name, fault);
-    check_encoding(start).map_err(of_file)?;
-    let found = match without_bom(start).trim_ascii_start().first() {
-        Some(b'[') => return Ok(()),
-        Some(b'{') => "an object",
-        Some(_) => "something else than JSON",
-        None => "no list",
-    };
-    let expected = "one list of objects: [{…}, {…}]; for one object a line name it .jsonl, or say --format jsonl";
-    Err(of_file(Fault::new(found, expected)))
+/// Whether the first row of a table looks like data: it has a number, or a text that is longer than names are.
+pub(super) fn is_data(row: &[String]) -> bool {
+    let long = |cell: &str| cell.chars().count() > LONGEST_NAME;
+    row.iter()
+        .any(|cell| long(cell) || cell.trim().parse::<f64>().is_ok())
 }
 
 /// The format of a stream according to its first lines that are not blank.

@@ -5,6 +5,7 @@ use std::{fmt, io};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::detect::is_data;
 use crate::base::names::closest;
 use crate::base::{Error, ErrorKind};
 
@@ -70,6 +71,20 @@ impl Fault {
         self
     }
 
+    /// The same with what helps if these names of columns look like a row of data.
+    pub(super) fn for_data(self, names: &[String]) -> Self {
+        if !is_data(names) {
+            return self;
+        }
+        let longest = (1..)
+            .zip(names)
+            .max_by_key(|(_, name)| name.chars().count());
+        let column = longest.map_or(1, |(number, _)| number);
+        self.with_flags(format!(
+            "if the first row is data: --format csv:no-header --template '{{{{column {column}}}}}'"
+        ))
+    }
+
     /// The same for a request that no run reads.
     pub(super) fn without_flags(mut self) -> Self {
         self.flags = None;
@@ -101,6 +116,12 @@ pub(super) fn utf8(bytes: &[u8]) -> Result<&str, Fault> {
     })
 }
 
+/// The bytes as text without NUL.
+pub(crate) fn text_of(bytes: &[u8]) -> Result<&str, Fault> {
+    let text = utf8(bytes)?;
+    check_nul(text).map(|()| text)
+}
+
 /// Rejects a NUL byte in what should be text.
 pub(super) fn check_nul(text: &str) -> Result<(), Fault> {
     if text.contains('\0') {
@@ -128,7 +149,6 @@ impl Place {
     }
 
     /// The row of a table that has no lines.
-    #[cfg(any(feature = "files", feature = "tables"))]
     pub(crate) fn row(number: u64) -> Self {
         Self {
             what: "row",

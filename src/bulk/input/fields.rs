@@ -11,7 +11,7 @@ use crate::llm::schema::{Schema, is_example, is_name};
 pub(super) fn names(task: RequestTask) -> &'static [&'static str] {
     match task {
         RequestTask::Complete => &COMPLETION,
-        RequestTask::Embed | RequestTask::Speech => &["model", "dimensions"],
+        RequestTask::Embed | RequestTask::Speech => &["model", "dimensions", "input"],
     }
 }
 

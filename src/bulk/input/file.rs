@@ -160,6 +160,11 @@ impl NamedFile {
         let header = Header::new(&columns.names, &row, columns.prompt, settings);
         header.map_err(|fault| {
             if self.first.is_line() {
+                let fault = if settings.without_header {
+                    fault
+                } else {
+                    fault.for_data(&columns.names)
+                };
                 return fault::at(&self.name, Place::line(columns.line), fault);
             }
             fault::of_file(&self.name, fault)

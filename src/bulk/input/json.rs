@@ -24,6 +24,9 @@ use crate::llm::request_json;
 const ONE_TEXT: &str = "a string or a list of tokens: one text a line; instead of a list of texts write a line for each \
     text, with ids such as \"doc-7#1\" and \"doc-7#2\"";
 
+/// The field with the text to embed.
+const INPUT: &str = "input";
+
 /// The end points of supported batch lines, one per task, with the names used in messages.
 const CHAT: &str = "/v1/chat/completions";
 const EMBEDDINGS: &str = "/v1/embeddings";
@@ -144,7 +147,8 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
         Ok(UniqueJson(Value::Object(fields))) => Ok(fields),
         Ok(UniqueJson(other)) => Err(Fault::new(described(&other), EXPECTED)),
         Err(_) if text.trim_start().starts_with('[') => {
-            Err(Fault::new("the start of a JSON list", EXPECTED))
+            Err(Fault::new("the start of a JSON list", EXPECTED)
+                .with_flags("for a list add --format json"))
         }
         Err(error) => {
             if let Some(word) = not_a_number(text, &error) {
@@ -215,16 +219,10 @@ fn batch(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
         return Err(Fault::field("body", &body, "an object"));
     };
     if task == RequestTask::Embed {
-        let mut parsed = match body.remove("input") {
-            Some(Value::String(text)) => Parsed::new(prompt(text)?),
-            Some(Value::Array(tokens)) if are_tokens(&tokens) => {
-                let mut parsed = Parsed::new(Request::new(""));
-                parsed.request.messages[0].content = tokens.into();
-                parsed
-            }
-            Some(other) => return Err(Fault::field("input", &other, ONE_TEXT)),
-            None => return Err(Fault::new("no \"input\" in \"body\"", "a string")),
+        let Some(input) = body.remove(INPUT) else {
+            return Err(Fault::new("no \"input\" in \"body\"", "a string"));
         };
+        let mut parsed = Parsed::new(embedded(input)?);
         fields::take_embedding(&mut body, &mut parsed.request)?;
         parsed.request.extra = body;
         return Ok(parsed);
@@ -239,6 +237,19 @@ fn batch(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
     fields::take(&mut body, &mut parsed)?;
     parsed.request.extra = body;
     Ok(parsed)
+}
+
+/// The request to embed the value of the field `input`.
+fn embedded(input: Value) -> Result<Request, Fault> {
+    match input {
+        Value::String(text) => prompt(text),
+        Value::Array(tokens) if are_tokens(&tokens) => {
+            let mut request = Request::new("");
+            request.messages[0].content = tokens.into();
+            Ok(request)
+        }
+        other => Err(Fault::field(INPUT, &other, ONE_TEXT)),
+    }
 }
 
 fn short(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Parsed, Fault> {
@@ -257,6 +268,9 @@ fn short(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
         (Some(other), None) => return Err(Fault::field("prompt", &other, "a string")),
         (None, Some(messages)) => Request::chat(messages::parse(MESSAGES, messages)?),
         (Some(_), Some(_)) => return Err(Fault::two("both \"prompt\" and \"messages\"")),
+        (None, None) if task == RequestTask::Embed && line.contains_key(INPUT) => {
+            embedded(line.remove(INPUT).unwrap_or_default())?
+        }
         (None, None) => {
             return Err(Fault::new(
                 format!(
@@ -440,7 +454,7 @@ fn known(
 }
 
 /// Quoted for a shell.
-fn quoted(word: &str) -> String {
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "_-.,/:".contains(c);
     if word.chars().all(plain) {
         word.to_owned()

@@ -20,6 +20,7 @@ mod messages;
 mod parse;
 mod prompt_settings;
 mod records;
+mod shape;
 mod source;
 mod table;
 mod template;
@@ -40,14 +41,15 @@ use crate::llm::params::{RequestTask, ResponseFormat};
 
 pub(crate) use cells::{Row, Rows};
 pub(crate) use check::Hooks;
-pub(crate) use detect::{check_file, check_list, delimiter};
+pub(crate) use detect::{check_encoding, check_file, delimiter};
 pub(crate) use entry::{Entry, State};
-pub(crate) use fault::{Fault, Place};
+pub(crate) use fault::{Fault, Place, text_of};
 pub(crate) use file::{Columns, InputFile, Item, Named, NamedFile, Unread};
 pub(crate) use id::{hash_prefix, is_automatic};
 pub(crate) use index::{FileIndex, Fit, refused};
 pub(crate) use parse::parse_alone;
 pub(crate) use records::{Bounded, MAX_RECORD_BYTES, too_long};
+pub(crate) use shape::of_object;
 pub(crate) use source::Source;
 pub(crate) use template::Template;
 
@@ -61,7 +63,7 @@ use keep::Keep;
 pub enum Form {
     /// One JSON object per line.
     Jsonl,
-    /// One JSON list of objects.
+    /// One JSON list of objects, or an object with such a [list](PromptSettings::list).
     Json,
     /// A table with a header row; its fields are separated by commas, or by `;`, tabs or `|` if the header and the
     /// first row agree on them.
@@ -70,6 +72,8 @@ pub enum Form {
     Tsv,
     /// One prompt per line.
     Text,
+    /// One prompt: the whole file. Its row has the columns `id`, `path`, `name` and `content`.
+    Whole,
 }
 
 impl Form {
@@ -87,15 +91,7 @@ impl Form {
             "tsv" => Ok(Self::Tsv),
             "txt" => Ok(Self::Text),
             "json" => Ok(Self::Json),
-            "" => error(format!(
-                "found a file without an extension; expected {ACCEPTED}, or --format with its format"
-            )),
-            "xls" | "ods" | "numbers" => error(format!(
-                "found a spreadsheet (.{extension}); expected {ACCEPTED}: save it as .xlsx or CSV UTF-8"
-            )),
-            other => error(format!(
-                "found a .{other} file; expected {ACCEPTED}, or --format with its format"
-            )),
+            other => error(shape::of_other(path, other, ACCEPTED).to_string()),
         }
     }
 }
@@ -137,6 +133,11 @@ pub struct PromptSettings {
     /// text; a stream that looks like another format is rejected.
     #[setters(rename = "input_format")]
     pub(crate) form: Option<Form>,
+    /// The field with the list, if the input is one JSON object. Default: the input is the list.
+    #[setters(into)]
+    pub(crate) list: Option<String>,
+    /// Whether a table of text has no header: its columns are `column 1`, `column 2` and so on. Default: no.
+    pub(crate) without_header: bool,
     /// The column, or the field of a line, with the id; then every item must have one. Default: `id` or `custom_id`,
     /// which are optional.
     #[setters(into)]

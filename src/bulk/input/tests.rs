@@ -79,10 +79,51 @@ fn the_extension_selects_the_format() {
         "a.ods: found a spreadsheet (.ods); expected {known}: save it as .xlsx or CSV UTF-8"
     );
     assert_eq!(refused("a.ods"), sheet);
-    let plain = format!(
-        "a: found a file without an extension; expected {known}, or --format with its format"
-    );
+    let format =
+        "or --format with its format: txt for a prompt per line, whole for one prompt per file";
+    let plain = format!("a: found a file without an extension; expected {known}, {format}");
     assert_eq!(refused("a"), plain);
+    let other = format!("a.md: found a .md file; expected {known}, {format}");
+    assert_eq!(refused("a.md"), other);
+    for (name, found, help) in [
+        (
+            "a.arrow",
+            "an Arrow stream (.arrow)",
+            "ipc.open_stream('a.arrow').read_all(), 'a.arrow.parquet')\"",
+        ),
+        (
+            "a.feather",
+            "a Feather file (.feather)",
+            "read_feather('a.feather').to_json('a.feather.jsonl', orient='records', lines=True)\"",
+        ),
+        (
+            "a.zip",
+            "an archive (.zip)",
+            ": unpack it and name the files in it",
+        ),
+        (
+            "a.jsonl.bz2",
+            "packed data (.bz2)",
+            ": unpack it: bzip2 -dk a.jsonl.bz2",
+        ),
+        (
+            "a.ipynb",
+            "a notebook (.ipynb)",
+            "add --format json:cells --template '{{source|join}}'",
+        ),
+        (
+            "a b.yaml",
+            "YAML (.yaml)",
+            "json.dumps(yaml.safe_load(open('in.yaml'))))\" > in.yaml.json",
+        ),
+    ] {
+        let text = refused(name);
+        assert!(
+            text.starts_with(&format!("{name}: found {found}; expected {known}: ")),
+            "{text}"
+        );
+        assert!(text.ends_with(help), "{text}");
+    }
     let folder =
         "/: found a folder; expected a file: this program was built without the feature `files`";
     assert_eq!(refused("/"), folder);
@@ -165,4 +206,87 @@ fn files_of_many_chunks_are_cut_between_records() {
     assert_eq!(seen.into_inner(), index.end(200));
     let read = items(&input, &index).into_iter().map(|item| item.request);
     assert!(read.eq(expected));
+}
+
+fn read(extension: &str, content: &str, settings: PromptSettings) -> Vec<Request> {
+    let file = Scratch::new(extension, content);
+    let input = file.open(settings).unwrap();
+    let index = input.check(hooks()).unwrap().finish();
+    let read = items(&input, &index).into_iter();
+    read.map(|item| item.request).collect()
+}
+
+#[test]
+fn a_list_in_a_field_of_an_object_is_the_list() {
+    let list = r#"[{"id":"a","prompt":"]}"},{"id":"b","prompt":"q"}]"#;
+    let expected = read("json", list, PromptSettings::new());
+    let settings = || PromptSettings::new().input_format(Form::Json).list("rows");
+    for text in [
+        format!("{{\"rows\":{list}}}"),
+        format!(
+            "\u{feff} {{\"more\":[{{\"prompt\":\"x\"}}],\r\n\"rows\" : {list}\n, \"n\":{{}}}}\n"
+        ),
+    ] {
+        assert_eq!(read("json", &text, settings()), expected);
+    }
+    for (text, why) in [
+        (
+            "[]",
+            "found a list; expected an object with the list \"rows\"",
+        ),
+        ("{\"row\":[]}", "(no field \"rows\" at column 10)"),
+        (
+            "{\"rows\":[],\"rows\":[]}",
+            "(the field \"rows\" twice at column 18)",
+        ),
+        ("{\"rows\":{}}", "expected a list at column"),
+        ("{\"rows\":[]", "EOF while parsing an object"),
+    ] {
+        let error = Scratch::new("json", text).open(settings()).unwrap_err();
+        assert!(error.message().contains(why), "{error}");
+    }
+}
+
+#[test]
+fn a_table_without_a_header_has_numbered_columns() {
+    let settings = PromptSettings::new().without_header(true);
+    let settings = settings.template("{{column 2}}|{{column 1}}").unwrap();
+    let prompts = read("csv", "a;\"x\ny\"\n\nb;z\n", settings);
+    let texts = prompts.iter().map(|request| &request.messages[0].content);
+    assert_eq!(Vec::from_iter(texts), ["x\ny|a", "z|b"]);
+}
+
+#[test]
+fn a_whole_file_is_one_prompt_under_its_name() {
+    let settings = || PromptSettings::new().input_format(Form::Whole);
+    let text = "\u{feff}# Title\r\n\r\n\"a\",b\n";
+    let file = Scratch::new("md", text);
+    let id = file.0.display().to_string();
+    let input = file.open(settings()).unwrap();
+    let index = input.check(hooks()).unwrap().finish();
+    let expected = Request::new(&text[3..]).with_id(id);
+    assert_eq!(items(&input, &index)[0].request, expected);
+    let template = settings().template("{{path}}:{{content}}").unwrap();
+    assert_eq!(read("log", "x\n", template).len(), 1);
+    for (content, why) in [(&b"a\xff"[..], "invalid UTF-8"), (b" \n", "empty prompt")] {
+        let file = Scratch::new("md", content);
+        let error = file.open(settings()).and_then(|input| input.check(hooks()));
+        let error = error.err().unwrap();
+        assert!(error.message().contains(why), "{error}");
+    }
+}
+
+#[test]
+fn a_line_with_its_input_is_embedded() {
+    let settings = PromptSettings::new().task(crate::llm::params::RequestTask::Embed);
+    let lines = "{\"model\":\"m\",\"input\":\"a\"}\n{\"prompt\":\"b\"}\n{\"input\":[1,2]}\n";
+    let prompts = read("jsonl", lines, settings);
+    let texts = prompts.iter().map(|request| &request.messages[0].content);
+    let expected = [
+        serde_json::json!("a"),
+        "b".into(),
+        serde_json::json!([1, 2]),
+    ];
+    assert!(texts.eq(&expected));
+    assert_eq!(prompts[0].model.as_deref(), Some("m"));
 }

@@ -34,12 +34,13 @@ pub struct InputArgs {
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',', value_parser = name, hide_short_help = true)]
     pub keep: Vec<String>,
 
-    /// Input format: jsonl, json, csv, tsv or txt
+    /// Input format: jsonl, json, json:FIELD, csv, csv:no-header, tsv, txt or whole
     ///
-    /// For standard input, pipes and files with an unknown extension. Default for these: JSON lines if the input
-    /// starts with `{`, else text; text that looks like a table or a JSON list is rejected.
-    #[arg(long, value_name = "FORMAT", value_parser = one_of(&FORMATS), hide_possible_values = true, hide_short_help = true)]
-    pub format: Option<InputFormat>,
+    /// json:FIELD reads the list in a field of one object. csv:no-header names the columns `column 1`, `column 2` …
+    /// txt has a prompt per line; with whole each file is one. Default for standard input, pipes and unknown extensions:
+    /// JSON lines if the input starts with `{`, else text; text that looks like a table or a JSON list is rejected.
+    #[arg(long, value_name = "FORMAT", value_parser = format, hide_short_help = true)]
+    pub format: Option<Format>,
 
     /// Delimiter of a table: one character, or `tab` [default: a comma, or `;`, a tab or `|` if the header and the
     /// first row have equally many columns; a first line such as `sep=;` sets it]
@@ -92,13 +93,48 @@ pub struct InputArgs {
 
 const SWITCH: [(&str, bool); 2] = [("on", true), ("off", false)];
 
+/// A format of inputs of text.
+#[derive(Debug, Clone)]
+pub struct Format {
+    pub form: InputFormat,
+    /// The field with the list of a JSON object.
+    pub list: Option<String>,
+    pub without_header: bool,
+}
+
+fn format(text: &str) -> Result<Format, String> {
+    let (name, detail) = text.split_once(':').unwrap_or((text, ""));
+    let known = FORMATS.iter().find(|(known, _)| *known == name);
+    let (list, without_header) = (Some(detail.to_owned()), detail == "no-header");
+    match (known, text.contains(':')) {
+        (Some((_, form)), false) => Some((*form, None, false)),
+        (Some((_, form @ InputFormat::Json)), _) if !detail.is_empty() => {
+            Some((*form, list, false))
+        }
+        (Some((_, form @ (InputFormat::Csv | InputFormat::Tsv))), _) if without_header => {
+            Some((*form, None, true))
+        }
+        _ => None,
+    }
+    .map(|(form, list, without_header)| Format {
+        form,
+        list,
+        without_header,
+    })
+    .ok_or_else(|| {
+        let names = FORMATS.map(|(name, _)| name).join(", ");
+        format!("write one of {names}, json:FIELD, csv:no-header, tsv:no-header")
+    })
+}
+
 /// The formats of inputs of text, by their names.
-const FORMATS: [(&str, InputFormat); 5] = [
+const FORMATS: [(&str, InputFormat); 6] = [
     ("jsonl", InputFormat::Jsonl),
     ("json", InputFormat::Json),
     ("csv", InputFormat::Csv),
     ("tsv", InputFormat::Tsv),
     ("txt", InputFormat::Text),
+    ("whole", InputFormat::Whole),
 ];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -48,7 +48,7 @@ fn names_and_settings_must_match_the_kind_of_file() {
         ),
         ("parquet", b"PAR1PAR1", "cannot be read"),
         ("xlsx", b"PK\x03\x04", "cannot be read"),
-        ("zip", b"PK\x03\x04", "found a .zip file"),
+        ("zip", b"PK\x03\x04", "found an archive (.zip)"),
         ("xls", b"\xd0\xcf\x11\xe0", "save it as .xlsx or CSV UTF-8"),
     ] {
         let settings = PromptSettings {

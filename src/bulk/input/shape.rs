@@ -1,0 +1,139 @@
+//! What helps with an input that cannot be read as it is: another kind of file, or an object where a list is expected.
+
+use std::path::Path;
+
+use serde_json::value::RawValue;
+
+use super::fault::{Fault, listed};
+use super::json::quoted;
+use crate::base::json_read::JsonObject;
+
+/// Kinds of files that are not read: their extensions, what they are, and what helps. `IN` is the file.
+const OTHERS: [(&[&str], &str, &str); 8] = [
+    (
+        &["xls", "ods", "numbers"],
+        "a spreadsheet",
+        "save it as .xlsx or CSV UTF-8",
+    ),
+    (
+        &["arrow"],
+        "an Arrow stream",
+        "convert it: python3 -c \"import pyarrow as a, pyarrow.parquet as p; \
+         p.write_table(a.ipc.open_stream('IN').read_all(), 'IN.parquet')\"",
+    ),
+    (
+        &["feather"],
+        "a Feather file",
+        "convert it: python3 -c \"import pandas; \
+         pandas.read_feather('IN').to_json('IN.jsonl', orient='records', lines=True)\"",
+    ),
+    (
+        &["zip", "7z", "rar", "tar", "tgz"],
+        "an archive",
+        "unpack it and name the files in it",
+    ),
+    (&["bz2"], "packed data", "unpack it: bzip2 -dk IN"),
+    (
+        &["ipynb"],
+        "a notebook",
+        "for a prompt per cell add --format json:cells --template '{{source|join}}'",
+    ),
+    (
+        &["yaml", "yml"],
+        "YAML",
+        "convert it: python3 -c \"import json, yaml; print(json.dumps(yaml.safe_load(open('IN'))))\" > IN.json",
+    ),
+    (
+        &["pdf", "docx", "doc", "odt", "epub"],
+        "a document",
+        "save it as text, and for one prompt per file add --format whole",
+    ),
+];
+
+/// What a file of another kind is, and what helps.
+pub(super) fn of_other(path: &Path, extension: &str, accepted: &str) -> Fault {
+    let known = OTHERS.iter().find(|(names, ..)| names.contains(&extension));
+    let Some((_, what, help)) = known else {
+        let found = match extension {
+            "" => "a file without an extension".to_owned(),
+            other => format!("a .{other} file"),
+        };
+        let expected = format!(
+            "{accepted}, or --format with its format: txt for a prompt per line, whole for one prompt per file"
+        );
+        return Fault::new(found, expected);
+    };
+    let file = file_or(&path.to_string_lossy(), extension);
+    Fault::new(
+        format!("{what} (.{extension})"),
+        format!("{accepted}: {}", help.replace("IN", &file)),
+    )
+}
+
+/// A file in a command, unless a shell would need quotes for its name.
+fn file_or(name: &str, extension: &str) -> String {
+    match quoted(name) {
+        plain if plain == name => plain,
+        _ => format!("in.{extension}"),
+    }
+}
+
+/// The fault of a text that begins with an object where one list is expected; `name` is its file.
+pub(crate) fn of_object(name: &str, text: &str) -> Fault {
+    let text = text.trim();
+    let (line, rest) = text.split_once('\n').unwrap_or((text, ""));
+    let is_line = JsonObject::parse(line).is_some();
+    let object = JsonObject::parse(text).unwrap_or_default();
+    let fault = |found: &str, help: String| {
+        Fault::new(found, "one list of objects: [{…}, {…}]").with_flags(help)
+    };
+    let begins = |value: &RawValue, with: &str| {
+        let mut text = value.get();
+        with.chars().all(|c| {
+            let rest = text.trim_start().strip_prefix(c);
+            rest.map(|rest| text = rest).is_some()
+        })
+    };
+    let lists = object.fields();
+    let lists = lists.filter(|(name, value)| *name != "messages" && begins(value, "[{"));
+    let lists: Vec<&str> = lists.map(|(name, _)| name).collect();
+    if let Some(first) = lists.first() {
+        let found = format!("an object with lists in {}", listed(lists.iter().copied()));
+        let format = quoted(&format!("json:{first}"));
+        return fault(&found, format!("for a row per element: --format {format}"));
+    }
+    let file = file_or(name, "json");
+    let pandas = |orient: &str| {
+        let read = format!("pandas.read_json('{file}', orient='{orient}')");
+        let write = format!("to_json('{file}l', orient='records', lines=True)");
+        let help = format!("convert it: python3 -c \"import pandas; {read}.{write}\"");
+        fault("the columns of a table, as pandas writes them", help)
+    };
+    let values: Vec<&RawValue> = object.fields().map(|(_, value)| value).collect();
+    let is_column = |value| JsonObject::parse(value).is_some_and(|rows| rows.get("0", 0).is_some());
+    if object.get("data", 2).is_some_and(|rows| begins(rows, "[[")) {
+        return pandas("split");
+    }
+    if !object.0.is_empty() && values.iter().all(|value| is_column(value.get())) {
+        return pandas("columns");
+    }
+    if is_line {
+        let found = if rest.is_empty() {
+            "an object"
+        } else {
+            "an object per line"
+        };
+        return fault(found, "name it .jsonl, or add --format jsonl".to_owned());
+    }
+    if !object.0.is_empty() && values.iter().all(|value| begins(value, "{")) {
+        let filter = "'to_entries[] | {id: .key} + .value'";
+        return fault(
+            "an object of objects",
+            format!("jq -c {filter} {file} > in.jsonl"),
+        );
+    }
+    fault(
+        "an object",
+        format!("for lines of objects: jq -c . {file} > in.jsonl"),
+    )
+}
