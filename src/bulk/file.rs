@@ -175,13 +175,13 @@ impl<'a> FileRun<'a> {
         let route = route.into();
         let (task, embeds) = (self.task, self.task == RequestTask::Embed);
         self.check_providers(&route.providers())?;
-        let mut replies = None;
+        let (mut replies, mut has_moved) = (None, !self.restored.is_empty());
         if let Some(file) = self.output.file() {
-            file.mend()?;
+            has_moved |= file.mend()?;
             file.restore(&self.restored)?;
             replies = Some(file.replies());
         }
-        if !self.restored.is_empty() {
+        if has_moved {
             self.copies.find(&self.output, embeds, &mut self.plan)?;
         }
         let mut tally = Tally::new(Some(self.plan.total), route.clock_ref().now())

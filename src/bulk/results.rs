@@ -85,7 +85,8 @@ pub(crate) struct ResultsFile {
     file: LockedFile,
     len: u64,
     fsync: bool,
-    torn: Torn,
+    /// What is mended before the first line is appended.
+    found: Found,
     /// Whether the file may have more than `len` bytes, which are not complete lines.
     dirty: bool,
     /// Whether the last lines could not be written.
@@ -119,20 +120,53 @@ impl ResultsFile {
             file,
             len: 0,
             fsync,
-            torn: Torn::Nothing,
+            found: Found::default(),
             dirty: false,
             stopped: false,
             disturbed: None,
         };
-        let torn = results.read(visit);
-        results.torn = torn.map_err(FileRunError::Usage)?;
+        results.found = results.read(visit).map_err(FileRunError::Usage)?;
         Ok(results)
     }
 
-    /// Repairs what a killed run left behind, before the first line is appended.
-    pub(crate) fn mend(&mut self) -> Result<(), Error> {
-        self.mend_io()
-            .map_err(|e| trouble(&self.path, "cannot mend", &e))
+    /// Repairs what a killed run or a power failure left behind, before the first line is appended. Returns whether
+    /// lines have another position now.
+    pub(crate) fn mend(&mut self) -> Result<bool, Error> {
+        let failed = |path: &Path, error: io::Error| trouble(path, "cannot mend", &error);
+        self.mend_io().map_err(|error| failed(&self.path, error))?;
+        let Found {
+            unreadable,
+            has_zeros,
+            ..
+        } = std::mem::take(&mut self.found);
+        if unreadable.is_empty() && !has_zeros {
+            return Ok(false);
+        }
+        if !unreadable.is_empty() {
+            let mut aside = self.path.clone().into_os_string();
+            aside.push(".unreadable");
+            let aside = PathBuf::from(aside);
+            let moved = self.copy_lines(&unreadable, &aside);
+            moved.map_err(|error| failed(&aside, error))?;
+            let (path, lines) = (self.path.display(), unreadable.len());
+            let aside = aside.display();
+            log::warn!("{path}: {lines} lines that cannot be read were moved to {aside}");
+        }
+        let mut places = Vec::new();
+        self.scan(&mut |_, at| places.push(at))?;
+        self.rewrite("cannot mend", &places)?;
+        Ok(true)
+    }
+
+    /// Appends the lines at these positions to another file, and syncs it to the disk.
+    fn copy_lines(&self, places: &[u64], to: &Path) -> io::Result<()> {
+        self.make_beside(to)?;
+        let mut copy = OpenOptions::new().append(true).open(to)?;
+        let mut lines = LinesAt::new(&self.file)?;
+        for place in places {
+            copy.write_all(lines.read(*place)?)?;
+        }
+        copy.sync_all()
     }
 
     /// The folder for replies that are too large for a line.
@@ -161,43 +195,51 @@ impl ResultsFile {
 
     /// Passes the text of every line to `visit`.
     pub(super) fn lines(&self, visit: &mut dyn FnMut(&[u8])) -> Result<(), Error> {
-        each_line(&self.path, &self.file, &mut |line, _, _, _| {
+        let passed = each_line(&self.path, &self.file, &mut |line, _, _, _| {
             visit(line);
             Ok(())
-        })
+        });
+        passed.map(drop)
     }
 
-    fn read(&self, visit: &mut VisitLine<'_>) -> Result<Torn, Error> {
-        let shown = self.path.display();
-        let mut torn = Torn::Nothing;
-        each_line(&self.path, &self.file, &mut |line, at, number, whole| {
+    fn read(&self, visit: &mut VisitLine<'_>) -> Result<Found, Error> {
+        let mut found = Found::default();
+        let (mut readable, mut first) = (0_usize, None);
+        found.has_zeros = each_line(&self.path, &self.file, &mut |line, at, number, whole| {
             match serde_json::from_slice::<PreviousLine>(line) {
-                Ok(previous) => visit(previous, at),
+                Ok(previous) => {
+                    readable += 1;
+                    visit(previous, at);
+                }
                 Err(_) if !whole && could_be_torn(line, at) => {
-                    torn = Torn::CutAt(at);
+                    found.torn = Torn::CutAt(at);
                     return Ok(());
                 }
                 Err(why) => {
-                    // With another output, the results in this file would be billed again.
-                    let why = format!(
-                        "{shown}:{number}: not a result line ({why}); the file is left untouched: if it has results of a \
-                         run, keep that line elsewhere, by sed -n {number}p {shown} >{shown}.line{number} && \
-                         sed -i {number}d {shown}, and the same command keeps the other results and sends again what is \
-                         missing; if not, name another output"
-                    );
-                    return Err(Error::new(ErrorKind::Invalid, why));
+                    first.get_or_insert((number, why));
+                    found.unreadable.push(at);
                 }
             }
             if !whole {
-                torn = Torn::NoLineEnd;
+                found.torn = Torn::NoLineEnd;
             }
             Ok(())
         })?;
-        Ok(torn)
+        // It is a file of something else, unless most of its lines are results.
+        match first {
+            Some((number, why)) if readable < found.unreadable.len() => {
+                let shown = self.path.display();
+                let why = format!(
+                    "{shown}:{number}: not a result line ({why}); the file is left untouched: name another output"
+                );
+                Err(Error::new(ErrorKind::Invalid, why))
+            }
+            _ => Ok(found),
+        }
     }
 
     fn mend_io(&mut self) -> io::Result<()> {
-        match std::mem::replace(&mut self.torn, Torn::Nothing) {
+        match std::mem::take(&mut self.found.torn) {
             Torn::Nothing => {}
             Torn::NoLineEnd => self.file.write_all(b"\n")?,
             Torn::CutAt(at) => {
@@ -324,7 +366,17 @@ impl<'f> LinesAt<'f> {
     }
 }
 
+/// What is to be mended in an output.
+#[derive(Default)]
+struct Found {
+    torn: Torn,
+    unreadable: Vec<u64>,
+    has_zeros: bool,
+}
+
+#[derive(Default)]
 enum Torn {
+    #[default]
     Nothing,
     NoLineEnd,
     CutAt(u64),
@@ -376,27 +428,28 @@ fn to_text(file: &mut (impl BufRead + Seek)) -> io::Result<u64> {
 /// Receives a line that is not blank, its position, its number, and whether it had a line end.
 type Visit<'a> = dyn FnMut(&[u8], u64, u64, bool) -> Result<(), Error> + 'a;
 
-/// Passes each line that is not blank to `visit`.
+/// Passes each line that is not blank to `visit`. Returns whether there are zeros before a line or its end.
 ///
 /// # Errors
 /// If the file at `path` cannot be read, or the error of `visit`.
-pub(crate) fn each_line(path: &Path, file: &File, visit: &mut Visit<'_>) -> Result<(), Error> {
+pub(crate) fn each_line(path: &Path, file: &File, visit: &mut Visit<'_>) -> Result<bool, Error> {
     let failed = |error: io::Error| trouble(path, "cannot read", &error);
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let mut at = to_text(&mut reader).map_err(failed)?;
     let mut number = 0_u64;
     let mut line = Vec::new();
-    let mut whole = true;
+    let (mut whole, mut has_zeros) = (true, false);
     loop {
         line.clear();
         let mut bounded = (&mut reader).take(LONGEST_LINE);
         let read = bounded.read_until(b'\n', &mut line).map_err(failed)?;
         if read == 0 {
-            return Ok(());
+            return Ok(has_zeros);
         }
         // A line that is too long arrives in pieces.
         number += u64::from(whole);
         whole = line.last() == Some(&b'\n');
+        has_zeros |= whole && line[0] == 0;
         // The end of a file may be zeros after a power failure; the next result was appended to them.
         let text = match without_zeros(&line).trim_ascii() {
             [] if !whole => line.trim_ascii(),

@@ -105,7 +105,12 @@ impl FileConfig {
     }
 
     fn trouble(&self, doing: &str, why: &io::Error) -> Error {
-        let advice = "check the permissions of the file and its folder, and the space on the disk";
+        let advice = match why.kind() {
+            io::ErrorKind::NotADirectory => {
+                "one of these folders is a file: set another data folder with --data-dir or BATCHWRIGHT_HOME"
+            }
+            _ => "check the permissions of the file and its folder, and the space on the disk",
+        };
         self.error(
             ErrorKind::Invalid,
             &format!("cannot be {doing}: {why}; {advice}"),

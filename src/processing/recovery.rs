@@ -119,7 +119,9 @@ impl ErrorRecovery {
             let why = "it has results of prompts and stays unchanged; name another checkpoint";
             return Err(Error::new(ErrorKind::Invalid, format!("{shown}: {why}")));
         }
-        file.mend()?;
+        if file.mend()? {
+            file.scan(&mut |line, at| last.extend([(key(Path::new(&line.id)), at)]))?;
+        }
         if lines > 2 * last.len() {
             let mut order: Vec<u64> = last.into_values().collect();
             order.sort_unstable();

@@ -40,7 +40,7 @@ impl ResultsFile {
 
     fn append_to_archive(&self, places: &[u64]) -> Result<(), FileRunError> {
         let path = self.archive_path();
-        let made = self.make_archive(&path);
+        let made = self.make_beside(&path);
         made.map_err(|error| trouble(&path, "cannot create", &error))?;
         let mut archive = ResultsAppender::open_for(&path, false)?;
         let (mut lines, mut bytes) = (Vec::new(), 0);
@@ -58,7 +58,7 @@ impl ResultsFile {
     }
 
     /// Creates the file with the permissions of the output from the start.
-    fn make_archive(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn make_beside(&self, path: &Path) -> io::Result<()> {
         match private::open(OpenOptions::new().append(true).create_new(true), path) {
             Ok(archive) => archive.set_permissions(self.file.metadata()?.permissions()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),

@@ -43,7 +43,9 @@ impl ResultsFile {
 
     /// Later results must not be joined to a line that another program truncated.
     fn end_last_line(&mut self) -> io::Result<()> {
-        self.torn = self.read(&mut |_, _| {}).unwrap_or(Torn::NoLineEnd);
+        self.found.torn = self
+            .read(&mut |_, _| {})
+            .map_or(Torn::NoLineEnd, |found| found.torn);
         self.mend_io()
     }
 

@@ -89,7 +89,7 @@ fn a_file_of_anything_else_is_refused_and_untouched() {
     assert_eq!(desk.ids("out.jsonl"), all_ids(2));
 }
 
-/// A power failure leaves them at the end of the file, and later results stand behind them.
+/// A power failure leaves them, and later results stand behind them. Then they are removed.
 #[test]
 fn zeros_before_a_result_cost_no_answer() {
     let (desk, sim) = (Desk::with(20), good());
@@ -103,6 +103,7 @@ fn zeros_before_a_result_cost_no_answer() {
     let damaged: String = text.lines().enumerate().map(damaged).collect();
     desk.write("out.jsonl", damaged);
     desk.run(&sim, RUN).ends(0, "20 finished before");
+    assert_eq!(desk.read("out.jsonl"), text);
     desk.plain("export out.jsonl -o out.csv").expect(0);
     assert_eq!(desk.read("out.csv").lines().count(), 21);
     desk.run(&sim, &format!("{RUN} --ordered")).expect(0);
