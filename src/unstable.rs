@@ -8,7 +8,7 @@
 //! | [`AtomicFile`] | writes a file atomically | [`make_private_folder`], [`open_private`], [`disk_space`] |
 //! | [`copy_beside`] | keeps the contents of an open file that was removed | [`same_file`] |
 //! | [`Pool`] | runs tasks other than prompts | [`TaskEnd`], [`PoolEnd`] |
-//! | [`replacement`] | what to use instead of a removed name | |
+//! | [`replacement`] | what to use instead of a removed name | [`quoted`] |
 //! | [`Optional`] | changes a builder only under a condition | |
 //! | [`UniqueJson`] | reads JSON, and rejects an object that names a field twice | |
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`RequestName`], [`BatchLine`], [`BatchLineResult`] |
@@ -24,7 +24,7 @@ pub use crate::base::clock::{Clock, SystemClock, Time, Wake};
 pub use crate::base::disk::room as disk_space;
 pub use crate::base::disk::{copy_beside, same_file};
 pub use crate::base::json_read::UniqueJson;
-pub use crate::base::names::replacement;
+pub use crate::base::names::{quoted, replacement};
 pub use crate::base::optional::Optional;
 pub use crate::base::private::{make_folder as make_private_folder, open as open_private};
 pub use crate::llm::batch::{

@@ -1,4 +1,6 @@
-//! Suggestions for mistyped names, and what replaces a removed one.
+//! Names in messages: suggestions for mistyped ones, what replaces a removed one, and words for a shell.
+
+use std::ffi::OsStr;
 
 /// The closest name within two edits. Names of one or two characters are close to everything, so for them only a
 /// difference in case counts.
@@ -32,6 +34,16 @@ fn distance(a: &str, b: &str) -> usize {
         }
     }
     row[b.len()]
+}
+
+/// A word quoted for a shell, for a command that is printed to be pasted.
+pub fn quoted(word: impl AsRef<OsStr>) -> String {
+    let word = word.as_ref().to_string_lossy();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        return word.into_owned();
+    }
+    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 /// The sentence for `key` in a table of removed names: one name per line, as `KEY | sentence`.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 
 use super::error::{Error, ErrorKind};
+use super::names::quoted;
 use super::secret::Secret;
 
 /// A longer file contains no key, but something else.
@@ -55,8 +56,8 @@ impl Secret {
 fn warn_if_open(path: &Path) {
     static WARNED: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     if is_open(path) && WARNED.lock().insert(path.to_owned()) {
-        let path = path.display();
-        log::warn!("every user of this machine can read the API key in {path}; chmod 600 {path}");
+        let (path, quoted) = (path.display(), quoted(path));
+        log::warn!("every user of this machine can read the API key in {path}; chmod 600 {quoted}");
     }
 }
 

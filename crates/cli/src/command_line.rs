@@ -1,8 +1,9 @@
 //! Commands that users paste into a shell.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
 use batchwright::provider::redacted_url;
+use batchwright::unstable::quoted;
 
 /// This command, ready to be pasted into a shell, without a password in an address.
 pub fn command_line() -> String {
@@ -18,7 +19,7 @@ pub fn command_line_with_budget() -> String {
 pub fn command_line_from_anywhere() -> String {
     let command = command_line();
     match std::env::current_dir() {
-        Ok(folder) => format!("cd {} && {command}", quoted_path(folder)),
+        Ok(folder) => format!("cd {} && {command}", quoted(folder)),
         Err(_) => command,
     }
 }
@@ -72,20 +73,6 @@ fn without_value(header: &str) -> String {
         Some((name, _)) => format!("{name}: ***"),
         None => "***".to_owned(),
     }
-}
-
-/// A path quoted for a shell, see [`quoted`].
-pub fn quoted_path(path: impl AsRef<OsStr>) -> String {
-    quoted(&path.as_ref().to_string_lossy())
-}
-
-/// A word quoted for a shell.
-pub fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    if !word.is_empty() && word.chars().all(plain) {
-        return word.to_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
 }
 
 #[cfg(test)]

@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use batchwright::batch::{BatchInfo, clients_by_account};
 use batchwright::queue::{Durability, ProcessInfo, ProcessState, SqliteOptions};
-use batchwright::unstable::{Clock, SystemClock};
+use batchwright::unstable::{Clock, SystemClock, quoted};
 use batchwright::{Error, JobQueue, LlmConfig, ProcessId, Settings};
 use serde_json::Value;
 
 use super::args::shared::{DataArgs, QueueFileArg, StoreArgs};
-use super::command_line::{quoted, quoted_path};
 use super::display;
 use super::exit::{About, Exit, Refusal, could_not_run};
 use super::format::{count, number_of, span};
@@ -161,7 +160,7 @@ impl DataArgs {
 pub fn folder_flag() -> String {
     let flag = NAMED_FOLDER
         .get()
-        .map(|folder| format!(" --data-dir {}", quoted_path(folder)));
+        .map(|folder| format!(" --data-dir {}", quoted(folder)));
     flag.unwrap_or_default()
 }
 
@@ -169,7 +168,7 @@ pub fn folder_flag() -> String {
 pub fn command(words: &str, file: &QueueFileArg, store: &StoreArgs) -> String {
     let folder = folder_flag();
     match &file.queue {
-        Some(file) => format!("batchwright {words}{folder} --queue {}", quoted_path(file)),
+        Some(file) => format!("batchwright {words}{folder} --queue {}", quoted(file)),
         None => format!("batchwright {words}{folder}{}", store.flags),
     }
 }

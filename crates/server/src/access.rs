@@ -9,6 +9,7 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use batchwright::unstable::quoted;
 use batchwright::{Error, ErrorKind, Secret};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -143,7 +144,8 @@ fn read(path: &Path) -> Result<Vec<(String, Role)>, String> {
     let file = File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
         return Err(format!(
-            "other users can access the token file {shown}; to prevent it: chmod 600 '{shown}'"
+            "other users can access the token file {shown}; to prevent it: chmod 600 {}",
+            quoted(path)
         ));
     }
     let mut text = String::new();

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::base::disk::store_path;
+use crate::base::names::quoted;
 use crate::base::{Error, ErrorKind, ProcessId};
 use crate::bulk::file::FileRun;
 use crate::bulk::options::FileRunOptions;
@@ -166,10 +167,11 @@ pub(super) fn refuse_another_output(
     let why = format!(
         "{}: {} belongs to another output: this one lacks the result of {last:?}, which a run has saved; nothing was \
          sent. Put that output back beside its store. To give up what is under way: batchwright cancel {} --delete \
-         --queue {1}",
+         --queue {}",
         output.display(),
         store.display(),
         process.process_id,
+        quoted(&store),
     );
     Err(Error::new(ErrorKind::Invalid, why))
 }

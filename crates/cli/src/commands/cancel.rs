@@ -5,13 +5,12 @@ use batchwright::batch::{BatchInfo, clients_by_account};
 use batchwright::files::QueueRun;
 use batchwright::plan::ProviderOptions;
 use batchwright::queue::{JobCounts, ProcessState, WorkerSettings};
-use batchwright::unstable::Optional;
+use batchwright::unstable::{Optional, quoted};
 use batchwright::{Context, JobQueue, ProcessId, Worker};
 use serde_json::{Value, json};
 
 use crate::args::queue::{CancelArgs, RetryArgs};
 use crate::args::shared::DataArgs;
-use crate::command_line::quoted;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::format::{self, number_of, span};

@@ -131,7 +131,7 @@ fn a_file_that_other_users_can_access_is_refused_with_the_command_that_mends_it(
         let server = Server::new(queue.clone(), batchwright::Worker::new(&queue));
         let server = server.address(([127, 0, 0, 1], 0).into()).token_file(&path);
         let error = server.start().unwrap_err();
-        let command = format!("chmod 600 '{}'", path.display());
+        let command = format!("chmod 600 {}", path.display());
         assert!(error.message().contains(&command), "{error}");
     }
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 
+use crate::base::names::quoted;
 use crate::base::{Error, ErrorKind};
 use crate::queue::store::Mode;
 use crate::queue::store::statements::{Fault, Sql};
@@ -74,12 +75,12 @@ fn explain(path: &Path, error: &rusqlite::Error) -> Error {
 }
 
 fn damaged(path: &Path, what: impl Display) -> Error {
-    let shown = path.display();
+    let (shown, file) = (path.display(), quoted(path));
     Error::new(
         ErrorKind::Invalid,
         format!(
             "{shown} is damaged ({what}). Stop all workers, copy the file with its -wal and -shm \
-             beside it, then rescue what can be read: sqlite3 {shown} .recover | sqlite3 rescued.db"
+             beside it, then rescue what can be read: sqlite3 {file} .recover | sqlite3 rescued.db"
         ),
     )
 }

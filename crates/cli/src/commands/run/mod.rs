@@ -18,7 +18,7 @@ use batchwright::files::{
 };
 use batchwright::plan::{Concurrency, ProviderPlan};
 use batchwright::queue::SqliteOptions;
-use batchwright::unstable::Optional;
+use batchwright::unstable::{Optional, quoted};
 use batchwright::{
     Context, Error, ErrorKind, ErrorPolicy, FileRun, FileRunOptions, LlmClient, LlmManager,
     Prompts, Request, Response, Route, Settings, Strategy,
@@ -27,7 +27,6 @@ use batchwright::{
 use crate::args::run::{Resend, RunArgs};
 use crate::background::{Background, Event};
 use crate::budget::{self, starts_from_zero};
-use crate::command_line::quoted_path;
 use crate::display;
 use crate::exit::{About, Exit, Refusal, could_not_run};
 use crate::format::count;
@@ -191,7 +190,7 @@ fn refuse_table(args: &RunArgs) -> Result<(), Refusal> {
     let Some(path) = new.filter(|path| is_table(path)) else {
         return Ok(());
     };
-    let (results, table) = (quoted_path(path.with_extension("jsonl")), quoted_path(path));
+    let (results, table) = (quoted(path.with_extension("jsonl")), quoted(path));
     Err(Refusal::usage(format!(
         "{}: results are JSON lines, and a table is made of them: run with -o {results}, then batchwright export {results} \
          -o {table}",

@@ -8,12 +8,12 @@ use batchwright::files::{QueueRun, QueueRunReport, RunReport, store_path};
 use batchwright::plan::ProviderPlan;
 use batchwright::provider::redacted_url;
 use batchwright::queue::{ProcessInfo, ProcessState, SqliteOptions};
-use batchwright::unstable::Optional;
+use batchwright::unstable::{Optional, quoted};
 use batchwright::{Budget, Error, ErrorKind, JobQueue, LlmManager, ProcessId, Strategy};
 use serde_json::json;
 
 use crate::args::run::RunArgs;
-use crate::command_line::{command_line_from_anywhere, quoted, quoted_path};
+use crate::command_line::command_line_from_anywhere;
 use crate::exit::Refusal;
 use crate::format::{count, counts, number_of};
 use crate::queue::{self, failed};
@@ -84,14 +84,14 @@ fn refuse_orphans(args: &RunArgs, output: &Path) -> Result<(), Refusal> {
         let mut processes = processes.unwrap_or_default().into_iter();
         let is_of_input = |known: &ProcessState| known.info.input.as_ref() == Some(&input);
         if let Some(known) = processes.find(is_of_input) {
-            let (id, store) = (known.process_id, quoted_path(&store));
+            let (id, store) = (known.process_id, quoted(&store));
             return Err(Refusal::usage(format!(
                 "{store} has items of this input that are under way, and its output {} is no longer there: they would be \
                  bought again; nothing was sent. If {} is that output, move its store with it: mv {store} {}\n  To give them \
                  up: batchwright cancel {id} --delete --queue {store}",
                 was.display(),
                 output.display(),
-                quoted_path(&own),
+                quoted(&own),
             )));
         }
     }
