@@ -126,7 +126,7 @@ pub fn write(text: &str) -> io::Result<()> {
 }
 
 /// True if standard output was closed (`>&-`): Rust then opens `/dev/null` there before `main`, also for reading,
-/// unlike a shell's `>/dev/null`. Python's `DEVNULL` and Node's `ignore` do the same, so the messages name both.
+/// unlike a shell's `>/dev/null`. Python's `DEVNULL`, Node's `ignore` and systemd's `null` do the same.
 pub fn is_closed() -> bool {
     let stdout = io::stdout();
     let (Ok(ours), Ok(null)) = (fstat(&stdout), stat("/dev/null")) else {
@@ -152,5 +152,5 @@ pub fn regular(output: Option<&Path>) -> Option<PathBuf> {
 }
 
 /// The error if results would be lost.
-pub const CLOSED: &str = "standard output is closed or discarded, so the results would be paid for and lost; name a \
+pub const CLOSED: &str = "standard output is /dev/null or closed, so the results would be paid for and lost; name a \
     file with --output (or /dev/null to discard them)";

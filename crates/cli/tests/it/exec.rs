@@ -3,7 +3,7 @@
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::common::{Desk, Ended, Has, Running, cases, eventually, line_count};
+use super::common::{Desk, Ended, Has, RunToEnd, Running, cases, eventually, line_count};
 use super::program::fed;
 
 /// Runs `exec` with these words and this on standard input.
@@ -294,4 +294,18 @@ fn a_hundred_thousand_commands_take_no_more_memory_than_a_thousand() {
     };
     let (few, many): (u64, u64) = (peak(1000), peak(100_000));
     assert!(few > 0 && many < few + 4096, "{few} KiB, then {many} KiB");
+}
+
+/// As Python's `DEVNULL` and systemd's `null`: also for reading, as Rust opens it in place of a closed one.
+#[test]
+fn outputs_are_discarded_if_that_was_asked_for() {
+    let desk = Desk::new();
+    desk.write("jobs.txt", "touch made\n");
+    let exec = desk.command(["exec", "jobs.txt"]);
+    let null = ["-c", "exec \"$0\" \"$@\" 1<>/dev/null"].map(AsRef::as_ref);
+    let words = null.into_iter().chain([exec.get_program()]);
+    desk.other("sh", words.chain(exec.get_args()))
+        .ended()
+        .expect(0);
+    assert!(desk.exists("made"));
 }

@@ -13,15 +13,11 @@ use super::is_stdin;
 use crate::args::exec::ExecArgs;
 use crate::display::Display;
 use crate::exit::{About, Refusal};
-use crate::stdout::{self, ResultsOut};
+use crate::stdout::ResultsOut;
 use crate::{sanitize, stderr};
 
 /// Maximum number of failures that are named at the end.
 const MOST_NAMED: usize = 5;
-
-/// The error if outputs would be lost.
-const CLOSED: &str = "standard output is closed or discarded, so the outputs of the commands would be lost; redirect it to a file, or \
-    name /dev/null with --output to discard them";
 
 pub struct Emitter {
     /// The file for records; without one, they or the outputs are printed.
@@ -64,9 +60,6 @@ impl Emitter {
             .transpose();
         let output = args.output.as_ref().filter(wanted);
         let file = output.filter(|path| !is_stdin(Some(path)));
-        if file.is_none() && stdout::is_closed() {
-            return Err(Refusal::could_not_run(CLOSED));
-        }
         let file = file.map(|path| RecordFile::open(path, continues));
         Ok(Self {
             file: file.transpose().map_err(refused)?,
