@@ -258,15 +258,14 @@ impl Reader {
         if text.contains(&0) {
             return Err("the line has a NUL byte".to_owned());
         }
-        let has = |part: &[u8]| text.windows(part.len()).any(|found| found == part);
         let mut shell = ShellText::default();
         shell.read(text);
         let more = match shell.open.first() {
             Some(open) if *open != b'\n' => {
                 format!("the quote {} is not closed on its line", char::from(*open))
             }
-            _ if !self.nul && has(b"<<") && !has(b"<<<") && !has(b"((") => {
-                "the lines of a here-document would be commands of their own".to_owned()
+            _ if !self.nul && shell.unsure && begins_document(text) => {
+                "after `<<`, the lines of a here-document would be commands of their own".to_owned()
             }
             _ => return Ok(()),
         };
@@ -301,6 +300,12 @@ impl Reader {
             }
         }
     }
+}
+
+/// Whether a `<<` is in a text, and not only `<<<`.
+fn begins_document(text: &[u8]) -> bool {
+    text.chunk_by(|a, b| a == b)
+        .any(|run| run.starts_with(b"<<") && run.len() != 3)
 }
 
 /// The line without surrounding blanks, unless the last one is escaped.

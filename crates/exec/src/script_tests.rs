@@ -60,12 +60,19 @@ fn lines_are_continued_where_a_shell_continues_them() {
 fn a_shell_gets_no_incomplete_line() {
     let shell =
         |script: &[u8], nul| read(script, |commands| commands.shell(true).nul_separated(nul));
-    for script in ["true\necho 'a\nb'\n", "true\ncat <<END\nrm -r x\nEND\n"] {
+    for script in [
+        "true\necho 'a\nb'\n",
+        "true\ncat <<END\nrm -r x\nEND\n",
+        "true\nn=$((1+2)); cat <<END\nrm -r x\nEND\n",
+        "true\ncat <<< a; x=\"$(cat <<-'END'\nrm -r x\nEND\n)\"\n",
+    ] {
         let error = shell(script.as_bytes(), false).unwrap_err();
         assert!(error.message().contains("line 2: ") && error.message().contains("(-0)"));
     }
     let jobs = shell(b"# c\necho 'a\nb'\0cat <<END\nx\nEND\n\0# c\n", true).unwrap();
     assert_eq!(jobs.len(), 2);
+    let jobs = b"grep '<<END' a\necho \"1 << 2\" # << x\ncat <<< $((1+2))\n";
+    assert_eq!(shell(jobs, false).unwrap().len(), 3);
     let jobs = shell(b"echo x | cat\n# no\n", false).unwrap();
     assert_eq!(texts(&jobs), ["sh|-c|echo x | cat"]);
 }

@@ -138,7 +138,7 @@ fn check_place(read: &ShellText, before: &[u8]) -> Result<(), Error> {
         [b'\n'] => "a comment",
         [_, ..] => "backticks, or a `$(` within quotes",
         [] if ends_escaped(before) => "what a backslash escapes",
-        [] if read.unsure() || before.ends_with(b"$") => {
+        [] if read.unsure || before.ends_with(b"$") => {
             "what follows `$`, or may be in a here-document, arithmetic or `${…}` (after `<<`, `((`, `$[`, `)#`, a `case` in `\"$(`)"
         }
         [] => return Ok(()),
@@ -290,7 +290,7 @@ mod tests {
             "d=\"${OUT:-\"$(pwd)/a\"}\"; echo {} $d",
             "d=${V:-$(git-version)}${W:-$(/bin/pwd)}${x#y}${#x}; echo {} $d",
             "d=\"$(dirname \"$HOME\")\"; echo {} $d",
-            "grep -E '((a|b)c)' {}; sed 's/(a)#${<<//' {}; grep -E \"((a|b)c)+\" {}; grep $'\\t' {}",
+            "grep -E '((a|b)c)' {}; sed 's/(a)#${<<//' {}; grep -E \"((a|b)c)+\" {}",
             "i=$((i+1)); n=\"$((RANDOM % ($(nproc)*5)))\"; ((i++)); (((i+1)*2)); echo {} $i",
             "make -j${J:-$(nproc --all)} {}; d=\"${OUT:-${HOME}/out}\"; g=\"${f//\\//_}${f%'.txt'}\"; echo {}",
             "x=\"$(grep --ignore-case foo $f.case x)\"; echo {} \"$x\"",
@@ -332,6 +332,7 @@ mod tests {
             ("p $\\\n[{}]", "`$[`"),
             ("p $\\\n{}", "`${"),
             ("p $'\\'' '{}'", "`${"),
+            ("grep $'\\t' {}", "what follows `$`"),
             ("p \"$((a) )\" {}", "arithmetic"),
             ("p \"${ a }\" {} \"; }\"", "`${"),
             ("p `cat <<END`\n{}\nEND", "a here-document"),

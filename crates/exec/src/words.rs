@@ -145,18 +145,11 @@ pub(super) struct ShellText {
     /// a `$(` within double quotes.
     pub open: Vec<u8>,
     seen: Vec<u8>,
-    unsure: bool,
-    /// Whether it has a `$'`, and a `\'`: in bash, `\'` does not end `$'…'`.
-    escapes: [bool; 2],
+    /// Whether that is uncertain, because shells read the text differently or something in it is not followed here.
+    pub unsure: bool,
 }
 
 impl ShellText {
-    /// Whether it is uncertain what is open, because shells read the text differently or something in it is not followed
-    /// here.
-    pub fn unsure(&self) -> bool {
-        self.unsure || self.escapes == [true; 2]
-    }
-
     /// Reads on. What is escaped, and a `${…}` or `((…))`, must not go over the end of a piece, or it is uncertain.
     pub fn read(&mut self, text: &[u8]) {
         let Self { open, seen, .. } = self;
@@ -182,7 +175,11 @@ impl ShellText {
                 (_, b'{') if before == b'$' => self.unsure |= !skip(&mut bytes, &SIMPLE[0]),
                 (Some(b'"'), b'(') if before == b'$' => open.push(b')'),
                 (Some(b'"'), _) if byte != b'`' => {}
-                (_, b'\'' | b'"' | b'`') => open.push(byte),
+                (_, b'\'' | b'"' | b'`') => {
+                    // In bash, `\'` does not end `$'…'`.
+                    self.unsure |= [before, byte] == *b"$'";
+                    open.push(byte);
+                }
                 (within, b'(') if before != byte || !skip(&mut bytes, &SIMPLE[1]) => {
                     self.unsure |= before == byte;
                     open.extend(within);
@@ -197,8 +194,6 @@ impl ShellText {
                 }
                 _ => {}
             }
-            self.escapes[0] |= [before, byte] == *b"$'";
-            self.escapes[1] |= [before, byte] == *b"\\'";
             seen.push(byte);
         }
     }
@@ -210,7 +205,7 @@ static SIMPLE: LazyLock<[Regex; 2]> = LazyLock::new(|| {
     let text = r"(?:[\w./:,=+*?%@~^!\[\]-]#*|[ ;&|>]|<[\w =]|\$[\w#@*?!-]|\\/)";
     let name = r"[\w#!@*?-]#*";
     let part = format!(r"{text}|\$\({text}*\)|\$\{{{name}{text}*\}}");
-    let sum = format!(r"(?:{part}|\((?:{part}|\({text}*\))*\))*\)\)");
+    let sum = format!(r"(?:{part}|\((?:{part})*\))*\)\)");
     let value = format!(r#"{name}(?:{part}|"(?:{part})*"|'[\w./:,=+*?%@~^! -]*')*\}}"#);
     [value, sum].map(|whole| Regex::new(&format!("(?-u)^{whole}")).expect("it is valid"))
 });
