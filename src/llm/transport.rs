@@ -8,6 +8,7 @@ mod body;
 mod body_length;
 mod call;
 mod client;
+mod coding;
 mod connect;
 mod connection;
 mod fault;

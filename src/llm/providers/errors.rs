@@ -33,6 +33,10 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     if let Some(title) = title(body).filter(|_| form == Form::Page) {
         message = format!("{message}, titled {title:?}");
     }
+    let coding = reply.headers.get("content-encoding");
+    if let Some(coding) = coding.filter(|_| std::str::from_utf8(body).is_err()) {
+        message = format!("{message} (Content-Encoding: {coding})");
+    }
     let error = Error::new(kind, message)
         .in_form(form)
         .with_status(status)

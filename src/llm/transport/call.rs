@@ -132,7 +132,10 @@ impl<'p> Call<'p> {
     ) -> Result<Option<Head>, Fault> {
         let mut output = std::mem::take(&mut self.connection.output);
         output.clear();
-        write_request(&mut output, method, &self.target, headers, body.length())?;
+        let proxy = self.connection.proxy.as_ref();
+        let login = proxy.map(|(_, login)| &**login);
+        let length = body.length();
+        write_request(&mut output, method, &self.target, login, headers, length)?;
         log::trace!(
             "{method} {}, {} bytes and its head, on a {} connection",
             redacted_url(&self.target.url),
@@ -203,6 +206,11 @@ impl<'p> Call<'p> {
         loop {
             let head = self.connection.head(&self.patience, &mut self.answered)?;
             log::trace!("status {}, {:?}", head.status, head.body);
+            if head.status == 407
+                && let Some((proxy, _)) = &self.connection.proxy
+            {
+                return Err(Fault::Refused(proxy.clone(), head.status));
+            }
             if !head.is_interim() {
                 self.keeps = head.keeps;
                 self.body = head.body;

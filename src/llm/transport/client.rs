@@ -5,7 +5,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flate2::bufread::MultiGzDecoder;
 use parking_lot::Mutex;
 use serde::de::IgnoredAny;
 
@@ -15,6 +14,7 @@ use crate::base::{Context, Error, ErrorKind, Optional, Sent};
 
 use super::body::BodyReader;
 use super::call::{Call, Outgoing};
+use super::coding::{coding_of, decoder, unasked};
 use super::connect::Connector;
 use super::fault::{Fault, Limit, Patience};
 use super::head::{ENDLESS, Head, is_success};
@@ -66,6 +66,14 @@ impl Transport for HttpTransport {
         call.finish();
         if is_success(head.status) && body.len() as u64 > request.reply_limit {
             return Err(too_large(request, head.status, body));
+        }
+        if is_success(head.status)
+            && let Some(coding) = coding_of(&head.headers, &body, false)
+            && std::str::from_utf8(&body).is_err()
+        {
+            let (host, why) = (redacted_url(request.url), unasked(&coding));
+            let why = format!("the reply of {host} cannot be read: {why}");
+            return Err(unusable(why, Some(head.status), body));
         }
         Ok(HttpReply {
             status: head.status,
@@ -150,13 +158,12 @@ impl HttpTransport {
         };
         let mut body = Vec::new();
         let read = reading.read(call, &mut body);
-        let coding = || head.headers.get("content-encoding").unwrap_or_default();
-        // Some proxies compress, although no request asks for it.
-        if body.starts_with(b"\x1f\x8b") && coding().to_ascii_lowercase().ends_with("gzip") {
+        if let Some(coding) = coding_of(&head.headers, &body, false) {
             let mut plain = Vec::new();
             // Its length is unknown. What the packed body holds is given back before this waits for memory.
             reading.announced = None;
-            match reading.read(MultiGzDecoder::new(&*body), &mut plain) {
+            let unpacked = decoder(&coding, &body, io::empty());
+            match unpacked.and_then(|body| reading.read(body, &mut plain)) {
                 Err(error) if ctx.is_aborted() => return Err(error.into()),
                 // Other bytes may follow.
                 unpacked if unpacked.is_ok() || is_answer(&plain) => body = plain,
@@ -167,14 +174,18 @@ impl HttpTransport {
             if !is_success(head.status) || ctx.is_aborted() || !is_answer(&body) {
                 return Err(error.into());
             }
-            log::info!("a reply is complete, although its transfer is not: {error}");
+            log::info!("a reply is kept, although its transfer is not complete: {error}");
         }
         Ok((head, body))
     }
 }
 
-/// Whether a body is a complete object that has an answer: it may also be a word of a proxy, or the first line of many.
+/// Whether a body is a complete object that has an answer, or begins a stream of one, which is paid for also if it was cut.
+/// It may also be a word of a proxy, or the first line of many.
 fn is_answer(body: &[u8]) -> bool {
+    if body.starts_with(b"data:") || body.starts_with(b"event:") {
+        return true;
+    }
     let read = serde_json::from_slice::<HashMap<&str, Option<IgnoredAny>>>(body);
     let mut answers = ["choices", "content", "candidates", "data", "embeddings"].into_iter();
     read.is_ok_and(|fields| answers.any(|name| matches!(fields.get(name), Some(Some(_)))))
@@ -213,6 +224,7 @@ fn unconnected(fault: Fault, url: &str, timeout: Duration) -> Error {
     let host = redacted_url(url);
     let why = match fault {
         Fault::Late(_) => format!("no connection to {host} within {} s", timeout.as_secs_f64()),
+        Fault::Refused(proxy, 407) => return login_wanted(&proxy),
         other => {
             let why = other.to_string();
             if why.contains("invalid peer certificate") {
@@ -236,6 +248,14 @@ fn unconnected(fault: Fault, url: &str, timeout: Duration) -> Error {
         .with_unreachable()
 }
 
+/// The error of a call whose proxy wants to know who calls.
+fn login_wanted(proxy: &str) -> Error {
+    setting(format!(
+        "the proxy {proxy} wants a login (407): write it into the variable that names the proxy, as in \
+         http://USER:PASSWORD@{proxy}"
+    ))
+}
+
 /// The error of a call that the settings prevent, as they prevent all others.
 fn setting(why: String) -> Error {
     Error::new(ErrorKind::Invalid, why)
@@ -256,6 +276,7 @@ fn broken_off(fault: Fault, sent: Sent, url: &str, limits: &dyn Fn(Limit) -> Dur
             };
             transient(why).with_timed_out()
         }
+        Fault::Refused(proxy, 407) => login_wanted(&proxy),
         // The header itself may be the key.
         Fault::BadRequest => {
             Error::new(ErrorKind::Invalid, format!("not a valid request to {host}"))
@@ -270,7 +291,12 @@ fn broken_off(fault: Fault, sent: Sent, url: &str, limits: &dyn Fn(Limit) -> Dur
             unusable(why, None, Vec::new())
         }
         Fault::BadReply(why) => transient(format!("the reply of {host} cannot be read: {why}")),
-        Fault::Io(error) if error.kind() == io::ErrorKind::InvalidData => {
+        Fault::Io(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::Unsupported
+            ) =>
+        {
             transient(format!("the reply of {host} cannot be read: {error}"))
         }
         other => transient(format!("connection lost to {host}: {other}")),

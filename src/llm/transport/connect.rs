@@ -77,12 +77,18 @@ impl Connector {
             Some(proxy) => (proxy.host().trim_matches(['[', ']']), proxy.port()),
             None => (&*target.host, target.port),
         };
-        let addresses: Vec<_> = (host, port).to_socket_addrs()?.collect();
-        let tcp = Arc::new(reach(&addresses, patience)?);
+        let addresses = (host, port).to_socket_addrs().map_err(Fault::from);
+        let reached = addresses.and_then(|all| reach(&all.collect::<Vec<_>>(), patience));
+        let tcp = Arc::new(reached.map_err(|fault| match proxy {
+            Some(proxy) if !fault.is_shortage() => Fault::NoProxy(name(proxy), fault.into()),
+            _ => fault,
+        })?);
         abort.attach(&tcp);
         let mut connection = Connection::new(tcp)?;
-        if let Some(proxy) = proxy {
-            pass_through(proxy, &mut connection, target, patience)?;
+        match proxy {
+            Some(proxy) if target.tls => pass_through(proxy, &mut connection, target, patience)?,
+            Some(proxy) => connection.proxy = Some((name(proxy), login(proxy))),
+            None => {}
         }
         if target.tls {
             connection.secure(&target.host, patience)?;
@@ -134,6 +140,22 @@ fn is_of_this_address(error: &io::Error) -> bool {
     )
 }
 
+/// The name of a proxy, for messages.
+fn name(proxy: &Proxy) -> String {
+    format!("{}:{}", proxy.host(), proxy.port())
+}
+
+/// The header with the user and the password of a proxy, with its line end; empty if it has none.
+fn login(proxy: &Proxy) -> String {
+    let (user, password) = (proxy.username(), proxy.password());
+    if user.is_none() && password.is_none() {
+        return String::new();
+    }
+    let (user, password) = (user.unwrap_or_default(), password.unwrap_or_default());
+    let basic = basic(&format!("{user}:{password}"));
+    format!("Proxy-Authorization: {basic}\r\n")
+}
+
 /// Asks a proxy to forward all bytes (CONNECT, RFC 9110, section 9.3.6).
 fn pass_through(
     proxy: &Proxy,
@@ -147,12 +169,7 @@ fn pass_through(
         "CONNECT {server} HTTP/1.1\r\nHost: {server}\r\nUser-Agent: {USER_AGENT}\r\n\
          Proxy-Connection: Keep-Alive\r\n"
     );
-    let (user, password) = (proxy.username(), proxy.password());
-    if user.is_some() || password.is_some() {
-        let (user, password) = (user.unwrap_or_default(), password.unwrap_or_default());
-        let basic = basic(&format!("{user}:{password}"));
-        request += &format!("Proxy-Authorization: {basic}\r\n");
-    }
+    request += &login(proxy);
     request += "\r\n";
     connection.send(request.as_bytes(), patience)?;
     let head = loop {
@@ -167,6 +184,6 @@ fn pass_through(
             Err(Fault::BadReply("the proxy sent more than its reply"))
         }
         200..300 => Ok(()),
-        status => Err(Fault::Refused(status)),
+        status => Err(Fault::Refused(name(proxy), status)),
     }
 }

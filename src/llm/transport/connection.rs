@@ -24,6 +24,8 @@ pub(super) struct Connection {
     input: Input,
     /// A buffer for the beginning of a request.
     pub output: Vec<u8>,
+    /// The proxy that gets requests and passes them on, and its login.
+    pub proxy: Option<(String, String)>,
 }
 
 impl Connection {
@@ -38,6 +40,7 @@ impl Connection {
             tls: None,
             input: Input::default(),
             output: Vec::new(),
+            proxy: None,
         })
     }
 

@@ -29,8 +29,10 @@ pub(super) enum Fault {
     Tls,
     /// The head of the reply does not end.
     EndlessHead,
-    /// The proxy did not connect, and replied with this status.
-    Refused(u16),
+    /// The proxy with this name refused, and replied with this status.
+    Refused(String, u16),
+    /// There is no connection to the proxy with this name.
+    NoProxy(String, Box<Self>),
     Io(io::Error),
 }
 
@@ -67,7 +69,8 @@ impl fmt::Display for Fault {
             Self::BadReply(why) => f.write_str(why),
             Self::Tls => f.write_str("it speaks TLS"),
             Self::EndlessHead => f.write_str("the headers do not end"),
-            Self::Refused(status) => write!(f, "the proxy refused, status {status}"),
+            Self::Refused(proxy, status) => write!(f, "the proxy {proxy} refused, status {status}"),
+            Self::NoProxy(proxy, why) => write!(f, "no connection to its proxy {proxy}: {why}"),
             Self::Io(error) => error.fmt(f),
         }
     }

@@ -23,11 +23,12 @@ const NO_REPLY: &str = "the server closed it without a reply";
 /// The value of the `User-Agent` header.
 pub(super) const USER_AGENT: &str = concat!("batchwright/", env!("CARGO_PKG_VERSION"));
 
-/// Appends the head of a request.
+/// Appends the head of a request; with a `login`, which may be empty, that of one to a proxy.
 pub(super) fn write_request(
     head: &mut Vec<u8>,
     method: &str,
     target: &Target,
+    login: Option<&str>,
     headers: &[(Cow<'static, str>, String)],
     length: Option<u64>,
 ) -> Result<(), Fault> {
@@ -36,7 +37,10 @@ pub(super) fn write_request(
             head.extend_from_slice(part.as_bytes());
         }
     };
-    for part in [method, " ", &target.path, " HTTP/1.1\r\n"] {
+    // A proxy gets the whole address (RFC 9112, section 3.2.2).
+    let server = login.map_or_else(String::new, |_| format!("http://{}", target.authority));
+    let login = login.unwrap_or_default();
+    for part in [method, " ", &server, &target.path, " HTTP/1.1\r\n", login] {
         head.extend_from_slice(part.as_bytes());
     }
     let is_given = |own: &str| {

@@ -7,8 +7,10 @@ use crate::base::{Context, Error, ErrorKind, Sent};
 
 use super::call::{Call, Outgoing};
 use super::client::HttpTransport;
+use super::coding::{coding_of, decoder};
 use super::fault::{Fault, Limit, Patience};
 use super::head::is_success;
+use super::headers::HttpHeaders;
 use super::input::CHUNK_BYTES;
 use super::{ERROR_LIMIT, HttpMethod, HttpReply, HttpTransfer, REPLY_LIMIT};
 
@@ -80,9 +82,7 @@ fn exchange(
     match transfer.into {
         Some(sink) if is_success => {
             patience.allow(Some(transfer.idle), None);
-            let is_compressed = head.headers.get("content-encoding");
-            let is_compressed = is_compressed.is_some_and(|coding| coding != "identity");
-            let unwritten = copy(call, is_compressed, sink)?;
+            let unwritten = copy(call, &head.headers, sink)?;
             let unwritten = unwritten.map(|error| invalid("write what came from", error));
             *trouble = unwritten.map(|error| error.with_sent(Sent::Maybe));
         }
@@ -91,6 +91,12 @@ fn exchange(
             patience.allow(Some(transfer.idle), Some(transfer.reply));
             let limit = if is_success { REPLY_LIMIT } else { ERROR_LIMIT };
             call.take(limit).read_to_end(&mut bytes)?;
+            if let Some(coding) = coding_of(&head.headers, &bytes, false) {
+                let mut plain = Vec::new();
+                let decoder = decoder(&coding, &bytes, io::empty())?;
+                decoder.take(limit).read_to_end(&mut plain)?;
+                bytes = plain;
+            }
         }
     }
     Ok(HttpReply {
@@ -100,24 +106,23 @@ fn exchange(
     })
 }
 
-/// Writes the complete reply, or returns the reason why it cannot be written.
-///
-/// # Errors
-/// If the reply is compressed. A proxy that decompresses may leave the header, so plain lines of JSON are accepted.
+/// Writes the complete reply, decoded, or returns the reason why it cannot be written.
 fn copy(
-    mut reader: impl Read,
-    mut may_be_compressed: bool,
+    mut reply: impl Read,
+    headers: &HttpHeaders,
     sink: &mut dyn Write,
 ) -> Result<Option<io::Error>, Fault> {
+    let mut first = Vec::new();
+    reply.by_ref().take(4).read_to_end(&mut first)?;
+    let mut reader: Box<dyn Read + '_> = match coding_of(headers, &first, true) {
+        Some(coding) => decoder(&coding, &first, reply)?,
+        None => Box::new(first.chain(reply)),
+    };
     let mut piece = vec![0; CHUNK_BYTES];
     loop {
         let read = reader.read(&mut piece)?;
         if read == 0 {
             return Ok(None);
-        }
-        if std::mem::take(&mut may_be_compressed) && piece[0] != b'{' {
-            let why = "it is compressed, although the request accepts no compression";
-            return Err(Fault::BadReply(why));
         }
         if let Err(error) = sink.write_all(&piece[..read]) {
             return Ok(Some(error));

@@ -5,6 +5,10 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use ruzstd::encoding::{CompressionLevel, compress_to_vec};
+
 use super::*;
 use crate::llm::transport::Transport;
 use crate::llm::transport::raw_server::{LONG, answering, one, request};
@@ -112,8 +116,8 @@ fn a_stalled_upload_fails_and_cannot_have_arrived() {
 fn a_download_that_ends_badly_says_how() {
     const HALF: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf";
     const CHUNK: &[u8] = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n";
-    const ZIPPED: &[u8] =
-        b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n\x1f\x8b";
+    const CODED: &[u8] =
+        b"HTTP/1.1 200 OK\r\ncontent-encoding: br\r\ncontent-length: 2\r\n\r\n\x1b\x8b";
     for (reply, limits, why, sink) in [
         (HALF, [SHORT, LONG], "no byte moved", "half"),
         // The wait for a reply has a limit of its own.
@@ -121,7 +125,7 @@ fn a_download_that_ends_badly_says_how() {
         (HALF, [LONG, LONG], "", "half"),
         (CHUNK, [LONG, LONG], "", "half"),
         // It may be asked for again.
-        (ZIPPED, [LONG, LONG], "it is compressed", ""),
+        (CODED, [LONG, LONG], "Content-Encoding: br", ""),
     ] {
         let late = limits.contains(&SHORT);
         let (base, served) = answering(reply, late);
@@ -132,6 +136,28 @@ fn a_download_that_ends_badly_says_how() {
         assert_eq!(error.timed_out(), late, "{error}");
         assert!(!late || error.sent() == Sent::Maybe, "{error}");
         assert_eq!(found, sink.as_bytes(), "{error}");
+        served.join().unwrap();
+    }
+}
+
+/// Also where no header says so: no line of results begins like that.
+#[test]
+fn compressed_results_are_read() {
+    let lines = "{\"custom_id\":\"a\"}\n".repeat(9000);
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(lines.as_bytes()).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let zstd = compress_to_vec(lines.as_bytes(), CompressionLevel::Fastest);
+    for (coding, body) in [("gzip", &gzip), ("identity", &gzip), ("zstd", &zstd)] {
+        let head = format!(
+            "content-encoding: {coding}\r\ncontent-length: {}",
+            body.len()
+        );
+        let head = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n");
+        let (base, served) = answering([head.as_bytes(), body].concat(), false);
+        let mut found = Vec::new();
+        download(&base, [LONG, LONG], &mut found).unwrap();
+        assert!(found == lines.as_bytes(), "{coding}");
         served.join().unwrap();
     }
 }

@@ -131,9 +131,9 @@ fn an_untrusted_certificate_and_an_address_without_tls_are_rejected_with_a_clear
     assert_eq!(sim.stats().calls, 0);
 }
 
-/// A proxy on the loopback interface that forwards every host to the simulator. Returns its address, and the heads that it
-/// gets.
-fn proxy(sim: &Simulator) -> (String, Arc<Mutex<Vec<String>>>) {
+/// A proxy on the loopback interface that passes requests to `api.test` on to the simulator, if they have this login.
+/// Returns its address, and the heads that it gets.
+fn proxy(sim: &Simulator, login: &'static str) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let heads = Arc::<Mutex<Vec<String>>>::default();
@@ -143,14 +143,20 @@ fn proxy(sim: &Simulator) -> (String, Arc<Mutex<Vec<String>>>) {
             let seen = seen.clone();
             std::thread::spawn(move || {
                 let mut reader = BufReader::new(stream.try_clone().ok()?);
-                let head = String::from_utf8(message(&mut reader)?).ok()?;
-                let connect = head.starts_with("CONNECT ");
-                seen.lock().ok()?.push(head);
-                if !connect {
-                    return None;
+                let mut server = BufReader::new(TcpStream::connect(sim).ok()?);
+                while let Some(request) = message(&mut reader) {
+                    let request = String::from_utf8(request).ok()?;
+                    seen.lock().ok()?.push(request.clone());
+                    if !request.contains(login) {
+                        let refused = b"HTTP/1.1 407 X\r\ncontent-length: 0\r\n\r\n";
+                        stream.write_all(refused).ok()?;
+                        continue;
+                    }
+                    let own = request.replacen("http://api.test", "", 1);
+                    server.get_mut().write_all(own.as_bytes()).ok()?;
+                    stream.write_all(&message(&mut server)?).ok()?;
                 }
-                stream.write_all(b"HTTP/1.1 200 Connected\r\n\r\n").ok()?;
-                forward(stream, sim)
+                Some(())
             });
         }
     });
@@ -160,17 +166,19 @@ fn proxy(sim: &Simulator) -> (String, Arc<Mutex<Vec<String>>>) {
 #[test]
 fn a_proxy_is_used_with_its_credentials_and_never_shows_them() {
     let (desk, sim) = (Desk::new(), good());
-    let (address, heads) = proxy(&sim);
+    // "me:pr0xy-word" encoded for basic authentication.
+    let basic = "bWU6cHIweHktd29yZA==";
+    let (address, heads) = proxy(&sim, basic);
     let url = format!("http://me:pr0xy-word@{address}");
     let variables = [("HTTP_PROXY", &*url), ("RUST_LOG", "trace")];
     let ended = run(&desk, "http://api.test/v1", &variables).expect(0);
     assert_eq!(desk.ids("out.jsonl"), all_ids(ITEMS));
     assert_eq!(sim.stats().calls, ITEMS as u64);
-    // "me:pr0xy-word" encoded for basic authentication.
-    let basic = "bWU6cHIweHktd29yZA==";
     let heads = heads.lock().unwrap().concat();
+    // Many proxies connect to nothing but https.
+    let line = "POST http://api.test/v1/chat/completions HTTP/1.1\r\n";
     assert!(
-        heads.contains("CONNECT api.test:80") && heads.contains(basic),
+        heads.starts_with(line) && !heads.contains("CONNECT"),
         "{heads}"
     );
     for secret in ["pr0xy-word", basic] {
@@ -184,8 +192,22 @@ fn a_proxy_is_used_with_its_credentials_and_never_shows_them() {
         .expect(3)
         .hides("pr0xy-word");
     let message = desk.results("out.jsonl")[0]["error"]["message"].to_string();
+    let says = "no connection to its proxy 127.0.0.1:9";
     assert!(
-        !message.contains("pr0xy-word") && message.contains("api.test"),
+        !message.contains("pr0xy-word") && message.contains(says),
         "{message}"
     );
+}
+
+#[test]
+fn a_proxy_that_wants_a_login_ends_the_run_at_once() {
+    let (desk, sim) = (Desk::new(), good());
+    let (address, heads) = proxy(&sim, "a login");
+    for scheme in ["http", "https"] {
+        let variables = ["HTTP_PROXY", "HTTPS_PROXY"].map(|name| (name, &*address));
+        let ended = run(&desk, &format!("{scheme}://api.test/v1"), &variables);
+        ended.ends(4, &format!("the proxy {address} wants a login (407)"));
+    }
+    assert!(heads.lock().unwrap().len() <= 2 * ITEMS);
+    assert_eq!(sim.stats().calls, 0);
 }
