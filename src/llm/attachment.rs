@@ -22,7 +22,7 @@ use crate::base::{Error, ErrorKind, Sent};
 
 use crate::base::json_text::hex;
 
-pub(crate) use media::{Kind, sound_format};
+pub(crate) use media::{Kind, by_content, sound_format};
 pub use resolve::Part;
 pub(crate) use resolve::{Root, refusal, resolve};
 

@@ -61,7 +61,8 @@ const BEGINNINGS: [(&[u8], &str); 4] = [
     (b"%PDF-", "application/pdf"),
 ];
 
-fn by_content(bytes: &[u8]) -> Option<&'static str> {
+/// The media type that the first bytes of a file tell.
+pub(crate) fn by_content(bytes: &[u8]) -> Option<&'static str> {
     if bytes.starts_with(b"RIFF") && bytes.get(8..12) == Some(b"WEBP") {
         return Some("image/webp");
     }

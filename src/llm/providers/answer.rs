@@ -245,11 +245,6 @@ pub(super) fn unreadable(error: &serde_json::Error, body: &[u8]) -> Error {
     if is_web_page(body) {
         return unlike(WEB_PAGE, body);
     }
-    // Events may begin with a comment.
-    let mut fields = [&b"data:"[..], b"event:", b":"].into_iter();
-    if fields.any(|field| body.starts_with(field)) {
-        return unlike("it is a stream of events, which was not requested", body);
-    }
     unlike(error, body)
 }
 
@@ -288,7 +283,8 @@ pub(super) fn tool_call(
 ) -> ToolCall {
     let arguments = match arguments.unwrap_or_default() {
         // A tool without parameters may be called with nothing at all.
-        Value::String(text) if text.trim().is_empty() => json!({}),
+        Value::Null => json!({}),
+        Value::String(text) if matches!(text.trim(), "" | "null") => json!({}),
         Value::String(text) => match fields::value(&text) {
             Ok(read) if !(has_long_number(&text) && is_rounded(&read)) => read,
             _ => Value::String(text),

@@ -4,12 +4,15 @@
 //! there is no seed and no JSON mode without a schema, and a reply is a list of blocks. Sources: the documentation of
 //! the Messages API and the types of Anthropic's Python SDK.
 
+use std::borrow::Cow;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 
-use crate::base::json_text::set;
+use crate::base::json_text::{hex, set};
 use crate::base::{Error, Paid, Usage};
 use crate::llm::params::ResponseFormat;
 use crate::llm::reply_details::shallow;
@@ -89,6 +92,7 @@ fn conversation(request: &Request) -> Result<(System, Vec<Value>), Error> {
             "tool" => {
                 let (id, result) = content::result(text, extra)?;
                 let result = result.map_or_else(|| blocks(text), |text| Ok(text.into()))?;
+                let id = call_id(id);
                 let block = json!({"type": "tool_result", "tool_use_id": id, "content": result});
                 let is_result = |block: &Value| block["type"] == "tool_result";
                 content::add_result(&mut messages, "content", is_result, block);
@@ -135,9 +139,20 @@ fn turn(text: Text<'_>, extra: Option<&Map<String, Value>>) -> Result<Value, Err
             arguments,
             ..
         } = Call::read(call)?;
+        let id = call_id(id);
         content.push(json!({"type": "tool_use", "id": id, "name": name, "input": arguments}));
     }
     Ok(content.into())
+}
+
+/// The id of a tool call, which another provider may have made. One that Anthropic refuses is replaced, always by the
+/// same one.
+fn call_id(id: &str) -> Cow<'_, str> {
+    let is_accepted = |byte: u8| byte.is_ascii_alphanumeric() || b"_-".contains(&byte);
+    if !id.is_empty() && id.bytes().all(is_accepted) {
+        return Cow::Borrowed(id);
+    }
+    Cow::Owned(hex(&Sha256::digest(id)[..12]))
 }
 
 /// The tools, and the choice among them.

@@ -1,9 +1,14 @@
 //! Reads prompts in OpenAI's format, which prompt files use, for the dialects with another format: the parts of a message,
 //! tools, the choice of a tool, tool calls and their results.
 
+use std::borrow::Cow;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::base::{Error, ErrorKind};
+use crate::llm::attachment::{Kind, by_content};
 use crate::llm::request::{Request, Text};
 
 use super::vendor::{SentReasoning, Vendor};
@@ -22,7 +27,7 @@ pub(super) enum Part<'p> {
     Text(&'p str),
     /// An image as base64, with its media type.
     Data {
-        kind: &'p str,
+        kind: Cow<'p, str>,
         base64: &'p str,
     },
     /// The URL of an image.
@@ -34,7 +39,7 @@ pub(super) enum Part<'p> {
     },
     /// A file as base64, with its media type.
     File {
-        kind: &'p str,
+        kind: Cow<'p, str>,
         base64: &'p str,
         name: Option<&'p str>,
     },
@@ -64,24 +69,48 @@ pub(super) fn part(value: &Value) -> Part<'_> {
 
 fn file(file: &Value) -> Option<Part<'_>> {
     let text = |field| file.get(field).and_then(Value::as_str);
-    let name = text("filename");
     let data = text("file_data")?;
-    let (kind, base64) = match data_url(data) {
-        Some(parts) => parts,
-        // Some leave the address out of which the media type is told.
-        None if data.starts_with("JVBERi") => ("application/pdf", data),
-        None => return None,
-    };
-    Some(Part::File { kind, base64, name })
+    // Some leave the address out of which the media type is told.
+    let is_bare = data.starts_with("JVBERi");
+    let (kind, base64) = data_url(data).or(is_bare.then_some(("", data)))?;
+    Some(of_kind(media_type(kind, base64), base64, text("filename")))
 }
 
 fn picture(url: &str) -> Part<'_> {
-    let data = data_url(url).map(|(kind, base64)| Part::Data { kind, base64 });
-    data.unwrap_or(Part::Url(url))
+    data_url(url).map_or(Part::Url(url), |(kind, base64)| {
+        of_kind(media_type(kind, base64), base64, None)
+    })
 }
 
+fn of_kind<'p>(kind: Cow<'p, str>, base64: &'p str, name: Option<&'p str>) -> Part<'p> {
+    match Kind::of(&kind) {
+        Kind::Image => Part::Data { kind, base64 },
+        _ => Part::File { kind, base64, name },
+    }
+}
+
+/// The media type in the address and the data behind it.
 fn data_url(url: &str) -> Option<(&str, &str)> {
-    url.strip_prefix("data:")?.split_once(";base64,")
+    let (head, base64) = url.split_once(',')?;
+    let (scheme, kind) = head.split_once(':')?;
+    let (kind, coding) = kind.rsplit_once(';')?;
+    let is_data = scheme.eq_ignore_ascii_case("data") && coding.eq_ignore_ascii_case("base64");
+    is_data.then_some((kind, base64))
+}
+
+/// The media type of data: by its first bytes, else the one that it is labelled with, without parameters.
+fn media_type<'p>(label: &'p str, base64: &str) -> Cow<'p, str> {
+    let beginning = base64.get(..24).unwrap_or(base64);
+    let beginning = STANDARD.decode(beginning).unwrap_or_default();
+    if let Some(told) = by_content(&beginning) {
+        return told.into();
+    }
+    let kind = label.split(';').next().unwrap_or_default().trim();
+    match kind.to_ascii_lowercase() {
+        lower if lower == "image/jpg" => "image/jpeg".into(),
+        lower if lower == kind => kind.into(),
+        lower => lower.into(),
+    }
 }
 
 /// The fields of a JSON object that was just made.
@@ -143,10 +172,10 @@ impl<'c> Call<'c> {
         let name = |pointers: &[&str]| pointers.iter().find_map(|pointer| text(pointer));
         let given = call.pointer("/function/arguments");
         let arguments = match given.or_else(|| call.get("arguments")) {
-            Some(Value::String(text)) if text.trim().is_empty() => json!({}),
+            Some(Value::String(text)) if matches!(text.trim(), "" | "null") => json!({}),
             Some(Value::String(text)) => serde_json::from_str(text).unwrap_or_default(),
+            Some(Value::Null) | None => json!({}),
             Some(other) => other.clone(),
-            None => json!({}),
         };
         if !arguments.is_object() {
             return Err(wrong("arguments that are a JSON object"));
@@ -178,8 +207,8 @@ pub(super) fn in_openais_shape(vendor: &Vendor, calls: &Value) -> Value {
         };
         let arguments = match call.get("arguments") {
             Some(Value::String(text)) => text.clone(),
+            Some(Value::Null) | None => "{}".to_owned(),
             Some(other) => other.to_string(),
-            None => "{}".to_owned(),
         };
         let mut said = json!({"id": call.get("id"), "type": "function",
             "function": {"name": name, "arguments": arguments}});

@@ -381,9 +381,7 @@ fn content_of(content: Option<Value>) -> Answer {
         let signature = part.get("thoughtSignature").and_then(Value::as_str);
         if let Some(call) = part.get("functionCall") {
             let word = |name: &str| call.get(name).and_then(Value::as_str);
-            // The field is absent if a call has no arguments.
-            let arguments = call.get("args").cloned().unwrap_or_else(|| json!({}));
-            let mut call = tool_call(word("id"), word("name"), Some(arguments));
+            let mut call = tool_call(word("id"), word("name"), call.get("args").cloned());
             call.signature = signature.map(str::to_owned);
             answer.details.tool_calls.push(call);
         } else if let Some(data) = part.get("inlineData").or_else(|| part.get("fileData")) {

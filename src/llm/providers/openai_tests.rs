@@ -14,3 +14,34 @@ fn probabilities_are_kept_whatever_their_number() {
     let answer = decoded("xai", &json!({"choices": [choice]}).to_string()).unwrap();
     assert_eq!(line(&answer)["logprobs"], logprobs);
 }
+
+#[test]
+fn a_tool_call_without_arguments_has_an_empty_object() {
+    for arguments in ["", r#","ARGS":null"#, r#","ARGS":"null""#, r#","ARGS":"""#] {
+        for (vendor, name, body) in [
+            (
+                "openai",
+                "arguments",
+                r#"{"choices":[{"message":{"tool_calls":[{"function":{"name":"f"ARGS}}]}}]}"#,
+            ),
+            (
+                "anthropic",
+                "input",
+                r#"{"content":[{"type":"tool_use","name":"f"ARGS}]}"#,
+            ),
+            (
+                "gemini",
+                "args",
+                r#"{"candidates":[{"content":{"parts":[{"functionCall":{"name":"f"ARGS}}]}}]}"#,
+            ),
+        ] {
+            let body = body.replace("ARGS", &arguments.replace("ARGS", name));
+            let answer = decoded(vendor, &body).unwrap();
+            assert_eq!(
+                answer.details().tool_calls[0].arguments,
+                json!({}),
+                "{body}"
+            );
+        }
+    }
+}
