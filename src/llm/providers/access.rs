@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
@@ -14,7 +16,7 @@ use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
-use crate::llm::transport::is_callable;
+use crate::llm::transport::{HttpReply, is_callable};
 
 use super::headers::CallHeader;
 use super::vendor::Vendor;
@@ -43,6 +45,8 @@ pub(super) struct Access {
     values: Vec<Secret>,
     /// Advice if the provider rejects the credential.
     key_hint: String,
+    /// Whether no credential is sent, although there are variables for one.
+    has_no_key: bool,
     /// A name of the account; it is empty without a credential.
     pub account: String,
 }
@@ -72,6 +76,8 @@ impl Access {
         let checked = access.check_address(vendor);
         checked.map_err(|why| Error::new(ErrorKind::Invalid, format!("{}: {why}", vendor.name)))?;
         access.add_headers(vendor, credential.as_ref(), own, env)?;
+        let pays = credential.is_some() || own.iter().any(CallHeader::pays);
+        access.has_no_key = !pays && !vendor.key_vars.is_empty();
         let key = credential.map(|credential| credential.key);
         let keys = key.into_iter().chain(secrets_in(&access.base_url));
         access.keys = keys.chain(own.iter().flat_map(CallHeader::keys)).collect();
@@ -183,11 +189,41 @@ impl Access {
         }
     }
 
+    /// Where a reply redirects to, with the base URL to set if that is at the same host. No call follows it: a POST would
+    /// become a GET, and another host would get the key.
+    pub fn redirect(&self, vendor: &Vendor, reply: &HttpReply) -> Option<String> {
+        let location = reply.headers.get("location")?;
+        let mut there = location.split(['?', '#']).next()?.to_owned();
+        let here = origin(&self.base_url);
+        if there.starts_with('/') {
+            there.insert_str(0, here);
+        }
+        let host = |origin: &str| authority(origin).split(':').next().map(str::to_owned);
+        let (base, there) = (vendor.normalise(&there), redacted_url(&there));
+        let advice = if host(here) != host(origin(&there)) {
+            "is the base URL right?".to_owned()
+        } else if base == self.base_url {
+            "the server, or a proxy before it, wants a slash at the end, which no call of this API has".to_owned()
+        } else {
+            format!("set the base URL to {base}")
+        };
+        let why = format!(
+            "{} answered {}: a redirect to {there}; {advice}",
+            vendor.name, reply.status
+        );
+        (300..400).contains(&reply.status).then_some(why)
+    }
+
     /// The error with advice about a rejected credential or an exhausted account.
     pub fn explained(&self, error: Error) -> Error {
+        // Some servers know no better word for a missing key.
+        let may_lack_key = self.has_no_key
+            && matches!(error.status(), Some(400 | 500))
+            && (error.is_unclassified() || error.kind() == ErrorKind::Transient);
         let advice = match error.kind() {
             ErrorKind::Auth => &self.key_hint,
             ErrorKind::Quota if !error.is_model_only() => ACCOUNT_ADVICE,
+            _ if may_lack_key => &self.key_hint,
             _ => return error,
         };
         let said = error.message().trim_end_matches('.');
@@ -248,6 +284,18 @@ pub(super) fn says_loading(text: &str) -> bool {
         words.any(|word| word.eq_ignore_ascii_case(wanted))
     };
     !text.trim_start().starts_with('<') && has("loading") && has("model")
+}
+
+/// Scheme, host and port of a URL.
+pub(super) fn origin(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    let end = url[host..].find(['/', '?', '#']);
+    end.map_or(url, |end| &url[..host + end])
+}
+
+/// An origin without its scheme.
+pub(super) fn authority(origin: &str) -> &str {
+    origin.split_once("://").map_or(origin, |(_, rest)| rest)
 }
 
 /// All characters except letters, digits, and these.
@@ -340,7 +388,7 @@ pub(super) fn key_from(vendor: &Vendor, env: Env<'_>) -> Result<Option<Credentia
     };
     for &(header, variable) in &all {
         if let Some(key) = setting(variable, env) {
-            return found(header, Secret::new(key.trim()), variable, None);
+            return found(header, tidied(variable, &key), variable, None);
         }
     }
     let named = |variable: &str| setting(&format!("{variable}_FILE"), env).map(PathBuf::from);
@@ -357,9 +405,33 @@ pub(super) fn key_from(vendor: &Vendor, env: Env<'_>) -> Result<Option<Credentia
         .chain(kept)
         .find_map(|(one, file)| Some((*one, file?)));
     match file {
-        Some(((header, name), file)) => found(header, Secret::from_file(&file)?, name, Some(file)),
+        Some(((header, name), file)) => {
+            let key = Secret::from_file(&file)?;
+            let key = tidied(&file.display().to_string(), key.expose());
+            found(header, key, name, Some(file))
+        }
         None => Ok(None),
     }
+}
+
+/// A key without what env files have around it: `export NAME=` before it, and quotation marks. This is said once for
+/// each place.
+fn tidied(place: &str, text: &str) -> Secret {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let text = text.trim();
+    let assigned = text.split_once('=').filter(|(name, _)| {
+        let name = name.trim_start_matches("export").trim();
+        let is_word = name
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        is_word && (name.ends_with("KEY") || name.ends_with("TOKEN"))
+    });
+    let key = assigned.map_or(text, |(_, key)| key.trim());
+    let key = key.trim_matches(['"', '\'']).trim();
+    if key.len() < text.len() && TOLD.lock().insert(place.to_owned()) {
+        log::warn!("{place} has quotation marks or a name around its key: only the key is used");
+    }
+    Secret::new(key)
 }
 
 /// The text that identifies the account of a credential: the credential itself. A token of Microsoft Entra at Azure changes

@@ -174,6 +174,7 @@ impl LlmConfig {
         };
         Ok(Box::new(Remote {
             unordered: AtomicBool::new(false),
+            streams: AtomicBool::new(false),
             vendor,
             transport,
             access,
@@ -278,7 +279,7 @@ impl LlmConfig {
                 let named = vendor.url_var;
                 format!("{variable} is sent only to an address that {named} or --base-url names")
             }
-            (None, variables) => format!("check {}", variables.join(" or ")),
+            (None, variables) => format!("no key was sent; check {}", variables.join(" or ")),
         }
     }
 }

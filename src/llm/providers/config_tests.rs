@@ -12,12 +12,13 @@ use crate::base::{Context, Optional};
 use crate::llm::client::LlmClient;
 use crate::llm::outcome::Outcome;
 use crate::llm::request::Request;
-use crate::llm::transport::{HttpHeaders, HttpReply, HttpRequest};
+use crate::llm::transport::{HttpReply, HttpRequest};
 
 /// Answers everything with one reply, and keeps the headers of what it is sent, and where to.
 #[derive(Default)]
 struct Always {
     reply: (u16, &'static str),
+    location: &'static str,
     headers: Mutex<Vec<(Cow<'static, str>, String)>>,
     urls: Mutex<Vec<String>>,
 }
@@ -38,7 +39,7 @@ impl Transport for Always {
         self.headers.lock().extend_from_slice(request.headers);
         Ok(HttpReply {
             status: self.reply.0,
-            headers: HttpHeaders::default(),
+            headers: [("location", self.location)].into_iter().collect(),
             body: self.reply.1.as_bytes().to_vec(),
         })
     }
@@ -163,7 +164,14 @@ fn a_key_comes_from_the_variable_then_its_file_then_the_credentials_of_systemd()
         ("OPENAI_API_KEY_FILE", &*named),
         ("CREDENTIALS_DIRECTORY", folder),
     ];
-    let key = |variables| {
+    let marked = [
+        "'sk-x'",
+        "\"sk-x\"",
+        "OPENAI_API_KEY=sk-x",
+        "export OPENAI_API_KEY=\"sk-x\"\n",
+    ];
+    let in_variables = marked.map(|text| [("OPENAI_API_KEY", text)]);
+    let key = |variables: &[(&str, &str)]| {
         let config = LlmConfig::new("openai").model("m");
         let (headers, _) = called(config, &env(variables), None)?;
         let found = headers.iter().find(|(name, _)| *name == "authorization");
@@ -187,6 +195,12 @@ fn a_key_comes_from_the_variable_then_its_file_then_the_credentials_of_systemd()
     let (headers, _) = called(config, &env(&token), None).unwrap();
     let found = headers.iter().find(|(name, _)| *name == "authorization");
     assert_eq!(found.unwrap().1, "Bearer sk-file");
+    for (text, variable) in marked.iter().zip(&in_variables) {
+        file("key", text);
+        for variables in [variable, &all[1..2]] {
+            assert_eq!(key(variables).unwrap().unwrap(), "Bearer sk-x", "{text}");
+        }
+    }
     file("key", " ");
     let error = key(&all[1..]).unwrap_err();
     assert!(error.message().contains(&named), "{error}");
@@ -283,4 +297,74 @@ fn only_credentials_and_account_headers_change_the_account() {
     let project = account(&[], &[key, ("OPENAI_PROJECT_ID", "p")]);
     assert_ne!(project, plain);
     assert_eq!(account(&[("OpenAI-Project", "p")], &[key]), project);
+}
+
+#[test]
+fn a_failure_that_a_missing_key_may_have_caused_says_that_none_was_sent() {
+    let db = r#"{"error":{"message":"No connected db.","type":"no_db_connection","code":400}}"#;
+    for (status, body, kind) in [
+        (500, "Internal Server Error", ErrorKind::Transient),
+        (400, "{}", ErrorKind::Invalid),
+        (400, db, ErrorKind::Auth),
+        (401, "{}", ErrorKind::Auth),
+    ] {
+        for (variables, says) in [
+            (vec![], "no key was sent; check CUSTOM_LLM_API_KEY"),
+            (
+                vec![("CUSTOM_LLM_API_KEY", "k")],
+                "check CUSTOM_LLM_API_KEY",
+            ),
+        ] {
+            let config = LlmConfig::new("custom")
+                .model("m")
+                .base_url("http://127.0.0.1:9");
+            let always: Arc<dyn Transport> = Always::new(status, body);
+            let client = config.client_with(&env(&variables), Some(always)).unwrap();
+            let error = client
+                .complete(&Request::new("x"), &Context::new())
+                .unwrap_err();
+            assert_eq!(error.kind(), kind, "{status} {body}");
+            let is_told = variables.is_empty() || kind == ErrorKind::Auth;
+            assert_eq!(error.message().contains(says), is_told, "{status}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_redirect_names_its_place_and_the_base_url_of_the_same_host() {
+    for (location, says) in [
+        (
+            "https://a.test/v1/chat/completions?x=1",
+            "to https://a.test/v1/chat/completions; set the base URL to https://a.test/v1",
+        ),
+        (
+            "/api/v1/chat/completions",
+            "set the base URL to http://a.test:8080/api/v1",
+        ),
+        (
+            "/v1/chat/completions/",
+            "to http://a.test:8080/v1/chat/completions/; the server, or",
+        ),
+        (
+            "https://login.test/sso?token=s",
+            "to https://login.test/sso; is the base URL right?",
+        ),
+    ] {
+        let always = Always {
+            reply: (307, ""),
+            location,
+            ..Always::default()
+        };
+        let config = LlmConfig::new("custom")
+            .model("m")
+            .base_url("http://a.test:8080/v1");
+        let client = config
+            .client_with(&env(&[]), Some(Arc::new(always)))
+            .unwrap();
+        let error = client
+            .complete(&Request::new("x"), &Context::new())
+            .unwrap_err();
+        assert!(error.message().contains(says), "{location}: {error}");
+        assert!(error.is_unreachable(), "{error}");
+    }
 }
