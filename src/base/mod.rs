@@ -14,6 +14,7 @@ pub mod error;
 mod error_kind;
 pub(crate) mod host;
 pub mod id;
+pub(crate) mod json_mend;
 pub(crate) mod json_read;
 pub(crate) mod json_text;
 pub mod memory;

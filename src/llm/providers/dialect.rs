@@ -8,20 +8,20 @@ use std::borrow::Cow;
 use serde::{Deserialize, de::Error as _};
 use serde_json::Value;
 
+use crate::base::json_mend::leniently;
 use crate::base::{Error, ErrorKind, Optional, Paid, RateHints, Sent, Usd};
 use crate::llm::native::{Native, NativeFormat};
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
 
-use super::answer::unreadable;
+use super::answer::{malformed, unreadable};
 use super::content::{invalid, named};
 use super::errors::failure;
-use super::fields::leniently;
 use super::further::refused;
 use super::limits::rate_hints;
 use super::vendor::{Dialect, Vendor};
-use super::{anthropic, gemini, openai, openai_request};
+use super::{anthropic, gemini, openai, openai_request, stream};
 
 /// A call: where it goes, below the base URL, and what it says.
 pub(super) struct Call {
@@ -138,11 +138,33 @@ fn not_fetched(vendor: &Vendor, reply: &HttpReply, error: Error) -> Error {
         .with_unusable_reply(&*reply.body)
 }
 
-/// Reads the body of a success reply, without bytes that are not UTF-8: what was paid for is not lost to a detail.
+/// Reads the body of a success reply: what was paid for is not lost to a detail, nor to its form.
 ///
 /// # Errors
 /// When it holds a failure, or no usable answer.
 pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Response, Error> {
+    let Some((joined, has_ended)) = stream::joined(body) else {
+        return read_whole(vendor, body, body, unchecked);
+    };
+    let read = read_whole(vendor, joined.as_bytes(), body, unchecked || !has_ended);
+    if !has_ended {
+        let paid = read.map_or_else(|error| error.paid(), |response| response.paid());
+        let cut = malformed("it is a stream of events without its end", body);
+        return Err(cut.with_paid(paid));
+    }
+    read.map(|mut response| {
+        response.warn("the reply was a stream of events, which was not requested");
+        response
+    })
+}
+
+/// Reads a reply in one piece, which came as the bytes `came`.
+fn read_whole(
+    vendor: &Vendor,
+    body: &[u8],
+    came: &[u8],
+    unchecked: bool,
+) -> Result<Response, Error> {
     let of_text = |text: &str| {
         if text.trim_ascii_start().starts_with('[') {
             return Err(serde_json::Error::custom("it is a list, not an object"));
@@ -157,7 +179,7 @@ pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Resp
     // Whatever was made of the body to read it, it is kept as it came.
     let as_it_came = |error: Error| {
         let is_unusable = error.is_unusable_reply();
-        error.when(is_unusable, |error| error.with_unusable_reply(body))
+        error.when(is_unusable, |error| error.with_unusable_reply(came))
     };
     match leniently(body, of_text) {
         Ok((Ok(mut response), warning)) => {

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::base::json_mend::leniently;
 use crate::base::{Error, Paid, Usage};
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -21,7 +22,7 @@ use super::answer::{malformed, unlike, unreadable};
 use super::content::{invalid, named};
 use super::dialect::{Call, in_reply, succeeded};
 use super::errors::failure_inside;
-use super::fields::{Counts, Raw, leniently};
+use super::fields::{Counts, Raw};
 use super::further::further;
 use super::rules::word;
 use super::vendor::{Dialect, Vendor};
@@ -129,7 +130,12 @@ pub(super) fn decode(
             }),
             Err(Unusable { why, entry }) => {
                 let paid = Paid::new(usage, None);
-                Err(named(unlike(why, entry.as_bytes())).with_paid(paid))
+                let error = match &warning {
+                    // It is kept as it came.
+                    Some(warning) => unlike(format!("{why} ({warning})"), &reply.body),
+                    None => unlike(why, entry.as_bytes()),
+                };
+                Err(named(error).with_paid(paid))
             }
         }
     });

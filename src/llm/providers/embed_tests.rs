@@ -84,6 +84,20 @@ fn an_unusable_vector_fails_only_its_text() {
     }
 }
 
+/// Not even the place of a number that is none is lost.
+#[test]
+fn a_vector_with_nan_is_kept_as_it_came_and_the_others_are_answers() {
+    let body = r#"{"data":[{"embedding":[1,NaN]},{"embedding":[1,2]},{"embedding":[3,4]}]}"#;
+    let answers = each("openai", 3, body).unwrap();
+    let error = answers[0].as_ref().unwrap_err();
+    assert_eq!((error.raw(), error.is_unusable_reply()), (Some(body), true));
+    let second = answers[1].as_ref().unwrap();
+    assert_eq!(second.embedding.as_deref(), Some(&[1.0, 2.0][..]));
+    assert!(second.warning.as_deref().unwrap().contains("NaN"));
+    let error = decoded("openai", 1, r#"{"data":[{"embedding":[NaN]}]}"#).unwrap_err();
+    assert!(error.raw().unwrap().contains("NaN"), "{error}");
+}
+
 #[test]
 fn shares_add_up_to_the_total() {
     for (whole, tokens) in [

@@ -10,8 +10,9 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::base::json_read::{JsonObject, ValueReader, without_bom};
-use crate::llm::reply_details::shallow;
+use crate::base::json_mend::leniently;
+use crate::base::json_read::{JsonObject, ValueReader};
+use crate::llm::reply_details::{RawJson, shallow};
 
 use super::rules::{cut, word as value_word};
 
@@ -176,25 +177,16 @@ pub(super) fn whole(value: &Value) -> Option<u64> {
     }
 }
 
-const WARNING: &str = "the reply is not valid UTF-8: wrong bytes are replaced by \u{fffd}";
-
-/// Reads JSON, without its bytes that are not valid UTF-8: then with a warning. The answer in it was paid for.
-///
-/// # Errors
-/// What is wrong with it.
-pub(super) fn leniently<T>(
+/// A reply, or a part of one that `part` finds in it, as JSON if it is JSON but for details.
+pub(super) fn reply_json(
     body: &[u8],
-    read: impl FnOnce(&str) -> serde_json::Result<T>,
-) -> serde_json::Result<(T, Option<String>)> {
-    // A cut-off reply stays one if a proxy ends it with white space.
-    let body = without_bom(body).trim_ascii_end();
-    match str::from_utf8(body) {
-        Ok(text) => Ok((read(text)?, None)),
-        Err(_) => {
-            let text = String::from_utf8_lossy(body);
-            Ok((read(&text)?, Some(WARNING.to_owned())))
-        }
-    }
+    part: impl Fn(&str) -> serde_json::Result<RawJson>,
+) -> RawJson {
+    let read = leniently(body, part);
+    read.map_or_else(
+        |_| RawJson::new(&String::from_utf8_lossy(body)),
+        |(json, _)| json,
+    )
 }
 
 #[cfg(test)]

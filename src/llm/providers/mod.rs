@@ -26,5 +26,6 @@ pub mod remote;
 mod request_tests;
 mod rules;
 mod speech;
+mod stream;
 pub mod survey;
 pub mod vendor;

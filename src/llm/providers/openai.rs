@@ -39,6 +39,8 @@ struct Reply<'b> {
 struct Choice<'b> {
     #[serde(default, deserialize_with = "fields::any")]
     finish_reason: Option<Value>,
+    /// Of a stream: what its chunks have said together.
+    #[serde(alias = "delta")]
     message: Option<Message<'b>>,
     logprobs: Raw<'b>,
     /// OpenRouter: the finish reason of the provider behind it, and that provider's failure.

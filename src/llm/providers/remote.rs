@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::base::{Context, Error, ErrorKind};
 use crate::engine::limiter::QuotaKey;
 use crate::llm::client::LlmClient;
+use crate::llm::native::Native;
 use crate::llm::pack::PackLimits;
 use crate::llm::params::RequestTask;
 use crate::llm::prompt_cache::LEAST_TOKENS;
@@ -17,16 +18,23 @@ use crate::llm::transport::{HttpReply, HttpRequest, ReplyShare, Transport};
 
 use super::access::{Access, ModelChoice, mark_loading};
 use super::attached;
-use super::dialect::{Call, decode, encode};
+use super::dialect::{Call, decode, encode, succeeded};
 use super::embed;
+use super::fields::reply_json;
 use super::speech;
-use super::vendor::Vendor;
+use super::stream;
+use super::vendor::{Dialect, Vendor};
 
 /// The most bytes that are read of a reply, where nothing is set.
 pub(super) const MAX_REPLY: u64 = 16 << 20;
 /// The same of one with vectors or speech: a call may make thousands of vectors, and 4096 characters last a quarter of an
 /// hour where they are read slowly.
 const MAX_LARGE: u64 = 64 << 20;
+
+/// Smaller prompts fit into every context.
+const SMALL: u64 = 4096;
+/// No text has more bytes for a token.
+const MOST_BYTES_PER_TOKEN: u64 = 10;
 
 pub(super) struct Remote {
     pub vendor: &'static Vendor,
@@ -38,6 +46,8 @@ pub(super) struct Remote {
     pub max_reply: Option<u64>,
     /// Set when a reply did not say which vector is which text's: each text then needs a call of its own.
     pub unordered: AtomicBool,
+    /// Set when a reply was a stream, which no request asked for.
+    pub streams: AtomicBool,
 }
 
 impl LlmClient for Remote {
@@ -47,15 +57,32 @@ impl LlmClient for Remote {
         }
         let memory = ReplyShare::of_process();
         let reply = {
-            let (call, _held) = self.call(request, ctx)?;
+            let (mut call, _held) = self.call(request, ctx)?;
+            let is_free = |native: &Native| !native.body().contains_key("stream");
+            if self.streams.load(Relaxed) && request.native.as_deref().is_none_or(is_free) {
+                call.body.truncate(call.body.len() - 1);
+                call.body.extend_from_slice(b",\"stream\":false}");
+            }
             let model = self.model.of_request(request);
             self.send(&call, model, MAX_REPLY, &memory, ctx)?
         };
+        if stream::is_stream(&reply.body)
+            && self.vendor.dialect != Dialect::Gemini
+            && !self.streams.swap(true, Relaxed)
+        {
+            log::warn!(
+                "{} sends its answers as streams of events, so each request says `\"stream\": false` from now on",
+                self.vendor.name
+            );
+        }
         match decode(self.vendor, &reply, request.unchecked) {
             Ok(mut response) => {
                 if request.keep_reply {
-                    let body = String::from_utf8_lossy(&reply.body);
-                    response.details_mut().reply = Some(RawJson::new(&body));
+                    let whole = |text: &str| serde_json::from_str(text).map(RawJson::of);
+                    response.details_mut().reply = Some(reply_json(&reply.body, whole));
+                }
+                if let Some(cut) = self.cut_warning(request, &response) {
+                    response.warn(&cut);
                 }
                 self.access.remove_keys(&mut response);
                 Ok(response)
@@ -182,7 +209,29 @@ impl Remote {
             memory,
         };
         let reply = self.transport.send(&request, ctx);
-        reply.map_err(|error| self.access.redacted(error))
+        let reply = reply.map_err(|error| self.access.redacted(error))?;
+        if let Some(why) = self.access.redirect(self.vendor, &reply)
+            && let Err(error) = succeeded(self.vendor, &reply)
+        {
+            return Err(self.access.redacted(error.reworded(why)));
+        }
+        Ok(reply)
+    }
+
+    /// The warning for a prompt that was cut. Ollama cuts a prompt that exceeds its context without an error, but reports
+    /// how many tokens it read.
+    fn cut_warning(&self, request: &Request, response: &Response) -> Option<String> {
+        let (tokens, bytes) = (response.usage?.input_tokens, request.text_bytes() as u64);
+        // A count of 0 means that the server does not count.
+        let is_told = self.vendor.may_load && bytes >= SMALL && tokens > 0;
+        // Ollama puts a few tokens of its own before a prompt that fills its context.
+        let fills_window = (tokens & !15).is_power_of_two() && bytes / 6 > tokens;
+        let is_cut = is_told && (bytes / MOST_BYTES_PER_TOKEN > tokens || fills_window);
+        is_cut.then(|| {
+            format!(
+                "the server read {tokens} tokens of a prompt of {bytes} bytes: it was probably cut to the server's context"
+            )
+        })
     }
 
     /// With what only the client knows of a failure.

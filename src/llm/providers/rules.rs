@@ -10,6 +10,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::base::ErrorKind;
+use crate::base::json_mend::leniently;
 use crate::base::json_read::table;
 use crate::base::verdict::Whom;
 
@@ -115,7 +116,7 @@ pub(super) struct ErrorBody {
 
 impl ErrorBody {
     pub(super) fn from_body(body: &[u8]) -> Option<Self> {
-        let value: Value = serde_json::from_slice(body).ok()?;
+        let (value, _): (Value, _) = leniently(body, |text| serde_json::from_str(text)).ok()?;
         // Gemini sometimes puts its error into a list.
         let value = match &value {
             Value::Array(list) => list.first()?,

@@ -31,6 +31,7 @@ mod memory;
 mod native_lines;
 mod net;
 mod output;
+mod paid;
 mod prices;
 mod program;
 mod queue;

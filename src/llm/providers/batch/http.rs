@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+use crate::base::json_mend::leniently;
 use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind, Optional, Timestamp};
-use crate::llm::providers::access::escaped;
+use crate::llm::providers::access::{authority, escaped, origin};
 use crate::llm::providers::answer::{WEB_PAGE, is_web_page, malformed};
 use crate::llm::providers::dialect::request_id;
 use crate::llm::providers::errors::failure;
@@ -252,7 +253,8 @@ impl<'a> Http<'a> {
             _ => {
                 let error = failure(self.api.vendor, &reply).with_request_id(request_id(&reply));
                 let places = places_of(&json(&reply).unwrap_or_default());
-                let why = format!("{}{places}", error.message());
+                let redirect = self.api.access.redirect(self.api.vendor, &reply);
+                let why = redirect.unwrap_or_else(|| format!("{}{places}", error.message()));
                 // Nothing there accepts batches, whatever they contain.
                 let error = error.when(status == 501, Error::with_unreachable);
                 Err(error.reworded(why))
@@ -301,21 +303,10 @@ fn is_gone(reply: &HttpReply) -> bool {
     matches!(reply.status, 404 | 410)
 }
 
-/// Scheme, host and port of a URL.
-fn origin(url: &str) -> &str {
-    let host = url.find("://").map_or(0, |at| at + 3);
-    let end = url[host..].find(['/', '?', '#']);
-    end.map_or(url, |end| &url[..host + end])
-}
-
-/// An origin without its scheme.
-fn authority(origin: &str) -> &str {
-    origin.split_once("://").map_or(origin, |(_, rest)| rest)
-}
-
 /// The JSON of a success reply.
 pub(super) fn json(reply: &HttpReply) -> Result<Value, Error> {
-    serde_json::from_slice(&reply.body).map_err(|error| {
+    let read = leniently(&reply.body, |text| serde_json::from_str(text));
+    read.map(|(value, _)| value).map_err(|error| {
         if is_web_page(&reply.body) {
             return unusable(WEB_PAGE, reply).with_unreachable();
         }

@@ -1,9 +1,11 @@
 //! Lines of input and of results, in the formats of all providers.
 
 use serde::Deserialize;
+use serde::de::Error as _;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::base::json_mend::leniently;
 use crate::base::json_read::JsonObject;
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchLine, BatchLineResult};
@@ -12,9 +14,10 @@ use crate::llm::providers::answer::{malformed, unlike};
 use crate::llm::providers::content::invalid;
 use crate::llm::providers::dialect::{decode, encode};
 use crate::llm::providers::errors::{error_in_batch, failure_in_batch};
-use crate::llm::providers::fields::{Raw, leniently, whole};
+use crate::llm::providers::fields::{Raw, whole};
 use crate::llm::providers::rules::{ErrorBody, word};
 use crate::llm::providers::vendor::{Dialect, Vendor};
+use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::{HttpHeaders, HttpReply};
@@ -157,22 +160,30 @@ impl<'l> Reply<'l> {
 }
 
 /// The body of the reply in a line of results.
-pub(super) fn body<'l>(vendor: &Vendor, line: &'l str) -> Option<&'l RawValue> {
-    let line: Line<'_> = serde_json::from_str(line.trim()).ok()?;
-    Reply::of(vendor, line.outcome().response?).body
+pub(super) fn body(vendor: &Vendor, line: &str) -> serde_json::Result<RawJson> {
+    let line: Line<'_> = serde_json::from_str(line.trim())?;
+    let response = line.outcome().response;
+    let body = response.and_then(|response| Reply::of(vendor, response).body);
+    body.map(RawJson::of)
+        .ok_or_else(|| serde_json::Error::custom("it has no body"))
 }
 
 /// Reads a line of results. The error of a request counts only if its response was not billed.
 pub(super) fn read(vendor: &Vendor, line: &[u8]) -> Result<BatchLine, Error> {
     let of_text = |text: &str| Ok(judged(vendor, serde_json::from_str(text)?, text.as_bytes()));
     let (read, warning) = leniently(line, of_text).map_err(|error| malformed(error, line))?;
-    let mut line = read?;
-    if let (BatchLineResult::Answered(answer), Some(warning)) = (&mut line.result, warning)
-        && let Ok(response) = &mut **answer
-    {
-        response.warn(&warning);
+    let mut read = read?;
+    if let (BatchLineResult::Answered(answer), Some(warning)) = (&mut read.result, warning) {
+        match &mut **answer {
+            Ok(response) => response.warn(&warning),
+            // It is kept as it came.
+            Err(error) if error.is_unusable_reply() => {
+                *error = error.clone().with_unusable_reply(line);
+            }
+            Err(_) => {}
+        }
     }
-    Ok(line)
+    Ok(read)
 }
 
 fn judged(vendor: &Vendor, read: Line<'_>, line: &[u8]) -> Result<BatchLine, Error> {

@@ -21,8 +21,9 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::base::json_mend::leniently;
 use crate::base::secret::redacted_url;
-use crate::base::{Context, Error, ErrorKind, Optional, Timestamp};
+use crate::base::{Context, Error, ErrorKind, Timestamp};
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
     BatchLineResult, BatchStage, BatchState, BatchStatus, ListedBatches,
@@ -37,6 +38,7 @@ use super::access::{Access, ModelChoice, escaped};
 use super::attached;
 use super::content::{invalid, named};
 use super::dialect;
+use super::fields::reply_json;
 use super::vendor::{BatchWire, Batches, Vendor};
 
 use self::files::Search;
@@ -313,11 +315,7 @@ impl BatchClient for BatchApi {
         let BatchLine { key, result } = read.map_err(redacted)?;
         let result = match result {
             BatchLineResult::Answered(answer) => {
-                let is_text = std::str::from_utf8(line).is_ok();
-                let mut answer = answer.map_err(|error| {
-                    let is_mended = !is_text && error.is_unusable_reply();
-                    redacted(error.when(is_mended, |error| error.with_unusable_reply(line)))
-                });
+                let mut answer = answer.map_err(redacted);
                 if let Ok(response) = &mut answer {
                     self.access.remove_keys(response);
                 }
@@ -329,18 +327,15 @@ impl BatchClient for BatchApi {
     }
 
     fn unchecked_answer(&self, line: &[u8]) -> Option<Response> {
-        let text = String::from_utf8_lossy(line);
-        let body = lines::body(self.vendor, &text)?;
-        let mut answer = dialect::read(self.vendor, body.get().as_bytes(), true).ok()?;
+        let (body, _) = leniently(line, |text| lines::body(self.vendor, text)).ok()?;
+        let mut answer = dialect::read(self.vendor, body.as_str().as_bytes(), true).ok()?;
         self.access.remove_keys(&mut answer);
         Some(answer)
     }
 
     fn reply(&self, line: &[u8]) -> RawJson {
-        let line = String::from_utf8_lossy(line);
-        let body = lines::body(self.vendor, &line).map(RawJson::of);
-        self.access
-            .cleaned(body.unwrap_or_else(|| RawJson::new(&line)))
+        let body = reply_json(line, |text| lines::body(self.vendor, text));
+        self.access.cleaned(body)
     }
 
     fn cancel(&self, id: &str, ctx: &Context) -> Result<(), Error> {

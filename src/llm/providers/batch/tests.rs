@@ -329,17 +329,59 @@ fn answer_in(provider: &str, line: &[u8]) -> Result<Response, Error> {
     }
 }
 
+/// A call and a batch keep what was paid for, whatever detail of its JSON is wrong.
 #[test]
-fn a_line_with_wrong_bytes_keeps_its_answer() {
+fn a_reply_that_is_json_but_for_a_detail_keeps_its_answer() {
     for provider in with_batches() {
-        let line = result_line(provider, &doubtful(provider, "Os?lo"));
-        let broken = |byte| if byte == b'?' { 0xff } else { byte };
-        let came: Vec<u8> = line.into_iter().map(broken).collect();
-        let answer = answer_in(provider, &came).unwrap_or_else(|e| panic!("{provider}: {e}"));
-        assert_eq!(answer.text, "Os\u{fffd}lo", "{provider}");
-        assert_eq!(answer.usage.unwrap().input_tokens, 2, "{provider}");
-        let warning = answer.warning.unwrap();
-        assert!(warning.contains("not valid UTF-8"), "{provider}: {warning}");
+        let (usage, twice) = match provider {
+            "anthropic" => ("usage", [r#""content":"#, r#""stop_reason":"#]),
+            "gemini" => ("usageMetadata", [r#""content":"#, r#""finishReason":"#]),
+            _ => ("usage", [r#""content":"#, r#""finish_reason":"#]),
+        };
+        let plain = doubtful(provider, "Os?lo").into_bytes();
+        let put = |detail: &str| [detail.as_bytes(), &plain[1..]].concat();
+        let replaced = |what: &str, by: &[u8]| {
+            let at = memchr::memmem::find(&plain, what.as_bytes()).unwrap();
+            [&plain[..at], by, &plain[at + what.len()..]].concat()
+        };
+        let again = |name: &str| replaced(name, format!("{name}null,{name}").as_bytes());
+        for (body, text, says) in [
+            (replaced("?", b"\xff"), "Os\u{fffd}lo", "not valid UTF-8"),
+            (put("{\"x\":[NaN,-Infinity],"), "Os?lo", "NaN"),
+            (put(&format!("{{\"{usage}\":7,")), "Os?lo", "twice"),
+            (again(twice[0]), "Os?lo", "twice"),
+            (again(twice[1]), "Os?lo", "twice"),
+            (replaced("?", b"\n"), "Os\nlo", "control"),
+            (replaced("?", b"\\ud83d"), "Os\u{fffd}lo", "surrogate"),
+            (put("{\"id\":\"\\udead\",\"id\":NaN,"), "Os?lo", "; "),
+        ] {
+            let shown = String::from_utf8_lossy(&body).into_owned();
+            let lossy = |text: Vec<u8>| String::from_utf8_lossy(&text).into_owned();
+            let marked = result_line(provider, "BODY");
+            let line = lossy(marked).replace("\u{fffd}", "").into_bytes();
+            let at = memchr::memmem::find(&line, b"BODY").unwrap();
+            let line = [&line[..at], &body, &line[at + 4..]].concat();
+            let called = dialect::read(Vendor::named(provider).unwrap(), &body, false);
+            for answer in [called, answer_in(provider, &line)] {
+                let answer = answer.unwrap_or_else(|e| panic!("{provider}: {e}: {shown}"));
+                assert_eq!(answer.text, text, "{provider}: {shown}");
+                assert_eq!(answer.usage.unwrap().input_tokens, 2, "{provider}: {shown}");
+                let warning = answer.warning.unwrap();
+                assert!(warning.contains(says), "{provider}: {warning}");
+            }
+            let reply = scripted(provider, []).0.reply(&line);
+            assert!(reply.as_str().starts_with('{'), "{provider}: {reply}");
+        }
+        for (before, behind) in [("\u{feff}", ""), ("", "\n\ndata: [DONE]\n\n")] {
+            let body = [before.as_bytes(), &plain, behind.as_bytes()].concat();
+            let answer = dialect::read(Vendor::named(provider).unwrap(), &body, false).unwrap();
+            // A mark before it takes nothing from it.
+            let is_told = before.is_empty();
+            assert_eq!(
+                (&*answer.text, answer.warning.is_some()),
+                ("Os?lo", is_told)
+            );
+        }
     }
 }
 
