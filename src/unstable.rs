@@ -6,6 +6,7 @@
 //! | [`PublicResolver`] | resolves names if only public addresses are allowed | [`is_public_address`] |
 //! | [`Clock`] | time | [`SystemClock`], [`Time`], [`Wake`] |
 //! | [`AtomicFile`] | writes a file atomically | [`make_private_folder`], [`open_private`], [`disk_space`] |
+//! | [`named_file`] | opens a file that a user names | |
 //! | [`copy_beside`] | keeps the contents of an open file that was removed | [`same_file`] |
 //! | [`Pool`] | runs tasks other than prompts | [`TaskEnd`], [`PoolEnd`] |
 //! | [`replacement`] | what to use instead of a removed name | [`quoted`] |
@@ -24,6 +25,7 @@ pub use crate::base::clock::{Clock, SystemClock, Time, Wake};
 pub use crate::base::disk::room as disk_space;
 pub use crate::base::disk::{copy_beside, same_file};
 pub use crate::base::json_read::UniqueJson;
+pub use crate::base::named_file;
 pub use crate::base::names::{quoted, replacement};
 pub use crate::base::optional::Optional;
 pub use crate::base::private::{make_folder as make_private_folder, open as open_private};

@@ -18,6 +18,7 @@ pub(crate) mod json_mend;
 pub(crate) mod json_read;
 pub(crate) mod json_text;
 pub mod memory;
+pub mod named_file;
 pub mod names;
 pub mod optional;
 pub mod private;
@@ -29,6 +30,7 @@ pub(crate) mod seeds;
 #[cfg(feature = "queue")]
 pub(crate) mod sqlite_header;
 pub(crate) mod thread;
+pub(crate) mod trusted_time;
 pub mod usage;
 pub mod verdict;
 pub(crate) mod warn_once;

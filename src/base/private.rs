@@ -27,7 +27,12 @@ pub fn open(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
 /// Changes the options so that a file that is created is private.
 pub(crate) fn restrict(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(options, 0o600);
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        // Not for the other side of a pipe either that has the name of a lock, for example.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+        options.mode(0o600).custom_flags(flags);
+    }
     options
 }
 

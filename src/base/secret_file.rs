@@ -1,13 +1,12 @@
 //! Secrets in files.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
 
 use super::error::{Error, ErrorKind};
+use super::named_file;
 use super::names::quoted;
 use super::secret::Secret;
 
@@ -16,20 +15,11 @@ const LONGEST: u64 = 64 << 10;
 
 /// The text of the file with a secret. `what` names the secret in errors, which never contain the text.
 pub(crate) fn text(what: &str, path: &Path) -> Result<String, Error> {
-    let mut text = String::new();
-    let read = File::open(path).and_then(|file| file.take(LONGEST + 1).read_to_string(&mut text));
-    let read = read.and_then(|length| {
-        if length as u64 > LONGEST {
-            return Err(io::Error::other("it has more than 64 KiB"));
-        }
-        Ok(())
-    });
-    read.map_err(|error| {
+    named_file::read_text(path, LONGEST).map_err(|error| {
         let path = path.display();
         let why = format!("the file with {what}, {path}, cannot be read: {error}");
         Error::new(ErrorKind::Invalid, why)
-    })?;
-    Ok(text)
+    })
 }
 
 impl Secret {

@@ -1,5 +1,6 @@
 //! The output of a run: a file that is its own checkpoint, or a stream; and outcomes as its lines.
 
+use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -7,7 +8,7 @@ use std::time::Duration;
 
 use crate::base::disk::is_regular;
 use crate::base::memory::UnwrittenResult;
-use crate::base::{Error, ErrorKind, Paid, Usd};
+use crate::base::{Error, ErrorKind, Paid, Usd, named_file};
 use crate::llm::outcome::Outcome;
 use crate::observe::tally::{Measure, Tally};
 
@@ -133,7 +134,7 @@ pub(super) fn open(
         OutputTarget::File(path) if is_regular(&path) => Ok(OutputTarget::File(path)),
         OutputTarget::File(path) => {
             only_lines(options)?;
-            let file = std::fs::OpenOptions::new().write(true).open(&path);
+            let file = named_file::output(File::options().write(true), &path, true, true);
             let file = file.map_err(|error| trouble(&path, "cannot open the output", &error))?;
             Ok(OutputTarget::Writer(Box::new(file)))
         }

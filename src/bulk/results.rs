@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::base::disk::same_file;
 use crate::base::json_read::without_bom;
-use crate::base::{AtomicFile, Error, ErrorKind, LockedFile};
+use crate::base::{AtomicFile, Error, ErrorKind, LockedFile, named_file};
 
 use super::input::fault::of_file;
 use super::input::{State, hash_prefix, is_automatic};
@@ -465,11 +465,9 @@ pub(crate) fn each_line(path: &Path, file: &File, visit: &mut Visit<'_>) -> Resu
 fn lock(path: &Path) -> Result<LockedFile, Error> {
     // After a rename between opening and locking, the lock would belong to a removed file.
     for _ in 0..10 {
-        let file = OpenOptions::new()
-            .read(true)
-            .append(true)
-            .create(true)
-            .open(path)
+        let mut options = OpenOptions::new();
+        let options = options.read(true).append(true).create(true);
+        let file = named_file::output(options, path, true, false)
             .map_err(|e| trouble(path, "cannot open the output", &e))?;
         let locked = LockedFile::try_lock(file).map_err(|e| trouble(path, "cannot lock", &e))?;
         let file = locked.ok_or_else(|| {

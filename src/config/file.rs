@@ -4,7 +4,7 @@
 //! the whole file, so reading needs no lock, and no permission to write.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -13,12 +13,14 @@ use std::time::{Duration, Instant, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use crate::base::disk::folder_of;
-use crate::base::{AtomicFile, Error, ErrorKind, LockedFile, private};
+use crate::base::{AtomicFile, Error, ErrorKind, LockedFile, named_file, private};
 
 use super::store::ConfigStore;
 
 /// How long a change waits for another one, which takes milliseconds: a process that takes longer is suspended.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Most bytes of the file. All settings together have a thousandth of it.
+const LONGEST: u64 = 1 << 20;
 const BETWEEN_TRIES: Duration = Duration::from_millis(5);
 
 /// A [`ConfigStore`] in a JSON file, `settings.json` in the data folder of the `batchwright` program.
@@ -51,7 +53,7 @@ impl FileConfig {
     }
 
     fn content(&self) -> Result<Content, Error> {
-        let text = match fs::read(&self.path) {
+        let text = match named_file::read(&self.path, LONGEST) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return self.without_earlier_version();
             }
@@ -59,6 +61,7 @@ impl FileConfig {
         };
         serde_json::from_slice(&text).map_err(|why| {
             let advice = "put a backup in its place, or move it away and set the settings anew";
+            let why = named_file::no_such_json(&why);
             self.error(ErrorKind::Invalid, &format!("is damaged ({why}); {advice}"))
         })
     }

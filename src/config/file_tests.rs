@@ -1,5 +1,6 @@
 //! The settings file used by threads and other processes, and files that are not settings files.
 
+use std::fs;
 use std::sync::Arc;
 
 use super::super::conformance;
@@ -85,7 +86,7 @@ fn a_file_that_is_something_else_is_rejected_and_unchanged() {
     let folder = tempfile::tempdir().unwrap();
     for (name, expected) in [
         ("nonsense", "is damaged"),
-        ("foreign", "is damaged (unknown field `theme`"),
+        ("foreign", "is damaged (line 1 column 8 has"),
         ("cut", "is damaged"),
         ("folder", "cannot be read"),
         ("earlier", "are of an earlier version"),

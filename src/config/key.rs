@@ -17,6 +17,7 @@ pub struct SettingKey {
     name: &'static str,
     /// Checked in this order.
     variables: &'static [&'static str],
+    is_local: bool,
     kind: Kind,
     default: Default,
     doc: &'static str,
@@ -45,16 +46,19 @@ const LONGEST: usize = 2_000;
 const MOST_CALLS: u64 = 10_000;
 
 macro_rules! keys {
-    ($($(#[$note:meta])* $vis:vis $getter:ident: $type:ty = $name:literal [$($variable:literal),*]
+    ($($(#[$note:meta])* $vis:vis $getter:ident: $type:ty = $name:literal [$($variable:literal),*] $setter:ident
         $kind:expr, $default:ident($text:literal), $doc:literal;)*) => {
         static KEYS: &[SettingKey] = &[$(SettingKey {
             name: $name,
             variables: &[$($variable),*],
+            is_local: !keys!($setter),
             kind: $kind,
             default: $default($text),
             doc: $doc,
         }),*];
     };
+    (client) => { true };
+    (owner) => { false };
 }
 
 with_settings!(keys);
@@ -111,8 +115,7 @@ impl SettingKey {
     /// Whether only the owner of the machine may change it, and not a client of a server, because it names files or
     /// addresses that the program reads.
     pub fn is_local(&self) -> bool {
-        self.name.starts_with("jobs.articles")
-            || ["queue.redis", "queue.store"].contains(&self.name)
+        self.is_local
     }
 
     /// The accepted values, for example `a whole number from 1 to 100`.

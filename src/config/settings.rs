@@ -248,7 +248,7 @@ impl fmt::Debug for Settings {
 }
 
 macro_rules! getters {
-    ($($(#[$note:meta])* $vis:vis $getter:ident: $type:ty = $name:literal [$($variable:literal),*]
+    ($($(#[$note:meta])* $vis:vis $getter:ident: $type:ty = $name:literal [$($variable:literal),*] $setter:ident
         $kind:expr, $default:ident($text:literal), $doc:literal;)*) => {
         /// Each getter fails with [`ErrorKind::Invalid`](crate::ErrorKind::Invalid) if the value in use cannot be used. The
         /// message names where the value is set, the value, and what is accepted.

@@ -1,6 +1,6 @@
 //! A limit of what calls may cost together.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use serde::{Deserialize, Serialize};
 
-use crate::base::{AtomicFile, Context, Error, ErrorKind, Usd};
+use crate::base::{AtomicFile, Context, Error, ErrorKind, Usd, named_file};
 
 /// The most that calls may cost together. Clones share what is spent.
 ///
@@ -248,15 +248,16 @@ impl Shared {
 
 /// What a record says, if there is one.
 fn read(file: &Path) -> Result<Spending, Error> {
-    let json = match fs::read(file) {
+    let json = match named_file::read(file, 1 << 20) {
         Ok(json) => json,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Spending::default()),
         Err(error) => return Err(cannot("read", file, error)),
     };
     serde_json::from_slice(&json).map_err(|error| {
         let why = format!(
-            "{} is not a record of a budget ({error}): delete it to start from zero",
-            file.display()
+            "{} is not a record of a budget ({}): delete it to start from zero",
+            file.display(),
+            named_file::no_such_json(&error)
         );
         Error::new(ErrorKind::Invalid, why)
     })

@@ -9,7 +9,6 @@ mod media;
 mod resolve;
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
@@ -18,7 +17,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::base::{Error, ErrorKind, Sent};
+use crate::base::{Error, ErrorKind, Sent, named_file};
 
 use crate::base::json_text::hex;
 
@@ -148,13 +147,10 @@ pub(crate) fn embed(part: &mut Value) -> Result<(), Error> {
 
 /// All bytes of a regular file, and one more than a file may have at most.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // This check comes before opening, because opening a pipe would wait for its writer.
-    if !std::fs::metadata(path)?.is_file() {
-        let why = "it is not a regular file";
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
-    }
     let mut bytes = Vec::new();
-    File::open(path)?.take(MOST + 1).read_to_end(&mut bytes)?;
+    named_file::regular(path, true)?
+        .take(MOST + 1)
+        .read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

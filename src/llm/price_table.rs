@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
+use crate::base::named_file::no_such_json;
 use crate::base::{Day, Error, ErrorKind};
 
 const BUILT_IN: &str = include_str!("prices.json");
@@ -106,7 +107,7 @@ impl Table {
     /// [`ErrorKind::Invalid`] if the JSON is not a table.
     pub(super) fn parse(json: &str) -> Result<Self, Error> {
         let read: Result<Self, _> = serde_json::from_str(json);
-        let mut table = read.map_err(|why| Error::new(ErrorKind::Invalid, why.to_string()))?;
+        let mut table = read.map_err(|why| Error::new(ErrorKind::Invalid, no_such_json(&why)))?;
         table.providers.values_mut().for_each(ProviderModels::index);
         Ok(table)
     }

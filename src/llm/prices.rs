@@ -1,10 +1,9 @@
 //! The price of a model, and the cost of a call by it.
 
-use std::fs;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
-use crate::base::{Error, ErrorKind, Timestamp, Usage, Usd};
+use crate::base::{Error, ErrorKind, Timestamp, Usage, Usd, named_file};
 
 use super::price_table::{Model, Price, PriceEntry, Table};
 
@@ -46,6 +45,9 @@ static BUILT_IN: LazyLock<Arc<Layer>> = LazyLock::new(|| {
     })
 });
 
+/// Most bytes of a file with prices: the table in the program has 90 kB, and a table takes 23 times the memory.
+const LONGEST: u64 = 4 << 20;
+
 /// The table in the program.
 impl Default for Prices {
     fn default() -> Self {
@@ -64,14 +66,14 @@ impl Prices {
     /// The prices in this file, and for models that it does not have those of the table in the program.
     ///
     /// # Errors
-    /// [`ErrorKind::Invalid`] if the file cannot be read or is something else.
+    /// [`ErrorKind::Invalid`] if the file cannot be read, has more than 4 MiB or is something else.
     pub fn of_file(file: &Path) -> Result<Self, Error> {
         let name = file.display().to_string();
-        let json = fs::read_to_string(file).map_err(|error| {
+        let json = named_file::read_text(file, LONGEST).map_err(|error| {
             let why = format!("cannot read {name}: {}", Error::from(error).message());
             Error::new(ErrorKind::Invalid, why)
         })?;
-        Self::default().overridden(name, json.trim_start_matches('\u{feff}'))
+        Self::default().overridden(name, &json)
     }
 
     /// These prices, and for models that they do not have the others.

@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use crossbeam_channel::unbounded;
 use derive_setters::Setters;
+
 use ignore::overrides::{Override, OverrideBuilder};
 use ignore::{DirEntry, WalkBuilder, WalkState};
+use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use super::filter::{SymlinkPolicy, globs, is_folder, not_walked, takes};
@@ -108,13 +110,34 @@ impl FileScanner {
         walk.standard_filters(self.ignore_files)
             .hidden(!self.hidden)
             .follow_links(self.follows());
-        if patterns.num_ignores() > 0 {
-            let patterns = Arc::clone(&patterns);
-            let is_left_out = move |path: &Path| patterns.matched(path, true).is_ignore();
-            walk.filter_entry(move |entry| !is_folder(entry) || !is_left_out(entry.path()));
+        if self.ignore_files {
+            let whole = std::path::absolute(folder)?;
+            whole.ancestors().try_for_each(check_rules)?;
         }
+        let odd: Arc<Mutex<Option<Error>>> = Arc::default();
+        let (excluded, found_odd) = (Arc::clone(&patterns), Arc::clone(&odd));
+        let (excludes, reads_rules) = (patterns.num_ignores() > 0, self.ignore_files);
+        walk.filter_entry(move |entry| {
+            if !is_folder(entry) {
+                return true;
+            }
+            if excludes && excluded.matched(entry.path(), true).is_ignore() {
+                return false;
+            }
+            let checked = if reads_rules {
+                check_rules(entry.path())
+            } else {
+                Ok(())
+            };
+            checked
+                .map_err(|error| *found_odd.lock() = Some(error))
+                .is_ok()
+        });
         let mut files = self.walk(&walk, &patterns, ctx);
         ctx.check()?;
+        if let Some(error) = odd.lock().take() {
+            return Err(error);
+        }
         for file in &self.without {
             if let Ok(file) = file.canonicalize() {
                 files.retain(|found| {
@@ -175,7 +198,7 @@ impl FileScanner {
         let mut judged = judged.collect::<Result<Vec<_>, _>>()?;
         if self.ignore_files {
             let usable = judged.iter_mut().filter(|file| file.is_valid);
-            leave_out_ignored(usable.collect());
+            leave_out_ignored(usable.collect())?;
         }
         Ok(judged)
     }
@@ -260,7 +283,7 @@ impl FileScanner {
 }
 
 /// Skips files that a scan of their repository would not find, or outside a repository, a scan of their folder.
-fn leave_out_ignored(files: Vec<&mut FileInfo>) {
+fn leave_out_ignored(files: Vec<&mut FileInfo>) -> Result<(), Error> {
     let real = |path: &Path| {
         let path = std::path::absolute(path).ok()?;
         // If the file is a link, its target does not matter.
@@ -284,6 +307,7 @@ fn leave_out_ignored(files: Vec<&mut FileInfo>) {
             .iter()
             .flat_map(|(path, _)| on_the_way(path))
             .collect();
+        wanted.iter().try_for_each(|folder| check_rules(folder))?;
         let walk = WalkBuilder::new(&root)
             .hidden(false)
             .filter_entry(move |entry| wanted.contains(entry.path()))
@@ -296,6 +320,25 @@ fn leave_out_ignored(files: Vec<&mut FileInfo>) {
             }
         }
     }
+    Ok(())
+}
+
+/// Checks the files of a folder from which a walk takes rules, because it would wait for a pipe.
+///
+/// # Errors
+/// When one is a pipe, a socket or a device.
+fn check_rules(folder: &Path) -> Result<(), Error> {
+    let rules = [".ignore", ".gitignore", ".git/info/exclude"];
+    let mut rules = rules.iter().map(|name| folder.join(name));
+    let is_odd =
+        |path: &PathBuf| fs::metadata(path).is_ok_and(|found| !found.is_file() && !found.is_dir());
+    rules.find(is_odd).map_or(Ok(()), |path| {
+        let why = format!(
+            "{}: it is not a regular file, but has the name of an ignore file: move it away, or do without ignore files",
+            shown_path(&path)
+        );
+        Err(Error::new(ErrorKind::Invalid, why))
+    })
 }
 
 fn refused(error: &ignore::Error) -> Error {

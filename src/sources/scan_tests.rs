@@ -254,3 +254,31 @@ fn named_files_are_skipped_by_ignore_files() {
     let scanned = listed(&FileScanner::new(), folder.path());
     assert_eq!(scanned, ["a.py", "keep.log", "sub/d.py"]);
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_pipe_in_place_of_an_ignore_file_is_refused() {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    for place in ["", "b"] {
+        let folder = tree(&[("a.py", ""), ("b/c.py", "")]);
+        let pipe = folder.path().join(place).join(".ignore");
+        mknodat(CWD, &pipe, FileType::Fifo, Mode::RWXU, 0).unwrap();
+        let (scanner, ctx) = (FileScanner::new(), Context::new());
+        let below = folder.path().join("b");
+        let refused = [
+            scanner.scan_directory(folder.path(), &ctx),
+            scanner.scan_directory(&below, &ctx),
+            scanner.filter_files([below.join("c.py")], &ctx),
+        ];
+        for found in refused {
+            let error = found.unwrap_err();
+            assert!(error.message().contains(".ignore: it is not"), "{error}");
+        }
+        finds(
+            &scanner.ignore_files(false),
+            folder.path(),
+            &["a.py", "b/c.py"],
+        );
+    }
+}

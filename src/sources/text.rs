@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZeroU32;
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::str::Utf8Error;
 
 use memchr::{memchr, memchr_iter, memchr2_iter};
-use rustix::fs::OFlags;
+
+use crate::base::named_file;
 
 use super::info::SkipReason;
 
@@ -24,17 +24,7 @@ fn unreadable(error: &io::Error) -> SkipReason {
 /// Opens a path that must be a regular file. Since the scan, it may have been replaced by a pipe, which would block
 /// until somebody writes to it, or by a link to another file.
 pub(crate) fn open_regular(path: &Path, follow: bool) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true);
-    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
-    flags.set(OFlags::NOFOLLOW, !follow);
-    let file = options.custom_flags(flags.bits() as i32).open(path)?;
-    let found = file.metadata()?;
-    match found.is_file() {
-        true => Ok(file),
-        false if found.is_dir() => Err(io::ErrorKind::IsADirectory.into()),
-        false => Err(io::Error::other(SkipReason::NotAFile.to_string())),
-    }
+    named_file::regular(path, follow)
 }
 
 fn opened(path: &Path, follow: bool) -> Result<File, SkipReason> {

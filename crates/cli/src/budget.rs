@@ -4,6 +4,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 
+use batchwright::unstable::named_file;
 use batchwright::{Budget, Request, Route, Usd};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -86,7 +87,7 @@ fn spent_on(output: &Path) -> (Usd, u64) {
         #[serde(default)]
         cost_usd: Option<Usd>,
     }
-    let lines = fs::File::open(output).map(|file| BufReader::new(file).lines());
+    let lines = named_file::regular(output, true).map(|file| BufReader::new(file).lines());
     let lines = lines.into_iter().flatten().map_while(Result::ok);
     // An incomplete line has no cost yet.
     let lines =

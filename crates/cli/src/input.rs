@@ -1,6 +1,5 @@
 //! The sources of prompts: files, folders of source files, standard input, or a named pipe.
 
-use std::fs::File;
 use std::io;
 use std::iter;
 use std::path::{Path, PathBuf};
@@ -18,7 +17,7 @@ use super::format::number_of;
 use super::sanitize::one_line;
 use super::settings::refused;
 use super::signals::Session;
-use batchwright::unstable::Optional;
+use batchwright::unstable::{Optional, named_file};
 
 /// This column name means that items have no own ids.
 const NO_IDS: &str = "none";
@@ -161,8 +160,7 @@ fn read_stream(
             return Prompts::from_reader(io::stdin(), &settings, &ctx);
         }
         let name = path.display().to_string();
-        // Opening a pipe waits for its writer.
-        let pipe = File::open(&path).map_err(|error| {
+        let pipe = named_file::input(&path).map_err(|error| {
             Error::new(
                 ErrorKind::Invalid,
                 format!("{name}: cannot be read: {error}"),

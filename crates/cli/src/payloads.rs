@@ -1,9 +1,9 @@
 //! Payloads of jobs, one line of JSON each.
 
-use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
+use batchwright::unstable::named_file;
 use batchwright::{Context, Error, ErrorKind, Job};
 use batchwright_jobs::{JobLines, JobNames, JobType, PayloadError};
 use serde_json::Value;
@@ -46,7 +46,9 @@ fn source(path: &Path) -> Result<Source, Refusal> {
         let refused = |why: &dyn std::fmt::Display| {
             Refusal::usage(format!("{name}: {why}")).about(About::Input)
         };
-        Box::new(BufReader::new(File::open(path).map_err(|e| refused(&e))?))
+        Box::new(BufReader::new(
+            named_file::input(path).map_err(|e| refused(&e))?,
+        ))
     };
     let lines = JobLines::new(reader, MOST_LINE_BYTES);
     Ok(Source { name, lines })

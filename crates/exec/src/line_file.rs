@@ -3,12 +3,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use batchwright::Error;
-use batchwright::unstable::same_file;
-use rustix::fs::OFlags;
+use batchwright::unstable::{named_file, same_file};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -63,10 +61,7 @@ impl LineFile {
         let regular = found.is_none_or(|found| found.is_file());
         let mut options = OpenOptions::new();
         options.create(true).append(true).read(regular);
-        if regular {
-            options.custom_flags(OFlags::NOFOLLOW.bits().cast_signed());
-        }
-        let file = options.open(path).map_err(trouble)?;
+        let file = named_file::output(&mut options, path, !regular, true).map_err(trouble)?;
         let mut opened = Self {
             path: path.to_owned(),
             file: file.try_clone().map_err(trouble)?,

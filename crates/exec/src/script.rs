@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use batchwright::Error;
+use batchwright::unstable::named_file;
 
 use super::record::CommandJob;
 use super::template::Template;
@@ -171,7 +172,7 @@ impl Input {
                 let stdin = io::stdin().as_fd().try_clone_to_owned()?;
                 return Ok(Source::File(stdin.into(), None));
             }
-            let file = File::open(&path)?;
+            let file = named_file::input(&path)?;
             let state = state(&file)?;
             Ok(Source::File(file, state))
         };

@@ -1,6 +1,5 @@
 //! The texts of articles for payloads that contain only an `article_id`.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -12,13 +11,13 @@ use ureq::unversioned::transport::DefaultConnector;
 
 use batchwright::config::ArticleSource;
 use batchwright::provider::redacted_url;
-use batchwright::unstable::PublicResolver;
+use batchwright::unstable::{PublicResolver, named_file};
 use batchwright::{Context, Error, ErrorKind};
 
 use super::extract_content::article_text;
 
 /// Maximum size of an article in bytes; longer texts are rejected.
-const LONGEST: u64 = 16 << 20;
+pub(crate) const LONGEST: u64 = 16 << 20;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 const MOST_REDIRECTS: u32 = 5;
 /// All bytes that have a meaning in an address.
@@ -114,15 +113,10 @@ fn in_folder(folder: &Path, id: &str) -> Result<String, Error> {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let about = path.metadata()?;
-    // Opening a pipe would wait for its writer.
-    if !about.is_file() {
-        return Err(invalid("it is not a regular file"));
-    }
-    if about.len() > LONGEST {
-        return Err(too_long());
-    }
-    Ok(fs::read(path)?)
+    named_file::read(path, LONGEST).map_err(|error| match error.kind() {
+        io::ErrorKind::FileTooLarge => too_long(),
+        _ => error.into(),
+    })
 }
 
 fn agent(private: bool) -> Agent {

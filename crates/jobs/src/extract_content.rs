@@ -1,6 +1,7 @@
 //! `extract_content`: the text of the article on a page, without menus and other surrounding parts.
 
 use std::cell::Cell;
+use std::path::Path;
 
 use dom_query::{Document, NodeId};
 use dom_smoothie::{Config, Readability, TextMode};
@@ -12,8 +13,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use batchwright::queue::ModelCall;
+use batchwright::unstable::named_file;
 use batchwright::{Context, Error, ErrorKind, Handler, RunningJob};
 
+use super::articles::LONGEST;
 use super::fields::{PayloadError, Text, read};
 use super::job_type::{Host, JobType};
 
@@ -46,7 +49,7 @@ pub(crate) fn job_type(host: &Host) -> JobType {
             && payload.get("html").is_none()
             && let Some(path) = payload.get("path").and_then(Value::as_str)
         {
-            let bytes = std::fs::read(path).map_err(|error| {
+            let bytes = named_file::read(Path::new(path), LONGEST).map_err(|error| {
                 PayloadError::new("path", format!("{path:?} cannot be read: {error}"))
             })?;
             payload["html"] = decoded(&bytes).into();

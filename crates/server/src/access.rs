@@ -1,7 +1,6 @@
 //! Who may ask: the tokens, and protection from requests that other sites send through a browser.
 
-use std::fs::File;
-use std::io::Read as _;
+use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
@@ -9,7 +8,7 @@ use std::str::FromStr;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use batchwright::unstable::quoted;
+use batchwright::unstable::{named_file, quoted};
 use batchwright::{Error, ErrorKind, Secret};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -141,16 +140,14 @@ fn refused(why: &str) -> Problem {
 fn read(path: &Path) -> Result<Vec<(String, Role)>, String> {
     let shown = path.display();
     let failed = |error| format!("the token file {shown} cannot be read: {error}");
-    let file = File::open(path).map_err(failed)?;
-    if file.metadata().map_err(failed)?.permissions().mode() & 0o077 != 0 {
+    let found = fs::metadata(path).map_err(failed)?;
+    if found.permissions().mode() & 0o077 != 0 {
         return Err(format!(
             "other users can access the token file {shown}; to prevent it: chmod 600 {}",
             quoted(path)
         ));
     }
-    let mut text = String::new();
-    let read = file.take(MOST_BYTES).read_to_string(&mut text);
-    read.map_err(failed)?;
+    let text = named_file::read_text(path, MOST_BYTES).map_err(failed)?;
     parse(&text).map_err(|why| format!("the token file {shown} cannot be used: {why}"))
 }
 

@@ -32,6 +32,7 @@ pub(crate) fn shown(setting: &Setting) -> Value {
         "doc": key.doc(),
         "stored": stored(setting),
         "live": is_live(key.name()),
+        "settable": !key.is_local(),
         "problem": setting.problem,
     })
 }

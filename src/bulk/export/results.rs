@@ -10,7 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::ExportReport;
-use crate::base::{Context, Error, ErrorKind};
+use crate::base::{Context, Error, ErrorKind, named_file};
 use crate::bulk::input::fault::{of_file, unreadable};
 use crate::bulk::results::{LinesAt, could_be_torn, each_line};
 
@@ -56,14 +56,14 @@ impl ResultFiles {
     pub(super) fn open<P: AsRef<Path>>(paths: &[P]) -> Result<Self, Error> {
         let open = |path: &P| {
             let path = path.as_ref();
-            let metadata =
-                std::fs::metadata(path).map_err(|error| unreadable(path.display(), &error))?;
-            if !metadata.is_file() {
-                let why =
-                    "it is not a regular file; results are read more than once: save them as one";
-                return Err(of_file(path.display(), why));
-            }
-            let file = File::open(path).map_err(|error| unreadable(path.display(), &error))?;
+            let file = named_file::regular(path, true).map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidInput => {
+                    let why =
+                        "it is not a regular file; results are read more than once: save them as one";
+                    of_file(path.display(), why)
+                }
+                _ => unreadable(path.display(), &error),
+            })?;
             Ok((path.to_owned(), file))
         };
         paths.iter().map(open).collect::<Result<_, _>>().map(Self)

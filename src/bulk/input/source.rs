@@ -1,13 +1,15 @@
 //! Positioned reads from one open file, from several threads at once, and detection of changes since it was opened. The
 //! handle stays open, so a file that is replaced by a rename is still read in its old version.
 
-use std::fs::{File, Metadata};
+use std::fs::File;
 use std::io::{self, Seek};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::SystemTime;
 
 use memchr::memchr_iter;
+
+use crate::base::named_file;
 
 use super::records::{MAX_RECORD_BYTES, Next, next_record};
 
@@ -19,22 +21,16 @@ pub(crate) struct Source {
     modified: Option<SystemTime>,
 }
 
-fn regular(path: &Path) -> io::Result<Metadata> {
-    let metadata = std::fs::metadata(path)?;
-    if metadata.is_file() {
-        Ok(metadata)
-    } else {
-        Err(io::Error::other(
-            "it is not a regular file; pipe it in and name \"-\" as the input instead",
-        ))
-    }
-}
-
 impl Source {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
-        // Checked before opening, because opening a pipe waits for its writer.
-        regular(path)?;
-        Self::of(File::open(path)?)
+        Self::of(
+            named_file::regular(path, true).map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidInput => io::Error::other(
+                    "it is not a regular file; pipe it in and name \"-\" as the input instead",
+                ),
+                _ => error,
+            })?,
+        )
     }
 
     pub(crate) fn of(file: File) -> io::Result<Self> {

@@ -1,12 +1,12 @@
 //! Billed replies that a compaction removes from an output: they are stored in a file next to it,
 //! `OUTPUT.superseded.jsonl`, and restored if their requests are needed again.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{LinesAt, PreviousLine, ResultsFile, each_line, trouble};
-use crate::base::{Error, ErrorKind, private};
+use crate::base::{Error, ErrorKind, named_file, private};
 use crate::bulk::appender::{Key, ResultsAppender, key};
 use crate::bulk::options::FileRunError;
 
@@ -69,7 +69,7 @@ impl ResultsFile {
     /// Passes every line of the archive to `visit`. An unreadable archive counts as empty.
     pub(crate) fn archived(&self, visit: &mut dyn FnMut(PreviousLine, Archived)) {
         let path = self.archive_path();
-        let Ok(archive) = File::open(&path) else {
+        let Ok(archive) = named_file::regular(&path, true) else {
             return;
         };
         let read = each_line(&path, &archive, &mut |line, at, _, _| {
@@ -97,7 +97,7 @@ impl ResultsFile {
             let what = "cannot take earlier answers back from it";
             trouble(&path, what, &error)
         };
-        let archive = File::open(&path).map_err(failed)?;
+        let archive = named_file::regular(&path, true).map_err(failed)?;
         let mut archive = LinesAt::new(&archive).map_err(failed)?;
         let mut lines = String::new();
         for (i, place) in places.iter().enumerate() {

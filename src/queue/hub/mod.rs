@@ -8,7 +8,6 @@
 pub(crate) mod tests;
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::iter::once;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -24,7 +23,7 @@ use redis::{
 };
 
 use crate::base::thread::spawn;
-use crate::base::{Error, ErrorKind, Secret, secret_file};
+use crate::base::{Error, ErrorKind, Secret, named_file, secret_file};
 
 /// The channel on which all processes publish.
 const CHANNEL: &str = "batchwright:work";
@@ -336,7 +335,7 @@ impl RedisOptions {
         let client = match authority {
             None => Client::open(info),
             Some(file) => {
-                let pem = fs::read(&file).map_err(|error| {
+                let pem = named_file::read(&file, 1 << 20).map_err(|error| {
                     let file = file.display();
                     invalid(format!(
                         "the authority of Redis, {file}, cannot be read: {error}"

@@ -7,6 +7,7 @@ use std::time::Duration;
 use batchwright::Usd;
 use batchwright::config::SettingKey;
 use batchwright::sources::Split;
+use batchwright::unstable::named_file;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
 /// One of these words; the value is what it stands for.
@@ -165,13 +166,9 @@ pub fn words_for(key: &'static str) -> impl Fn(&str) -> Result<String, String> +
     }
 }
 
-/// The text of a file, without the byte order mark that some editors write.
+/// The text of a file for a flag, of at most 16 MiB, without the byte order mark that some editors write.
 pub fn read_text(path: impl AsRef<Path>) -> io::Result<String> {
-    let text = std::fs::read_to_string(path)?;
-    Ok(match without_bom(&text) {
-        rest if rest.len() < text.len() => rest.to_owned(),
-        _ => text,
-    })
+    named_file::read_text(path.as_ref(), 16 << 20)
 }
 
 /// The text without a leading byte order mark.

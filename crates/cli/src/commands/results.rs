@@ -6,6 +6,7 @@ use std::path::Path;
 
 use batchwright::files::{FileRunError, ResultsAppender};
 use batchwright::queue::{ConsumeError, JobResult, ProcessState};
+use batchwright::unstable::named_file;
 use batchwright::{Context, Error, ErrorKind, JobQueue, ProcessId};
 use serde_json::json;
 
@@ -158,7 +159,7 @@ fn target(named: Option<&Path>) -> Result<Target, Refusal> {
         return Ok(Target::Stream(Box::new(io::stdout().lock())));
     };
     if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        let file = OpenOptions::new().append(true).open(path);
+        let file = named_file::output(OpenOptions::new().append(true), path, true, true);
         let file = file.map_err(|error| {
             Refusal::could_not_run(format!(
                 "{}: cannot open the output: {error}",

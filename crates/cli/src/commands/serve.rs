@@ -17,7 +17,7 @@ use crate::queue::{durability, folder};
 use crate::settings::in_folder;
 use crate::signals::{GRACE, Signals};
 use crate::{stdout, worker};
-use batchwright::unstable::Optional;
+use batchwright::unstable::{Optional, named_file};
 
 /// Minimum length of a token; shorter ones can be guessed.
 const TOKEN_CHARACTERS: usize = 16;
@@ -99,7 +99,7 @@ fn with_webhook(server: Server, args: &ServeArgs) -> Result<Server, Refusal> {
         return Ok(server);
     };
     let secret = match &args.webhook_secret_file {
-        Some(file) => std::fs::read_to_string(file)
+        Some(file) => named_file::read_text(file, 64 << 10)
             .map_err(|error| Refusal::usage(format!("{}: {error}", file.display())))?,
         None => std::env::var("BATCHWRIGHT_WEBHOOK_SECRET").unwrap_or_default(),
     };

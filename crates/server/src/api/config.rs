@@ -74,7 +74,7 @@ fn change(app: &App, key: &'static SettingKey, value: Option<&str>) -> Result<Re
     if key.is_local() {
         let name = key.name();
         let why = format!(
-            "{name} names files and addresses that this server reads: set it on the server's machine by \
+            "{name} says which files and addresses this server reads: set it on the server's machine by \
              `batchwright config set {name} VALUE`"
         );
         return Err(Problem::new(403, "forbidden", why).param("key"));

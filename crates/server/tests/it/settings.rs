@@ -55,6 +55,33 @@ fn what_the_worker_cannot_go_by_is_not_kept() {
     assert_eq!(kept.as_deref(), Some("extract"));
 }
 
+/// What names a file or an address, or widens what may be read, is set by the owner of the machine.
+#[test]
+fn clients_set_what_the_table_lets_them_set_and_no_path() {
+    let desk = Desk::new();
+    let all = desk.read("/api/v1/config")["data"].clone();
+    let all = all.as_array().unwrap();
+    let local = |setting: &&Value| setting["settable"] == json!(false);
+    let local: Vec<String> = all
+        .iter()
+        .filter(local)
+        .map(|one| text(one, "key"))
+        .collect();
+    let expected = "llm.prices queue.store queue.redis jobs.articles jobs.articles_private";
+    assert_eq!(local.join(" "), expected);
+    for (key, value) in
+        local
+            .iter()
+            .zip(["/dev/zero", "mysql://u@h/d", "redis://h", "/etc", "true"])
+    {
+        let place = format!("/api/v1/config/{key}");
+        let refused = desk.put(&place, &json!({"value": value})).is(403).json();
+        assert!(text(&refused, "detail").contains("batchwright config set"));
+        desk.delete(&place).is(403);
+        assert_eq!(desk.store.get(key).unwrap(), None);
+    }
+}
+
 #[test]
 fn every_change_is_told_also_one_made_elsewhere() {
     let desk = Desk::new();
