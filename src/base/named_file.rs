@@ -41,8 +41,9 @@ fn pipe(options: &OpenOptions, path: &Path) -> io::Result<File> {
         Ok(Ok(file)) if file.metadata()?.file_type().is_fifo() => Ok(file),
         Ok(file) => other_type(&file?),
         Err(_) => {
-            // The thread waits for this.
-            drop(open(File::options().read(true).write(true), path, true));
+            // The thread waits for this; its side is closed here, so that no one takes it for a program that reads.
+            let _both = open(File::options().read(true).write(true), path, true);
+            drop(opened.recv_timeout(OTHER_SIDE));
             let why = "it is a pipe whose other side nobody has opened";
             Err(io::Error::new(ErrorKind::NotConnected, why))
         }
@@ -50,13 +51,14 @@ fn pipe(options: &OpenOptions, path: &Path) -> io::Result<File> {
 }
 
 fn other_type(file: &File) -> io::Result<File> {
-    match file.metadata()?.is_dir() {
-        true => Err(ErrorKind::IsADirectory.into()),
-        false => {
-            let why = "it is not a regular file";
-            Err(io::Error::new(ErrorKind::InvalidInput, why))
-        }
+    if file.metadata()?.is_dir() {
+        return Err(ErrorKind::IsADirectory.into());
     }
+    Err(not_regular())
+}
+
+fn not_regular() -> io::Error {
+    io::Error::new(ErrorKind::InvalidInput, "it is not a regular file")
 }
 
 /// Opens a regular file to read; the last part of the path is no link unless `follow`.
@@ -64,11 +66,15 @@ fn other_type(file: &File) -> io::Result<File> {
 /// # Errors
 /// Those of [`File::open`]; [`ErrorKind::InvalidInput`] for a pipe, a socket or a device.
 pub fn regular(path: &Path, follow: bool) -> io::Result<File> {
-    let file = open(File::options().read(true), path, follow)?;
-    match file.metadata()?.is_file() {
-        true => Ok(file),
-        false => other_type(&file),
+    let file = match open(File::options().read(true), path, follow) {
+        // A socket.
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::NXIO) => Err(not_regular()),
+        opened => opened,
+    }?;
+    if file.metadata()?.is_file() {
+        return Ok(file);
     }
+    other_type(&file)
 }
 
 /// Opens a regular file, or a pipe that somebody writes to, to read.
@@ -76,10 +82,10 @@ pub fn regular(path: &Path, follow: bool) -> io::Result<File> {
 /// # Errors
 /// As [`regular`]; [`ErrorKind::NotConnected`] if nobody has opened the pipe to write within 2 seconds.
 pub fn input(path: &Path) -> io::Result<File> {
-    match is_pipe(path) {
-        true => pipe(File::options().read(true), path),
-        false => regular(path, true),
+    if is_pipe(path) {
+        return pipe(File::options().read(true), path);
     }
+    regular(path, true)
 }
 
 /// Opens an output with these options: a regular file, or if `streams` a terminal, a device such as `/dev/null`, or a pipe
@@ -99,7 +105,8 @@ pub fn output(
     }
     let file = open(options, path, follow)?;
     let found = file.metadata()?.file_type();
-    if !found.is_file() && !(streams && found.is_char_device()) {
+    let is_stream = streams && found.is_char_device();
+    if !found.is_file() && !is_stream {
         return other_type(&file);
     }
     fcntl_setfl(&file, fcntl_getfl(&file)? - OFlags::NONBLOCK)?;
@@ -162,14 +169,12 @@ fn read_pipe(mut pipe: &File, most: u64, bytes: &mut Vec<u8>) -> io::Result<()> 
 
 /// Why a file is not what it should be, without any of its text, which may be a secret: it may be the wrong file.
 pub fn no_such_json(error: &serde_json::Error) -> String {
-    match error.is_data() {
+    if error.is_data() {
         // Its message quotes what it found.
-        true => {
-            let (line, column) = (error.line(), error.column());
-            format!("line {line} column {column} has not the documented form")
-        }
-        false => error.to_string(),
+        let (line, column) = (error.line(), error.column());
+        return format!("line {line} column {column} has not the documented form");
     }
+    error.to_string()
 }
 
 #[cfg(test)]

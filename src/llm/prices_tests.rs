@@ -97,7 +97,7 @@ fn own_prices_come_first_and_may_name_the_requested_model() {
     assert_eq!(price(&one.or(two), Some("gpt-4o")), first);
     let json = r#"{"providers": {"*": {"models": [{"modles": []}]}}}"#;
     let error = Prices::none().overridden("f", json).unwrap_err();
-    let words = "f: these are not prices: line 1 column 47 has";
+    let words = "f: these are not prices: line 1 column 41 has";
     assert!(error.message().starts_with(words), "{error}");
 }
 

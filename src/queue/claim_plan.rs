@@ -128,7 +128,6 @@ impl ClaimPlan {
     fn claim(&self, queued: &mut Vec<Arc<JobLane>>) -> Result<Claimed, Error> {
         let Controls {
             store,
-            worker,
             kinds,
             batch_overview,
             ..
@@ -156,7 +155,7 @@ impl ClaimPlan {
             processes: &self.processes,
             open: &mut open,
         };
-        let reply = store.claim(*worker, wanted, self.wall)?;
+        let reply = store.claim(self.controls.worker(), wanted, self.wall)?;
         claimed.jobs = reply.jobs;
         claimed.due = reply.next.map(|due| self.now.after(due.since(self.wall)));
         Ok(claimed)

@@ -1,7 +1,7 @@
 //! Options of a running worker, and which of them can change.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_channel::Receiver;
 use parking_lot::Mutex;
@@ -56,7 +56,8 @@ pub(crate) struct FixedOptions {
 /// State that the threads of a worker share, also with callers that change its setup.
 pub(crate) struct Controls {
     pub store: Arc<Store>,
-    pub worker: WorkerId,
+    /// Set once it is registered, before anything else is done.
+    registered: OnceLock<WorkerId>,
     pub permits: AtomicUsize,
     /// Every slot had a job at the last check.
     pub all_busy: AtomicBool,
@@ -83,10 +84,9 @@ pub(crate) struct Controls {
 }
 
 impl Controls {
-    /// The state of a registered worker, and what its waker wakes.
+    /// The state of a worker that is not registered yet, and what its waker wakes.
     pub(crate) fn new(
         store: Arc<Store>,
-        worker: WorkerId,
         kinds: Kinds,
         clock: Arc<dyn Clock>,
     ) -> (Self, Receiver<()>) {
@@ -94,7 +94,7 @@ impl Controls {
         let controls = Self {
             budgets: Budgets::new(store.clone()),
             store,
-            worker,
+            registered: OnceLock::new(),
             permits: AtomicUsize::new(WorkerScale::default().start()),
             all_busy: AtomicBool::new(false),
             held_by: Mutex::default(),
@@ -110,6 +110,15 @@ impl Controls {
             written: AtomicBool::new(false),
         };
         (controls, woken)
+    }
+
+    /// The number of the worker, which is registered.
+    pub(crate) fn worker(&self) -> WorkerId {
+        *self.registered.get().expect("a worker begins with it")
+    }
+
+    pub(crate) fn register(&self, worker: WorkerId) {
+        self.registered.set(worker).expect("it is registered once");
     }
 
     /// Makes the worker check for jobs now.

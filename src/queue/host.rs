@@ -11,6 +11,7 @@ use super::job::Job;
 use super::prompt_job::embed_files;
 use super::store::sqlite::SqliteOptions;
 use super::store::{Part, Store};
+use crate::base::trusted_time::TrustedTime;
 use crate::base::{Clock, Error, ErrorKind, JobId, ProcessId, SystemClock};
 
 /// A durable queue of jobs. Clones share it.
@@ -244,6 +245,15 @@ impl JobQueue {
         jobs: impl IntoIterator<Item = Result<Job, E>>,
     ) -> Result<u64, EnqueueError<E>> {
         self.enqueue_all(process, None, jobs)
+    }
+
+    /// What the time is at least and at most: a clock that jumps by more than a day is believed once it has gone on for a
+    /// day. What is known of it is kept in the queue.
+    ///
+    /// # Errors
+    /// When the queue cannot be read.
+    pub fn trusted_time(&self) -> Result<TrustedTime, Error> {
+        self.store.trusted_time(self.clock.wall())
     }
 
     /// The same for a request that may be sent again, also to another program over this queue: the process, whose id is

@@ -118,7 +118,7 @@ impl Upkeep<'_> {
             let own = workers
                 .live
                 .iter()
-                .find(|(no, _)| *no == self.controls.worker);
+                .find(|(no, _)| *no == self.controls.worker());
             let own = own.map_or(&[][..], |(_, keys)| keys);
             self.controls.kinds.limiter.divide(own, &lists, now);
         }
@@ -136,11 +136,11 @@ impl Upkeep<'_> {
         let own = workers
             .live
             .iter_mut()
-            .find(|(no, _)| *no == self.controls.worker);
+            .find(|(no, _)| *no == self.controls.worker());
         let Some((_, listed)) = own.filter(|(_, listed)| listed != keys) else {
             return;
         };
-        let written = self.store.list_quotas(self.controls.worker, keys);
+        let written = self.store.list_quotas(self.controls.worker(), keys);
         if self.done("list limits in", written).is_some() {
             *listed = keys.to_vec();
         }
@@ -150,7 +150,7 @@ impl Upkeep<'_> {
     fn note_limit(&mut self) {
         let now = *self.controls.limited_by.lock();
         if now != self.limited_by {
-            let noted = self.store.note_limit(self.controls.worker, now);
+            let noted = self.store.note_limit(self.controls.worker(), now);
             if self.done("note a limit in", noted).is_some() {
                 self.limited_by = now;
             }

@@ -68,6 +68,7 @@ mod work;
 pub(crate) mod worker;
 pub(crate) mod worker_run;
 
+pub use crate::base::trusted_time::TrustedTime;
 #[cfg(feature = "redis")]
 pub use crate::queue::hub::{RedisHub, RedisOptions};
 pub use consume::ConsumeError;

@@ -23,7 +23,7 @@ use super::job::{COMPLETION_KIND, DIRECT_COMPLETION_KIND, EMBEDDING_KIND};
 use super::kind::{JobKinds, Kind, ModelCall};
 use super::kinds::{Kinds, WorkerSettings};
 use super::work::WorkerReport;
-use super::worker_run::{Registration, WorkerRun};
+use super::worker_run::{Registration, WorkerRun, is_passing};
 
 /// Processes the jobs of a [`JobQueue`].
 ///
@@ -252,17 +252,18 @@ impl Worker {
     /// # Errors
     /// When the worker could not start; the report has the reason of its end.
     pub fn run(self) -> Result<WorkerReport, Error> {
-        self.register()?.run()
+        self.register(false)?.run()
     }
 
-    /// Runs on a separate thread.
+    /// Runs on a separate thread. If the queue cannot be written yet, for example because the disk is full, it begins once it
+    /// can.
     ///
     /// # Errors
     /// When it could not begin.
     pub fn start(mut self) -> Result<RunningWorker, Error> {
         let ctx = self.fixed.ctx.child();
         self.fixed.ctx = ctx.clone();
-        let run = self.register()?;
+        let run = self.register(true)?;
         let controls = run.controls.clone();
         let thread = spawn("batchwright-worker", move || run.run())?;
         Ok(RunningWorker {
@@ -272,7 +273,7 @@ impl Worker {
         })
     }
 
-    fn register(self) -> Result<WorkerRun, Error> {
+    fn register(self, may_wait: bool) -> Result<WorkerRun, Error> {
         let limits_calls = |route: &Route<'_>| route.has_budget();
         if self.batches.is_some() && self.completions.as_ref().is_some_and(limits_calls) {
             let why = "a budget of the route does not limit batches: set that of the process, see ProcessInfo::budget";
@@ -282,8 +283,15 @@ impl Worker {
         let first = self.completions.as_ref().or(self.embeddings.as_ref());
         let first = first.or(calls);
         let (store, clock) = (self.queue.store.clone(), self.queue.clock.clone());
-        let registration = Registration::new(store.clone(), clock.clone())?;
-        let (controls, woken) = Controls::new(store, registration.worker, Kinds::new(first), clock);
+        let registration = match Registration::new(store.clone(), clock.clone()) {
+            Ok(registration) => Some(registration),
+            Err(error) if may_wait && is_passing(&error) => {
+                log::warn!("the worker begins once the queue can be written: {error}");
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        let (controls, woken) = Controls::new(store, Kinds::new(first), clock);
         let controls = Arc::new(controls);
         let plan = self.set_up(&controls);
         Ok(WorkerRun::new(registration, controls, woken, plan))

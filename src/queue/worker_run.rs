@@ -29,11 +29,13 @@ const BETWEEN_LOOKS: Duration = Duration::from_millis(300);
 /// Number of attempts to record remaining ends when the worker stops.
 const LAST_TRIES: usize = 5;
 const BETWEEN_TRIES: Duration = Duration::from_millis(300);
+/// Between two attempts to register while the queue cannot be written.
+const BETWEEN_REGISTRATIONS: Duration = Duration::from_secs(1);
 
-/// A registered worker.
+/// A worker that is registered, or will be.
 pub(crate) struct WorkerRun {
-    /// Ends with it.
-    _registration: Registration,
+    /// Ends with it; `None` if the queue cannot be written yet.
+    registration: Option<Registration>,
     pub controls: Arc<Controls>,
     woken: Receiver<()>,
     plan: FixedOptions,
@@ -41,7 +43,7 @@ pub(crate) struct WorkerRun {
 
 impl WorkerRun {
     pub(crate) fn new(
-        registration: Registration,
+        registration: Option<Registration>,
         controls: Arc<Controls>,
         woken: Receiver<()>,
         plan: FixedOptions,
@@ -56,15 +58,37 @@ impl WorkerRun {
             limiter.divide(&[], &vec![&[][..]; live], now);
         }
         Self {
-            _registration: registration,
+            registration,
             controls,
             woken,
             plan,
         }
     }
 
+    /// The registration, once the queue can be written; `None` if the worker was stopped before.
+    fn registered(&mut self) -> Result<Option<Registration>, Error> {
+        let (controls, ctx) = (&self.controls, &self.plan.ctx);
+        let cancelled = ctx.cancel_signal();
+        while self.registration.is_none() && !ctx.is_cancelled() {
+            cancelled.wait(BETWEEN_REGISTRATIONS);
+            match Registration::new(controls.store.clone(), controls.clock.clone()) {
+                Ok(registration) => self.registration = Some(registration),
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.registration.take())
+    }
+
     /// Works until no job is left, or the worker is stopped.
     pub(crate) fn run(mut self) -> Result<WorkerReport, Error> {
+        let Some(registration) = self.registered()? else {
+            return Ok(WorkerReport {
+                stop: Some(StopReason::Cancelled),
+                ..WorkerReport::default()
+            });
+        };
+        self.controls.register(registration.worker);
         let follower = self.plan.follower.take();
         let caller = self.plan.ctx.clone();
         self.plan.ctx = caller.child();
@@ -123,7 +147,7 @@ impl WorkerRun {
         let seed = clock.now().as_nanos() ^ u64::from(std::process::id()).rotate_left(16);
         let context = Arc::new(BatchContext {
             store: controls.store.clone(),
-            worker: controls.worker,
+            worker: controls.worker(),
             spool: Spool::new(controls.store.folder()),
             kinds: controls.kinds.clone(),
             clock,
@@ -343,6 +367,11 @@ pub(crate) struct Registration {
     pub worker: WorkerId,
 }
 
+/// Whether the queue may be writable again later.
+pub(crate) fn is_passing(error: &Error) -> bool {
+    error.is_storage() && error.kind() == ErrorKind::Transient
+}
+
 impl Registration {
     /// Registers a worker. Jobs of crashed workers are taken over first, because they come before newer ones.
     pub(crate) fn new(store: Arc<Store>, clock: Arc<dyn Clock>) -> Result<Self, Error> {
@@ -407,8 +436,15 @@ mod tests {
         let store = Arc::new(Store::in_memory(SqliteOptions::default()).unwrap());
         let full = || Some(Error::new(ErrorKind::Transient, "full").with_storage());
         *store.faults.unwritable.lock() = Some(Box::new(full));
-        let refused = Worker::new(&JobQueue::on(store)).start().err();
+        let worker = || Worker::new(&JobQueue::on(store.clone())).until_empty(true);
+        let refused = worker().run().err();
         assert!(refused.is_some_and(|error| error.is_storage()));
+        let stopped = worker().start().unwrap().stop().unwrap();
+        assert!(matches!(stopped.stop, Some(StopReason::Cancelled)));
+        let waits = worker().start().unwrap();
+        assert!(!waits.is_finished());
+        *store.faults.unwritable.lock() = None;
+        assert!(waits.join().unwrap().stop.is_none());
     }
 
     #[test]

@@ -14,10 +14,8 @@ use batchwright::provider::redacted_url;
 use batchwright::unstable::{PublicResolver, named_file};
 use batchwright::{Context, Error, ErrorKind};
 
-use super::extract_content::article_text;
+use super::extract_content::{LONGEST, article_text};
 
-/// Maximum size of an article in bytes; longer texts are rejected.
-pub(crate) const LONGEST: u64 = 16 << 20;
 const FETCH_TIMEOUT: Duration = Duration::from_secs(20);
 const MOST_REDIRECTS: u32 = 5;
 /// All bytes that have a meaning in an address.

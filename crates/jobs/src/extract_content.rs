@@ -16,9 +16,11 @@ use batchwright::queue::ModelCall;
 use batchwright::unstable::named_file;
 use batchwright::{Context, Error, ErrorKind, Handler, RunningJob};
 
-use super::articles::LONGEST;
 use super::fields::{PayloadError, Text, read};
 use super::job_type::{Host, JobType};
+
+/// Maximum size of an article in bytes; longer texts are rejected.
+pub(crate) const LONGEST: u64 = 16 << 20;
 
 /// Larger pages are not articles, and parsing them would occupy a thread for a long time.
 const MOST_ELEMENTS: usize = 200_000;

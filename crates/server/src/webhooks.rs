@@ -20,7 +20,7 @@ use ureq::http::Uri;
 use crate::app::App;
 use crate::background::{Background, Wake};
 use crate::problem::Problem;
-use crate::records::{BatchRecord, BatchState, Records, Stored, new_id, now};
+use crate::records::{BatchRecord, BatchState, Records, Stored, new_id, now, warn_once};
 use crate::shapes;
 
 /// Bytes of a secret, according to Standard Webhooks.
@@ -194,19 +194,24 @@ impl Sender<'_> {
     /// Writes the messages of what has ended, and sends what is due. Returns whether any message is left.
     fn round(&self, after: &mut String, stops: &Wake) -> Result<bool, Problem> {
         // With many subjects, each takes its turn.
-        let which = "record ->> 'body' IS NULL AND record ->> 'subject' > ? ORDER BY record ->> 'subject' LIMIT 500";
+        let which =
+            "record ->> 'body' IS NULL AND record ->> 'subject' > ? ORDER BY record ->> 'subject'";
         let waiting = self.messages(which, params![*after])?;
         after.clear();
         if let Some(last) = waiting.last().filter(|_| waiting.len() == AT_ONCE) {
             after.clone_from(&last.subject);
         }
         for mut webhook in waiting {
-            if let Some(body) = message(self.app, &webhook.subject)? {
+            let body = message(self.app, &webhook.subject).unwrap_or_else(|problem| {
+                warn_once(problem.for_log());
+                None
+            });
+            if let Some(body) = body {
                 webhook.body = Some(body.to_string());
                 webhook.store(&self.app.records.single())?;
             }
         }
-        let which = "record ->> 'body' IS NOT NULL AND record ->> 'next_at' <= ? ORDER BY record ->> 'next_at' LIMIT 500";
+        let which = "record ->> 'body' IS NOT NULL AND record ->> 'next_at' <= ? ORDER BY record ->> 'next_at'";
         let due = self.messages(which, params![now() as i64])?;
         for webhook in due {
             // The others would not be accepted either.
@@ -240,7 +245,7 @@ impl Sender<'_> {
     }
 
     fn messages(&self, which: &str, by: &[&dyn ToSql]) -> Result<Vec<Message>, Error> {
-        Message::all(&self.app.records.single(), which, by)
+        Message::some(&self.app.records.single(), which, by, AT_ONCE)
     }
 }
 

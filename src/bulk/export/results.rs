@@ -57,7 +57,7 @@ impl ResultFiles {
         let open = |path: &P| {
             let path = path.as_ref();
             let file = named_file::regular(path, true).map_err(|error| match error.kind() {
-                io::ErrorKind::InvalidInput => {
+                io::ErrorKind::InvalidInput | io::ErrorKind::IsADirectory => {
                     let why =
                         "it is not a regular file; results are read more than once: save them as one";
                     of_file(path.display(), why)

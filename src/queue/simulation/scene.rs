@@ -378,7 +378,8 @@ pub(crate) fn dispatcher(
     kinds.set(GATHER, Kind::Host(Handler::with_children(gather)));
     kinds.setup.change(|setup| setup.settings = settings);
     let (worker, scope) = (store.register_worker().unwrap(), Scope::default());
-    let (controls, _) = Controls::new(store.clone(), worker, kinds, clock.clone());
+    let (controls, _) = Controls::new(store.clone(), kinds, clock.clone());
+    controls.register(worker);
     let controls = Arc::new(controls);
     let backlog = StoreBacklog::new(controls.clone(), scope);
     let options = Options {

@@ -13,6 +13,7 @@ use super::rows::{
 };
 use super::statements::{Fault, Queries as _, Sql, by, stored};
 use super::{JobLane, Mode, Store};
+use crate::base::trusted_time::{KnownTime, TrustedTime};
 use crate::base::{Error, ErrorKind, JobId, ProcessId, Timestamp, Usd};
 use crate::queue::info::ProcessInfo;
 use crate::queue::job::{Job, PRIORITIES};
@@ -162,10 +163,11 @@ fn there(tx: &mut dyn Sql, insert: &Insert, part: &Part) -> Result<usize, Fault>
     let total: Option<u64> = tx.one(find, by![stored(id)])?;
     match (known, total) {
         (None, None) => {
-            let before = now.0.saturating_sub(REQUEST_KNOWN_MILLIS);
+            let time = trusted_time(tx, now)?;
+            let before = time.earliest.0.saturating_sub(REQUEST_KNOWN_MILLIS);
             tx.run("DELETE FROM #requests WHERE sent_at < ?", by![before])?;
             let note = "INSERT IGNORE INTO #requests (process, request, sent_at) VALUES (?, ?, ?)";
-            match tx.run(note, by![stored(id), part.request.clone(), now.0])? {
+            match tx.run(note, by![stored(id), part.request.clone(), time.latest.0])? {
                 // Another transaction has done so in the meantime.
                 0 => Err(Fault::Overtaken),
                 _ => Ok(0),
@@ -184,6 +186,39 @@ fn there(tx: &mut dyn Sql, insert: &Insert, part: &Part) -> Result<usize, Fault>
             Err(Error::new(ErrorKind::Changed, why).into())
         }
     }
+}
+
+impl Store {
+    /// What the time is while the clock says this.
+    pub(crate) fn trusted_time(&self, clock: Timestamp) -> Result<TrustedTime, Error> {
+        let (time, new) = self.read(|tx| look(tx, clock))?;
+        // Not to note it, on a full disk for example, delays what ends by age, and nothing else.
+        if new.is_some()
+            && let Err(error) = self.write(|tx| trusted_time(tx, clock))
+        {
+            log::debug!("the time is noted later: {error}");
+        }
+        Ok(time)
+    }
+}
+
+fn look(tx: &mut dyn Sql, clock: Timestamp) -> Result<(TrustedTime, Option<KnownTime>), Fault> {
+    let find = "SELECT value FROM #meta WHERE name = 'time'";
+    let known: Option<String> = tx.one(find, by![])?;
+    let known = known.as_deref().and_then(KnownTime::parse);
+    Ok(KnownTime::look(known, clock))
+}
+
+fn trusted_time(tx: &mut dyn Sql, clock: Timestamp) -> Result<TrustedTime, Fault> {
+    let (time, new) = look(tx, clock)?;
+    if let Some(new) = new {
+        let change = "UPDATE #meta SET value = ? WHERE name = 'time'";
+        if tx.run(change, by![new.text()])? == 0 {
+            let add = "INSERT IGNORE INTO #meta (name, value) VALUES ('time', ?)";
+            tx.run(add, by![new.text()])?;
+        }
+    }
+    Ok(time)
 }
 
 /// How long a request is known.

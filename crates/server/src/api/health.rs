@@ -10,6 +10,7 @@ use serde_json::json;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
+use crate::records::BatchRecord;
 use crate::shapes::now;
 
 /// `GET /healthz`: 200 while the queue can be read.
@@ -26,6 +27,9 @@ pub(super) fn readyz(app: &App, _: &mut Call<'_>) -> Result<Response, Problem> {
     let mut causes = Vec::new();
     if is_lost || check_queue(app).is_err() {
         causes.push(("queue", "the queue cannot be read"));
+    }
+    if BatchRecord::open(&app.records.single()).is_err() {
+        causes.push(("records", "server.db cannot be read"));
     }
     if !can_write(&app.folder) {
         let why = "the data folder is missing or full, or cannot be written";

@@ -13,7 +13,7 @@ use crate::api::once;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::{BatchRecord, BatchState, FileRecord, Stored as _, id_of, new_id, now};
+use crate::records::{BatchRecord, BatchState, FileRecord, Stored as _, id_of, new_id};
 
 /// Most batches of one page, and how many there are on one unless somebody says so.
 const MOST: usize = 100;
@@ -28,7 +28,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     let body = Value::Object(asked.clone()).to_string();
     let request = once::hash(&[body.as_bytes()]);
     let id = id_of("batch_", key.unwrap_or_else(ProcessId::new));
-    let mut record = record(id, asked)?;
+    let mut record = record(app, id, asked)?;
     record.request = Some(request);
     let known = app.records.transaction(|database| -> Result<_, Problem> {
         if let Some(known) = BatchRecord::get(database, &record.id)? {
@@ -55,7 +55,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 }
 
 /// The batch that a client asks for.
-fn record(id: String, mut asked: Map<String, Value>) -> Result<BatchRecord, Problem> {
+fn record(app: &App, id: String, mut asked: Map<String, Value>) -> Result<BatchRecord, Problem> {
     let input_file = required(&mut asked, "input_file_id")?;
     let named = required(&mut asked, "endpoint")?;
     let Some(endpoint) = of_batches(&named) else {
@@ -71,7 +71,7 @@ fn record(id: String, mut asked: Map<String, Value>) -> Result<BatchRecord, Prob
     let mut given = |name: &str| asked.remove(name).filter(|value| !value.is_null());
     let metadata = given("metadata").map(metadata).transpose()?;
     let kept = given("output_expires_after").map(kept).transpose()?;
-    let created_at = now();
+    let (_, created_at) = app.time();
     Ok(BatchRecord {
         id,
         state: BatchState::Validating,
@@ -227,7 +227,7 @@ fn described(app: &App, batch: &BatchRecord) -> Result<Value, Problem> {
         "model": batch.model,
         "errors": errors,
         "input_file_id": batch.input_file,
-        "completion_window": format!("{}h", (batch.expires_at - batch.created_at) / 3600),
+        "completion_window": format!("{}h", batch.expires_at.saturating_sub(batch.created_at) / 3600),
         "status": batch.state.as_str(),
         "output_file_id": batch.has_output.then_some(&batch.output_file),
         "error_file_id": batch.has_errors.then_some(&batch.error_file),

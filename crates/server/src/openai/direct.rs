@@ -19,10 +19,10 @@ use super::parts::{MOST_BYTES, Parts};
 use super::waiting::{Waiter, Waiting};
 use super::{CHAT, EMBEDDINGS};
 use crate::api::once;
-use crate::app::App;
+use crate::app::{App, trusted};
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::{DirectCalls, Records, id_of, now};
+use crate::records::{DirectCalls, Records, id_of};
 
 /// Before all jobs that no client waits for, and after critical ones.
 const PRIORITY: u8 = 9;
@@ -71,7 +71,7 @@ fn answered(
     let process = waiter.process;
     if !is_joined {
         // Before the jobs: what is left of them after a crash is found by it.
-        let kept_until = key.map_or(0, |_| now() + KEPT);
+        let kept_until = key.map_or(0, |_| app.time().1 + KEPT);
         DirectCalls::insert(&app.records, process, kept_until)?;
     }
     let is_replayed = match key {
@@ -261,7 +261,7 @@ pub(crate) fn settle_abandoned(
     waiting: &Waiting,
 ) -> Result<bool, Error> {
     let mut left = false;
-    for process in DirectCalls::due(records, now())? {
+    for process in DirectCalls::due(records, trusted(queue).0)? {
         if waiting.has(process) {
             continue;
         }

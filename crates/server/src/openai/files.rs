@@ -6,11 +6,12 @@ use batchwright::ProcessId;
 use serde_json::{Value, json};
 
 use super::multipart::Multipart;
+use super::storage::NewFile;
 use crate::api::once;
 use crate::app::App;
 use crate::http::{Call, Response};
 use crate::problem::Problem;
-use crate::records::{FileRecord, Stored as _, id_of, now};
+use crate::records::{FileRecord, Stored as _, id_of};
 
 /// How long files of batches are kept where nobody says anything else, as at OpenAI: 30 days.
 pub(super) const KEPT_SECONDS: u64 = 30 * 24 * 3600;
@@ -80,29 +81,43 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
         &kept.unwrap_or_default().to_le_bytes(),
         &new.hash(),
     ]);
-    if let Some(known) = FileRecord::get(&app.records.single(), &id)? {
-        if known.request != Some(request) {
-            return Err(once::another());
-        }
-        let response = Response::json(200, &described(&known));
-        return Ok(once::replayed(response, true));
-    }
-    let bytes = new.keep(&id)?;
-    let created_at = now();
+    let (_, created_at) = app.time();
     let record = FileRecord {
         id,
         purpose,
         filename,
-        bytes,
+        bytes: new.synced()?,
         created_at,
         expires_at: kept.map(|kept| created_at + kept),
         request: Some(request),
     };
-    if let Err(error) = record.store(&app.records.single()) {
-        let _ = storage.remove(&record.id);
-        return Err(error.into());
+    match taken(app, &record, new)? {
+        Some(known) if known.request != record.request => Err(once::another()),
+        known => {
+            let response = Response::json(200, &described(known.as_ref().unwrap_or(&record)));
+            Ok(once::replayed(response, known.is_some()))
+        }
     }
-    Ok(Response::json(200, &described(&record)))
+}
+
+/// Takes the id, which may be that of a key, for one file of those that are uploaded at once, or returns whose it is.
+fn taken(app: &App, record: &FileRecord, new: NewFile<'_>) -> Result<Option<FileRecord>, Problem> {
+    let mut is_kept = false;
+    // Until the file is gone if its record could not be stored: the next one with the key may have its name then.
+    let _alone = app.records.single();
+    let taken = app.records.transaction(|database| -> Result<_, Problem> {
+        if let Some(known) = FileRecord::get(database, &record.id)? {
+            return Ok(Some(known));
+        }
+        new.keep(&record.id)?;
+        is_kept = true;
+        record.store(database)?;
+        Ok(None)
+    });
+    if taken.is_err() && is_kept {
+        let _ = app.storage.remove(&record.id);
+    }
+    taken
 }
 
 /// Names are shown, in lists, pages and terminals.
@@ -189,8 +204,7 @@ pub(super) fn delete(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
 /// `GET /v1/files/{id}/content`.
 pub(super) fn content(app: &App, call: &mut Call<'_>) -> Result<Response, Problem> {
     let record = found(app, call)?;
-    let file = app.storage.read(&record.id)?;
-    let length = file.metadata()?.len();
+    let (file, length) = app.storage.read(&record)?;
     let name = format!("attachment; filename=\"{}\"", record.id);
     Ok(Response::file(file, length).header("content-disposition", name))
 }

@@ -36,6 +36,8 @@ pub(crate) fn start(app: Arc<App>) -> io::Result<Background> {
         Rounds {
             app: &app,
             failed: HashMap::new(),
+            time: 0,
+            is_doubted: false,
         }
         .run();
     })
@@ -45,12 +47,16 @@ struct Rounds<'a> {
     app: &'a App,
     /// Batches whose last step failed, and when it is retried.
     failed: HashMap<String, Instant>,
+    /// What the time is at least: nothing ends because a clock is ahead.
+    time: u64,
+    is_doubted: bool,
 }
 
 impl Rounds<'_> {
     fn run(&mut self) {
         let mut tidy_at = Instant::now();
         while !self.app.batches.is_stopped() {
+            self.look_at_clock();
             let mut open = self.batches();
             if Instant::now() >= tidy_at {
                 let left = self.tidy();
@@ -63,6 +69,18 @@ impl Rounds<'_> {
                 tidy_at = Instant::now();
             }
         }
+    }
+
+    fn look_at_clock(&mut self) {
+        let (earliest, latest) = self.app.time();
+        let is_doubted = earliest > 0 && earliest != latest;
+        if is_doubted && !self.is_doubted {
+            warn!(
+                "the clock has jumped by {} hours: nothing expires by it until it has gone on for a day",
+                (latest - earliest) / 3600
+            );
+        }
+        (self.time, self.is_doubted) = (earliest, is_doubted);
     }
 
     /// Advances all batches. Returns true if the next check should follow soon.
@@ -155,7 +173,8 @@ impl Rounds<'_> {
                 self.change(&batch.id, |batch| batch.enter(BatchState::Cancelled))?;
                 Ok(())
             }
-            (_, Some(process)) if now() >= batch.expires_at && !process.cancelled => {
+            (_, Some(process)) if self.time >= batch.expires_at && !process.cancelled => {
+                info!("{} has expired: what waits of it is cancelled", batch.id);
                 self.change(&batch.id, |batch| {
                     batch.times.insert(BatchState::Expired, now());
                 })?;
@@ -188,7 +207,7 @@ impl Rounds<'_> {
     /// Checks the input of a batch and enqueues its requests.
     fn begin(&self, batch: &BatchRecord) -> Result<(), Problem> {
         let (app, stopped) = (self.app, || self.app.batches.is_stopped());
-        if now() >= batch.expires_at {
+        if self.time >= batch.expires_at {
             self.change(&batch.id, |batch| batch.enter(BatchState::Expired))?;
             return Ok(());
         }
@@ -197,12 +216,12 @@ impl Rounds<'_> {
             let why = format!("The file {} no longer exists.", batch.input_file);
             return self.fail(batch, vec![BatchFault::new("file_not_found", why, None)]);
         };
-        let file = app.storage.read(&input.id)?;
+        let (file, _) = app.storage.read(&input)?;
         let checked = check(file, &batch.endpoint, &stopped)?;
         if !checked.faults.is_empty() {
             return self.fail(batch, checked.faults);
         }
-        let file = app.storage.read(&input.id)?;
+        let (file, _) = app.storage.read(&input)?;
         let lines = Lines::new(file, &batch.endpoint);
         let jobs = lines.map(|line| match line {
             _ if stopped() => Err(Problem::new(503, "stopping", "the server stops")),
@@ -328,7 +347,7 @@ impl Rounds<'_> {
             return Ok(());
         }
         files.end()?;
-        let created_at = now();
+        let (_, created_at) = app.time();
         let kept = batch.output_kept.unwrap_or(super::files::KEPT_SECONDS);
         let batch = app.records.transaction(|database| -> Result<_, Error> {
             // Whatever was asked since then comes too late.
@@ -365,14 +384,19 @@ impl Rounds<'_> {
         let tidied = || -> Result<bool, Problem> {
             let app = self.app;
             let left = direct::settle_abandoned(&app.queue, &app.records, &app.waiting)?;
-            let expired = FileRecord::expired(&app.records.single(), now())?;
+            let expired = FileRecord::expired(&app.records.single(), self.time)?;
             for file in &expired {
                 if app.reads(&file.id)? {
                     continue;
                 }
                 // What is listed can be deleted again, what is not would lie there for good.
-                app.storage.remove(&file.id)?;
+                if let Err(error) = app.storage.remove(&file.id) {
+                    warn!("{} could not be deleted yet: {error}", file.id);
+                    continue;
+                }
                 FileRecord::delete(&app.records.single(), &file.id)?;
+                let (id, name) = (&file.id, &file.filename);
+                info!("{id} ({name:?}) has expired and is deleted");
             }
             Ok(left)
         };

@@ -80,7 +80,10 @@ impl<'s> ResultFiles<'s> {
         Ok(files)
     }
 
-    /// Reads what is there, and cuts off a line that was not written to its end.
+    /// Reads what is there, and cuts off what was not written to its end.
+    ///
+    /// # Errors
+    /// When a line is damaged that others come behind: they are paid for, and the queue has them no more.
     fn read_back(&mut self) -> io::Result<()> {
         for is_output in [true, false] {
             let side = if is_output {
@@ -92,16 +95,22 @@ impl<'s> ResultFiles<'s> {
             let mut reader = BufReader::with_capacity(256 << 10, side.reader()?);
             let (mut line, mut whole) = (Vec::new(), 0);
             let mut last = VecDeque::new();
+            let mut is_torn = false;
             loop {
                 line.clear();
                 let read = reader.read_until(b'\n', &mut line)?;
-                if read == 0 || line.last() != Some(&b'\n') {
+                if read == 0 {
                     break;
                 }
                 let said: Value = serde_json::from_slice(&line).unwrap_or_default();
-                let Some(id) = said["id"].as_str().map(str::to_owned) else {
-                    break;
+                let id = said["id"].as_str().filter(|_| line.ends_with(b"\n"));
+                let Some(id) = id.map(str::to_owned) else {
+                    is_torn = true;
+                    continue;
                 };
+                if is_torn {
+                    return Err(damaged(whole, &id).into());
+                }
                 whole += read as u64;
                 if self.in_output.contains(&id) {
                     continue;
@@ -253,6 +262,15 @@ impl<'s> ResultFiles<'s> {
         }
         Ok(())
     }
+}
+
+/// A file of results that is damaged between its beginning and a whole line.
+fn damaged(whole: u64, next: &str) -> Problem {
+    let why = format!(
+        "a file of its results is damaged between byte {whole} and the line of {next}: restore it in the folder files of the \
+         server from a backup, or remove what is no line of JSON"
+    );
+    Problem::new(500, "file_damaged", why)
 }
 
 /// A line as it is written.

@@ -1,10 +1,10 @@
 use std::collections::HashMap;
 use std::fs;
-use std::io::Read;
 
 use batchwright::queue::JobResult;
 use batchwright::{Error, ErrorKind, JobId, ProcessId};
 use serde_json::value::RawValue;
+use tempfile::TempDir;
 
 use super::*;
 use crate::records::BatchState;
@@ -76,11 +76,8 @@ fn results(first: u8, ends: &str) -> Vec<JobResult> {
 }
 
 /// The ids in a file.
-fn lines(storage: &Storage, id: &str) -> Vec<String> {
-    let mut text = String::new();
-    if let Ok(mut file) = storage.read(id) {
-        file.read_to_string(&mut text).unwrap();
-    }
+fn lines(folder: &TempDir, id: &str) -> Vec<String> {
+    let text = fs::read_to_string(folder.path().join(id)).unwrap_or_default();
     let line = |line: &str| {
         let line: Value = serde_json::from_str(line).unwrap();
         line["custom_id"].as_str().unwrap().to_owned()
@@ -119,8 +116,8 @@ fn lines_are_neither_lost_nor_doubled_wherever_a_server_dies() {
         files.write(&some).unwrap();
         files.write(&more).unwrap();
         files.end().unwrap();
-        assert_eq!(lines(&storage, "out"), ["r-1", "r-4", "r-5"]);
-        assert_eq!(lines(&storage, "err"), ["r-2", "r-3", "r-6"]);
+        assert_eq!(lines(&folder, "out"), ["r-1", "r-4", "r-5"]);
+        assert_eq!(lines(&folder, "err"), ["r-2", "r-3", "r-6"]);
         let expected = BatchTotals {
             completed: 3,
             failed: 2,
@@ -139,6 +136,31 @@ fn lines_are_neither_lost_nor_doubled_wherever_a_server_dies() {
     }
 }
 
+#[test]
+fn a_damaged_line_takes_no_line_behind_it_along() {
+    let folder = tempfile::tempdir().unwrap();
+    let storage = Storage::open(folder.path(), 1 << 20).unwrap();
+    let mut files = ResultFiles::resume(&storage, &batch()).unwrap();
+    files.write(&results(1, "ccc")).unwrap();
+    let path = folder.path().join("out");
+    let whole = fs::read_to_string(&path).unwrap();
+    let length = whole.find('\n').unwrap() + 1;
+    for spoil in [0, length - 1, length + 1] {
+        let mut spoilt = whole.clone().into_bytes();
+        spoilt[spoil] ^= 2;
+        fs::write(&path, &spoilt).unwrap();
+        let refused = ResultFiles::resume(&storage, &batch()).err().unwrap();
+        let refused = Problem::from(refused);
+        let said = refused.to_string();
+        assert!(said.contains("is damaged between byte"), "{said}");
+        assert!(fs::read(&path).unwrap() == spoilt);
+    }
+    // Nothing whole comes behind it: that was not saved, and comes again.
+    fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+    let files = ResultFiles::resume(&storage, &batch()).unwrap();
+    assert_eq!((files.lines, lines(&folder, "out").len()), (2, 2));
+}
+
 /// The queue was not told that the failures are saved, so they could be retried.
 #[test]
 fn the_answer_to_a_retried_request_counts_instead_of_its_failure() {
@@ -152,8 +174,8 @@ fn the_answer_to_a_retried_request_counts_instead_of_its_failure() {
         let mut files = resume();
         files.write(&again).unwrap();
         files.end().unwrap();
-        assert_eq!(lines(&storage, "out"), ["r-1", "r-3"]);
-        assert_eq!(lines(&storage, "err"), ["r-2", "r-3"]);
+        assert_eq!(lines(&folder, "out"), ["r-1", "r-3"]);
+        assert_eq!(lines(&folder, "err"), ["r-2", "r-3"]);
         let totals = files.totals;
         assert_eq!((totals.completed, totals.failed, files.lines), (2, 1, 3));
     }

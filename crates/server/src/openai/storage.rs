@@ -4,13 +4,13 @@ use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use batchwright::unstable::{make_private_folder, open_private};
+use batchwright::unstable::{make_private_folder, named_file, open_private};
 use batchwright::{Error, ErrorKind};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use crate::problem::Problem;
-use crate::records::new_id;
+use crate::records::{FileRecord, new_id};
 
 /// Where files lie, and how much they take up.
 pub(crate) struct Storage {
@@ -109,12 +109,29 @@ impl Storage {
         })
     }
 
-    /// Opens a file that is there.
+    /// Opens a file that is there, and its length.
     ///
     /// # Errors
-    /// When it cannot be.
-    pub fn read(&self, id: &str) -> io::Result<File> {
-        File::open(self.folder.join(id))
+    /// When it cannot be; when it is missing, or has not all of its bytes and no others.
+    pub fn read(&self, record: &FileRecord) -> Result<(File, u64), Problem> {
+        let damaged = |what: &str| {
+            let id = &record.id;
+            let why = format!(
+                "{id} {what}: restore it in the folder files of the server from a backup, or delete it"
+            );
+            Problem::new(500, "file_damaged", why).header("x-should-retry", "false")
+        };
+        let path = self.folder.join(&record.id);
+        let file = named_file::regular(&path, false).map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => damaged("is missing"),
+            io::ErrorKind::IsADirectory | io::ErrorKind::InvalidInput => damaged("is no file"),
+            _ => error.into(),
+        })?;
+        let (found, bytes) = (file.metadata()?.len(), record.bytes);
+        if found == bytes {
+            return Ok((file, bytes));
+        }
+        Err(damaged(&format!("has {found} of its {bytes} bytes")))
     }
 
     /// Opens a file to add to, which is made if it is not there.
@@ -169,16 +186,25 @@ pub(crate) struct NewFile<'s> {
 }
 
 impl NewFile<'_> {
-    /// Makes it the file of this id, and returns how long it is. Ids are made here, never by clients.
+    /// Has what was written survive a power cut, and returns how long it is.
     ///
     /// # Errors
     /// When it could not be written out.
-    pub fn keep(mut self, id: &str) -> io::Result<u64> {
+    pub fn synced(&self) -> io::Result<u64> {
         self.file.sync_all()?;
+        Ok(self.bytes)
+    }
+
+    /// Makes it the file of this id, which no other is: a server that died may have left one. Ids are made here, never by
+    /// clients.
+    ///
+    /// # Errors
+    /// When it cannot be named so.
+    pub fn keep(mut self, id: &str) -> io::Result<()> {
+        self.storage.remove(id)?;
         fs::rename(&self.partial, self.storage.folder.join(id))?;
         self.kept = true;
-        self.storage.sync()?;
-        Ok(self.bytes)
+        self.storage.sync()
     }
 
     /// The SHA-256 of what was written.
@@ -294,7 +320,10 @@ mod tests {
         let storage = Storage::open(folder.path(), 10).unwrap();
         let mut kept = storage.create().unwrap();
         kept.write_all(b"12345").unwrap();
-        assert_eq!(kept.keep("a").unwrap(), 5);
+        assert_eq!(kept.synced().unwrap(), 5);
+        fs::write(folder.path().join("a"), "123").unwrap();
+        storage.take(3).unwrap();
+        kept.keep("a").unwrap();
         let mut cut = storage.create().unwrap();
         cut.write_all(b"123").unwrap();
         let refused = Problem::from(cut.write_all(b"456").unwrap_err());

@@ -4,7 +4,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::fs::File;
 use std::path::Path;
@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use batchwright::queue::Durability;
 use batchwright::unstable::open_private;
 use batchwright::{Error, ErrorKind, ProcessId, Usage};
-use parking_lot::{ReentrantMutex, ReentrantMutexGuard};
+use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard};
 use rusqlite::{Connection, Row, ToSql, Transaction, TransactionBehavior, params};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,20 @@ use serde_json::value::RawValue;
 use strum::{IntoStaticStr, VariantArray};
 
 use crate::background::Wake;
+
+fn is_damaged(id: &str) -> String {
+    format!(
+        "the record of {id} in server.db is damaged: nothing is done with it until server.db is restored from a backup"
+    )
+}
+
+/// Logs what is found at each look at the records.
+pub(crate) fn warn_once(why: &str) {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if TOLD.lock().insert(why.to_owned()) {
+        log::error!("{why}");
+    }
+}
 
 /// The rows of a query, as `read` takes them.
 pub(crate) fn rows<T>(
@@ -64,21 +78,56 @@ pub(crate) trait Stored: Serialize + DeserializeOwned {
         run(database, &sql, params![id]).map(drop)
     }
 
-    /// The records that this condition selects.
-    fn all(database: &Connection, which: &str, by: &[&dyn ToSql]) -> Result<Vec<Self>, Error> {
-        let sql = format!("SELECT record FROM {} WHERE {which}", Self::TABLE);
-        let found = rows(database, &sql, by, |row| row.get::<_, String>(0))?;
-        let read = |record: &String| {
-            serde_json::from_str(record).map_err(|error| {
-                let why = format!("a record of {} is damaged: {error}", Self::TABLE);
-                Error::new(ErrorKind::Malformed, why).with_storage()
-            })
-        };
-        found.iter().map(read).collect()
+    /// The record of a row with its id and its text.
+    fn of(row: &Row<'_>) -> rusqlite::Result<Result<Self, Error>> {
+        let text = row.get_ref(1)?.as_bytes().unwrap_or_default();
+        if let Ok(record) = serde_json::from_slice(text) {
+            return Ok(Ok(record));
+        }
+        let why = is_damaged(&row.get::<_, String>(0)?);
+        Ok(Err(Error::new(ErrorKind::Malformed, why)))
     }
 
+    /// Up to `most` of the records that this condition selects, without those that are damaged: the others go on.
+    fn some(
+        database: &Connection,
+        which: &str,
+        by: &[&dyn ToSql],
+        most: usize,
+    ) -> Result<Vec<Self>, Error> {
+        let read = || -> rusqlite::Result<Vec<Self>> {
+            let sql = format!(
+                "SELECT id, record FROM {} WHERE json_valid(record) AND {which}",
+                Self::TABLE
+            );
+            let mut statement = database.prepare_cached(&sql)?;
+            let (mut rows, mut found) = (statement.query(by)?, Vec::new());
+            while found.len() < most
+                && let Some(row) = rows.next()?
+            {
+                match Self::of(row)? {
+                    Ok(record) => found.push(record),
+                    Err(error) => warn_once(error.message()),
+                }
+            }
+            Ok(found)
+        };
+        read().map_err(|error| failed(database, &error))
+    }
+
+    /// All of them.
+    fn all(database: &Connection, which: &str, by: &[&dyn ToSql]) -> Result<Vec<Self>, Error> {
+        Self::some(database, which, by, usize::MAX)
+    }
+
+    /// The record of this id.
+    ///
+    /// # Errors
+    /// Also when it is damaged.
     fn get(database: &Connection, id: &str) -> Result<Option<Self>, Error> {
-        Ok(Self::all(database, "id = ?", params![id])?.pop())
+        let sql = format!("SELECT id, record FROM {} WHERE id = ?", Self::TABLE);
+        let found = rows(database, &sql, params![id], Self::of)?.pop();
+        found.transpose()
     }
 
     /// Up to `most` records after this one, oldest or newest first; of files, those of a purpose.
@@ -97,10 +146,10 @@ pub(crate) trait Stored: Serialize + DeserializeOwned {
         let which = format!(
             "(?1 IS NULL OR record ->> 'purpose' = ?1)
              AND (?2 IS NULL OR number {than} (SELECT number FROM {} WHERE id = ?2))
-             ORDER BY number {order} LIMIT ?3",
+             ORDER BY number {order}",
             Self::TABLE
         );
-        Self::all(database, &which, params![purpose, after, most as i64])
+        Self::some(database, &which, params![purpose, after], most)
     }
 }
 
@@ -155,7 +204,15 @@ fn connect(path: &Path, durability: Durability) -> Result<Connection, Error> {
         return Err(unusable(path, ErrorKind::Invalid, why));
     }
     match prepare(found).map_err(failed)? {
-        check if check == "ok" => Ok(connection),
+        check if check == "ok" => {
+            for table in ["files", "batches", "webhooks"] {
+                let sql = format!("SELECT id FROM {table} WHERE NOT json_valid(record)");
+                for id in rows(&connection, &sql, &[], |row| row.get::<_, String>(0))? {
+                    warn_once(&is_damaged(&id));
+                }
+            }
+            Ok(connection)
+        }
         check => Err(unusable(path, ErrorKind::Malformed, check)),
     }
 }
@@ -413,6 +470,10 @@ impl DirectCalls {
         let sql = "SELECT process FROM direct_calls WHERE kept_until <= ?";
         let read = |row: &Row<'_>| row.get::<_, String>(0);
         let rows = rows(&records.single(), sql, params![now as i64], read)?;
-        rows.iter().map(|process| process.parse()).collect()
+        // A damaged one is passed over.
+        Ok(rows
+            .iter()
+            .filter_map(|process| process.parse().ok())
+            .collect())
     }
 }

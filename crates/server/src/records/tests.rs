@@ -58,3 +58,42 @@ fn opening_it_again_writes_nothing() {
     let _second = open();
     assert!(before == written());
 }
+
+/// Its SQL compares what is in the records, and would fail at one that is no JSON.
+#[test]
+fn a_damaged_record_hides_no_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("server.db");
+    let records = Records::open(&path, Durability::Full).unwrap();
+    let file = |id: &str| FileRecord {
+        id: id.to_owned(),
+        purpose: "batch".to_owned(),
+        filename: id.to_owned(),
+        bytes: 1,
+        created_at: 1,
+        expires_at: Some(2),
+        request: None,
+    };
+    for id in ["a", "b", "c", "d", "e"] {
+        file(id).store(&records.single()).unwrap();
+    }
+    for (id, record) in [("b", "{\"id"), ("d", "{\"id\": 7}")] {
+        let sql = "UPDATE files SET record = ? WHERE id = ?";
+        run(&records.single(), sql, params![record, id]).unwrap();
+    }
+    drop(records);
+    let records = Records::open(&path, Durability::Full).unwrap();
+    let database = records.single();
+    for purpose in [None, Some("batch")] {
+        let page = |most| FileRecord::list(&database, purpose, None, true, most).unwrap();
+        let ids = |most| page(most).into_iter().map(|file| file.id);
+        assert_eq!(ids(9).collect::<String>(), "ace");
+        assert_eq!(ids(2).collect::<String>(), "ac");
+    }
+    assert_eq!(FileRecord::expired(&database, 9).unwrap().len(), 3);
+    for id in ["b", "d"] {
+        let error = FileRecord::get(&database, id).unwrap_err();
+        assert!(error.message().contains("damaged"), "{error}");
+        FileRecord::delete(&database, id).unwrap();
+    }
+}

@@ -1,9 +1,13 @@
 //! What clients of the Batch endpoint meet off the beaten path.
 
+use std::fs::{self, File};
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, PATIENCE, cases, ids, read_lines, until, until_shown};
+use super::common::{Desk, Has, PATIENCE, cases, ids, read_lines, text, until, until_shown};
 use super::openai::{
     CHAT, begun, completed, content, contents, create, line, lines, place, question, rewrite, slow,
     unlimited, uploaded, wait_for,
@@ -202,4 +206,101 @@ fn results_of_a_batch_that_was_lost_can_be_deleted() {
     desk.start(|server| server);
     let deleted = desk.delete(&format!("{process}?force=true")).is(200);
     assert_eq!(deleted.json()["deleted"], 2);
+}
+
+#[test]
+fn what_is_damaged_stops_one_batch_and_is_said() {
+    let desk = unlimited(SimConfig::default());
+    let database = rusqlite::Connection::open(desk.folder.path().join("server.db")).unwrap();
+    let record = r#"{"id": "batch_x", "state": "validating", "input_file": 7}"#;
+    let spoilt = "INSERT INTO batches (id, record) VALUES ('batch_x', ?)";
+    database.execute(spoilt, [record]).unwrap();
+    let done = completed(&desk, &lines(2));
+    let error = desk.get("/v1/batches/batch_x").is(500);
+    assert!(error.text.contains("damaged") && !error.text.contains("again"));
+    let listed = desk.read("/v1/batches?limit=1");
+    listed.has(json!({"/data/0/id": done["id"], "/data/1": null, "has_more": false}));
+    desk.get("/readyz").is(200);
+
+    let damage = |file: &Value, change: &dyn Fn(&Path)| {
+        let file = file.as_str().unwrap();
+        change(&desk.folder.path().join("files").join(file));
+        let error = desk
+            .get(&format!("/v1/files/{file}/content"))
+            .is(500)
+            .json();
+        error["error"].has(json!({"code": "file_damaged"}));
+        text(&error["error"], "message")
+    };
+    let cut = |path: &Path| {
+        File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_len(9)
+            .unwrap()
+    };
+    let said = damage(&done["output_file_id"], &cut);
+    assert!(said.contains("has 9 of its"), "{said}");
+    let said = damage(&done["output_file_id"], &|path| {
+        fs::remove_file(path).unwrap()
+    });
+    assert!(said.contains("is missing"), "{said}");
+    let calls = desk.sim.stats().calls;
+    let input = json!(uploaded(&desk, &lines(3)));
+    damage(&input, &cut);
+    let batch = create(&desk, input.as_str().unwrap(), CHAT);
+    let delayed = until_shown(&desk, &place(&batch), |batch| batch["errors"].is_object());
+    assert!(text(&delayed["errors"]["data"][0], "message").contains("has 9 of its"));
+    assert_eq!(desk.sim.stats().calls, calls);
+}
+
+#[test]
+fn a_wrong_clock_deletes_nothing_that_was_paid() {
+    let mut desk = slow();
+    let done = completed(&desk, &lines(1));
+    let waits = begun(&desk, &lines(2));
+    wait_for(&desk, &waits, "in_progress");
+    let old = uploaded(&desk, "old");
+    desk.stop();
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs();
+    let folder = desk.folder.path().to_owned();
+    let set = |database: &str, sql: &str, by: &[&dyn rusqlite::ToSql]| {
+        let database = rusqlite::Connection::open(folder.join(database)).unwrap();
+        assert_eq!(database.execute(sql, by).unwrap(), 1);
+    };
+    let known = |text: &dyn Fn(u64) -> String| {
+        let text = text(now - 60 * 24 * 3600);
+        set(
+            "llm_jobs.db",
+            "UPDATE meta SET value = ? WHERE name = 'time'",
+            &[&text],
+        );
+    };
+    let expire = |table: &str, id: &Value, at: i64| {
+        let sql =
+            format!("UPDATE {table} SET record = json_set(record, '$.expires_at', ?) WHERE id = ?");
+        set("server.db", &sql, &[&at, &id.as_str().unwrap()]);
+    };
+    // As if the clock were 60 days ahead from now on.
+    known(&|then| format!("{then}000 -"));
+    expire("files", &done["output_file_id"], now as i64 - 1);
+    expire("batches", &waits["id"], now as i64 - 1);
+    expire("files", &json!(old), 1);
+    desk.start(|server| server);
+    until(|| desk.get(&format!("/v1/files/{old}")).status == 404);
+    assert_eq!(content(&desk, &done["output_file_id"]).len(), 1);
+    let goes_on = desk.read(&place(&waits));
+    goes_on.has(json!({"status": "in_progress", "expired_at": null}));
+    // What is made then does not end before its time.
+    let new = desk.read(&format!("/v1/files/{}", uploaded(&desk, "new")));
+    assert!(new["created_at"].as_u64().unwrap() >= now);
+    // It has gone on for a day.
+    known(&|then| format!("{then}000 {}000", now - 25 * 3600));
+    wait_for(&desk, &waits, "expired");
+    let gone = format!("/v1/files/{}", text(&done, "output_file_id"));
+    until(|| desk.get(&gone).status == 404);
 }

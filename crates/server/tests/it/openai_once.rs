@@ -1,7 +1,9 @@
 //! Requests of `/v1` that are sent again: with an idempotency key, or as the retry of a client.
 
-use std::io::{Cursor, Read};
-use std::net::Shutdown;
+use std::fs;
+use std::io::{Cursor, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::Barrier;
 use std::thread;
 
 use batchwright::Worker;
@@ -13,7 +15,8 @@ use super::common::{
     Answer, Desk, Has, PATIENCE, acked, ended, ids, keyed, process, read_lines, shout, text, until,
     until_finished,
 };
-use super::openai::{self, CHAT, lines, question, sent, unlimited, uploaded};
+use super::openai::{self, CHAT, lines, question, sent, unlimited};
+use super::openai_parts::EMBEDDINGS;
 
 const JOBS: &str = "/api/v1/jobs";
 
@@ -125,30 +128,107 @@ fn a_retry_joins_the_call_that_its_client_left_and_no_other() {
     assert_eq!(desk.sim.stats().calls, 4);
 }
 
-#[test]
-fn a_key_makes_one_file_and_one_batch() {
-    let desk = unlimited(SimConfig::default());
-    let upload = |content: String| {
-        let key = ("idempotency-key", "k");
-        openai::upload(&desk, &[key], "in.jsonl", Cursor::new(content))
+/// Fifty requests at once with one key, of two kinds: the answers to those of the kind that came first, which tell the same
+/// of this field. The others are refused.
+#[track_caller]
+fn raced(desk: &Desk, path: &str, field: &str, bodies: [&str; 2]) -> Vec<Answer> {
+    let send = |body: &str| match path {
+        "/v1/files" => {
+            let content = Cursor::new(body.to_owned());
+            openai::upload(desk, &[("idempotency-key", "race")], "in.jsonl", content)
+        }
+        _ => keyed(desk, path, "race", body),
     };
-    let (first, again) = (upload(lines(1)).is(200), upload(lines(1)).is(200));
-    assert_eq!(first.json(), again.json());
-    assert_eq!(again.header("idempotency-replayed"), Some("true"));
-    upload(lines(2)).is(422);
-    let listed = |path: &str| desk.read(path)["data"].as_array().unwrap().len();
-    assert_eq!(listed("/v1/files?purpose=batch"), 1);
+    let all = Barrier::new(50);
+    let ask = |n: usize| {
+        all.wait();
+        (n % 2, send(bodies[n % 2]))
+    };
+    let ask = &ask;
+    let answers: Vec<(usize, Answer)> = thread::scope(|scope| {
+        let asked: Vec<_> = (0..50).map(|n| scope.spawn(move || ask(n))).collect();
+        asked.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let is_good = |answer: &Answer| matches!(answer.status, 200 | 201);
+    let first = answers
+        .iter()
+        .find(|(_, answer)| is_good(answer))
+        .unwrap()
+        .0;
+    let (won, lost): (Vec<_>, Vec<_>) = answers.into_iter().partition(|one| one.0 == first);
+    for (_, answer) in lost {
+        assert!(answer.is(422).text.contains("idempotency_key_reused"));
+    }
+    let won: Vec<Answer> = won.into_iter().map(|(_, answer)| answer).collect();
+    let one = won[0].json()[field].clone();
+    assert!(
+        won.iter()
+            .all(|answer| is_good(answer) && answer.json()[field] == one)
+    );
+    let is_new = |answer: &&Answer| answer.header("idempotency-replayed").is_none();
+    assert!(path != "/v1/files" || won.iter().filter(is_new).count() == 1);
+    won
+}
 
-    let file = uploaded(&desk, &lines(1));
-    let ask = |window: &str| {
+#[test]
+fn a_key_counts_once_at_every_endpoint_however_many_come_at_once() {
+    let mut desk = unlimited(SimConfig::default());
+    desk.stop();
+    let size = lines(9).len() as u64;
+    desk.start(|server| server.max_upload_bytes(60 * (size + 400)));
+    // What was cut off leaves no key, and no file.
+    let address = desk.server().address();
+    let mut cut = TcpStream::connect(address).unwrap();
+    let head = format!(
+        "POST /v1/files HTTP/1.1\r\nhost: {address}\r\nidempotency-key: race\r\ncontent-length: 999\r\ncontent-type: \
+         multipart/form-data; boundary=b\r\n\r\n--b\r\ncontent-disposition: form-data; name=\"file\"; \
+         filename=\"f\"\r\n\r\nno"
+    );
+    cut.write_all(head.as_bytes()).unwrap();
+    let folder = desk.folder.path().join("files");
+    let stored = || fs::read_dir(&folder).unwrap().count();
+    until(|| stored() == 1);
+    drop(cut);
+    until(|| stored() == 0);
+
+    let other = lines(9).replace("Prompt", "Queries");
+    let file = raced(&desk, "/v1/files", "id", [&lines(9), &other])[0].json();
+    let content = desk.get(&format!("/v1/files/{}/content", text(&file, "id")));
+    let content = content.is(200).text;
+    assert!(content == lines(9) || content == other);
+    assert_eq!((&file["bytes"], stored()), (&json!(content.len()), 1));
+    // All that the others took up is free again.
+    let rest = " ".repeat((58 * (size + 400)) as usize);
+    let rest = openai::upload(&desk, &[], "rest", Cursor::new(rest))
+        .is(200)
+        .json();
+    desk.delete(&format!("/v1/files/{}", text(&rest, "id")))
+        .is(200);
+
+    let file = text(&file, "id");
+    let batch = |window: &str| {
         let asked = json!({"input_file_id": file, "endpoint": CHAT, "completion_window": window});
-        keyed(&desk, "/v1/batches", "k", &asked.to_string())
+        asked.to_string()
     };
-    // It goes on between the two answers.
-    let [first, again] = [(); 2].map(|()| ask("24h").is(200).json());
-    assert_eq!(first["id"], again["id"]);
-    ask("23h").is(422);
-    assert_eq!(listed("/v1/batches"), 1);
+    let made = raced(&desk, "/v1/batches", "id", [&batch("24h"), &batch("23h")])[0].json();
+    openai::wait_for(&desk, &made, "completed");
+    let count = |path: &str| desk.read(path)["data"].as_array().unwrap().len();
+    assert_eq!((count("/v1/batches"), desk.sim.stats().calls), (1, 9));
+    let [one, two] = ["Hello.", "Bye."].map(|said| question(said).to_string());
+    raced(&desk, CHAT, "id", [&one, &two]);
+    let [one, two] = ["a", "b"].map(|said| json!({"model": "sim-1", "input": said}).to_string());
+    raced(&desk, EMBEDDINGS, "data", [&one, &two]);
+    assert_eq!(desk.sim.stats().calls, 11);
+    let [one, two] = ["a", "b"].map(|said| shout(said).to_string());
+    raced(&desk, JOBS, "job_id", [&one, &two]);
+    let path = "/api/v1/processes?type=shout";
+    let made = raced(
+        &desk,
+        path,
+        "process_id",
+        ["\"a\"\n\"b\"\n", "\"c\"\n\"d\"\n"],
+    );
+    until_finished(&desk, &text(&made[0].json(), "process_id")).has(json!({"total": 2}));
 }
 
 #[test]
@@ -176,13 +256,8 @@ fn every_response_names_its_request() {
 fn a_key_makes_one_job_however_often_it_is_sent() {
     let mut desk = Desk::new();
     let (once, twice) = (shout("once").to_string(), shout("twice").to_string());
-    let first: Vec<Answer> = thread::scope(|scope| {
-        let send = || keyed(&desk, JOBS, "k-1", &once).is(201);
-        let sent = [(); 16].map(|()| scope.spawn(send));
-        sent.into_iter().map(|one| one.join().unwrap()).collect()
-    });
-    let id = text(&first[0].json(), "job_id");
-    assert!(first.iter().all(|one| text(&one.json(), "job_id") == id));
+    let first = keyed(&desk, JOBS, "k-1", &once).is(201);
+    let id = text(&first.json(), "job_id");
     let another = keyed(&desk, JOBS, "k-1", &twice).is(422);
     assert!(
         another.text.contains("idempotency_key_reused"),
@@ -199,7 +274,7 @@ fn a_key_makes_one_job_however_often_it_is_sent() {
         .json()
         .has(json!({"job_id": id, "status": "completed"}));
     assert_eq!(again.header("idempotency-replayed"), Some("true"));
-    assert_eq!(again.header("location"), first[0].header("location"));
+    assert_eq!(again.header("location"), first.header("location"));
     // What was fetched is not made again.
     acked(&desk, &job).is(200);
     let joined = json!({"type": "shout", "payload": "x", "process_id": job["process_id"]});

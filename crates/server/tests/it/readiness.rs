@@ -1,13 +1,16 @@
 //! A disk that cannot be used: `/readyz` names each cause as data, and clients are told to come again.
 
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 use std::{fs, thread};
 
 use batchwright_simulate::SimConfig;
 use serde_json::{Value, json};
 
-use super::common::{Answer, Desk, PATIENCE, lines};
-use super::openai::{question, upload};
+use super::common::{Answer, Desk, Has, PATIENCE, ended, lines, shout, text};
+use super::openai::{question, upload, uploaded};
 
 /// The causes, as soon as they are these; a check of the folder is reused for a second.
 #[track_caller]
@@ -46,35 +49,78 @@ fn a_missing_data_folder_is_a_cause() {
     until_causes(&desk, &json!([]));
 }
 
+/// Mounts a small disk there; false if this user cannot.
+#[cfg(target_os = "linux")]
+fn mounted(place: &Path) -> bool {
+    let mut mount = Command::new("mount");
+    mount.args(["-t", "tmpfs", "-o", "size=4096k", "tmpfs"]);
+    let is_mounted = mount
+        .arg(place)
+        .status()
+        .is_ok_and(|status| status.success());
+    if !is_mounted {
+        println!("skipped: this user cannot mount a small disk");
+    }
+    is_mounted
+}
+
+/// Fills the disk with a file, which is returned.
+#[cfg(target_os = "linux")]
+fn filled(place: &Path) -> PathBuf {
+    let filler = place.join("filler");
+    let mut file = fs::File::create(&filler).unwrap();
+    while file.write_all(&[b'x'; 512]).is_ok() {}
+    filler
+}
+
 /// The server stays alive and keeps its queue, on another disk.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_disk_is_a_cause_until_there_is_room() {
-    use std::io::Write;
-    use std::process::Command;
-
     let folder = tempfile::tempdir().unwrap();
-    let mount = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=4096k", "tmpfs"])
-        .arg(folder.path())
-        .output();
-    if !mount.is_ok_and(|output| output.status.success()) {
-        println!("skipped: this user cannot mount a small disk");
+    if !mounted(folder.path()) {
         return;
     }
     let desk = Desk::with(SimConfig::default(), |server| {
         server.data_dir(folder.path())
     });
     until_causes(&desk, &json!([]));
-    let filler = folder.path().join("filler");
-    let mut file = fs::File::create(&filler).unwrap();
-    while file.write_all(&[b'x'; 4096]).is_ok() {}
+    let filler = filled(folder.path());
     until_causes(&desk, &json!(["data_folder"]));
-    drop(file);
     fs::remove_file(filler).unwrap();
     until_causes(&desk, &json!([]));
     drop(desk);
     let _ = Command::new("umount").arg("-l").arg(folder.path()).status();
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn after_a_death_on_a_full_disk_a_server_starts_so_that_files_can_be_deleted() {
+    let mut desk = Desk::new();
+    let copied = |from: &Path, to: &Path| {
+        let from = from.join(".");
+        let copied = Command::new("cp").arg("-a").args([&from, to]).status();
+        assert!(copied.unwrap().success());
+    };
+    let file = uploaded(&desk, &"x".repeat(20_000));
+    let left = tempfile::tempdir().unwrap();
+    // As a server leaves it that is killed.
+    copied(desk.folder.path(), left.path());
+    desk.stop();
+    let place = desk.folder.path().to_owned();
+    if !mounted(&place) {
+        return;
+    }
+    copied(left.path(), &place);
+    let filler = filled(&place);
+    desk.start(|server| server);
+    assert_eq!(desk.get("/readyz").status, 503);
+    desk.delete(&format!("/v1/files/{file}")).is(200);
+    fs::remove_file(filler).unwrap();
+    let job = desk.made("/api/v1/jobs", &shout("hi"));
+    ended(&desk, &text(&job, "job_id")).has(json!({"status": "completed"}));
+    drop(desk);
+    let _ = Command::new("umount").arg("-l").arg(place).status();
 }
 
 /// What a client sees when the server cannot keep anything.

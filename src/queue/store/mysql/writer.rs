@@ -96,8 +96,8 @@ fn explain(location: &str, error: &mysql::Error) -> Error {
                 ),
                 1290 | 1792 | 1836 => transient(NO_WRITES.to_owned()),
                 1021 | 1114 | 3 | 28 => transient(format!(
-                    "the server's disk is full (error {code}). Nothing that was saved is lost; free some room, \
-                     workers go on by themselves"
+                    "the server's disk is full (error {code}). Nothing that was saved is lost; free some room: \
+                     workers that run go on by themselves, other commands are to be given again"
                 )),
                 code if is_closing(code) => {
                     transient(format!("the server closed the connection (error {code}); retrying"))

@@ -35,8 +35,8 @@ fn explain(path: &Path, error: &rusqlite::Error) -> Error {
     let invalid = |why: String| Error::new(ErrorKind::Invalid, why);
     let full = || {
         transient(format!(
-            "the disk is full: {shown} cannot grow. Nothing that was saved is lost; free some room, \
-             workers go on by themselves"
+            "the disk is full: {shown} cannot grow. Nothing that was saved is lost; free some room: \
+             workers that run go on by themselves, other commands are to be given again"
         ))
     };
     // The cause may be a file next to the database that does not fit on the disk.

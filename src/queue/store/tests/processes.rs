@@ -171,7 +171,7 @@ pub(super) fn what_waits_too_long_is_made_due(open: Open<'_>) {
 
 pub(super) fn a_request_is_inserted_once(open: Open<'_>) {
     let db = open();
-    let [process, other] = [ProcessId::new(), ProcessId::new()];
+    let process = ProcessId::new();
     let insert = |store: &Store, process, names: &[&str], (request, first): (&str, u64), now| {
         let part = Part {
             request: request.to_owned(),
@@ -195,10 +195,19 @@ pub(super) fn a_request_is_inserted_once(open: Open<'_>) {
     db.store().delete(process, T).unwrap();
     assert_eq!(two(&["a"], ("r", 0), T), Err(ErrorKind::NotFound));
     assert_eq!(two(&["a"], ("s", 0), T), Err(ErrorKind::Changed));
-    // After a day it is a new request.
-    let later = T.after(Duration::from_secs(24 * 3600 + 1));
-    assert_eq!(insert(db.store(), other, &["a"], ("r", 0), later), Ok(1));
-    assert_eq!(two(&["a"], ("s", 0), later), Ok(1));
+    // After a day it is a new request, and not by a clock that is ahead.
+    for (hours, known) in [
+        (1_000, Err(ErrorKind::Changed)),
+        (12, Err(ErrorKind::Changed)),
+        (25, Ok(1)),
+    ] {
+        let now = T.after(Duration::from_secs(hours * 3600));
+        assert_eq!(
+            insert(db.store(), ProcessId::new(), &["a"], ("r", 0), now),
+            Ok(1)
+        );
+        assert_eq!(two(&["a"], ("s", 0), now), known);
+    }
 }
 
 pub(super) fn a_paused_queue_starts_nothing(open: Open<'_>) {
