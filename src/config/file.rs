@@ -109,7 +109,7 @@ impl FileConfig {
 
     fn trouble(&self, doing: &str, why: &io::Error) -> Error {
         let advice = match why.kind() {
-            io::ErrorKind::NotADirectory => {
+            io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
                 "one of these folders is a file: set another data folder with --data-dir or BATCHWRIGHT_HOME"
             }
             _ => "check the permissions of the file and its folder, and the space on the disk",

@@ -28,6 +28,16 @@ fn reading_and_deleting_create_no_file() {
 }
 
 #[test]
+fn a_file_in_place_of_the_folder_is_answered_by_the_name_of_the_setting() {
+    let home = tempfile::NamedTempFile::new().unwrap();
+    let store = FileConfig::new(home.path().join("settings.json"));
+    for error in [store.all().map(drop), store.unset("llm.model")] {
+        let error = error.unwrap_err();
+        assert!(error.message().contains("--data-dir"), "{error}");
+    }
+}
+
+#[test]
 fn the_version_differs_after_a_change_and_in_a_new_file() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(&folder);
