@@ -93,6 +93,7 @@ fn outcome(result: Result<Response, Error>) -> Outcome {
         request_hash: Some("0123".repeat(16)),
         answered_by: None,
         input: Some(RawJson::new(&text())),
+        input_left_out: 0,
     }
 }
 

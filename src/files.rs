@@ -5,7 +5,7 @@
 //!
 //! | to | use |
 //! |---|---|
-//! | set how an input is read, and defaults for its lines | [`PromptSettings`], [`InputFormat`] |
+//! | set how an input is read, and defaults for its lines | [`PromptSettings`], [`InputFormat`], [`ColumnRole`] |
 //! | set where results go | [`RunOutput`] |
 //! | set which prompts use the provider's prompt cache | [`CachePrompt`] |
 //! | see what a run will do, what it did, or why it could not start | [`RunPlan`], [`RunReport`], [`FileRunError`] |
@@ -21,7 +21,7 @@ pub use crate::base::disk::store_path;
 pub use crate::bulk::appender::ResultsAppender;
 pub use crate::bulk::export::{Export, ExportFormat, ExportReport};
 pub use crate::bulk::options::{FileRunError, RunOutput, RunPlan, RunReport};
-pub use crate::bulk::prompts::{InputFormat, PromptSettings};
+pub use crate::bulk::prompts::{ColumnRole, InputFormat, PromptSettings};
 pub use crate::config::choices::CachePrompt;
 #[cfg(feature = "queue")]
 pub use crate::queue::run::{QueueRun, QueueRunReport};

@@ -72,7 +72,7 @@ impl<'a> FileRun<'a> {
                     store.display()
                 ),
             ))),
-            _ => Ok(run),
+            _ => run.refuse_taken().map(|()| run),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::llm::outcome::Outcome;
 use crate::observe::tally::{Measure, Tally};
 
 use super::input::fault::of_file;
-use super::input::{FileIndex, InputFile, Item, Named};
+use super::input::{FileIndex, InputFile, Item, Kept, Named};
 use super::options::{FileRunError, FileRunOptions, OutputTarget, RunOutput};
 use super::results::{ResultsFile, trouble};
 
@@ -179,16 +179,21 @@ impl Named {
             id: request.id.clone().unwrap_or_default(),
             request_hash: std::mem::take(&mut item.request_hash),
             model: request.model.clone(),
-            input: request.input.take(),
+            input: request.input.take().map(|fields| Kept {
+                fields,
+                left_out: request.input_left_out,
+            }),
         }
     }
 
     /// Adds the fields that describe the item.
     pub(super) fn item(&self, outcome: Outcome) -> Outcome {
+        let kept = self.input.as_ref();
         Outcome {
             id: Some(self.id.clone()),
             request_hash: Some(self.request_hash.clone()),
-            input: self.input.clone(),
+            input: kept.map(|kept| kept.fields.clone()),
+            input_left_out: kept.map_or(0, |kept| kept.left_out),
             ..outcome
         }
     }

@@ -95,6 +95,8 @@ pub struct RunPlan {
     pub without_id: u64,
     /// Items that make no prompt: not sent, and failed.
     pub bad_rows: u64,
+    /// Items whose result lines lack fields of their rows, because the rows are large.
+    pub rows_cut: u64,
     /// Why they make none, most frequent cause first.
     pub bad_row_causes: Vec<FailureCause>,
     /// Items of an earlier run that are in a queue and have no outcome yet.
@@ -146,6 +148,9 @@ pub struct FileRunOptions {
     /// Whether items with a billed but unusable reply are sent again, see [`Error::is_unusable_reply`]; each is billed
     /// again. Default: no.
     pub(super) ask_again: bool,
+    /// Whether answers may be bought again because of a change of the program, see [`FileRun`](crate::FileRun)'s errors.
+    /// Default: no.
+    pub(super) resend_changed: bool,
     /// Maximum number of items to send in this run. Default: all.
     pub(super) max_items: Option<usize>,
     /// Whether the finished output is sorted in the order of the input. Default: no.

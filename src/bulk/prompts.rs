@@ -19,7 +19,7 @@ use crate::llm::request::Request;
 #[cfg(feature = "files")]
 use crate::sources::LeftOut;
 
-pub use super::input::{Form as InputFormat, PromptSettings};
+pub use super::input::{ColumnRole, Form as InputFormat, PromptSettings};
 
 /// The prompts of a [`FileRun`](crate::FileRun).
 pub struct Prompts {
@@ -227,6 +227,11 @@ impl Prompts {
     /// Number of items without a model.
     pub fn without_model(&self) -> u64 {
         self.items.unnamed
+    }
+
+    /// Number of items whose conversation ends with a message of the assistant, which is sent with them.
+    pub fn with_answer(&self) -> u64 {
+        self.items.answered
     }
 
     /// The files of folders that were skipped.

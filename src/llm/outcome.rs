@@ -61,6 +61,8 @@ pub struct Outcome {
     pub answered_by: Option<String>,
     /// The [fields of its row](crate::Request::input).
     pub input: Option<RawJson>,
+    /// The number of fields that [`input`](Self::input) lacks.
+    pub input_left_out: u32,
 }
 
 impl Outcome {
@@ -82,6 +84,7 @@ impl Outcome {
             request_hash: None,
             answered_by: None,
             input: None,
+            input_left_out: 0,
         }
     }
 
@@ -89,6 +92,7 @@ impl Outcome {
     pub(crate) fn of(mut self, index: usize, request: &Request) -> Self {
         self.index = Some(index);
         self.input.clone_from(&request.input);
+        self.input_left_out = request.input_left_out;
         self
     }
 
@@ -197,6 +201,8 @@ impl Outcome {
         add(line, "earlier", filled(&self.earlier))?;
         add(line, "answered_by", self.answered_by.as_ref())?;
         add(line, "input", self.input.as_ref())?;
+        let cut = Some(self.input_left_out).filter(|fields| *fields > 0);
+        add(line, "input_left_out", cut)?;
         add(line, "reply", details.reply.as_ref())?;
         line.push(b'}');
         Ok(())
@@ -248,6 +254,8 @@ struct Line {
     earlier: Vec<EarlierProvider>,
     answered_by: Option<String>,
     input: Option<RawJson>,
+    #[serde(default)]
+    input_left_out: u32,
     reply: Option<RawJson>,
 }
 
@@ -291,6 +299,7 @@ impl<'de> Deserialize<'de> for Outcome {
             request_hash: line.request_hash,
             answered_by: line.answered_by,
             input: line.input,
+            input_left_out: line.input_left_out,
             ..Self::new(line.id, result)
         })
     }

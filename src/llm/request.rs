@@ -150,6 +150,8 @@ pub struct Request {
     /// [`Outcome`](crate::Outcome) and in its result line, also by a queue. They are not sent and not part of
     /// [`request_hash`](crate::client::request_hash). Default: none.
     pub input: Option<RawJson>,
+    /// Number of fields of the row that `input` lacks because the row is too large. Default: 0.
+    pub input_left_out: u32,
     /// The body in the format of one provider, see [`from_native`](Self::from_native), which sets the other fields from
     /// it. This provider gets the body; of the other fields it gets only the model. Default: none.
     pub native: Option<Box<Native>>,
@@ -263,6 +265,12 @@ impl Request {
     pub fn with_input(mut self, fields: Map<String, Value>) -> Self {
         self.input = Some(RawJson::new(&Value::Object(fields).to_string()));
         self
+    }
+
+    /// Whether its conversation ends with a message of the assistant.
+    pub(crate) fn ends_with_answer(&self) -> bool {
+        let last = self.messages.last();
+        self.native.is_none() && last.is_some_and(|message| message.role == Role::Assistant)
     }
 
     /// The text of a request that is nothing else: what is to be spoken.

@@ -13,20 +13,26 @@ use super::reply_details::RawJson;
 use super::request::{Message, Request, Role};
 
 const INPUT: &str = "input";
+const LEFT_OUT: &str = "input_left_out";
 
-/// The row of a stored request, without parsing the rest.
-pub(crate) fn input_of(written: &str) -> Option<RawJson> {
+/// The row of a stored request, and how many fields it lacks, without parsing the rest.
+pub(crate) fn input_of(written: &str) -> Option<(RawJson, u32)> {
     let rest = written.strip_prefix("{\"input\":")?;
     let mut values = serde_json::Deserializer::from_str(rest).into_iter::<RawJson>();
-    values.next()?.ok()
+    let input = values.next()?.ok()?;
+    let after = rest[values.byte_offset()..].strip_prefix(&format!(",\"{LEFT_OUT}\":"));
+    let number = after.and_then(|after| after.split([',', '}']).next()?.parse().ok());
+    Some((input, number.unwrap_or(0)))
 }
 
 /// The fields have OpenAI's names if there are any. Fields of its API that [`Params`] does not have are in `extra`.
 impl Serialize for Request {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
-        // The first field, because `input_of` expects it there.
+        // The first fields, because `input_of` expects them there.
         put(&mut map, INPUT, self.input.as_ref())?;
+        let left_out = (self.input_left_out > 0).then_some(self.input_left_out);
+        put(&mut map, LEFT_OUT, left_out)?;
         put(&mut map, "model", self.model.as_ref())?;
         put(&mut map, "native", self.native.as_ref())?;
         // The other fields are derived from that one.
@@ -71,6 +77,8 @@ fn put<M: SerializeMap>(
 #[serde(deny_unknown_fields)]
 struct Written {
     input: Option<RawJson>,
+    #[serde(default)]
+    input_left_out: u32,
     model: Option<String>,
     system: Option<String>,
     #[serde(default)]
@@ -108,6 +116,7 @@ impl<'de> Deserialize<'de> for Request {
                 unchecked: written.unchecked,
                 cache_prefix: written.cache_prefix,
                 input: written.input,
+                input_left_out: written.input_left_out,
                 ..request
             });
         }
@@ -136,6 +145,7 @@ impl<'de> Deserialize<'de> for Request {
             unchecked: written.unchecked,
             cache_prefix: written.cache_prefix,
             input: written.input,
+            input_left_out: written.input_left_out,
             ..Request::default()
         })
     }
@@ -238,7 +248,7 @@ mod tests {
     use super::*;
 
     /// A request with each field.
-    const FULL: &str = r#"{"input":{"n":1.0,"big":12345678901234567890.5},"model":"m","system":"be brief","messages":[
+    const FULL: &str = r#"{"input":{"n":1.0,"big":12345678901234567890.5},"input_left_out":12,"model":"m","system":"be brief","messages":[
         {"role":"user","content":[{"type":"text","text":"hi"}]},{"role":"assistant","content":"ha"},
         {"role":"tool","content":"4","tool_call_id":"c-1"}],"temperature":0.1,"max_tokens":7,"top_p":0.3,
         "stop":["end"],"seed":-3,"response_format":{"type":"json_schema","json_schema":{"name":"answer",
@@ -255,7 +265,10 @@ mod tests {
             let written = serde_json::to_string(&request).unwrap();
             let read: Request = serde_json::from_str(&written).unwrap();
             assert_eq!(read, request, "{written}");
-            assert_eq!(input_of(&written), request.input);
+            assert_eq!(
+                input_of(&written),
+                request.input.map(|row| (row, request.input_left_out))
+            );
         }
     }
 

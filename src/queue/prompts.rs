@@ -150,10 +150,12 @@ fn line(
 
 /// Adds the job's fields to the result line.
 pub(crate) fn of_job(claimed: &ClaimedJob, outcome: Outcome) -> Outcome {
+    let (input, input_left_out) = input_of(claimed.payload.get()).unzip();
     Outcome {
         id: Some(claimed.name()),
         request_hash: claimed.request_hash.clone(),
-        input: input_of(claimed.payload.get()),
+        input,
+        input_left_out: input_left_out.unwrap_or_default(),
         ..outcome
     }
 }

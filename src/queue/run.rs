@@ -124,6 +124,7 @@ impl QueueRun {
         refuse_another_output(&path, &run, known.as_ref()).map_err(FileRunError::Usage)?;
         run.set_to_collect(attached.ended);
         run.add_differing(attached.differing);
+        run.refuse_taken()?;
         Ok(Self {
             store,
             run,

@@ -5,7 +5,7 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use batchwright::files::PromptSettings;
+use batchwright::files::{ColumnRole, PromptSettings};
 use batchwright::sources::{FileScanner, LeftOut, SymlinkPolicy};
 use batchwright::{Context, Error, ErrorKind, Prompts, Request};
 
@@ -13,7 +13,7 @@ use super::args::input::{BadRows, FolderArgs, InputArgs};
 use super::background::{Background, Event, interrupted};
 use super::display;
 use super::exit::{About, Refusal};
-use super::format::number_of;
+use super::format::{count, number_of};
 use super::sanitize::one_line;
 use super::settings::refused;
 use super::signals::Session;
@@ -54,10 +54,6 @@ impl InputArgs {
         let settings = self.with_folder(settings)?;
         let settings = settings
             .set(self.root.as_ref(), PromptSettings::root)
-            .set(self.id_column.as_deref(), |settings, column| match column {
-                NO_IDS => settings.without_ids(true),
-                column => settings.id_column(column),
-            })
             .set(self.delimiter, PromptSettings::delimiter)
             .set(self.quotes, PromptSettings::quotes)
             .set(self.sheet.as_ref(), PromptSettings::sheet)
@@ -67,6 +63,11 @@ impl InputArgs {
                 let settings = settings.without_header(format.without_header);
                 settings.set(format.list.as_ref(), PromptSettings::list)
             });
+        let named = |settings: PromptSettings, (role, name): &(ColumnRole, String)| match role {
+            ColumnRole::Id if name == NO_IDS => settings.without_ids(true),
+            role => settings.column(*role, name),
+        };
+        let settings = self.column.iter().fold(settings, named);
         match &self.encoding {
             Some(encoding) => settings.encoding(encoding).map_err(refused),
             None => Ok(settings),
@@ -107,7 +108,21 @@ impl InputArgs {
         left_out_lines(prompts.left_out(), "--log-level debug names all")
             .iter()
             .for_each(display::note);
+        if prompts.with_answer() > 0 {
+            let all = number_of(prompts.items(), "item|items ends|end");
+            display::note(format!(
+                "{} of {all} with a message of the assistant, which is sent too; to leave it out: --column 'messages={}[:-1]'",
+                count(prompts.with_answer()),
+                self.column_of(ColumnRole::Messages).unwrap_or("messages"),
+            ));
+        }
         Ok(prompts)
+    }
+
+    /// The column that the user named for the role.
+    pub fn column_of(&self, role: ColumnRole) -> Option<&str> {
+        let named = self.column.iter().rfind(|(other, _)| *other == role);
+        named.map(|(_, name)| name.as_str())
     }
 
     /// Its name for people if there is no `--name`.

@@ -3,6 +3,7 @@
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
+use batchwright::files::ColumnRole;
 use batchwright::unstable::named_file;
 use batchwright::{Context, Error, ErrorKind, Job};
 use batchwright_jobs::{JobLines, JobNames, JobType, PayloadError};
@@ -23,7 +24,10 @@ pub fn open(
 ) -> Result<impl Iterator<Item = Result<Job, Error>> + use<>, Refusal> {
     let sources = input.files.iter().map(|path| source(path));
     let sources = sources.collect::<Result<Vec<_>, _>>()?;
-    let (mut names, column) = (JobNames::default(), input.id_column.clone());
+    let (mut names, column) = (
+        JobNames::default(),
+        input.column_of(ColumnRole::Id).map(ToOwned::to_owned),
+    );
     let mut made = move |line: &[u8]| job(line, &job_type, column.as_deref(), &mut names);
     let jobs = sources.into_iter().flatten().map(move |line| {
         let (place, line) = line.map_err(|why| Error::new(ErrorKind::Invalid, why))?;

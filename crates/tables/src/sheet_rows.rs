@@ -17,8 +17,8 @@ const EXACT: f64 = 9_007_199_254_740_992.0;
 /// This many empty cells of a worksheet are remembered, to say which of them have a formula.
 const MOST_EMPTY: usize = 100_000;
 
-/// Reads the rows below the header of a worksheet: the one of this name, or the first one. A column without a name is
-/// named by its letters. A cell with an error, or with a formula whose value is not stored, is null, which
+/// Reads the rows below the header of a worksheet: the one of this name, or the first one. A column may have
+/// no name. A cell with an error, or with a formula whose value is not stored, is null, which
 /// the log says.
 ///
 /// # Errors
@@ -135,10 +135,10 @@ impl Nulls {
     }
 }
 
-/// Names a column. One before it without a name is called by its letters.
+/// Names a column. One before it may have no name.
 fn name(names: &mut Vec<String>, column: usize, name: Value) {
     while names.len() <= column {
-        names.push(letters(names.len()));
+        names.push(String::new());
     }
     if let Value::Json(name) = name {
         names[column] = match name.as_str() {

@@ -94,7 +94,7 @@ fn rows_of_a_worksheet_keep_their_numbers() {
     workbook(&path).unwrap();
     let (rows, before) = sheet(&path, None).unwrap();
     let expected = [
-        r#"["id","text","day","D","n","yes"]"#,
+        r#"["id","text","day","","n","yes"]"#,
         r#"["007","=cmd()\r\nx","2024-05-01",null,3,true]"#,
         "",
         r#"[8,2,"2024-05-01T12:30:00","note",0.1,null]"#,

@@ -72,10 +72,7 @@ pub(super) fn open(
     let source = spool.into_source()?;
     Ok(NamedFile {
         first: Place::row(1),
-        columns: Some(Columns {
-            prompt: CONTENT,
-            ..Columns::new(COLUMNS.map(str::to_owned).to_vec(), 0)
-        }),
+        columns: Some(Columns::new(COLUMNS.map(str::to_owned).to_vec(), 0).prompt(CONTENT)),
         left_out,
         ..NamedFile::new(name, Form::Jsonl, source)
     })

@@ -165,10 +165,7 @@ pub(super) fn whole(
     let mut out = Spooled::new(name, spool, ctx);
     out.first = Place::row(1);
     let names = ["id", "path", "name", "content"].map(str::to_owned);
-    out.columns = Some(Columns {
-        prompt: "content",
-        ..Columns::new(names.to_vec(), 0)
-    });
+    out.columns = Some(Columns::new(names.to_vec(), 0).prompt("content"));
     out.row(&[id, id, &file.to_string_lossy(), content])?;
     out.into_file()
 }

@@ -198,6 +198,11 @@ impl Row<'_> {
         success.is_some_and(|value| value.get() == "true")
     }
 
+    /// Whether it lacks columns of its row.
+    pub(super) fn is_cut(&self) -> bool {
+        self.part(Part::Line).get("input_left_out", 0).is_some()
+    }
+
     /// The cell of a column.
     pub(super) fn cell(&self, source: &CellSource) -> Cell<'_> {
         let value = match source {

@@ -48,13 +48,14 @@ pub(super) enum Selection {
 }
 
 /// Fields of a result line that have special columns, or none.
-const APART: [&str; 8] = [
+const APART: [&str; 9] = [
     "id",
     "text",
     "embedding",
     "usage",
     "error",
     "input",
+    "input_left_out",
     "request_hash",
     "settings",
 ];

@@ -104,6 +104,8 @@ pub struct ExportReport {
     pub cut_cells: u64,
     /// Cells of CSV and TSV that got an apostrophe in front, because a spreadsheet would read them as formulas.
     pub guarded_cells: u64,
+    /// Rows that lack columns, because the results do not have all of large rows.
+    pub cut_rows: u64,
     /// Columns of the rows and the answers that the table omits because there are too many.
     pub left_out: u64,
 }
@@ -311,6 +313,7 @@ impl Read {
         let mut report = self.report.clone();
         self.each(ctx, &mut |row| {
             report.failed += u64::from(!row.is_success());
+            report.cut_rows += u64::from(row.is_cut());
             let columns = self.columns.iter();
             let cells: Vec<_> = columns.map(|column| row.cell(&column.source)).collect();
             sink.row(&cells)

@@ -90,6 +90,33 @@ impl FileRun<'_> {
     }
 }
 
+impl FileRun<'_> {
+    /// Rejects a run that would buy answers again because earlier versions took the model and the system text of rows with a
+    /// template from their fields.
+    pub(crate) fn refuse_taken(&self) -> Result<(), FileRunError> {
+        let (taken, options) = (&self.copies.index.taken, &self.copies.options);
+        if taken.is_empty() || self.plan.differing == 0 || options.resend_changed {
+            return Ok(());
+        }
+        let quoted: Vec<String> = taken.iter().map(|name| format!("\"{name}\"")).collect();
+        let columns: Vec<String> = taken
+            .iter()
+            .map(|name| format!("--column {name}={name}"))
+            .collect();
+        Err(FileRunError::Usage(Error::new(
+            ErrorKind::Invalid,
+            format!(
+                "{} requests differ from those answered before, and rows have the field {}, which earlier versions sent as \
+                 such; with a template every field is data now; nothing was sent. To send it as before, which buys nothing \
+                 again: {}. To buy these answers again: --resend changed",
+                self.plan.differing,
+                quoted.join(" and "),
+                columns.join(" "),
+            ),
+        )))
+    }
+}
+
 impl RunPlan {
     /// Counts the items by their state after the comparison with the output.
     fn count(&mut self, index: &FileIndex) {
@@ -102,6 +129,7 @@ impl RunPlan {
         self.foreign = index.unknown_lines;
         self.without_id = index.count_by(Entry::is_auto);
         self.bad_rows = index.count_by(Entry::is_bad);
+        self.rows_cut = index.cut;
     }
 }
 

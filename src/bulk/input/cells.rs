@@ -209,22 +209,21 @@ struct FaultyRow<'r> {
 }
 
 /// The values of a row, also of one that cannot be read.
-pub(super) fn any_values(row: &str) -> Result<Vec<Field<'_>>, Fault> {
+pub(super) fn any_values(row: &str) -> Result<Vec<&RawValue>, Fault> {
     match serde_json::from_str::<FaultyRow<'_>>(row) {
-        Ok(faulty) => Ok(faulty.cells.into_iter().map(Field::of).collect()),
+        Ok(faulty) => Ok(faulty.cells),
         Err(_) => values(row),
     }
 }
 
 /// The values of a row that is a JSON list, or the fault that stands in its place.
-pub(super) fn values(row: &str) -> Result<Vec<Field<'_>>, Fault> {
+pub(super) fn values(row: &str) -> Result<Vec<&RawValue>, Fault> {
     if row.starts_with('{') {
         let fault = serde_json::from_str(row);
         return Err(fault.unwrap_or_else(|error| Fault::new(error.to_string(), "a list of values")));
     }
-    let values: Vec<&RawValue> = serde_json::from_str(row)
-        .map_err(|error| Fault::new(format!("invalid JSON ({error})"), "a list of values"))?;
-    Ok(values.into_iter().map(Field::of).collect())
+    serde_json::from_str(row)
+        .map_err(|error| Fault::new(format!("invalid JSON ({error})"), "a list of values"))
 }
 
 /// A field of a record for templates and ids.

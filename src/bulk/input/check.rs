@@ -4,6 +4,7 @@
 use std::io;
 use std::ops::Range;
 
+use memchr::memmem;
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
@@ -15,6 +16,7 @@ use super::index::FileIndex;
 use super::records::split;
 use super::source::Source;
 use super::{PromptSettings, keep};
+use crate::base::json_read::JsonObject;
 use crate::base::{Error, ErrorKind};
 use crate::llm::native::NativeFormat;
 use crate::llm::request::Request;
@@ -40,14 +42,24 @@ struct Checked {
     entry: Entry,
     unnamed: bool,
     native: Option<NativeFormat>,
+    /// Whether its conversation ends with a message of the assistant.
+    answered: bool,
+    /// Whether not all its fields are kept because it is large.
+    cut: bool,
+    /// Whether it has each of [`TAKEN`].
+    taken: [bool; 2],
 }
+
+/// Fields that earlier versions took from lines of JSON with a template.
+const TAKEN: [&str; 2] = ["model", "system"];
 
 impl InputFile {
     /// Checks every record and indexes the items.
     pub(crate) fn check(&self, hooks: Hooks<'_>) -> Result<FileIndex, Error> {
         let settings = self.settings();
         let mut found = Entries::default();
-        let missing = Mutex::new(settings.keep.names.clone());
+        let named = settings.keep.names.iter().chain(settings.roles.optional());
+        let missing = Mutex::new(named.cloned().collect());
         for part in self.parts() {
             let one = FileCheck {
                 part,
@@ -61,17 +73,30 @@ impl InputFile {
         let bytes = self.parts().last().map_or(0, Part::end);
         let mut index = FileIndex::new(found.all, bytes);
         (index.native, index.unnamed) = (found.native, found.unnamed);
+        (index.answered, index.cut) = (found.answered, found.cut);
+        let taken = TAKEN.into_iter().zip(found.taken);
+        index.taken = taken
+            .filter(|(_, taken)| *taken)
+            .map(|(name, _)| name)
+            .collect();
         if settings.skip_bad_rows && found.faults.is_empty() {
             let repeats = find(&index).into_iter().map(|(_, second)| second);
             index.set_aside(&repeats.collect());
         }
         let repeats = find(&index);
-        let shown = &repeats[..repeats.len().min(SHOWN - found.faults.len())];
-        let firsts: Vec<u64> = shown.iter().map(|(first, _)| *first).collect();
-        for (pair, there) in shown.iter().zip(self.places_of(&firsts)?) {
-            found.faults.push((pair.1, repeated(self, *pair, there)?));
+        // Where one id repeats, most do.
+        if let Some(pair) = repeats.first().filter(|_| found.faults.len() < SHOWN) {
+            let there = self.places_of(&[pair.0])?[0];
+            let fault = repeated(self, *pair, there)?;
+            let rows = match repeats.len() {
+                1 => "1 row repeats an id".to_owned(),
+                rows => format!("{rows} rows repeat ids"),
+            };
+            found.faults.push((pair.1, fault.with_flags(format!(
+                "{rows}: --column id=NAME takes those of another column, --column id=none makes them from the requests"
+            ))));
         }
-        self.refuse(&found.faults, found.faulty + repeats.len())?;
+        self.refuse(&found.faults, found.faulty + repeats.len().min(1))?;
         Ok(index)
     }
 
@@ -100,7 +125,12 @@ impl InputFile {
         let (true, Some(lines), Some(name)) = (is_read, lines, missing.first()) else {
             return Ok(());
         };
-        let expected = format!("a field named \"{name}\" for --keep in one of the lines");
+        let flag = if self.settings().keep.names(name) {
+            "--keep"
+        } else {
+            "--column"
+        };
+        let expected = format!("a field named \"{name}\" for {flag} in one of the lines");
         let fault = Fault::new("no line with it", expected);
         Err(fault::of_file(&lines.file.name, fault))
     }
@@ -111,6 +141,9 @@ impl InputFile {
 struct Entries {
     all: Vec<Entry>,
     unnamed: u64,
+    answered: u64,
+    cut: u64,
+    taken: [bool; 2],
     native: Vec<NativeFormat>,
     /// The first faults, each with its offset, and the number of all.
     faults: Vec<(u64, Fault)>,
@@ -124,6 +157,9 @@ impl Entries {
         let native = checked.native.filter(is_new);
         self.native.extend(native);
         self.unnamed += u64::from(checked.unnamed);
+        self.answered += u64::from(checked.answered);
+        self.cut += u64::from(checked.cut);
+        self.taken = [0, 1].map(|i| self.taken[i] || checked.taken[i]);
         self.all.push(checked.entry);
     }
 
@@ -220,9 +256,28 @@ impl FileCheck<'_> {
         Err(fault::of_file(&part.file.name, fault))
     }
 
+    /// Which of [`TAKEN`] the record has.
+    fn taken(&self, bytes: &[u8]) -> [bool; 2] {
+        let (settings, roles) = (self.settings, &self.settings.roles);
+        if self.part.header.is_some() || self.part.is_text() || settings.template.is_none() {
+            return [false; 2];
+        }
+        let named = [&roles.model, &roles.system].map(Option::is_some);
+        let has = |name: &str| {
+            // Few lines are parsed for it.
+            memmem::find(bytes, name.as_bytes())?;
+            let line = JsonObject::parse(std::str::from_utf8(bytes).ok()?)?;
+            line.get(name, 0).map(|value| value.get().starts_with('"'))
+        };
+        [0, 1].map(|i| !named[i] && has(TAKEN[i]) == Some(true))
+    }
+
     /// The item of a record.
     fn record(&self, bytes: &[u8], offset: u64) -> Result<Checked, Fault> {
-        if self.part.header.is_none() && !self.settings.keep.names.is_empty() {
+        let settings = self.settings;
+        let names_some =
+            !settings.keep.names.is_empty() || settings.roles.optional().next().is_some();
+        if self.part.header.is_none() && names_some {
             keep::look_for(&mut self.missing.lock(), bytes);
         }
         let parsed = self.part.parse(bytes, self.settings);
@@ -238,7 +293,12 @@ impl FileCheck<'_> {
             Some(id) => Entry::new(id_hash(id), fingerprint, offset, class),
         };
         let native = request.as_ref().and_then(|request| request.native.as_ref());
+        let kept = || self.part.kept(bytes, settings);
+        let is_large = bytes.len() > settings.keep.of_rows_up_to;
         Ok(Checked {
+            answered: request.as_ref().is_some_and(Request::ends_with_answer),
+            cut: is_large && kept().is_some_and(|kept| kept.left_out > 0),
+            taken: self.taken(bytes),
             entry: if request.is_some() {
                 entry
             } else {

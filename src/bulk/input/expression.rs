@@ -78,6 +78,11 @@ impl Expression {
         all.map(String::as_str)
     }
 
+    /// Whether a column is named only in brackets.
+    pub(super) fn brackets(&self, name: &str) -> bool {
+        !self.variables.iter().any(|bare| bare == name)
+    }
+
     /// The rendered text for these values of fields.
     pub(super) fn render<'a>(
         &self,

@@ -4,10 +4,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::columns::Columns;
 use super::entry::LARGEST_FILE;
 use super::fault::{self, Fault, Place, utf8};
 use super::id::prefix;
 use super::index::{FileIndex, refused};
+use super::json;
+use super::keep::Kept;
 use super::parse::{bad_row, parse_record};
 use super::records::{Next, next_record};
 use super::source::Source;
@@ -18,7 +21,6 @@ use crate::base::json_text::hex;
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
 use crate::llm::hash::digest;
-use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 #[cfg(feature = "files")]
 use crate::sources::LeftOut;
@@ -40,7 +42,7 @@ pub(crate) struct Named {
     pub(crate) request_hash: String,
     pub(crate) model: Option<String>,
     /// The kept fields of its row.
-    pub(crate) input: Option<RawJson>,
+    pub(crate) input: Option<Kept>,
 }
 
 /// An item that makes no prompt.
@@ -74,7 +76,7 @@ pub(super) struct ReadRecord {
     pub(super) digest: [u8; 32],
     pub(super) request: Result<Request, Fault>,
     /// Its kept fields, if they were read.
-    pub(super) input: Option<RawJson>,
+    pub(super) input: Option<Kept>,
 }
 
 /// Why an item was not read again.
@@ -118,26 +120,6 @@ pub(crate) struct NamedFile {
     pub(crate) left_out: LeftOut,
 }
 
-/// The columns of a table.
-#[derive(Debug)]
-pub(crate) struct Columns {
-    pub(crate) names: Vec<String>,
-    /// The line with their names.
-    pub(crate) line: u64,
-    /// The one that is the prompt if there is no template.
-    pub(crate) prompt: &'static str,
-}
-
-impl Columns {
-    pub(crate) fn new(names: Vec<String>, line: u64) -> Self {
-        Self {
-            names,
-            line,
-            prompt: "prompt",
-        }
-    }
-}
-
 impl NamedFile {
     pub(crate) fn new(name: String, form: Form, source: Source) -> Self {
         Self {
@@ -157,7 +139,7 @@ impl NamedFile {
         let first = self.source.record(false, 0);
         let row = first.map_err(|error| fault::unreadable(&self.name, &error))?;
         let row = row.unwrap_or_default();
-        let header = Header::new(&columns.names, &row, columns.prompt, settings);
+        let header = Header::new(columns, &row, settings);
         header.map_err(|fault| {
             if self.first.is_line() {
                 let fault = if settings.without_header {
@@ -231,7 +213,9 @@ impl InputFile {
             (Some(id), Ok(request)) => {
                 let mut request = std::mem::take(request);
                 request.id = Some(id);
-                request.input = parsed.input;
+                if let Some(kept) = parsed.input {
+                    (request.input, request.input_left_out) = (Some(kept.fields), kept.left_out);
+                }
                 return Ok(Item {
                     request,
                     request_hash: hex(&parsed.digest),
@@ -430,16 +414,22 @@ impl Part {
     }
 
     /// The kept fields of a record; `None` if no fields are kept, or if the record cannot be read.
-    pub(super) fn kept(&self, bytes: &[u8], settings: &PromptSettings) -> Option<RawJson> {
-        let small = settings.keep.takes_row(bytes.len());
-        if !small && !settings.keep.is_on() || bytes.len() > keep::MOST_BYTES {
+    pub(super) fn kept(&self, bytes: &[u8], settings: &PromptSettings) -> Option<Kept> {
+        let keep = &settings.keep;
+        let has_none = match self.header {
+            _ if keep.is_on() => bytes.len() > keep::MOST_BYTES,
+            None if !settings.is_data() => true,
+            _ => keep.of_rows_up_to == 0,
+        };
+        if has_none || self.is_text() {
             return None;
         }
+        let is_large = !keep.is_on() && bytes.len() > keep.of_rows_up_to;
+        let most = is_large.then_some(keep.of_rows_up_to);
         let text = utf8(without_bom(bytes)).ok()?;
         match &self.header {
-            Some(header) => header.kept(text, small),
-            None if small && settings.template.is_none() || self.is_text() => None,
-            None => keep::of_line(text, settings),
+            Some(header) => header.kept(text, settings, most),
+            None => json::kept(text, settings, most),
         }
     }
 

@@ -78,14 +78,21 @@ impl fmt::Display for RecordId<'_> {
     }
 }
 
-/// The id in the fields with these names, which must all be equal.
+/// The id in the fields with these names, which must all be equal. In a row of data an empty one is none.
 pub(super) fn of_fields(
     fields: &Map<String, Value>,
     names: &[&str],
+    is_data: bool,
 ) -> Result<Option<String>, Fault> {
     let mut found: Option<(&str, String)> = None;
     for name in names {
-        let Some(value) = field_of(fields, name) else {
+        let is_empty = |value: &Value| match value {
+            Value::Null => true,
+            Value::String(id) => id.trim().is_empty(),
+            _ => false,
+        };
+        let value = field_of(fields, name);
+        let Some(value) = value.filter(|value| !(is_data && is_empty(value))) else {
             continue;
         };
         let id = of_value(name, value)?;
@@ -107,7 +114,7 @@ pub(super) fn of_column(fields: &Map<String, Value>, name: &str) -> Result<Strin
         Some(value) => of_value(name, value),
         None => Err(Fault::new(
             format!("no field \"{name}\""),
-            "the id there, since --id-column names it",
+            "the id there, since --column id names it",
         )),
     }
 }

@@ -7,17 +7,17 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::cells::Field;
 use super::fault::{Fault, described, excerpt, hint, listed};
 use super::fields::{self, Parsed, string};
+use super::keep::Kept;
 use super::layout::{self, Layout, TOOLS};
 use super::messages::{self, MESSAGES};
-use super::template::Template;
+use super::row::{self, Record, prompt};
 use super::{PromptSettings, id};
-use crate::base::json_read::{JsonObject, UniqueJson};
+use crate::base::json_read::UniqueJson;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::RequestTask;
-use crate::llm::request::{Request, Role, are_tokens};
+use crate::llm::request::{Request, are_tokens};
 use crate::llm::request_json;
 
 /// A list would need a result line for each of its texts, under one id.
@@ -26,6 +26,7 @@ const ONE_TEXT: &str = "a string or a list of tokens: one text a line; instead o
 
 /// The field with the text to embed.
 const INPUT: &str = "input";
+const ONE_OBJECT: &str = "one JSON object per line";
 
 /// The end points of supported batch lines, one per task, with the names used in messages.
 const CHAT: &str = "/v1/chat/completions";
@@ -88,9 +89,9 @@ struct Plain<'t> {
 
 /// The request of such a line; `None` for any other, and for one with a fault.
 fn plain(text: &str, settings: &PromptSettings) -> Option<Parsed> {
-    let is_named = settings.without_ids || settings.id_column.is_some();
+    let is_named = settings.without_ids || settings.roles.are_named();
     // Serde reads a list as an object, too.
-    if is_named || settings.template.is_some() || !text.trim_start().starts_with('{') {
+    if is_named || settings.is_data() || !text.trim_start().starts_with('{') {
         return None;
     }
     let line: Plain<'_> = serde_json::from_str(text).ok()?;
@@ -105,19 +106,41 @@ pub(super) fn line(text: &str, settings: &PromptSettings) -> Result<Parsed, Faul
 
 fn any_line(text: &str, settings: &PromptSettings) -> Result<Parsed, Fault> {
     let mut fields = object(text)?;
-    let layout = Layout::of_line(&fields, settings);
-    let id = own_id(&fields, layout, settings)?;
-    let layout = match (&settings.id_column, &settings.template) {
-        (Some(name), None) if fields.remove(name).is_some() => Layout::of_line(&fields, settings),
-        _ => layout,
-    };
-    let mut parsed = match (&settings.template, layout) {
-        (Some(template), _) => from_fields(text, fields, template)?,
-        (None, Layout::Short) => short(fields, settings)?,
-        (None, layout) => match layout.row().0 {
-            Some(format) => native(fields, layout, format, settings)?,
-            None => batch(fields, settings)?,
-        },
+    let roles = &settings.roles;
+    let id = own_id(&fields, Layout::of_line(&fields, settings), settings)?;
+    let mut parsed = if settings.is_data() {
+        let record = Record::of_line(text).ok_or_else(|| Fault::new("no object", ONE_OBJECT))?;
+        Parsed::new(record.request(roles.messages.as_deref(), settings)?)
+    } else {
+        for name in roles.id.iter() {
+            fields.remove(name);
+        }
+        let mut own = |name: &Option<String>| match name {
+            Some(name) => string(&mut fields, name),
+            None => Ok(None),
+        };
+        let (model, system) = (own(&roles.model)?, own(&roles.system)?);
+        let layout = Layout::of_line(&fields, settings);
+        let mut parsed = match (layout, layout.row().0) {
+            (Layout::Short, _) => short(fields, settings)?,
+            (_, Some(format)) => native(fields, layout, format, settings)?,
+            (_, None) => batch(fields, settings)?,
+        };
+        let request = &mut parsed.request;
+        for (given, own) in [
+            (model.is_some(), &request.model),
+            (system.is_some(), &request.system),
+        ] {
+            if let (true, Some(own)) = (given, own) {
+                let found = format!("\"{own}\" beside the column that --column names for it");
+                return Err(Fault::two(found));
+            }
+        }
+        request.model = model.or(request.model.take());
+        if system.is_some() {
+            row::set_system(request, system)?;
+        }
+        parsed
     };
     parsed.request.id = id;
     Ok(parsed)
@@ -134,20 +157,19 @@ fn own_id(
     layout: Layout,
     settings: &PromptSettings,
 ) -> Result<Option<String>, Fault> {
-    match &settings.id_column {
+    match &settings.roles.id {
         _ if settings.without_ids => Ok(None),
         Some(name) => id::of_column(fields, name).map(Some),
-        None => layout.id(fields),
+        None => layout.id(fields, settings.is_data()),
     }
 }
 
 fn object(text: &str) -> Result<Map<String, Value>, Fault> {
-    const EXPECTED: &str = "one JSON object per line";
     match serde_json::from_str(text) {
         Ok(UniqueJson(Value::Object(fields))) => Ok(fields),
-        Ok(UniqueJson(other)) => Err(Fault::new(described(&other), EXPECTED)),
+        Ok(UniqueJson(other)) => Err(Fault::new(described(&other), ONE_OBJECT)),
         Err(_) if text.trim_start().starts_with('[') => {
-            Err(Fault::new("the start of a JSON list", EXPECTED)
+            Err(Fault::new("the start of a JSON list", ONE_OBJECT)
                 .with_flags("for a list add --format json"))
         }
         Err(error) => {
@@ -168,7 +190,7 @@ fn object(text: &str) -> Result<Map<String, Value>, Fault> {
                     r"both halves, such as \ud83d\ude00, or neither",
                 )
             } else {
-                ("invalid JSON", EXPECTED)
+                ("invalid JSON", ONE_OBJECT)
             };
             let place = error.column();
             Err(Fault::new(
@@ -281,12 +303,7 @@ fn short(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
             ));
         }
     };
-    request.system = string(&mut line, "system")?;
-    let first = request.messages.first().map(|m| &m.role);
-    if request.system.is_some() && matches!(first, Some(Role::System | Role::Developer)) {
-        let found = "\"system\" next to messages that begin with instructions";
-        return Err(Fault::two(found));
-    }
+    row::set_system(&mut request, string(&mut line, "system")?)?;
     let mut extra = match line.remove("extra") {
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(extra)) => extra,
@@ -320,76 +337,18 @@ fn short(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
     Ok(parsed)
 }
 
-fn from_fields(
-    text: &str,
-    mut line: Map<String, Value>,
-    template: &Template,
-) -> Result<Parsed, Fault> {
-    for name in template.variables() {
-        match line.get(name) {
-            Some(Value::Array(_) | Value::Object(_)) => {
-                let expected = "a string, number or boolean for the template";
-                return Err(Fault::field(name, &line[name], expected));
-            }
-            Some(_) => {}
-            None => template.check("one of the line's fields", line.keys().map(String::as_str))?,
-        }
-    }
-    let is_number = |name| matches!(line.get(name), Some(Value::Number(_)));
-    // A parsed number is not written as it was: 1.10 would be 1.1, and 18446744073709551616 another number.
-    let written = template.variables().any(is_number);
-    let written = written.then(|| JsonObject::parse(text)).flatten();
-    let mut request = from_template(template, |name| {
-        Some(match line.get(name)? {
-            Value::Null => Field::Null,
-            Value::String(text) => Field::Text(Cow::Borrowed(text.as_str())),
-            other => match written.as_ref().and_then(|fields| fields.get(name, 0)) {
-                Some(written) => Field::of(written),
-                None => Field::Json(Cow::Owned(other.to_string())),
-            },
-        })
-    })?;
-    request.model = string(&mut line, "model")?;
-    request.system = string(&mut line, "system")?;
-    Ok(Parsed::new(request))
-}
-
-/// The request of a template for a record with these fields.
-pub(super) fn from_template<'a>(
-    template: &Template,
-    field: impl Fn(&str) -> Option<Field<'a>>,
-) -> Result<Request, Fault> {
-    for name in template.variables() {
-        if let Some(found) = field(name) {
-            filled(found, name)?;
-        }
-    }
-    template.check_filled(&field)?;
-    match template.content(field).map_err(Fault::told)? {
-        Value::String(text) => prompt(text),
-        parts => {
-            let mut request = Request::new("");
-            request.messages[0].content = parts;
-            Ok(request)
-        }
-    }
-}
-
-/// The field, unless it is null.
-pub(super) fn filled<'f>(field: Field<'f>, name: &str) -> Result<Field<'f>, Fault> {
-    match field {
-        Field::Null => Err(Fault::new(format!("null in \"{name}\""), "a value")),
-        field => Ok(field),
-    }
-}
-
-/// A request with one message, which must not be empty.
-pub(super) fn prompt(text: String) -> Result<Request, Fault> {
-    if text.trim().is_empty() {
-        Err(Fault::new("an empty prompt", "some text"))
-    } else {
-        Ok(Request::new(text))
-    }
+/// The kept fields of a line; `None` if it is not an object. Without a template they are those that are not read.
+pub(super) fn kept(text: &str, settings: &PromptSettings, most: Option<usize>) -> Option<Kept> {
+    let record = Record::of_line(text)?;
+    let (keep, is_data) = (&settings.keep, settings.is_data());
+    let layout = Layout::of(settings, |name| {
+        let value = record.raw(name)?;
+        Some(value.get().starts_with('{'))
+    });
+    let reads =
+        |name: &str| !is_data && (settings.roles.names(name) || layout.reads(name, settings.task));
+    let all = keep.all || !keep.is_on();
+    record.kept(|name| keep.names(name) || all && !reads(name), most)
 }
 
 /// Rejects a line of data that needs a template; ignoring its fields would not help.
@@ -465,6 +424,7 @@ pub(super) fn quoted(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ColumnRole;
     use super::*;
 
     #[test]
@@ -491,10 +451,7 @@ mod tests {
                 assert_eq!((plain.request, plain.format), (read.request, read.format));
             }
         }
-        let named = PromptSettings {
-            id_column: Some("id".to_owned()),
-            ..PromptSettings::default()
-        };
+        let named = PromptSettings::new().column(ColumnRole::Id, "id");
         let without = PromptSettings {
             without_ids: true,
             ..PromptSettings::default()

@@ -1,13 +1,10 @@
 //! The fields of a record that are copied to its result. They are not part of the request, and are read again from the
 //! record whenever they are needed.
 
-use std::borrow::Cow;
-
 use serde_json::value::RawValue;
 
 use super::PromptSettings;
 use super::fault::{Fault, utf8};
-use super::layout::Layout;
 use super::records::MAX_RECORD_BYTES;
 use crate::base::json_read::{JsonObject, without_bom};
 use crate::llm::reply_details::RawJson;
@@ -27,27 +24,47 @@ impl Keep {
         self.all || !self.names.is_empty()
     }
 
-    /// Whether all columns of a record of this size are kept because it is small.
-    pub(super) fn takes_row(&self, bytes: usize) -> bool {
-        !self.is_on() && bytes <= self.of_rows_up_to
+    /// Whether the user named the field.
+    pub(super) fn names(&self, name: &str) -> bool {
+        self.names.iter().any(|kept| kept == name)
     }
 
     /// Whether a field is kept that nothing else reads.
     pub(super) fn takes(&self, name: &str) -> bool {
-        self.all || self.names.iter().any(|kept| kept == name)
+        self.all || self.names(name)
     }
 }
 
-/// An object with these names and values of JSON, on one line. Characters that control a terminal are escaped. (JSON itself
-/// allows no other control characters in texts.)
-pub(super) fn object<'f>(fields: impl Iterator<Item = (&'f str, Cow<'f, str>)>) -> Option<RawJson> {
-    let mut out = "{".to_owned();
+/// The kept fields of a row.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Kept {
+    pub(crate) fields: RawJson,
+    /// Number of fields that are not kept because the row is too large.
+    pub(crate) left_out: u32,
+}
+
+/// Fields of up to this size in bytes are kept of a row that is too large.
+const SHORT: usize = 200;
+
+/// An object with these names and values of JSON, on one line; if there is a limit, of the short ones, and of at most that
+/// size. Characters that control a terminal are escaped. (JSON itself allows no other control characters in texts.)
+pub(super) fn object<'f>(
+    fields: impl Iterator<Item = (&'f str, &'f RawValue)>,
+    most: Option<usize>,
+) -> Option<Kept> {
+    let (mut out, mut left_out) = ("{".to_owned(), 0);
     for (name, json) in fields {
+        let (name, json) = (serde_json::to_string(name).ok()?, json.get());
+        let is_too_large =
+            |most| json.len() > SHORT || out.len() + name.len() + json.len() + 3 > most;
+        if most.is_some_and(is_too_large) {
+            left_out += 1;
+            continue;
+        }
         if out.len() > 1 {
             out.push(',');
         }
-        let name = serde_json::to_string(name).ok()?;
-        out.extend([&*name, ":", &*json]);
+        out.extend([&*name, ":", json]);
     }
     out.push('}');
     if out.contains(is_harmful) {
@@ -58,31 +75,12 @@ pub(super) fn object<'f>(fields: impl Iterator<Item = (&'f str, Cow<'f, str>)>) 
         };
         out = out.chars().map(escape).collect();
     }
-    RawValue::from_string(out).ok().map(RawJson::from_line)
+    let fields = RawJson::from_line(RawValue::from_string(out).ok()?);
+    Some(Kept { fields, left_out })
 }
 
 fn is_harmful(c: char) -> bool {
     matches!(c, '\n' | '\r' | '\u{7f}'..='\u{9f}')
-}
-
-/// The kept fields of a line of JSON; `None` if it is not an object.
-pub(super) fn of_line(text: &str, settings: &PromptSettings) -> Option<RawJson> {
-    let keep = &settings.keep;
-    let all = keep.all || keep.takes_row(text.len());
-    let fields = JsonObject::parse(text)?;
-    let layout = Layout::of(settings, |name| {
-        let value = fields.get(name, 0)?;
-        Some(value.get().starts_with('{'))
-    });
-    // With a template every field is data of the user.
-    let reads = |name: &str| {
-        settings.template.is_none()
-            && (settings.id_column.as_deref() == Some(name) || layout.reads(name, settings.task))
-    };
-    let named = |name: &str| keep.names.iter().any(|kept| kept == name);
-    let kept = fields.fields();
-    let kept = kept.filter(|(name, _)| named(name) || all && !reads(name));
-    object(kept.map(|(name, value)| (name, Cow::Borrowed(value.get()))))
 }
 
 /// Maximum size of a record whose fields are kept. As JSON they take up to six times as many bytes, and of a longer result
@@ -125,7 +123,10 @@ mod tests {
             template: Some(super::super::Template::parse("{{a}}").unwrap()),
             ..PromptSettings::default()
         };
-        of_line(line, &settings).unwrap().to_string()
+        super::super::json::kept(line, &settings, None)
+            .unwrap()
+            .fields
+            .to_string()
     }
 
     #[test]
@@ -148,11 +149,36 @@ mod tests {
             r#"{"\u009b31m\u007fé \u0085":"\u009b31m\u007fé \u0085"}"#
         );
         let text = json!(format!("\u{1b}[2J{evil}\0\n")).to_string();
-        let field = ("c\u{1b}", text.as_str().into());
-        let json = object([field].into_iter()).unwrap().to_string();
+        let field = ("c\u{1b}", serde_json::from_str(&text).unwrap());
+        let json = object([field].into_iter(), None)
+            .unwrap()
+            .fields
+            .to_string();
         assert!(!json.chars().any(char::is_control), "{json}");
         let read: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(read["c\u{1b}"], format!("\u{1b}[2J{evil}\0\n"));
+    }
+
+    #[test]
+    fn a_large_row_keeps_its_short_fields_and_says_how_many_it_lacks() {
+        let (short, long) = ("s".repeat(SHORT - 2), "l".repeat(SHORT - 1));
+        let mut row = json!({"a": short, "long": long, "n": 1});
+        for i in 0..20 {
+            row[format!("more {i}")] = short.as_str().into();
+        }
+        let text = row.to_string();
+        let fields: Vec<(&str, &RawValue)> = serde_json::from_str::<JsonObject<'_>>(&text)
+            .unwrap()
+            .0
+            .iter()
+            .map(|(name, value)| (&*name.clone().into_owned().leak(), *value))
+            .collect();
+        let kept = object(fields.into_iter(), Some(1000)).unwrap();
+        assert!(kept.fields.to_string().len() <= 1000);
+        let read: serde_json::Value = serde_json::from_str(&kept.fields.to_string()).unwrap();
+        let names: Vec<&String> = read.as_object().unwrap().keys().collect();
+        assert_eq!(names, ["a", "n", "more 0", "more 1", "more 2"]);
+        assert_eq!(kept.left_out, 18);
     }
 
     #[test]

@@ -52,7 +52,7 @@ impl Layout {
     /// The layout of a line. `is_object` returns whether a field is an object, or `None` if the line does not have it.
     pub(super) fn of(settings: &PromptSettings, is_object: impl Fn(&str) -> Option<bool>) -> Self {
         let has = |name| is_object(name).is_some();
-        if settings.template.is_some() {
+        if settings.is_data() {
             Self::Short
         } else if has("body") {
             Self::Batch
@@ -97,11 +97,15 @@ impl Layout {
         lists.any(|names| names.contains(&name))
     }
 
-    /// The id in a line.
-    pub(super) fn id(self, line: &Map<String, Value>) -> Result<Option<String>, Fault> {
+    /// The id in a line; a row of data may have an empty one.
+    pub(super) fn id(
+        self,
+        line: &Map<String, Value>,
+        is_data: bool,
+    ) -> Result<Option<String>, Fault> {
         match self {
-            Self::Gemini => id::of_fields(line, &["key", "id", "custom_id"]),
-            _ => id::of_fields(line, &["id", "custom_id"]),
+            Self::Gemini => id::of_fields(line, &["key", "id", "custom_id"], is_data),
+            _ => id::of_fields(line, &["id", "custom_id"], is_data),
         }
     }
 }

@@ -46,6 +46,21 @@ fn message(place: &str, value: Value) -> Result<Message, Fault> {
         let expected = "an object with \"role\" and \"content\"";
         return Err(Fault::field(place, &value, expected));
     };
+    if let (None, Some(Value::String(from)), Some(value)) =
+        (fields.get("role"), fields.get("from"), fields.get("value"))
+    {
+        // ShareGPT's; its further fields, such as weights, are not for the provider.
+        let role = match from.as_str() {
+            "human" => "user",
+            "gpt" | "chatgpt" | "model" | "bing" | "bard" => "assistant",
+            other => other,
+        };
+        let own = [("role", role.into()), ("content", value.clone())];
+        fields = own
+            .map(|(name, value)| (name.to_owned(), value))
+            .into_iter()
+            .collect();
+    }
     let role = fields.remove("role").unwrap_or_default();
     let Some(role) = role.as_str().and_then(Role::parse) else {
         return Err(Fault::field(

@@ -4,6 +4,7 @@
 
 mod cells;
 mod check;
+mod columns;
 mod detect;
 mod entry;
 #[cfg(feature = "templates")]
@@ -20,6 +21,8 @@ mod messages;
 mod parse;
 mod prompt_settings;
 mod records;
+mod roles;
+mod row;
 mod shape;
 mod source;
 mod table;
@@ -41,12 +44,14 @@ use crate::llm::params::{RequestTask, ResponseFormat};
 
 pub(crate) use cells::{Row, Rows};
 pub(crate) use check::Hooks;
+pub(crate) use columns::Columns;
 pub(crate) use detect::{check_encoding, check_file, delimiter};
 pub(crate) use entry::{Entry, State};
 pub(crate) use fault::{Fault, Place, text_of};
-pub(crate) use file::{Columns, InputFile, Item, Named, NamedFile, Unread};
+pub(crate) use file::{InputFile, Item, Named, NamedFile, Unread};
 pub(crate) use id::{hash_prefix, is_automatic};
 pub(crate) use index::{FileIndex, Fit, refused};
+pub(crate) use keep::Kept;
 pub(crate) use parse::parse_alone;
 pub(crate) use records::{Bounded, MAX_RECORD_BYTES, too_long};
 pub(crate) use shape::of_object;
@@ -56,6 +61,8 @@ pub(crate) use template::Template;
 #[cfg(feature = "files")]
 use crate::sources::{FileScanner, Split};
 use keep::Keep;
+pub use roles::ColumnRole;
+use roles::Roles;
 
 /// The format of prompts in a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -138,10 +145,9 @@ pub struct PromptSettings {
     pub(crate) list: Option<String>,
     /// Whether a table of text has no header: its columns are `column 1`, `column 2` and so on. Default: no.
     pub(crate) without_header: bool,
-    /// The column, or the field of a line, with the id; then every item must have one. Default: `id` or `custom_id`,
-    /// which are optional.
-    #[setters(into)]
-    pub(crate) id_column: Option<String>,
+    /// The named columns.
+    #[setters(skip)]
+    pub(crate) roles: Roles,
     /// Whether ids of the input are ignored: every item gets an id made from its request, like an item without an id.
     /// Default: no.
     pub(crate) without_ids: bool,

@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use super::cells::Field;
 use super::fault::{Fault, check_nul, utf8};
 use super::fields::Parsed;
-use super::json::{self, from_template, prompt};
+use super::json;
+use super::row::{from_template, prompt};
 use super::table::Header;
 use super::{Form, PromptSettings};
 use crate::base::MemoryManager;
@@ -47,7 +48,7 @@ pub(crate) fn parse_record(
             Parsed::new(request)
         }
     };
-    let mut request = settings.fill(parsed);
+    let mut request = settings.fill(parsed)?;
     resolve(&mut request, root).map_err(Fault::refused)?;
     check_embedded(&request)?;
     Ok(request)
@@ -57,7 +58,7 @@ pub(crate) fn parse_record(
 /// flags, because its author may not run the program.
 pub(crate) fn parse_alone(text: &str, settings: &PromptSettings) -> Result<Request, Fault> {
     let parsed = json::line(text, settings).map_err(Fault::without_flags)?;
-    let request = settings.fill(parsed);
+    let request = settings.fill(parsed)?;
     if request.files().next().is_some() {
         return Err(Fault::new(
             "a part of a message that names a file of this machine",
@@ -103,9 +104,13 @@ impl PromptSettings {
                 "the task to speak",
                 "answers or embeddings: a file of results cannot contain audio",
             )),
-            _ if form == Form::Text && self.id_column.is_some() => Err(Fault::new(
-                "--id-column",
+            _ if form == Form::Text && self.roles.are_named() => Err(Fault::new(
+                "--column",
                 "a table or JSON: lines of text have neither columns nor ids",
+            )),
+            (Some(_), _) if self.roles.messages.is_some() => Err(Fault::new(
+                "--template and --column messages",
+                "one of them: each makes the prompt",
             )),
             _ if form == Form::Text && self.keep.is_on() => Err(Fault::new(
                 "--keep",
@@ -118,7 +123,7 @@ impl PromptSettings {
         }
     }
 
-    fn fill(&self, parsed: Parsed) -> Request {
+    fn fill(&self, parsed: Parsed) -> Result<Request, Fault> {
         let Parsed {
             mut request,
             format,
@@ -143,7 +148,14 @@ impl PromptSettings {
                 request.extra.insert(name.clone(), value.clone());
             }
         }
-        request
+        if self.roles.without_answer && request.ends_with_answer() {
+            request.messages.pop();
+            if request.messages.is_empty() {
+                let expected = "messages before it, since --column leaves it out";
+                return Err(Fault::new("only a message of the assistant", expected));
+            }
+        }
+        Ok(request)
     }
 }
 

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::base::cases::{cases, unescaped};
-use crate::bulk::input::{Keep, Rows, Template};
+use crate::bulk::input::{Columns, Keep, Rows, Template};
 use crate::llm::params::ResponseFormat;
 
 /// A record of an input in the working folder.
@@ -47,7 +47,7 @@ fn each_record_makes_its_request_or_a_fault_with_found_and_expected_values() {
             case.split('¦').collect::<Vec<_>>().try_into().unwrap();
         let settings = with_template(template.trim());
         let table = |names: &[String], row: &str| {
-            let header = Header::new(names, b"", "prompt", &settings)?;
+            let header = Header::new(&Columns::new(names.to_vec(), 1), b"", &settings)?;
             parsed(Form::Jsonl, Some(&header), row.as_bytes(), &settings)
         };
         let csv = |text: &str| {
@@ -180,7 +180,9 @@ fn fields_known_to_a_provider_remain_user_fields() {
     };
     let request = json_line(line, &keeping).unwrap();
     assert_eq!(request, Request::new("p").with_id("1"));
-    let kept = super::super::keep::of_line(line, &keeping).unwrap();
+    let kept = super::super::json::kept(line, &keeping, None)
+        .unwrap()
+        .fields;
     let rest = r#"{"request":{"url":"u"},"params":{"a":1}}"#;
     assert_eq!(kept.to_string(), rest);
 }

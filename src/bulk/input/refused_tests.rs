@@ -21,18 +21,19 @@ fn repeated_ids_name_both_lines() {
         (named(&second) + plain + plain, 3, &second),
     ] {
         let text = format!(
-            "p:{line}: found the id \"{id}\", which line 1 has already; expected a different id for every item"
+            "p:{line}: found the id \"{id}\", which line 1 has already; expected a different id for every item; 1 row repeats an id"
         );
-        assert_eq!(Scratch::new("jsonl", content).check().unwrap_err(), text);
+        let found = Scratch::new("jsonl", content).check().unwrap_err();
+        assert!(found.starts_with(&text), "{found}");
     }
     let fine = plain.to_owned() + &named(&second);
     assert!(Scratch::new("jsonl", fine).check().is_ok());
     let text = Scratch::new("jsonl", named("a").repeat(1000))
         .check()
         .unwrap_err();
-    assert_eq!(text.lines().count(), 21);
+    assert_eq!(text.lines().count(), 1);
     assert!(
-        text.starts_with("p:2: ") && text.ends_with("\nand 979 more"),
+        text.starts_with("p:2: ") && text.contains("; 999 rows repeat ids: "),
         "{text}"
     );
 }

@@ -92,6 +92,17 @@ impl Template {
         plain
     }
 
+    /// Those that are not named in brackets.
+    pub(super) fn bare(&self) -> impl Iterator<Item = &str> {
+        let all = self.variables();
+        #[cfg(feature = "templates")]
+        let all = all.filter(|name| {
+            let expression = self.expression.as_ref();
+            !expression.is_some_and(|expression| expression.brackets(name))
+        });
+        all
+    }
+
     /// The content of a message with every variable replaced: a text, or if it inserts files, a list of them and the texts
     /// between them. Inserted text is not parsed again. A record without a field for a variable was rejected before.
     pub(super) fn content<'a>(

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use batchwright::files::InputFormat;
+use batchwright::files::{ColumnRole, InputFormat};
 use batchwright::sources::Split;
 use clap::{Args, ValueEnum};
 
-use super::values::{bytes, delimiter, name, one_of, split};
+use super::values::{bytes, column, delimiter, name, one_of, split};
 
 /// What is read, and how.
 #[derive(Debug, Args)]
@@ -62,10 +62,13 @@ pub struct InputArgs {
     #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
     pub sheet: Option<String>,
 
-    /// Column of a table, or field of a line, with the id of each item; every row must then have one [default: id
-    /// or custom_id, if present]; `none` makes each id from the request
-    #[arg(long, value_name = "NAME", value_parser = name, hide_short_help = true)]
-    pub id_column: Option<String>,
+    /// The column or field with the id, model, system or messages: id=NAME
+    ///
+    /// Repeatable. `id=NAME`: every row must have one [default: id or custom_id, if present]; `id=none` makes each id
+    /// from the request. `model=NAME`, `system=NAME`: the model and the system text of each row; empty ones are those of
+    /// the flags. `messages=NAME`: the conversation; `messages=NAME[:-1]` leaves a last message of the assistant out
+    #[arg(long, value_name = "ROLE=NAME", value_parser = column, hide_short_help = true)]
+    pub column: Vec<(ColumnRole, String)>,
 
     /// Folder to which paths of files in prompts are relative; files outside of it are not read, so `/` allows every
     /// file [default: the input's folder; for standard input the working folder]

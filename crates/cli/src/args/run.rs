@@ -74,10 +74,11 @@ pub struct RunArgs {
         default_value = "stop-critical", hide_default_value = true, hide_possible_values = true, hide_short_help = true)]
     pub on_error: ErrorPolicy,
 
-    /// Items to send again: failed, none or all
+    /// Items to send again: failed, none, changed or all
     ///
     /// `failed`: those that failed in earlier runs, but not those whose reply was paid for and has no usable answer, for
-    /// example an image without text. `all`: these too; each is billed again. `none`: no failed item
+    /// example an image without text. `changed`: also answered items that an earlier version sent otherwise. `all`: all
+    /// these; each is billed again. `none`: no failed item
     #[arg(help_heading = "Results", long, value_name = "WHAT", value_enum, default_value_t = Resend::Failed,
         hide_default_value = true, hide_possible_values = true, hide_short_help = true)]
     pub resend: Resend,
@@ -106,6 +107,7 @@ pub struct RunArgs {
 pub enum Resend {
     Failed,
     None,
+    Changed,
     All,
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use batchwright::Usd;
 use batchwright::config::SettingKey;
+use batchwright::files::ColumnRole;
 use batchwright::sources::Split;
 use batchwright::unstable::named_file;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
@@ -100,6 +101,19 @@ pub fn name(text: &str) -> Result<String, String> {
         "" => Err("the name is empty; give a name, or omit the flag".to_owned()),
         name => Ok(name.to_owned()),
     }
+}
+
+/// A role and the column that has it.
+pub fn column(text: &str) -> Result<(ColumnRole, String), String> {
+    let (role, column) = text.split_once('=').unwrap_or((text, ""));
+    let role = match role.trim() {
+        "id" => ColumnRole::Id,
+        "model" => ColumnRole::Model,
+        "system" => ColumnRole::System,
+        "messages" => ColumnRole::Messages,
+        _ => return Err("write id=NAME, model=NAME, system=NAME or messages=NAME".to_owned()),
+    };
+    Ok((role, name(column)?))
 }
 
 /// How files are split.

@@ -104,6 +104,7 @@ fn show(args: &ExportArgs, report: &ExportReport) -> Exit {
         "torn_files": report.torn,
         "cut_cells": report.cut_cells,
         "guarded_cells": report.guarded_cells,
+        "cut_rows": report.cut_rows,
     });
     stdout::json(&facts, Exit::Success)
 }
@@ -134,6 +135,10 @@ fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
         (
             report.guarded_cells,
             "cell|cells got an apostrophe, because spreadsheets read such texts as formulas: --raw leaves cells unchanged",
+        ),
+        (
+            report.cut_rows,
+            "row|rows lacks|lack columns, because the results keep only short ones of rows over 4 KiB: run --keep all keeps all",
         ),
         (
             report.left_out,

@@ -90,14 +90,14 @@ fn ids_come_from_the_column_that_is_named() {
     let (desk, sim) = (Desk::new(), good());
     let run = |words: &str| desk.run(&sim, &format!("{words} --template {{{{text}}}}"));
     desk.write("in.csv", "id,key,text\n,k1,a\n,k2,b\n");
-    run("in.csv --id-column key -o csv.jsonl").expect(0);
+    run("in.csv --column id=key -o csv.jsonl").expect(0);
     assert_eq!(desk.ids("csv.jsonl"), ["k1", "k2"]);
-    run("in.csv --id-column kee").ends(2, "one named \"kee\" for the ids (did you mean \"key\"?)");
+    run("in.csv --column id=kee").ends(2, "one named \"kee\" for the ids (did you mean \"key\"?)");
     desk.input("{\"key\":7,\"text\":\"a\"}\n{\"key\":\"k\",\"text\":\"b\"}\n");
-    run("in.jsonl --id-column key -o jsonl.jsonl").expect(0);
+    run("in.jsonl --column id=key -o jsonl.jsonl").expect(0);
     assert_eq!(desk.ids("jsonl.jsonl"), ["7", "k"]);
     desk.input("{\"key\":7,\"text\":\"a\"}\n{\"text\":\"b\"}\n");
-    run("in.jsonl --id-column key").ends(2, "in.jsonl:2: found no field \"key\"");
+    run("in.jsonl --column id=key").ends(2, "in.jsonl:2: found no field \"key\"");
     // A run without ids is told once what that means.
     desk.write("in.csv", "text\na\nb\n");
     run("in.csv -o none.jsonl")
@@ -105,9 +105,9 @@ fn ids_come_from_the_column_that_is_named() {
             0,
             "2 items: 2 to send; 2 rows have no id; each gets one made from its request.",
         )
-        .tells("--id-column NAME");
+        .tells("--column id=NAME");
     let ended = run("in.csv -o none.jsonl").ends(0, "2 finished before");
-    ended.hides("--id-column");
+    ended.hides("--column");
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn submit_reads_inputs_like_run() {
     let desk = Desk::new();
     desk.write("a.csv", "key,text\nk1,a\nk2,b\nk3\n");
     desk.write("b.json", "[{\"key\":\"k4\",\"text\":\"d\"}]");
-    let flags = "--id-column key --template {{text}} --bad-rows skip";
+    let flags = "--column id=key --template {{text}} --bad-rows skip";
     let ended = desk.plain(&format!("submit a.csv b.json {flags}"));
     let ended = ended
         .ends(0, "skipped 1 row that is invalid")
@@ -248,7 +248,11 @@ fn columns_are_kept_in_order_unless_rows_are_large_or_none_are_wanted() {
         ("in.csv", all),
         ("in.csv --keep text,id", some),
         ("in.csv --keep none", "\"error\":null}"),
-        ("large.csv", "\"error\":null}"),
+        (
+            "large.csv",
+            r#""error":null,"input":{"id":"a"},"input_left_out":1}"#,
+        ),
+        ("large.csv --keep none", "\"error\":null}"),
     ] {
         let ended = desk
             .run(&sim, &format!("{words} {TEMPLATE} -j 1"))

@@ -52,11 +52,11 @@ fn invalid_payloads_are_rejected_with_line_and_field() {
 fn a_column_that_names_jobs_is_no_part_of_a_prompt() {
     let (desk, sim) = (Desk::new(), good());
     desk.input(r#"{"key": "a", "prompt": "x"}"#);
-    let id = submit(&desk, "--type completion --id-column key in.jsonl");
+    let id = submit(&desk, "--type completion --column id=key in.jsonl");
     working(&desk, &sim, "--until-empty").wait().expect(0);
     assert_eq!(taken(&desk, id)["a"]["success"], true);
     desk.input(r#"{"key": "a", "prompt": 7}"#);
-    plain(&desk, "submit --type completion --id-column key in.jsonl").ends(2, "field `prompt`");
+    plain(&desk, "submit --type completion --column id=key in.jsonl").ends(2, "field `prompt`");
 }
 
 #[test]

@@ -41,6 +41,7 @@ mod queue_server_trouble;
 mod queue_state;
 mod reference;
 mod resume;
+mod rows;
 mod run;
 mod run_batch;
 mod run_killed;

@@ -115,7 +115,7 @@ fn results_of_the_queue_count_as_finished_in_a_run() {
 
 /// A command that queues payloads while they arrive, when it has queued some of a thousand.
 fn half_queued(desk: &Desk, more: &str) -> Running {
-    let words = format!("submit - --type summarize --id-column id {more}");
+    let words = format!("submit - --type summarize --column id=id {more}");
     let mut running = Running::start(on_queue(desk, &words).stdin(Stdio::piped()));
     let line = |i| format!("{{\"id\":\"i-{i}\",\"article_id\":\"{i}\",\"content\":\"text\"}}\n");
     running.feed(&(0..1000).map(line).collect::<String>());

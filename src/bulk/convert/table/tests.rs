@@ -84,7 +84,7 @@ fn a_file_declared_as_text_is_read_as_text() {
 fn rows_are_numbered_as_in_the_table() {
     use batchwright_tables::{Cell, Column, ColumnType, Sheet};
 
-    use crate::bulk::prompts::Prompts;
+    use crate::bulk::prompts::{ColumnRole, Prompts};
 
     let (folder, path) = place();
     let path = path.with_extension("xlsx");
@@ -106,7 +106,7 @@ fn rows_are_numbered_as_in_the_table() {
     assert_eq!(rows, ["[7,0.5]", "", "[8,null]"]);
     assert_eq!(first, Place::row(2));
     let settings = PromptSettings::new().template("{{id}}").unwrap();
-    let settings = settings.id_column("n");
+    let settings = settings.column(ColumnRole::Id, "n");
     let faulty = Prompts::open(&path, &settings, &Context::new(), &|_, _| {});
     let faulty = faulty.err().unwrap();
     assert!(faulty.message().contains("row 4: found "), "{faulty}");

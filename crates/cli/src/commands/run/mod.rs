@@ -250,6 +250,7 @@ fn prepare(
     let mut setup = Setup {
         strategy,
         bad_rows: plan.bad_rows,
+        rows_cut: plan.rows_cut,
         budget,
         concurrency: Concurrency::Fixed(1),
         steps: Vec::new(),
@@ -284,6 +285,7 @@ fn compare(
     let options = FileRunOptions::new()
         .redo_extracts(asks_a_model)
         .keep_failed(args.resend == Resend::None)
+        .resend_changed(matches!(args.resend, Resend::Changed | Resend::All))
         .ask_again(args.resend == Resend::All)
         .max_items(args.max_items)
         .ordered(args.ordered)

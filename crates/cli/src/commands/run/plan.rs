@@ -25,6 +25,8 @@ pub struct Setup {
     pub strategy: EffectiveStrategy,
     /// Rows of the input that make no prompt, each of them a failure.
     pub bad_rows: u64,
+    /// Rows whose results lack columns.
+    pub rows_cut: u64,
     pub budget: Option<Budget>,
 }
 
@@ -85,7 +87,7 @@ fn plan_line(plan: &RunPlan) -> String {
     if plan.without_id > 0 && plan.done + plan.failed_before + plan.foreign == 0 {
         let rows = number_of(plan.without_id, "row|rows has|have no id; each gets one");
         line.push_str(&format!(
-            "; {rows} made from its request. To match results with rows, add a column id or --id-column NAME"
+            "; {rows} made from its request. To match results with rows, add a column id or --column id=NAME"
         ));
     }
     let earlier = counts([

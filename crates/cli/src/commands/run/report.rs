@@ -143,6 +143,13 @@ fn print(args: &RunArgs, ended: &Ended) {
     if let Some(path) = &args.output {
         lines.push(row("results", &path.display().to_string()));
     }
+    if setup.rows_cut > 0 {
+        let rows = number_of(
+            setup.rows_cut,
+            "row|rows over 4 KiB keeps|keep only short columns",
+        );
+        lines.push(row("columns", &format!("{rows}: --keep all keeps all")));
+    }
     lines.extend(
         how_to_go_on(args, ended)
             .iter()
