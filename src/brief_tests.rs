@@ -136,10 +136,10 @@ fn the_debug_of_requests_and_answers_is_short_and_shows_no_text() {
     };
     is_private(&line);
     is_private(&BatchLineResult::NotProcessed(failure()));
-    is_private(&BatchRefusal::Named(vec![
-        (RequestName::Line(1), failure());
-        5_000
-    ]));
+    is_private(&BatchRefusal {
+        outcome: RefusalOutcome::Named(vec![(RequestName::Line(1), failure()); 5_000]),
+        ..failure().into()
+    });
 }
 
 #[test]

@@ -12,7 +12,7 @@
 //! | [`replacement`] | what to use instead of a removed name | [`quoted`] |
 //! | [`Optional`] | changes a builder only under a condition | |
 //! | [`UniqueJson`] | reads JSON, and rejects an object that names a field twice | |
-//! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`RequestName`], [`BatchLine`], [`BatchLineResult`] |
+//! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`RefusalOutcome`], [`RequestName`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
     doc = "| [`WorkerId`] | how a worker of a [`Store`](crate::queue::Store) takes and ends jobs | [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`JobBudget`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |"
@@ -31,7 +31,7 @@ pub use crate::base::optional::Optional;
 pub use crate::base::private::{make_folder as make_private_folder, open as open_private};
 pub use crate::llm::batch::{
     BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine, BatchLineResult,
-    BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches, RequestName,
+    BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches, RefusalOutcome, RequestName,
 };
 pub use crate::llm::transport::{
     HttpHeaders, HttpMethod, HttpReply, HttpRequest, HttpTransfer, HttpTransport, PublicResolver,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Context, Error, Timestamp};
+use crate::base::{Context, Error, ErrorKind, Timestamp};
 
 use super::reply_details::RawJson;
 use super::request::Request;
@@ -49,15 +49,15 @@ pub trait BatchClient: Send + Sync {
     /// [`Created`](BatchStage::Created). Only a step that sends the input opens it.
     ///
     /// # Errors
-    /// Any [`Error`]. If the step that creates the batch fails, the batch may exist anyway: if the request may have
-    /// arrived ([`Error::sent`]) and the provider did not reject it (no reply, 408, 409 or a 5xx).
+    /// What follows from the failure. If the step that creates the batch fails, the batch may exist anyway: if the
+    /// request may have arrived ([`Error::sent`]) and the provider did not reject it (no reply, 408, 409 or a 5xx).
     fn advance(
         &self,
         intent: &BatchIntent,
         stage: &BatchStage,
         input: &mut dyn BatchInput,
         ctx: &Context,
-    ) -> Result<BatchStage, Error>;
+    ) -> Result<BatchStage, BatchRefusal>;
 
     /// Searches the provider's list for the batch of this intent after an attempt to create it. `known` has the ids
     /// of other batches of the queue, which it cannot be.
@@ -305,27 +305,41 @@ impl BatchState {
     }
 }
 
-/// Why the provider rejected an input or a batch. Nothing was billed.
+/// Why the provider rejected an input or a batch, or why a step of its submission failed otherwise. Nothing was billed,
+/// unless the outcome of a creation is unknown. A failure that no reply explains, or one of a host's own client, is
+/// judged by its status and kind.
+#[derive(Debug, Clone)]
+pub struct BatchRefusal {
+    /// What follows from it.
+    pub outcome: RefusalOutcome,
+    /// The failure, with the provider's own words.
+    pub error: Error,
+    /// The code and the parameter of the reply. Refusals are alike if these are, and their statuses.
+    pub code: String,
+}
+
+/// What follows from a refusal.
 #[derive(Clone, derive_more::Debug)]
-pub enum BatchRefusal {
-    /// Invalid requests.
+pub enum RefusalOutcome {
+    /// These requests are invalid, each for its reason.
     #[debug("Named({}, the first {:?})", _0.len(), _0.first())]
     Named(Vec<(RequestName, Error)>),
-    /// An invalid request that is not named, or a reason that is not known.
-    Unnamed(Error),
     /// The batch is larger than one may be.
-    TooLarge(Error),
-    /// The provider's batch queue is full; it may accept a smaller batch later.
-    TooMuchQueued(Error),
-    /// The account has no room for a batch now: the storage of its files, the number of its batches, or what it may
-    /// spend. The error says what to do.
-    Account(Error),
+    TooLarge,
+    /// It may be accepted later; with `room`, a smaller one earlier.
+    Wait {
+        /// The provider's queue is full.
+        room: bool,
+    },
     /// The input file does not exist at the provider (any more).
-    NoFile(Error),
-    /// The provider has trouble, or the call came too early: it is made again.
-    Busy(Error),
-    /// A reason that applies to all requests: their model, or the key.
-    Whole(Error),
+    NoFile,
+    /// An invalid request that is not named.
+    Unnamed,
+    /// A reason that has nothing to do with the requests, such as their model or the credit of the account.
+    Stops {
+        /// Whether it concerns all batches of the account.
+        of_account: bool,
+    },
 }
 
 /// How a provider names a request of a batch.
@@ -337,19 +351,51 @@ pub enum RequestName {
     Key(String),
 }
 
-impl BatchRefusal {
-    /// Its errors.
-    pub(crate) fn errors(&mut self) -> Vec<&mut Error> {
-        match self {
-            Self::Named(names) => names.iter_mut().map(|(_, error)| error).collect(),
-            Self::Unnamed(error)
-            | Self::TooLarge(error)
-            | Self::TooMuchQueued(error)
-            | Self::Account(error)
-            | Self::NoFile(error)
-            | Self::Busy(error)
-            | Self::Whole(error) => vec![error],
+impl RefusalOutcome {
+    /// What a failure with this status means whose reply has no code.
+    pub(crate) fn of(status: Option<u16>, error: &Error) -> Self {
+        match (status, error.kind()) {
+            (Some(401 | 402), _) | (_, ErrorKind::Quota) => Self::Stops { of_account: true },
+            (Some(413), _) => Self::TooLarge,
+            (Some(408 | 409 | 425 | 429 | 500 | 502..=599), _)
+            | (Some(300..), ErrorKind::RateLimited | ErrorKind::Transient) => {
+                Self::Wait { room: false }
+            }
+            (Some(300..), ErrorKind::UnknownModel) => Self::Stops { of_account: false },
+            (Some(404), _) if !error.is_unreachable() => Self::NoFile,
+            (Some(400 | 422), kind) if kind != ErrorKind::Auth => Self::Unnamed,
+            (Some(300..), _) => Self::Stops { of_account: false },
+            (_, ErrorKind::Invalid | ErrorKind::Auth | ErrorKind::UnknownModel) => Self::Stops {
+                of_account: error.kind() == ErrorKind::Auth,
+            },
+            (_, ErrorKind::Malformed) if error.is_unreachable() => {
+                Self::Stops { of_account: false }
+            }
+            _ => Self::Wait { room: false },
         }
+    }
+}
+
+impl From<Error> for BatchRefusal {
+    fn from(error: Error) -> Self {
+        Self {
+            outcome: RefusalOutcome::of(error.status(), &error),
+            error,
+            code: String::new(),
+        }
+    }
+}
+
+impl BatchRefusal {
+    /// Changes its errors.
+    pub(crate) fn map_errors(mut self, change: impl Fn(Error) -> Error) -> Self {
+        if let RefusalOutcome::Named(names) = &mut self.outcome {
+            for (_, error) in names {
+                *error = change(error.clone());
+            }
+        }
+        self.error = change(self.error);
+        self
     }
 }
 
@@ -374,7 +420,7 @@ pub enum BatchLineResult {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::error::{ErrorKind, Sent};
+    use crate::base::error::Sent;
 
     #[test]
     fn only_a_step_without_effect_may_be_repeated() {

@@ -122,7 +122,8 @@ impl ClaimPlan {
         }
         let (store, processes) = (&self.controls.store, &self.processes);
         let waiting = store.waiting_jobs(COMPLETION_KIND, processes, self.wall)?;
-        Ok(!waiting.is_empty())
+        let halted = overview.halted_groups.lock();
+        Ok(waiting.iter().any(|jobs| !halted.contains(&jobs.group())))
     }
 
     fn claim(&self, queued: &mut Vec<Arc<JobLane>>) -> Result<Claimed, Error> {

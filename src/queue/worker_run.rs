@@ -193,6 +193,7 @@ impl WorkerRun {
         report.batches_uncollected = counts.put_off;
         if report.stop.is_none() {
             let critical = batch_overview.critical.lock().clone();
+            let critical = critical.or_else(|| batch_overview.halted.lock().clone());
             report.stop = critical.map(|error| {
                 if is_cut_off(&error) {
                     StopReason::Unreachable(error)

@@ -132,14 +132,18 @@ pub(super) fn error_in_batch(vendor: &Vendor, error: &Value) -> ErrorBody {
     error_body
 }
 
-/// The failure of a batch or of one of its requests.
-pub(super) fn failure_in_batch(vendor: &Vendor, error_body: &ErrorBody) -> Error {
-    // An unknown error is not known to be the fault of the request, so it is retried.
-    let status = error_body
-        .status
-        .filter(|status| (400..600).contains(status));
-    let status = status.unwrap_or(500);
-    classified(vendor, status, error_body).0.with_status(status)
+/// The failure of a batch or of one of its requests, and the status that decides about it.
+pub(super) fn failure_in_batch(vendor: &Vendor, error_body: &ErrorBody) -> (Error, u16) {
+    let known = error_body.status.filter(|s| (400..600).contains(s));
+    // An unknown error is not known to be the fault of the request, so it is retried; but in OpenAI's format, only those
+    // of requests have no code.
+    let status = known.unwrap_or(match vendor.dialect {
+        Dialect::OpenAi => 400,
+        _ => 500,
+    });
+    let error = classified(vendor, status, error_body).0;
+    let error = error.reworded(error_body.text(vendor.name, "said"));
+    (error.set(known, Error::with_status), status)
 }
 
 /// The failure with this status in a complete reply, and its rule.
@@ -153,11 +157,16 @@ fn classified<'v>(vendor: &'v Vendor, status: u16, error_body: &ErrorBody) -> (E
     (error, rule)
 }
 
-/// The status of an error of Anthropic in a reply to a call.
+/// The status of an error in a reply to a call, by its code.
 fn by_type(vendor: &Vendor, error_body: &ErrorBody) -> Option<u16> {
-    let mut known = RULES.anthropic_statuses.iter();
+    let known = match vendor.dialect {
+        Dialect::Anthropic => &RULES.anthropic_statuses,
+        Dialect::OpenAi => &RULES.openai_statuses,
+        _ => return None,
+    };
+    let mut known = known.iter();
     let (_, status) = known.find(|(kind, _)| error_body.words.contains(kind))?;
-    (vendor.dialect == Dialect::Anthropic).then_some(*status)
+    Some(*status)
 }
 
 /// The failure inside a reply with a success status, which some gateways send.

@@ -31,10 +31,18 @@ pub(super) struct Rule {
     /// Parts of its message, in lower case.
     #[serde(default)]
     texts: Vec<String>,
+    /// What its message begins with, in lower case.
+    #[serde(default)]
+    starts: Vec<String>,
     /// Parts of a message that is another's.
     #[serde(default)]
     unless: Vec<String>,
     pub kind: ErrorKind,
+    /// What a refusal of a batch means, if the kind does not say it.
+    pub batch: Option<InBatch>,
+    /// Whether its message begins with the place of a request in a batch.
+    #[serde(default)]
+    pub names: bool,
     /// How long to wait if the server reports no time.
     wait_seconds: Option<u64>,
     /// Whom the error concerns, if its kind does not say it.
@@ -46,7 +54,25 @@ pub(super) struct Rule {
     _note: IgnoredAny,
 }
 
+/// What a refusal of a batch means.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum InBatch {
+    TooLarge,
+    /// The queue of the account is full: a smaller batch may fit.
+    Room,
+    Wait,
+    NoFile,
+    Unnamed,
+}
+
 impl Rule {
+    /// Whether it is about a code or a text, not only about a status.
+    pub fn is_listed(&self) -> bool {
+        let lists = [&self.words, &self.word_parts, &self.texts, &self.starts];
+        lists.iter().any(|list| !list.is_empty())
+    }
+
     /// How long to wait if the server reports no time.
     pub fn default_wait(&self) -> Option<Duration> {
         self.wait_seconds.map(Duration::from_secs)
@@ -61,6 +87,7 @@ impl Rule {
             && any_word(&self.words, |word, listed| word == listed)
             && any_word(&self.word_parts, |word, part| word.contains(part))
             && (self.texts.is_empty() || error_body.mentions(&self.texts))
+            && (self.starts.is_empty() || error_body.begins(&self.starts))
             && !error_body.mentions(&self.unless)
     }
 }
@@ -79,6 +106,12 @@ pub(super) struct ErrorRules {
     common: Vec<Rule>,
     /// The statuses of errors of Anthropic in replies to calls, by their types.
     pub anthropic_statuses: Vec<(String, u16)>,
+    /// The statuses of codes in OpenAI's format, where an error has no status.
+    pub openai_statuses: Vec<(String, u16)>,
+    /// Parameters of a batch itself.
+    pub batch_parameters: Vec<String>,
+    /// Codes of invalid requests, beside those that begin with `invalid`.
+    pub request_codes: Vec<String>,
     /// The codes of errors of Google, their names, and their statuses in replies to calls.
     pub google_codes: Vec<(u64, String, u16)>,
 }
@@ -106,6 +139,8 @@ pub(super) struct ErrorBody {
     pub message: String,
     /// All codes of the error: code, type, status, reason, quota. The most specific comes first.
     pub words: Vec<String>,
+    /// The parameter that is at fault.
+    pub param: String,
     /// The HTTP status, if the body repeats it.
     pub status: Option<u16>,
     /// The wait that the body requests.
@@ -154,6 +189,7 @@ impl ErrorBody {
         }
         let mut error_body = Self {
             message: word(error.get("message")),
+            param: word(error.get("param")),
             ..Self::default()
         };
         for field in ["code", "status", "type"] {
@@ -215,6 +251,11 @@ impl ErrorBody {
     pub(super) fn mentions(&self, texts: &[impl AsRef<str>]) -> bool {
         let message = self.message.to_lowercase();
         texts.iter().any(|text| message.contains(text.as_ref()))
+    }
+
+    fn begins(&self, texts: &[String]) -> bool {
+        let message = self.message.to_lowercase();
+        texts.iter().any(|text| message.starts_with(text))
     }
 
     /// The complete message for users; `verb` is what the provider did.

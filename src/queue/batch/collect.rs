@@ -252,6 +252,8 @@ impl ResultReader<'_> {
 
 /// Settles jobs of a batch that was refused.
 pub(crate) fn settle_items(batch: &Transfer<'_>, ends: ItemEnds) -> Result<ItemsSettled, Error> {
+    // The input has all jobs: if this is interrupted, it is not used again.
+    batch.tidy();
     let jobs = match ends {
         ItemEnds::All(error) => unanswered(batch, &error)?,
         // They return to the queue, to be called one by one. Nothing was billed for them.
@@ -272,7 +274,6 @@ pub(crate) fn settle_items(batch: &Transfer<'_>, ends: ItemEnds) -> Result<Items
             }
         }
     };
-    batch.tidy();
     Ok(ItemsSettled::Jobs(jobs))
 }
 

@@ -1,6 +1,6 @@
 //! State that the threads of the batch strategy share, and the accounts of its batches.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -16,6 +16,7 @@ use crate::queue::kinds::{Kinds, WorkerSetup};
 use crate::queue::store::{Settlement, Store, WorkerId};
 
 use super::machine::{Facts, Record};
+use super::poller::Group;
 use super::spool::Spool;
 
 /// State that the threads of the batch strategy share.
@@ -127,6 +128,10 @@ pub(crate) struct BatchOverview {
     pub trouble: Mutex<Option<String>>,
     /// A failure that affects all batches.
     pub critical: Mutex<Option<Error>>,
+    /// Why batches are not sent for now.
+    pub halted: Mutex<Option<Error>>,
+    /// Whose jobs wait for that.
+    pub halted_groups: Mutex<HashSet<Group>>,
 }
 
 /// What the batches of a worker have done.
@@ -186,8 +191,6 @@ pub(super) struct Account {
     pub paused_until: Time,
     /// Consecutive pauses.
     pauses: u32,
-    /// Until when it has no room for a new batch, and why.
-    held: Option<(Time, String)>,
     /// Its server has replied, with any status.
     pub is_reached: bool,
 }
@@ -227,12 +230,6 @@ impl Accounts {
         let account = self.0.get(account);
         account.map_or(Time::ZERO, |account| account.paused_until)
     }
-
-    /// Why an account has no room for a new batch now.
-    pub(super) fn held(&self, now: Time) -> Option<&str> {
-        let mut held = self.0.values().filter_map(|account| account.held.as_ref());
-        held.find(|(until, _)| *until > now).map(|(_, why)| &**why)
-    }
 }
 
 impl Account {
@@ -248,19 +245,6 @@ impl Account {
     /// Ends its pause.
     pub(super) fn resume(&mut self) {
         (self.paused_until, self.pauses) = (Time::ZERO, 0);
-    }
-
-    /// Forms no batch of it before this time.
-    pub(super) fn hold(&mut self, until: Time, why: String) {
-        let known = self.held.replace((until, why.clone()));
-        if known.is_none_or(|(_, known)| known != why) {
-            log::warn!("{why}");
-        }
-    }
-
-    /// Time before which no batch of it is formed.
-    pub(super) fn held_until(&self) -> Time {
-        self.held.as_ref().map_or(Time::ZERO, |(until, _)| *until)
     }
 }
 

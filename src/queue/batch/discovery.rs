@@ -1,5 +1,6 @@
 //! Finding work: batches without an active worker, cancelled batches, and waiting jobs, of which batches are formed.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::queue::store::{StoredBatch, WaitingJobs};
 use crate::queue::worker_run::Registration;
 
 use super::machine::{Event, Record, State, new_label};
-use super::poller::{BETWEEN_SCANS, OwnedBatch, Poller, RETRY_AFTER};
+use super::poller::{BETWEEN_SCANS, Group, OwnedBatch, Poller, RETRY_AFTER};
 
 impl Poller<'_> {
     /// Reads the store if there may be something new.
@@ -100,6 +101,10 @@ impl Poller<'_> {
         };
         let no = batch.no;
         let open = OwnedBatch::new(batch, record, &*self.clock);
+        let known = self.refusals.entry(open.group()).or_default();
+        if known.count < open.record.refusals.count {
+            known.clone_from(&open.record.refusals);
+        }
         self.batches.insert(no, open);
         self.tell(no, Event::TakenOver);
     }
@@ -142,6 +147,12 @@ impl JobQueue {
 
 // Which jobs form a batch together, and its size.
 
+impl WaitingJobs {
+    pub(crate) fn group(&self) -> Group {
+        (Some(self.process_id), self.lane.clone())
+    }
+}
+
 /// Jobs that arrive one by one have this long to become a batch.
 const LINGER: Duration = Duration::from_millis(500);
 /// Batches of one worker that are formed or submitted at once; other jobs wait in the queue.
@@ -161,18 +172,19 @@ impl Poller<'_> {
         }
         let (store, wall) = (&self.options.context.store, self.clock.wall());
         let waiting = store.waiting_jobs(COMPLETION_KIND, &self.options.scope.processes, wall)?;
-        overview
-            .none_waiting
-            .store(waiting.is_empty(), Ordering::SeqCst);
         self.scan_at = None;
         let account = client.account();
-        let known = self.accounts.of(&account);
-        known.client = Some(client.clone());
-        let held_until = known.held_until();
+        self.accounts.of(&account).client = Some(client.clone());
+        let groups = waiting.iter().map(WaitingJobs::group);
+        let halted = groups.filter(|group| self.halted_until(group, &account).is_some());
+        let halted: HashSet<Group> = halted.collect();
+        let none_waiting = halted.len() == waiting.len();
+        overview.none_waiting.store(none_waiting, Ordering::SeqCst);
+        overview.halted_groups.lock().clone_from(&halted);
         let mut seen = std::mem::take(&mut self.seen);
         // Counted once, because each of many processes may have a group.
         let is_submitting =
-            |open: &&OwnedBatch| open.record.account == account && !open.record.is_submitted();
+            |open: &&OwnedBatch| open.record.account == account && open.record.is_being_sent();
         let mut submitting = self.batches.values().filter(is_submitting).count();
         for group in waiting {
             if let Some(next) = group.next {
@@ -181,13 +193,14 @@ impl Poller<'_> {
             if group.due == 0 {
                 continue;
             }
-            let place = (Some(group.process_id), group.lane.clone());
+            let place = group.group();
+            if halted.contains(&place) {
+                continue;
+            }
             let since = seen.remove(&place).unwrap_or(now);
-            let halves = self.halves.get(&place);
-            let is_divided = halves.is_some_and(|sizes| !sizes.is_empty());
-            let full = is_divided || group.due >= client.limits().requests as u64;
-            let linger = if full { since } else { since.after(LINGER) };
-            let from = linger.max(held_until);
+            let most = self.most_of(&place);
+            let full = group.due >= most.unwrap_or(client.limits().requests as u64);
+            let from = if full { since } else { since.after(LINGER) };
             if from <= now && submitting < MOST_SUBMITTED && !self.is_taken_care_of(&group) {
                 self.start(&group, &*client)?;
                 submitting += 1;
@@ -221,7 +234,10 @@ impl Poller<'_> {
     fn start(&mut self, group: &WaitingJobs, client: &dyn BatchClient) -> Result<(), Error> {
         let (context, wall) = (&self.options.context, self.clock.wall());
         let model = client.model_for(&naming(RequestTask::Complete, &group.lane.name));
-        let record = Record::new(client.account(), new_label(), model, wall);
+        let mut record = Record::new(client.account(), new_label(), model, wall);
+        let place = group.group();
+        record.most = self.most_of(&place);
+        record.refusals = self.refusals.get(&place).cloned().unwrap_or_default();
         let (worker, text) = (context.worker, record.text());
         let no = context
             .store
@@ -236,9 +252,14 @@ impl Poller<'_> {
             record: String::new(),
             created_at: wall,
         };
-        let mut open = OwnedBatch::new(batch, record, &*self.clock);
-        open.most = self.halves.get_mut(&open.group()).and_then(Vec::pop);
+        let open = OwnedBatch::new(batch, record, &*self.clock);
         self.batches.insert(no, open);
         Ok(())
+    }
+
+    /// The size of the next batch of a group, if a larger one was refused and its parts are not accepted yet.
+    fn most_of(&self, group: &Group) -> Option<u64> {
+        let own = self.batches.values().filter(|open| open.group() == *group);
+        own.filter_map(|open| open.record.most).min()
     }
 }

@@ -6,21 +6,21 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::base::{Error, Mark};
+use crate::base::{Error, Mark, Time};
 use crate::engine::dispatch::ErrorPolicy;
-use crate::llm::batch::BatchClient;
+use crate::llm::batch::{BatchAccount, BatchClient, BatchRefusal};
 use crate::queue::store::{BatchNo, StoredBatch};
 
 use super::collect::{collect, settle_items};
-use super::machine::{
-    AWAY, Effect, Event, Facts, ItemEnds, Record, Refusals, State, Step, apply, next,
-};
-use super::poller::{OwnedBatch, Poller, RETRY_AFTER};
+use super::machine::{AWAY, Effect, Event, Facts, ItemEnds, Record, State, Step, apply, next};
+use super::poller::{Group, OwnedBatch, Poller, RETRY_AFTER};
 use super::transfer::{PANICKED, Transfer, caught, discard};
 use super::write_input::write_input;
 
 /// Interval of attempts without the API key, or after a panic of the client.
 const UNUSABLE: Duration = Duration::from_secs(10);
+/// The most requests of a process that are called, at the price of calls, because their batch was refused.
+const MOST_CALLED: u64 = 99;
 /// Interval of attempts if batches are created one after the other.
 const NEXT_CREATION: Duration = Duration::from_secs(1);
 
@@ -128,7 +128,8 @@ impl Poller<'_> {
         let event = match step {
             Step::WriteInput => {
                 let mut limits = client.limits();
-                limits.requests = limits.requests.min(open.most.unwrap_or(usize::MAX));
+                let most = open.record.most.unwrap_or(u64::MAX);
+                limits.requests = limits.requests.min(most as usize);
                 let work = move |batch: &Transfer<'_>| write_input(batch, limits);
                 return self.transfer(open, Event::Written, work);
             }
@@ -164,6 +165,12 @@ impl Poller<'_> {
         let State::Sending(sending) = open.record.state.clone() else {
             return;
         };
+        if open.record.halt.is_none()
+            && let Some(until) = self.halted_until(&open.group(), &open.record.account)
+        {
+            open.due = until;
+            return;
+        }
         // If only their times distinguish batches, they are created one after the other.
         let creates_alone = sending.creates(open.uploads) && !open.uploads;
         if creates_alone && self.may_another_be_created(open) {
@@ -184,10 +191,13 @@ impl Poller<'_> {
             return;
         }
         let stage = sending.input;
-        self.transfer(open, Event::Submitted, move |batch| {
+        let submitted = |answer: Result<Result<_, BatchRefusal>, Error>| {
+            Event::Submitted(answer.unwrap_or_else(|error| Err(error.into())))
+        };
+        self.transfer(open, submitted, move |batch| {
             let mut input = batch.context.spool.input(batch.label());
             let intent = &batch.record.intent;
-            batch.client.advance(intent, &stage, &mut input, batch.ctx)
+            Ok(batch.client.advance(intent, &stage, &mut input, batch.ctx))
         });
     }
 
@@ -253,7 +263,10 @@ impl Poller<'_> {
 
     /// Passes an event to the machine and executes the effects. Returns whether all succeeded.
     pub(super) fn feed(&mut self, open: &mut OwnedBatch, event: Event) -> bool {
-        let facts = self.facts(open);
+        let mut facts = self.facts(open);
+        if event.is_refusal() {
+            facts.callable = self.callable(open);
+        }
         self.accounts.of(&open.record.account).is_reached |= event.is_reply();
         let effects = apply(&mut open.record, event, &facts);
         if effects.refused {
@@ -285,8 +298,32 @@ impl Poller<'_> {
             is_ending: self.options.ctx.is_cancelled(),
             others_there: others.any(|other| other.account == *account && other.id().is_some()),
             is_reached: self.accounts.of(account).is_reached,
-            refusals: (self.refusals.get(&open.group()).copied()).unwrap_or_default(),
+            refusals: (self.refusals.get(&open.group()).cloned()).unwrap_or_default(),
+            callable: 0,
         }
+    }
+
+    /// How many more requests of the process of a batch may be called because their batch was refused. The store does not
+    /// know those whose results were taken from it.
+    fn callable(&mut self, open: &OwnedBatch) -> u64 {
+        let Some(process) = open.batch.process_id else {
+            return 0;
+        };
+        let stored = self.options.context.store.called_jobs(process);
+        let known = self.called.entry(process).or_default();
+        *known = stored.map_or(MOST_CALLED, |stored| stored.max(*known));
+        MOST_CALLED.saturating_sub(*known)
+    }
+
+    /// When a batch of this group at this account may be sent, if one was refused for a reason that they share.
+    pub(super) fn halted_until(&self, group: &Group, account: &BatchAccount) -> Option<Time> {
+        let is_shared = |open: &&OwnedBatch| match &open.record.halt {
+            Some(halt) if halt.of_account => open.record.account == *account,
+            Some(_) => open.group() == *group,
+            None => false,
+        };
+        let shared = self.batches.values().filter(is_shared);
+        shared.map(|open| open.due).max()
     }
 
     /// Executes one effect. Returns whether it succeeded.
@@ -299,14 +336,16 @@ impl Poller<'_> {
             Effect::Save => return self.save(open),
             Effect::GiveBack => return self.give_back(open),
             Effect::Close => return self.close(open),
-            Effect::Divide => {
-                let half = open.record.intent.items.div_ceil(2) as usize;
-                let halves = self.halves.entry(open.group()).or_default();
-                halves.extend([half, half]);
-            }
             Effect::SettleItems(ends) => {
                 if let ItemEnds::Called(error) = &ends {
                     self.say_called(&open.record, error);
+                    let called = open
+                        .batch
+                        .process_id
+                        .map(|id| self.called.entry(id).or_default());
+                    called
+                        .into_iter()
+                        .for_each(|called| *called += open.record.intent.items);
                 }
                 self.transfer(open, Event::Settled, move |batch| settle_items(batch, ends));
             }
@@ -339,17 +378,17 @@ impl Poller<'_> {
                     self.end_with(error);
                 }
             }
-            Effect::HoldAccount(error) => {
-                let until = now.after(facts.settings.hold());
-                let why = format!("{error}; it is tried again every minute");
-                self.accounts.of(&account).hold(until, why);
-            }
-            Effect::CountRefusals(refusals) => {
+            Effect::CountRefusals => {
+                let refusals = open.record.refusals.clone();
                 self.refusals.insert(open.group(), refusals);
             }
-            Effect::ForgetRefusals => {
-                let known = self.refusals.entry(open.group());
-                known.and_modify(Refusals::forget);
+            Effect::Release => {
+                let others = self.batches.values_mut();
+                let others = others.filter(|other| {
+                    other.record.account == account && !other.record.is_submitted()
+                });
+                others.for_each(|other| other.due = now);
+                self.scan_at = Some(now);
             }
             Effect::CountCreated => overview.tally.lock().created += 1,
             Effect::CountPossiblyPaidTwice(items) => {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, after, never, select};
 
-use crate::base::{Clock, Context, ProcessId, Time, Timestamp};
+use crate::base::{Clock, Context, Error, ProcessId, Time, Timestamp};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::queue::controls::Scope;
 use crate::queue::store::{BatchNo, JobLane, StoredBatch};
@@ -37,8 +37,6 @@ pub(super) struct OwnedBatch {
     pub uploads: bool,
     /// A transfer thread processes it.
     pub busy: bool,
-    /// The most jobs of a half of a divided batch.
-    pub most: Option<usize>,
     /// Its state could not be recorded, for this reason: no step is taken before it is.
     pub unsaved: Option<String>,
     /// It is closed, or belongs to another worker now.
@@ -55,7 +53,6 @@ impl OwnedBatch {
             taken: clock.wall(),
             uploads: false,
             busy: false,
-            most: None,
             unsaved: None,
             is_gone: false,
         }
@@ -85,7 +82,7 @@ impl OwnedBatch {
 }
 
 /// Where the jobs of a batch wait if they are in no batch.
-pub(super) type Group = (Option<ProcessId>, Arc<JobLane>);
+pub(crate) type Group = (Option<ProcessId>, Arc<JobLane>);
 
 pub(crate) struct Poller<'a> {
     pub(super) options: PollerOptions<'a>,
@@ -94,10 +91,10 @@ pub(crate) struct Poller<'a> {
     pub(super) accounts: Accounts,
     /// When waiting jobs were first seen: more may arrive.
     pub(super) seen: HashMap<Group, Time>,
-    /// Sizes of the next batches of the jobs of divided ones.
-    pub(super) halves: HashMap<Group, Vec<usize>>,
     /// Refusals in a row, without an accepted batch in between.
     pub(super) refusals: HashMap<Group, Refusals>,
+    /// Requests that are called one by one because their batch was refused.
+    pub(super) called: HashMap<ProcessId, u64>,
     /// It was said that requests are called although their batch was asked for.
     pub(super) has_said_called: bool,
     /// Time of the last scan of the store.
@@ -129,8 +126,8 @@ impl<'a> Poller<'a> {
             batches: BTreeMap::new(),
             accounts: Accounts::default(),
             seen: HashMap::new(),
-            halves: HashMap::new(),
             refusals: HashMap::new(),
+            called: HashMap::new(),
             has_said_called: false,
             scanned_at: None,
             scan_at: None,
@@ -232,8 +229,8 @@ impl<'a> Poller<'a> {
     pub(super) fn report(&self, wall: Timestamp) {
         let mut counts = Counts::default();
         let patience = self.options.context.setup().settings.batches.results_wait();
-        let held = self.accounts.held(self.clock.now()).map(str::to_owned);
-        let mut trouble = self.missing_credentials.clone().or(held);
+        let mut trouble = self.missing_credentials.clone();
+        let mut halted = None;
         for open in self.batches.values() {
             if let Some(why) = &open.unsaved {
                 // If the worker ended now, its successor would not know this state.
@@ -244,6 +241,12 @@ impl<'a> Poller<'a> {
             }
             match &open.record {
                 record if record.is_held() => counts.held += 1,
+                // It waits for its next try.
+                Record {
+                    halt: Some(halt), ..
+                } if open.record.is_halted() && !open.busy && open.record.due > wall => {
+                    halted = open.record.trouble().map(|why| Error::new(halt.kind, why));
+                }
                 _ if open.is_put_off(patience, wall) => counts.put_off += 1,
                 record if record.is_submitted() => counts.running += 1,
                 _ => counts.submitting += 1,
@@ -251,6 +254,7 @@ impl<'a> Poller<'a> {
         }
         let overview = &self.options.context.overview;
         *overview.trouble.lock() = trouble;
+        *overview.halted.lock() = halted;
         *overview.counts.lock() = counts;
         if self.options.scope.until_empty || self.options.scope.until_submitted {
             (self.options.wake)();

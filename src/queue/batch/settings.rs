@@ -39,7 +39,7 @@ const PART: u32 = 10;
 /// and at most after this time.
 const LATEST: Duration = Duration::from_secs(300);
 /// Longest wait before a poll that a provider can request, because results are not kept for ever.
-pub(super) const MOST_ASKED: Duration = Duration::from_secs(3600);
+const MOST_ASKED: Duration = Duration::from_secs(3600);
 /// First wait before missing results are requested again, at most the time above while the provider keeps them,
 const RESULTS_SOONEST: Duration = Duration::from_secs(5);
 /// and afterwards.
@@ -47,8 +47,12 @@ const RESULTS_EXPIRED: Duration = Duration::from_secs(86_400);
 /// How often the provider's list is read before a batch counts as not created.
 pub(super) const LISTINGS: u32 = 4;
 
-/// How often a batch is sent again while its account has no room for it.
+/// When a batch for which its account has no room is sent again first, and at the latest.
 const HOLD: Duration = Duration::from_secs(60);
+const LONGEST_HOLD: Duration = Duration::from_secs(30 * 60);
+/// When a batch is tried again that was refused for a reason that others share, first and at the latest.
+const HALT: Duration = Duration::from_secs(3600);
+const LONGEST_HALT: Duration = Duration::from_secs(24 * 3600);
 /// Interval of searches for a batch on hold.
 const BETWEEN_LISTINGS_OF_HELD: Duration = Duration::from_secs(300);
 
@@ -82,9 +86,15 @@ impl BatchSettings {
         2 * self.reconcile_wait
     }
 
-    /// The wait before a batch is sent again for which its account had no room.
-    pub(super) fn hold(&self) -> Duration {
-        self.poll_interval.unwrap_or(HOLD).min(HOLD)
+    /// The wait before a batch is sent again for which its account had no room this many times.
+    pub(super) fn room(&self, waits: u32, asked: Option<Duration>) -> Duration {
+        let first = self.poll_interval.unwrap_or(HOLD).min(HOLD);
+        doubled(first, waits, LONGEST_HOLD, asked)
+    }
+
+    /// The wait before a batch is tried that was refused this many times for a reason that others share.
+    pub(super) fn halted(&self, tries: u32) -> Duration {
+        doubled(HALT, tries, LONGEST_HALT, None)
     }
 
     /// The wait after this many consecutive failures. It never ends, because a billed batch must be fetched.

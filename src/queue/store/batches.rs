@@ -12,7 +12,7 @@ use super::results::within;
 use super::rows::{
     AT_PROVIDER, CANCELLED, DELETING, NO_CHORE, PENDING, key, keys_after, process_no,
 };
-use super::statements::{Fault, Queries as _, Row, Sql, all, by, limit, list};
+use super::statements::{Fault, Queries as _, Row, Sql, all, by, count, limit, list};
 use super::{
     BatchFill, BatchNo, ClaimedJob, JobLane, Mode, Store, StoredBatch, WaitingJobs, WorkerId,
 };
@@ -168,6 +168,22 @@ impl Store {
             let of = |_| Some((process, budget, lane.clone()));
             let mut found = read_claimed(self, rows, of)?;
             Ok(ids.iter().filter_map(|id| found.remove(id)).collect())
+        })
+    }
+
+    /// The number of jobs of a process that are or were to be called because their batch was refused.
+    pub(crate) fn called_jobs(&self, process: ProcessId) -> Result<u64, Error> {
+        self.run(Mode::Moment, |tx| {
+            let Some(no) = process_no(tx, process)? else {
+                return Ok(0);
+            };
+            let find = formatcp!(
+                "SELECT COUNT(*) FROM #jobs WHERE id >= ? AND id < ?
+                   AND lane IN (SELECT no FROM #lanes WHERE step >= {})",
+                JobLane::CALLED
+            );
+            let jobs: Option<i64> = tx.one(find, by![key(no, 0), key(no + 1, 0)])?;
+            Ok(count(jobs.unwrap_or(0)))
         })
     }
 

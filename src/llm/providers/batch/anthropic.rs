@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::base::{Error, ErrorKind, Sent, Timestamp};
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchIntent, BatchState, BatchStatus, ListedBatches,
+    BatchCounts, BatchInput, BatchIntent, BatchRefusal, BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::providers::access::escaped;
 use crate::llm::providers::fields::whole;
@@ -39,12 +39,14 @@ impl Wire for Anthropic {
         false
     }
 
-    fn create(&self, batch: &Submission<'_>, input: &mut dyn BatchInput) -> Result<String, Error> {
+    fn create(
+        &self,
+        batch: &Submission<'_>,
+        input: &mut dyn BatchInput,
+    ) -> Result<String, BatchRefusal> {
         let (mut body, length) = body(input.open()?, batch.intent.bytes);
-        named(
-            &batch.http.upload(BATCHES, &[], &mut body, length)?,
-            &["id"],
-        )
+        let reply = batch.http.upload(BATCHES, &[], &mut body, length)?;
+        Ok(named(&reply, &["id"])?)
     }
 
     /// Compares the entries of the list, and reads the first result of candidates that have ended.

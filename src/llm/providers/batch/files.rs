@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::base::{Error, ErrorKind, Timestamp};
-use crate::llm::batch::{BatchInput, BatchIntent, BatchStage, ListedBatches};
+use crate::llm::batch::{BatchInput, BatchIntent, BatchRefusal, BatchStage, ListedBatches};
 
 use super::Submission;
 use super::http::{named, served_at, time};
@@ -19,7 +19,7 @@ const SKEW: Duration = Duration::from_secs(24 * 3600);
 pub(super) fn upload(
     batch: &Submission<'_>,
     input: &mut dyn BatchInput,
-) -> Result<BatchStage, Error> {
+) -> Result<BatchStage, BatchRefusal> {
     let intent = batch.intent;
     let before = format!(
         "--{BOUNDARY}\r\nContent-Disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n\

@@ -12,11 +12,10 @@ use serde_json::{Value, json};
 use crate::base::{Error, ErrorKind, Optional, Sent, Timestamp};
 use crate::llm::batch::{
     BatchCounts, BatchInput, BatchIntent, BatchRefusal, BatchStage, BatchState, BatchStatus,
-    ListedBatches,
+    ListedBatches, RefusalOutcome,
 };
 use crate::llm::providers::access::escaped;
 use crate::llm::providers::content::invalid;
-use crate::llm::providers::errors::{error_in_batch, failure_in_batch};
 use crate::llm::providers::fields::whole;
 use crate::llm::providers::gemini;
 use crate::llm::providers::rules::word;
@@ -36,25 +35,31 @@ impl Wire for Gemini {
         &self,
         batch: &Submission<'_>,
         input: &mut dyn BatchInput,
-    ) -> Result<BatchStage, Error> {
+    ) -> Result<BatchStage, BatchRefusal> {
         if let Some(uploaded) = uploaded(batch)? {
             return Ok(uploaded);
         }
         match send(batch, input) {
             // Another attempt was faster.
-            Err(conflict) if conflict.status() == Some(409) => uploaded(batch)?.ok_or(conflict),
+            Err(conflict) if conflict.error.status() == Some(409) => {
+                uploaded(batch)?.ok_or(conflict)
+            }
             sent => sent,
         }
     }
 
-    fn create(&self, batch: &Submission<'_>, _: &mut dyn BatchInput) -> Result<String, Error> {
+    fn create(
+        &self,
+        batch: &Submission<'_>,
+        _: &mut dyn BatchInput,
+    ) -> Result<String, BatchRefusal> {
         let model = batch.intent.model.as_deref();
         let model = model.ok_or_else(|| invalid("a batch of gemini needs a model"))?;
         let path = format!("/{}:batchGenerateContent", gemini::resource(model)?);
         let (label, file) = (&batch.intent.label, batch.file);
         let body = json!({"displayName": label, "inputConfig": {"fileName": file}});
         let reply = batch.http.post(&path, &json!({"batch": body}))?;
-        named(&reply, &["name"])
+        Ok(named(&reply, &["name"])?)
     }
 
     fn find(&self, batch: &Submission<'_>, search: &Search<'_>) -> Result<ListedBatches, Error> {
@@ -154,7 +159,7 @@ fn accepted(batch: &Submission<'_>, reply: &HttpReply, file: &Value) -> Result<B
 }
 
 /// Uploads in two calls: the first gets the URL, the second sends the bytes.
-fn send(batch: &Submission<'_>, input: &mut dyn BatchInput) -> Result<BatchStage, Error> {
+fn send(batch: &Submission<'_>, input: &mut dyn BatchInput) -> Result<BatchStage, BatchRefusal> {
     let Submission { http, intent, .. } = batch;
     let header = |name: &'static str, value: &str| (name.into(), value.to_owned());
     let start = [
@@ -185,7 +190,7 @@ fn send(batch: &Submission<'_>, input: &mut dyn BatchInput) -> Result<BatchStage
     let sent = http.upload(&session, &finish, &mut input.open()?, intent.bytes)?;
     let file = body_of(&sent)?;
     let file = file.get("file").ok_or_else(|| unusable("no file", &sent))?;
-    accepted(batch, &sent, file)
+    Ok(accepted(batch, &sent, file)?)
 }
 
 /// Gemini replies 403 for a file that does not exist, because it might belong to another project.
@@ -255,19 +260,15 @@ fn failed(vendor: &Vendor, error: Option<&Value>) -> BatchState {
         );
         return BatchState::Failed(error.with_sent(Sent::Answered));
     };
-    let failure = failure_in_batch(vendor, &error_in_batch(vendor, error));
-    let code = code_of(error);
-    let transient = |error: &Error| {
-        let error = Error::new(ErrorKind::Transient, error.message());
-        BatchState::Failed(error.with_sent(Sent::Answered))
-    };
-    match refusal::of(failure) {
-        BatchRefusal::Whole(error) if error.kind() == ErrorKind::Auth => BatchState::Failed(error),
+    let refusal = refusal::in_batch(vendor, error);
+    match refusal.outcome {
         // Google's code for an invalid input.
-        BatchRefusal::Unnamed(error) if code != Some(3) => transient(&error),
-        BatchRefusal::Busy(error) | BatchRefusal::NoFile(error) => transient(&error),
-        refusal => BatchState::Refused(refusal),
+        RefusalOutcome::Unnamed if code_of(error) != Some(3) => {}
+        RefusalOutcome::Wait { room: false } | RefusalOutcome::NoFile => {}
+        _ => return BatchState::Refused(refusal),
     }
+    let error = Error::new(ErrorKind::Transient, refusal.error.message());
+    BatchState::Failed(error.with_sent(Sent::Answered))
 }
 
 fn code_of(error: &Value) -> Option<u64> {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::base::json_mend::leniently;
 use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind, Optional, Timestamp};
+use crate::llm::batch::BatchRefusal;
 use crate::llm::providers::access::{authority, escaped, origin};
 use crate::llm::providers::answer::{WEB_PAGE, is_web_page, malformed};
 use crate::llm::providers::dialect::request_id;
@@ -16,7 +17,7 @@ use crate::llm::providers::errors::failure;
 use crate::llm::providers::limits::retry_after;
 use crate::llm::transport::{HttpMethod, HttpReply, HttpTransfer};
 
-use super::refusal::places_of;
+use super::refusal::of_reply;
 use super::{BatchApi, REPLY};
 
 /// A list with more pages is assumed to repeat itself.
@@ -48,7 +49,7 @@ impl<'a> Http<'a> {
         self.there(&self.url(path), reply).map(drop)
     }
 
-    pub fn post(&self, path: &str, body: &Value) -> Result<HttpReply, Error> {
+    pub fn post(&self, path: &str, body: &Value) -> Result<HttpReply, BatchRefusal> {
         let body = body.to_string();
         let length = body.len() as u64;
         self.upload(path, &[], &mut body.as_bytes(), length)
@@ -60,7 +61,7 @@ impl<'a> Http<'a> {
         if is_gone(&reply) && self.is_own(&self.url(path), &reply) {
             Ok(())
         } else {
-            self.judged(reply).map(|_| ())
+            self.judged(&reply)
         }
     }
 
@@ -71,9 +72,11 @@ impl<'a> Http<'a> {
         headers: &[(Cow<'static, str>, String)],
         body: &mut dyn Read,
         length: u64,
-    ) -> Result<HttpReply, Error> {
+    ) -> Result<HttpReply, BatchRefusal> {
         let reply = self.exchange(HttpMethod::Post, path, headers, Some((body, length)), None)?;
-        self.judged(reply)
+        let failed = |error| of_reply(self.api.vendor, &reply, error);
+        self.judged(&reply).map_err(failed)?;
+        Ok(reply)
     }
 
     /// Writes a resource to `sink`. It follows redirects: to the provider's own host through the base URL, to other
@@ -223,17 +226,15 @@ impl<'a> Http<'a> {
     /// The reply from `url`, if it is a success. A 404 or 410 counts only if the API itself sent it; from any other
     /// server it becomes an error without a status.
     fn there(&self, url: &str, reply: HttpReply) -> Result<HttpReply, Error> {
-        let by_another_server = is_gone(&reply) && !self.is_own(url, &reply);
-        self.judged(reply).map_err(|error| {
-            if by_another_server {
-                let why = format!("not from the API itself: {}", error.message());
-                let id = error.request_id();
-                let again = Error::new(ErrorKind::Transient, why).with_sent(error.sent());
-                again.with_request_id(id)
-            } else {
-                error
-            }
-        })
+        let Err(error) = self.judged(&reply) else {
+            return Ok(reply);
+        };
+        if !is_gone(&reply) || self.is_own(url, &reply) {
+            return Err(error);
+        }
+        let why = format!("not from the API itself: {}", error.message());
+        let again = Error::new(ErrorKind::Transient, why).with_sent(error.sent());
+        Err(again.with_request_id(error.request_id()))
     }
 
     /// Whether the API itself sent the reply from `url`, not a proxy or a file server.
@@ -245,21 +246,14 @@ impl<'a> Http<'a> {
         origin(url) == origin(&self.api.access.base_url)
     }
 
-    /// The reply, if it is a success.
-    fn judged(&self, reply: HttpReply) -> Result<HttpReply, Error> {
-        let status = reply.status;
-        match status {
-            200..300 => Ok(reply),
-            _ => {
-                let error = failure(self.api.vendor, &reply).with_request_id(request_id(&reply));
-                let places = places_of(&json(&reply).unwrap_or_default());
-                let redirect = self.api.access.redirect(self.api.vendor, &reply);
-                let why = redirect.unwrap_or_else(|| format!("{}{places}", error.message()));
-                // Nothing there accepts batches, whatever they contain.
-                let error = error.when(status == 501, Error::with_unreachable);
-                Err(error.reworded(why))
-            }
+    /// The failure of a reply that is none of success.
+    fn judged(&self, reply: &HttpReply) -> Result<(), Error> {
+        if (200..300).contains(&reply.status) {
+            return Ok(());
         }
+        let error = failure(self.api.vendor, reply).with_request_id(request_id(reply));
+        let redirect = self.api.access.redirect(self.api.vendor, reply);
+        Err(error.set(redirect, Error::reworded))
     }
 }
 

@@ -22,8 +22,6 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::{HttpHeaders, HttpReply};
 
-use super::refusal::{kind, message};
-
 /// The line of a request, whose key was checked; in OpenAI's format with the address `url`.
 pub(super) fn write(
     vendor: &Vendor,
@@ -196,7 +194,7 @@ fn judged(vendor: &Vendor, read: Line<'_>, line: &[u8]) -> Result<BatchLine, Err
     let kind = word(outcome.kind.as_ref());
     let result = match (outcome.error.filter(says_something), answer) {
         (Some(error), Some(Ok(mut answer))) => {
-            let error = message(vendor, &ErrorBody::from_error(&error));
+            let error = ErrorBody::from_error(&error).text(vendor.name, "said");
             answer.warn(&format!("its result also has an error: {error}"));
             answered(Ok(answer))
         }
@@ -233,10 +231,7 @@ fn failed(vendor: &Vendor, error: &Value) -> BatchLineResult {
         let why = format!("{} did not come to it: {}", vendor.name, error_body.message);
         return not_processed(&why);
     }
-    let failure = match vendor.dialect {
-        Dialect::OpenAi => Error::new(kind(vendor, &error_body), message(vendor, &error_body)),
-        _ => failure_in_batch(vendor, &error_body),
-    };
+    let (failure, _) = failure_in_batch(vendor, &error_body);
     let id = error.get("request_id").and_then(Value::as_str);
     answered(Err(failure.with_sent(Sent::Answered).with_request_id(id)))
 }

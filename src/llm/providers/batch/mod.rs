@@ -8,7 +8,7 @@ mod lines;
 mod openai;
 #[cfg(test)]
 mod recorded_tests;
-pub(crate) mod refusal;
+mod refusal;
 #[cfg(test)]
 mod scripted;
 mod xai;
@@ -26,7 +26,7 @@ use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind, Timestamp};
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
-    BatchLineResult, BatchStage, BatchState, BatchStatus, ListedBatches,
+    BatchLineResult, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
 };
 use crate::llm::params::RequestTask;
 use crate::llm::reply_details::RawJson;
@@ -76,12 +76,16 @@ trait Wire: Sync {
         &self,
         batch: &Submission<'_>,
         input: &mut dyn BatchInput,
-    ) -> Result<BatchStage, Error> {
+    ) -> Result<BatchStage, BatchRefusal> {
         files::upload(batch, input)
     }
 
     /// Creates a batch, and returns its id.
-    fn create(&self, batch: &Submission<'_>, input: &mut dyn BatchInput) -> Result<String, Error>;
+    fn create(
+        &self,
+        batch: &Submission<'_>,
+        input: &mut dyn BatchInput,
+    ) -> Result<String, BatchRefusal>;
 
     /// Searches for batches that may be this one.
     fn find(&self, batch: &Submission<'_>, search: &Search<'_>) -> Result<ListedBatches, Error>;
@@ -251,17 +255,18 @@ impl BatchClient for BatchApi {
         stage: &BatchStage,
         input: &mut dyn BatchInput,
         ctx: &Context,
-    ) -> Result<BatchStage, Error> {
+    ) -> Result<BatchStage, BatchRefusal> {
         let batch = self.submission(intent, stage, ctx);
+        let redacted = |refusal: BatchRefusal| refusal.map_errors(|error| self.redacted(error));
         let file = match stage {
             BatchStage::Created { .. } => return Ok(stage.clone()),
             BatchStage::Ready if self.wire.uploads() => {
-                return self.clean(self.wire.upload(&batch, input));
+                return self.wire.upload(&batch, input).map_err(redacted);
             }
             BatchStage::Ready => None,
             BatchStage::Uploaded { file, .. } => Some(file.clone()),
         };
-        let id = self.clean(self.wire.create(&batch, input))?;
+        let id = self.wire.create(&batch, input).map_err(redacted)?;
         Ok(BatchStage::Created { id, file })
     }
 
@@ -288,14 +293,13 @@ impl BatchClient for BatchApi {
 
     fn status(&self, id: &str, ctx: &Context) -> Result<BatchStatus, Error> {
         let mut status = self.clean(self.wire.status(&self.http(ctx), id))?;
-        let errors = match &mut status.state {
-            BatchState::Failed(error) => vec![error],
-            BatchState::Refused(why) => why.errors(),
-            _ => Vec::new(),
+        status.state = match status.state {
+            BatchState::Failed(error) => BatchState::Failed(self.redacted(error)),
+            BatchState::Refused(why) => {
+                BatchState::Refused(why.map_errors(|error| self.redacted(error)))
+            }
+            state => state,
         };
-        for error in errors {
-            *error = self.redacted(error.clone());
-        }
         Ok(status)
     }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::base::{Error, ErrorKind, Sent, Timestamp};
 use crate::llm::batch::{
-    BatchCounts, BatchInput, BatchState, BatchStatus, ListedBatches, is_unknown,
+    BatchCounts, BatchInput, BatchRefusal, BatchState, BatchStatus, ListedBatches, is_unknown,
 };
 use crate::llm::providers::access::escaped;
 use crate::llm::providers::fields::whole;
@@ -65,7 +65,11 @@ impl Wire for OpenAi {
         self.endpoint
     }
 
-    fn create(&self, batch: &Submission<'_>, _: &mut dyn BatchInput) -> Result<String, Error> {
+    fn create(
+        &self,
+        batch: &Submission<'_>,
+        _: &mut dyn BatchInput,
+    ) -> Result<String, BatchRefusal> {
         if self.processes_files {
             check_input(batch)?;
         }
@@ -76,7 +80,7 @@ impl Wire for OpenAi {
             "completion_window": "24h",
             "metadata": {"label": intent.label},
         });
-        named(&batch.http.post("/batches", &body)?, &["id"])
+        Ok(named(&batch.http.post("/batches", &body)?, &["id"])?)
     }
 
     fn find(&self, batch: &Submission<'_>, search: &Search<'_>) -> Result<ListedBatches, Error> {

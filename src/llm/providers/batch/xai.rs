@@ -6,7 +6,9 @@ use std::io::Write;
 use serde_json::{Value, json};
 
 use crate::base::{Error, ErrorKind, Timestamp};
-use crate::llm::batch::{BatchCounts, BatchInput, BatchState, BatchStatus, ListedBatches};
+use crate::llm::batch::{
+    BatchCounts, BatchInput, BatchRefusal, BatchState, BatchStatus, ListedBatches,
+};
 use crate::llm::providers::fields::whole;
 use crate::llm::providers::vendor::Vendor;
 
@@ -37,9 +39,14 @@ impl Wire for Xai {
         "/v1/chat/completions"
     }
 
-    fn create(&self, batch: &Submission<'_>, _: &mut dyn BatchInput) -> Result<String, Error> {
+    fn create(
+        &self,
+        batch: &Submission<'_>,
+        _: &mut dyn BatchInput,
+    ) -> Result<String, BatchRefusal> {
         let body = json!({"name": batch.intent.label, "input_file_id": batch.file});
-        named(&batch.http.post("/batches", &body)?, &["batch_id", "id"])
+        let reply = batch.http.post("/batches", &body)?;
+        Ok(named(&reply, &["batch_id", "id"])?)
     }
 
     fn find(&self, batch: &Submission<'_>, search: &Search<'_>) -> Result<ListedBatches, Error> {

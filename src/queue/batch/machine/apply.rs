@@ -95,7 +95,7 @@ impl Change<'_> {
         }
     }
 
-    /// Jobs of a refused batch were settled, or it could not be divided.
+    /// Jobs of a refused batch were settled. The others are written anew.
     fn settled(&mut self, settled: Result<ItemsSettled, Error>) {
         match settled {
             Ok(ItemsSettled::NoSuchRequest(error)) => self.divide_or_call(error),
@@ -103,6 +103,9 @@ impl Change<'_> {
                 let name = self.record.name();
                 let text = format!("{jobs} jobs left batch {name}, which was refused");
                 self.log(Level::Info, text);
+                if jobs < self.record.intent.items {
+                    return self.form_again();
+                }
                 // Nothing is billed for a refused batch.
                 self.add(Effect::GiveBack);
                 self.close();
@@ -141,7 +144,7 @@ impl Change<'_> {
         }
         if self.record.id().is_none() {
             // Each worker has its own attempts.
-            self.record.failures = 0;
+            (self.record.failures, self.record.waits) = (0, 0);
         }
         self.wait(wait);
         let (name, provider) = (self.record.name(), &self.record.account.provider);
@@ -240,7 +243,6 @@ impl Change<'_> {
 /// being started is up by then.
 const UNREACHED: u32 = 2;
 
-/// After this many attempts in a row to send a batch, its provider is away. If web pages replied, the address is probably
-/// wrong: until then, the page may be one for maintenance. If its queue had no room, although no other batch is there, this
-/// batch itself is too large.
+/// After this many attempts in a row to send a batch, its provider is away. If its queue had no room, although no other
+/// batch is there, this batch itself is too large.
 pub(in crate::queue::batch) const AWAY: u32 = 4;

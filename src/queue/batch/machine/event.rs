@@ -1,19 +1,20 @@
 //! Inputs of the machine: facts from elsewhere, and every reply from outside.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use log::Level;
 
 use crate::base::{Error, ErrorKind, Timestamp};
 use crate::config::choices::OnUnknown;
-use crate::llm::batch::{BatchStage, BatchStatus, ListedBatches, RequestName};
+use crate::llm::batch::{
+    BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches, RequestName,
+};
 
 use super::super::settings::{BatchSettings, LISTINGS};
-use super::state::{Fence, Sending, State, Unknown};
+use super::state::{Fence, Refusals, Sending, State, Unknown};
 
 /// What a decision needs to know apart from the batch itself.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub now: Timestamp,
     /// Its process was cancelled or deleted: unanswered jobs are not sent again.
@@ -35,36 +36,8 @@ pub(crate) struct Facts {
     pub is_reached: bool,
     /// Refusals of similar batches in a row, without an accepted batch in between.
     pub refusals: Refusals,
-}
-
-/// Alike refusals in a row.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Refusals {
-    /// A hash of their words, without those that have digits, such as names of lines.
-    words: u64,
-    pub(super) count: u32,
-    /// Creations in a row whose outcome is unknown. They say nothing about requests, and leave the count as it is.
-    pub(super) unknown: u32,
-}
-
-impl Refusals {
-    /// With this one. If it is not alike, the count begins anew.
-    pub(super) fn and(mut self, why: &Error) -> Self {
-        let mut hasher = DefaultHasher::new();
-        let words = why.message().split_whitespace();
-        let words = words.filter(|word| !word.contains(|c: char| c.is_ascii_digit()));
-        words.for_each(|word| word.hash(&mut hasher));
-        let words = hasher.finish();
-        let alike = if self.words == words { self.count } else { 0 };
-        self.count = alike.saturating_add(1);
-        (self.words, self.unknown) = (words, 0);
-        self
-    }
-
-    /// A batch was accepted. Creations whose outcome is unknown may go on.
-    pub(crate) fn forget(&mut self) {
-        (self.words, self.count) = (0, 0);
-    }
+    /// How many more requests may be called one by one because their batch was refused.
+    pub callable: u64,
 }
 
 impl Facts {
@@ -101,7 +74,7 @@ pub(crate) enum Event {
     /// That step was not sent; it may be sent after this time.
     NotSent(Option<Duration>),
     /// Outcome of that step.
-    Submitted(Result<BatchStage, Error>),
+    Submitted(Result<BatchStage, BatchRefusal>),
     /// Outcome of reading the provider's list.
     Listed(Result<ListedBatches, Error>),
     /// Outcome of deleting its input file at the provider.
@@ -124,10 +97,20 @@ impl Event {
         self.into()
     }
 
+    /// Whether requests may have to be called because of it.
+    pub(crate) fn is_refusal(&self) -> bool {
+        match self {
+            Self::Submitted(answer) => answer.is_err(),
+            Self::Status(Ok(status)) => matches!(status.state, BatchState::Refused(_)),
+            Self::Settled(settled) => matches!(settled, Ok(ItemsSettled::NoSuchRequest(_))),
+            _ => false,
+        }
+    }
+
     /// Whether the server of its account has replied, with any status.
     pub(crate) fn is_reply(&self) -> bool {
         let error = match self {
-            Self::Submitted(answer) => answer.as_ref().err(),
+            Self::Submitted(answer) => answer.as_ref().err().map(|refusal| &refusal.error),
             Self::Status(answer) => answer.as_ref().err(),
             Self::Listed(answer) => answer.as_ref().err(),
             _ => return false,
@@ -216,8 +199,6 @@ pub(crate) enum Effect {
     GiveBack,
     /// Return its remaining jobs to the queue, and delete its row.
     Close,
-    /// Let the next two batches of its jobs have half of its size: both halves are sent.
-    Divide,
     /// Settle jobs of it.
     SettleItems(ItemEnds),
     /// Fetch and store its results.
@@ -236,12 +217,10 @@ pub(crate) enum Effect {
     ReportCritical(Error),
     /// Report that its account has no room now. This ends a worker that only submits.
     ReportHeld(Error),
-    /// Form no batch of its account for a while, for this reason.
-    HoldAccount(Error),
-    /// The present number of alike refusals.
-    CountRefusals(Refusals),
-    /// A batch was accepted, so earlier refusals were because of their requests.
-    ForgetRefusals,
+    /// The number of refusals of batches of its jobs in its record is the present one.
+    CountRefusals,
+    /// Try others of its account that were not sent for now: the first one was accepted.
+    Release,
     CountCreated,
     CountPossiblyPaidTwice(u64),
 }
@@ -249,7 +228,7 @@ pub(crate) enum Effect {
 /// Which jobs to settle, and how.
 #[derive(Debug)]
 pub(crate) enum ItemEnds {
-    /// All jobs.
+    /// The only job fails.
     All(Error),
     /// The jobs of these requests.
     Named(Vec<(RequestName, Error)>),

@@ -15,6 +15,6 @@ pub(super) mod tests;
 
 pub(super) use apply::{AWAY, apply};
 pub(crate) use event::is_cut_off;
-pub(super) use event::{Collected, Effect, Event, Facts, ItemEnds, ItemsSettled, Refusals};
+pub(super) use event::{Collected, Effect, Event, Facts, ItemEnds, ItemsSettled};
 pub(super) use event::{Results, Step, Written, next};
-pub(super) use state::{Record, State, Uncollected, key, new_label, number};
+pub(super) use state::{Record, Refusals, State, Uncollected, key, new_label, number};

@@ -7,23 +7,25 @@
 //! stateDiagram-v2
 //!     [*] --> Forming
 //!     Forming --> Sending: Written
-//!     Sending --> Forming: Submitted
+//!     Sending --> Forming: Settled, Submitted
+//!     Running --> Forming: Settled, Status
+//!     Running --> Sending: Status
 //!     Sending --> Unknown: Listed, Submitted
 //!     Sending --> Running: Listed, Submitted
 //!     Unknown --> Running: Listed
 //!     Running --> Unknown: Collected
 //!     Forming --> [*]: GivenUp, Written
-//!     Sending --> [*]: GivenUp, Settled, Submitted, Written
+//!     Sending --> [*]: GivenUp, Settled, Written
 //!     Unknown --> [*]: GivenUp
 //!     Running --> [*]: Collected, Settled, Status
 //! ```
 //!
-//! A batch returns to `Forming` when its input is lost, locally or at the provider. The jobs of a divided batch form new
-//! ones. `Running` returns to `Unknown` when the results show that the batch belongs to another program.
+//! A batch returns to `Forming` when its input is lost, locally or at the provider, or is written anew because the batch
+//! was refused for some of it or for its size, and to `Sending` when it is sent again later. `Running` returns to `Unknown` when the results show that the batch belongs to another program.
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::Timestamp;
+use crate::base::{Error, ErrorKind, Timestamp};
 use crate::llm::batch::{BatchAccount, BatchCounts, BatchIntent, BatchStage};
 use crate::llm::providers::vendor::Vendor;
 use crate::queue::store::StoredBatch;
@@ -157,8 +159,68 @@ pub(crate) struct Record {
     pub due: Timestamp,
     /// How often its input file was missing at the provider.
     pub lost_files: u32,
-    /// Batches that were taken for this one by mistake.
+    /// Batches that were taken for this one by mistake, or were refused before this one.
     pub not_ours: Vec<String>,
+    /// The most requests of it, if a larger batch was refused.
+    #[serde(default)]
+    pub most: Option<u64>,
+    /// How often it was held in a row.
+    #[serde(default)]
+    pub waits: u32,
+    /// As known when it was refused last.
+    #[serde(default)]
+    pub refusals: Refusals,
+    /// It is not sent for now, nor any like it.
+    #[serde(default)]
+    pub halt: Option<Halt>,
+}
+
+/// Why no batch is sent for now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Halt {
+    pub kind: ErrorKind,
+    /// None of its account is; otherwise, none of its process and model.
+    pub of_account: bool,
+    pub tries: u32,
+}
+
+/// Alike refusals in a row of batches with jobs of one process and model, without an accepted batch in between.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Refusals {
+    /// Their account, model, status, code and parameter, and whether they name requests.
+    alike: String,
+    pub count: u32,
+    /// Creations in a row whose outcome is unknown. They say nothing about requests, and leave the count as it is.
+    #[serde(skip)]
+    pub unknown: u32,
+}
+
+impl Refusals {
+    /// With this one of a batch. If it is not alike, the count begins anew.
+    pub(super) fn and(&self, batch: &Record, why: &Error, code: &str, is_named: bool) -> Self {
+        let key = (
+            &batch.account,
+            &batch.intent.model,
+            why.status(),
+            code,
+            is_named,
+        );
+        let alike = serde_json::to_string(&key).unwrap_or_default();
+        let count = if self.alike == alike { self.count } else { 0 };
+        Self {
+            alike,
+            count: count.saturating_add(1),
+            unknown: 0,
+        }
+    }
+
+    /// A batch was accepted. Creations whose outcome is unknown may go on.
+    pub(super) fn forgotten(&self) -> Self {
+        Self {
+            unknown: self.unknown,
+            ..Self::default()
+        }
+    }
 }
 
 impl Record {
@@ -184,6 +246,10 @@ impl Record {
             due: now,
             lost_files: 0,
             not_ours: Vec::new(),
+            most: None,
+            waits: 0,
+            refusals: Refusals::default(),
+            halt: None,
         }
     }
 
@@ -246,6 +312,16 @@ impl Record {
         matches!(&self.state, State::Unknown(unknown) if unknown.held)
     }
 
+    /// Whether it is not sent for now because it was refused for a reason that others share.
+    pub(crate) fn is_halted(&self) -> bool {
+        self.halt.is_some() && !self.is_submitted()
+    }
+
+    /// Whether it is on its way to the provider.
+    pub(crate) fn is_being_sent(&self) -> bool {
+        !self.is_submitted() && self.halt.is_none()
+    }
+
     /// Whether the provider has it, or may have it.
     pub(crate) fn is_submitted(&self) -> bool {
         self.id().is_some() || self.is_held()
@@ -285,6 +361,7 @@ impl Record {
     /// The state for people and JSON.
     pub(crate) fn word(&self) -> &str {
         match &self.state {
+            State::Sending(_) if self.halt.is_some() => "stopped",
             State::Forming => "preparing",
             State::Sending(sending) => match &sending.input {
                 BatchStage::Ready => "submitting",

@@ -80,7 +80,7 @@ impl Change<'_> {
             status.state,
             BatchState::Validating | BatchState::Refused(_)
         ) {
-            self.add(Effect::ForgetRefusals);
+            self.accepted();
         }
         let is_completed = matches!(status.state, BatchState::Completed);
         // Providers bill the requests on which they worked before the end. If it is known how many results there must
@@ -126,6 +126,16 @@ impl Change<'_> {
         self.add(Effect::Collect(results));
     }
 
+    /// Its input is valid, so earlier refusals were because of their requests.
+    fn accepted(&mut self) {
+        self.count(self.facts.refusals.forgotten());
+        (self.record.most, self.record.waits) = (None, 0);
+        if self.record.halt.take().is_some() {
+            self.save();
+            self.add(Effect::Release);
+        }
+    }
+
     /// The provider has answered as it should. That the batch has ended is not enough: if its results cannot be had, the
     /// waits must grow.
     fn answered(&mut self) {
@@ -144,36 +154,12 @@ impl Change<'_> {
         }
     }
 
-    /// The batch was refused after its creation.
-    fn on_refused_batch(&mut self, refused: BatchRefusal) {
-        let (name, file) = (
-            self.record.name().to_owned(),
-            self.record.file().map(str::to_owned),
-        );
-        let is_queue = matches!(refused, BatchRefusal::TooMuchQueued(_));
-        match refused {
-            // Its jobs wait for another batch, or a smaller one; this is not an attempt.
-            BatchRefusal::TooMuchQueued(error)
-            | BatchRefusal::Account(error)
-            | BatchRefusal::NoFile(error)
-            | BatchRefusal::Busy(error) => {
-                self.delete_file(file);
-                let text = format!("the provider refused batch {name}: {error}");
-                self.log(Level::Info, text);
-                self.add(Effect::HoldAccount(error.clone()));
-                let may_shrink =
-                    is_queue && self.record.intent.items >= super::submit::FEWEST_DIVIDED;
-                if !may_shrink || self.facts.others_there {
-                    self.add(Effect::ReportHeld(error));
-                }
-                self.add(Effect::GiveBack);
-                self.close();
-                if is_queue && !self.facts.others_there && self.record.intent.items > 1 {
-                    self.add(Effect::Divide);
-                }
-            }
-            refused => self.refused(refused),
-        }
+    /// It was refused after its creation, before any of it was worked on: it is sent again, as another batch.
+    fn on_refused_batch(&mut self, refusal: BatchRefusal) {
+        let name = self.record.name();
+        let text = format!("the provider refused batch {name}: {}", refusal.error);
+        self.log(Level::Info, text);
+        self.refused(refusal, true);
     }
 }
 

@@ -5,24 +5,22 @@ use std::time::Duration;
 use log::Level;
 
 use crate::base::{Error, ErrorKind};
-use crate::llm::batch::{BatchRefusal, BatchStage, RequestName, is_unknown};
-use crate::llm::providers::batch::refusal;
+use crate::llm::batch::{BatchRefusal, BatchStage, RefusalOutcome, is_unknown};
 
-use super::super::settings::MOST_ASKED;
 use super::apply::{AWAY, Change};
 use super::event::{Effect, ItemEnds, Written};
-use super::state::{Remote, Sending, State, Unknown};
+use super::state::{Halt, Refusals, Remote, Sending, State, Unknown};
 
 /// How often an input file that disappeared before the creation is uploaded again.
 const MOST_UPLOADS: u32 = 2;
 /// After this many lost connections while the input is sent, the provider may be rejecting its size.
 const HANG_UPS: u32 = 6;
-/// A batch is held at once if the provider asks for a longer wait.
+/// A worker that only submits does not wait for longer than this.
 const SOON: Duration = Duration::from_secs(60);
 /// This many alike refusals in a row, without an accepted batch, have another cause than a request.
 const MOST_REFUSALS: u32 = 16;
 /// A refused batch with fewer requests is not divided: they are called one by one.
-pub(super) const FEWEST_DIVIDED: u64 = 100;
+const FEWEST_DIVIDED: u64 = 100;
 
 impl Change<'_> {
     pub(super) fn written(&mut self, written: Result<Written, Error>) {
@@ -49,20 +47,21 @@ impl Change<'_> {
     }
 
     /// Outcome of an upload or a creation.
-    pub(super) fn submitted(&mut self, sending: Sending, answer: Result<BatchStage, Error>) {
+    pub(super) fn submitted(&mut self, sending: Sending, answer: Result<BatchStage, BatchRefusal>) {
         let creates = sending.creates(self.facts.uploads);
-        let error = match answer {
+        let mut refusal = match answer {
             Ok(stage) => return self.advanced(sending, stage),
-            Err(error) => error,
+            Err(refusal) => refusal,
         };
-        if creates && is_unknown(&error) {
+        let error = &refusal.error;
+        if creates && is_unknown(error) {
             // Each may be followed by a search that finds nothing, so these are not failures of one batch.
-            let mut refusals = self.facts.refusals;
+            let mut refusals = self.facts.refusals.clone();
             refusals.unknown += 1;
-            self.add(Effect::CountRefusals(refusals));
             if refusals.unknown >= AWAY {
-                self.away(&error);
+                self.away(error);
             }
+            self.count(refusals);
             self.searching(Unknown {
                 input: sending.input,
                 ..Unknown::default()
@@ -77,7 +76,14 @@ impl Change<'_> {
         let sent = false;
         self.record.state = State::Sending(Sending { sent, ..sending });
         self.record.failures = self.record.failures.saturating_add(1);
-        self.on_refused(creates, error);
+        if self.may_be_too_large(error) && self.record.failures.is_multiple_of(HANG_UPS) {
+            refusal.outcome = RefusalOutcome::TooLarge;
+        } else if error.status().is_none() && matches!(refusal.outcome, RefusalOutcome::Wait { .. })
+        {
+            // There was no reply, which does not concern the jobs.
+            return self.retry(error);
+        }
+        self.refused(refusal, creates);
     }
 
     fn advanced(&mut self, sending: Sending, stage: BatchStage) {
@@ -115,56 +121,12 @@ impl Change<'_> {
         self.record.state = State::Running(remote);
         self.record.clear_failures();
         self.wait(self.facts.settings.poll(Duration::ZERO, None));
-        let mut refusals = self.facts.refusals;
+        let mut refusals = self.facts.refusals.clone();
         refusals.unknown = 0;
-        self.add(Effect::CountRefusals(refusals));
+        self.count(refusals);
         self.add(Effect::ResumeAccount);
         self.save();
         self.add(Effect::DropInput);
-    }
-
-    /// The provider has rejected an upload or a creation, or was unreachable: nothing was created.
-    fn on_refused(&mut self, creates: bool, error: Error) {
-        let (items, failures) = (self.record.intent.items, self.record.failures);
-        if self.may_be_too_large(&error) && failures.is_multiple_of(HANG_UPS) {
-            return self.halve(error);
-        }
-        let may_upload = creates && self.record.lost_files < MOST_UPLOADS;
-        if may_upload && error.is_not_found() {
-            return self.upload_again(&error);
-        }
-        // A reply of the provider may concern the jobs; anything else, such as a deadline, does not. Nor does a reply of
-        // an address that accepts no batches.
-        if error.status().is_none() || error.is_unreachable() {
-            if matches!(
-                error.kind(),
-                ErrorKind::Invalid | ErrorKind::Auth | ErrorKind::Quota
-            ) {
-                self.add(Effect::ReportCritical(error.clone()));
-            }
-            return self.retry(&error);
-        }
-        // A queue without room for the only batch at the provider is too small for it.
-        let is_alone =
-            creates && items > 1 && failures.is_multiple_of(AWAY) && !self.facts.others_there;
-        let is_soon = failures < AWAY && error.retry_after() <= Some(SOON);
-        match refusal::of(error) {
-            BatchRefusal::TooMuchQueued(error) if is_alone => {
-                self.add(Effect::HoldAccount(error.clone()));
-                self.halve(error);
-            }
-            BatchRefusal::Busy(error) if is_soon => self.retry(&error),
-            BatchRefusal::TooMuchQueued(error)
-            | BatchRefusal::Account(error)
-            | BatchRefusal::Busy(error) => self.hold(error),
-            BatchRefusal::TooLarge(error) => self.halve(error),
-            BatchRefusal::Whole(error) if error.kind() == ErrorKind::Auth => {
-                self.add(Effect::ReportCritical(error.clone()));
-                self.retry(&error);
-            }
-            BatchRefusal::NoFile(error) if may_upload => self.upload_again(&error),
-            refusal => self.refused(refusal),
-        }
     }
 
     /// Some servers reset the connection instead of answering 413.
@@ -174,118 +136,160 @@ impl Change<'_> {
         sends_input && hung_up && error.kind() == ErrorKind::Transient
     }
 
-    /// The input file has disappeared, which another upload repairs.
-    fn upload_again(&mut self, error: &Error) {
-        self.record.lost_files += 1;
-        self.record.state = State::Forming;
-        self.retry(error);
+    /// The number of alike refusals of batches of its jobs.
+    pub(super) fn count(&mut self, refusals: Refusals) {
+        self.record.refusals = refusals;
+        self.add(Effect::CountRefusals);
     }
 
-    /// The account has no room for the batch now, or its provider is away, which says nothing about its jobs. It is sent
-    /// again each minute.
-    fn hold(&mut self, error: Error) {
-        self.problem(format!("{error}; it is tried again every minute"));
-        let asked = error.retry_after().unwrap_or_default().min(MOST_ASKED);
-        self.wait(self.facts.settings.hold().max(asked));
-        self.add(Effect::ReportHeld(error));
+    /// An upload or a creation was refused, or a batch before any of it was worked on: nothing was billed, and it is no
+    /// verdict on requests that it does not name.
+    pub(super) fn refused(&mut self, refusal: BatchRefusal, creates: bool) {
+        let BatchRefusal {
+            outcome,
+            error,
+            code,
+        } = refusal;
+        if self.facts.is_stopped {
+            self.leave_remote();
+            self.wait(Duration::ZERO);
+            return self.save();
+        }
+        if let RefusalOutcome::Wait { room } = outcome {
+            return self.hold(error, room);
+        }
+        let is_named = matches!(&outcome, RefusalOutcome::Named(names) if !names.is_empty());
+        let refusals = self
+            .facts
+            .refusals
+            .and(self.record, &error, &code, is_named);
+        let is_often = refusals.count >= MOST_REFUSALS;
+        self.count(refusals);
+        let items = self.record.intent.items;
+        let may_upload = creates && self.record.lost_files < MOST_UPLOADS;
+        match outcome {
+            RefusalOutcome::Named(names) if is_named => {
+                // A provider that names one request each time gets smaller batches after a while.
+                if is_often {
+                    self.record.most = Some(items.div_ceil(2));
+                }
+                let text = format!(
+                    "the provider refused batch {} for {} of its requests, which fail; the others are sent again",
+                    self.record.name(),
+                    names.len()
+                );
+                self.log(Level::Warn, text);
+                self.add(Effect::SettleItems(ItemEnds::Named(names)));
+            }
+            RefusalOutcome::Stops { of_account } => self.halt(&error, of_account),
+            _ if is_often => self.halt(&error, false),
+            RefusalOutcome::NoFile if may_upload => {
+                self.record.lost_files += 1;
+                self.form_again();
+                self.retry(&error);
+            }
+            RefusalOutcome::NoFile => self.halt(&error, false),
+            RefusalOutcome::TooLarge if items > 1 => self.divide(),
+            RefusalOutcome::TooLarge => self.call(error),
+            _ => self.divide_or_call(error),
+        }
+    }
+
+    /// No batch of its model, or of its account, is sent for now. It is tried again by the next worker, or later.
+    fn halt(&mut self, error: &Error, of_account: bool) {
+        let tries = self.record.halt.as_ref().map_or(0, |halt| halt.tries) + 1;
+        self.leave_remote();
+        let kind = error.kind();
+        self.record.halt = Some(Halt {
+            kind,
+            of_account,
+            tries,
+        });
+        let wait = self.facts.settings.halted(tries);
+        let hours = wait.as_secs() / 3600;
+        self.problem(format!(
+            "{error}; no batch is sent until that is mended: the next command tries one, and a worker after {hours} h"
+        ));
+        self.wait(wait);
         self.save();
     }
 
-    /// It is too large, and is divided. A call shows whether a single request is.
-    fn halve(&mut self, error: Error) {
-        if self.record.intent.items <= 1 {
-            return self.refused_unnamed(error);
+    /// The account has no room for the batch now, or its provider is away, which says nothing about its jobs. It is sent
+    /// again ever later, and its file is used again.
+    fn hold(&mut self, error: Error, room: bool) {
+        self.record.waits = self.record.waits.saturating_add(1);
+        let waits = self.record.waits;
+        let is_alone = room && !self.facts.others_there;
+        // A queue without room for the only batch at the provider is too small for it.
+        if is_alone && waits >= AWAY {
+            if self.record.intent.items < FEWEST_DIVIDED {
+                self.add(Effect::ReportHeld(error.clone()));
+            }
+            return match self.record.intent.items {
+                0 | 1 => self.call(error),
+                _ => self.divide(),
+            };
         }
-        self.divide();
+        self.leave_remote();
+        self.problem(format!(
+            "{error}; it is tried again ever later, at least every 30 minutes"
+        ));
+        let asked = error.retry_after();
+        self.wait(self.facts.settings.room(waits, asked));
+        let passes = is_alone || !matches!(error.status(), None | Some(400..408 | 410..425));
+        if waits >= AWAY || asked > Some(SOON) || !passes {
+            self.add(Effect::ReportHeld(error));
+        }
+        self.save();
     }
 
-    /// Its jobs return to the queue, and the next two batches that are formed of them have half of its size. Nothing is
-    /// billed for a refused batch.
+    /// A batch that was refused after its creation is not this one any more, but its file is.
+    fn leave_remote(&mut self) {
+        if let State::Running(remote) = self.record.state.clone() {
+            self.record.not_ours.push(remote.id);
+            let file = |file| BatchStage::Uploaded { file, time: None };
+            self.record.state = State::Sending(Sending {
+                input: remote.file.map_or(BatchStage::Ready, file),
+                sent: false,
+            });
+        }
+    }
+
+    /// Its jobs are written anew, without those that are settled, or half of them: its file is not used again.
+    pub(super) fn form_again(&mut self) {
+        self.leave_remote();
+        self.record.state = State::Forming;
+        self.record.waits = 0;
+        self.record.clear_failures();
+        self.wait(Duration::ZERO);
+        self.save();
+    }
+
+    /// Half of its jobs return to the queue, and go into another one of this size.
     fn divide(&mut self) {
         let file = self.record.file().map(str::to_owned);
         self.delete_file(file);
-        self.add(Effect::GiveBack);
-        self.close();
-        self.add(Effect::Divide);
+        self.record.most = Some(self.record.intent.items.div_ceil(2));
+        self.form_again();
     }
 
-    /// The refusal of an input or a batch that concerns its requests. It is no verdict on those that it does not name.
-    pub(super) fn refused(&mut self, refusal: BatchRefusal) {
-        match refusal {
-            BatchRefusal::Named(names) if !names.is_empty() => self.refused_by_name(names),
-            BatchRefusal::Named(_) => {
-                let why =
-                    "the provider refused the batch for some of its requests and did not name them";
-                self.refused_unnamed(Error::new(ErrorKind::Invalid, why));
-            }
-            BatchRefusal::TooLarge(error) => self.halve(error),
-            BatchRefusal::Whole(error) => self.add(Effect::SettleItems(ItemEnds::All(error))),
-            BatchRefusal::Unnamed(error)
-            | BatchRefusal::NoFile(error)
-            | BatchRefusal::TooMuchQueued(error)
-            | BatchRefusal::Account(error)
-            | BatchRefusal::Busy(error) => self.refused_unnamed(error),
-        }
-    }
-
-    /// Named requests fail alone. All requests of a batch have one model, so that what is said about it applies to all.
-    fn refused_by_name(&mut self, names: Vec<(RequestName, Error)>) {
-        let (_, first) = &names[0];
-        let model = self.record.intent.model.as_deref();
-        let is_model = |error: &Error| {
-            error.kind() == ErrorKind::UnknownModel
-                && model.is_some_and(|model| error.message().contains(model))
-        };
-        if names.iter().all(|(_, error)| is_model(error)) {
-            return self.add(Effect::SettleItems(ItemEnds::All(first.clone())));
-        }
-        let count = self.count(first);
-        // A provider that names one request each time gets smaller batches after a while.
-        if count >= MOST_REFUSALS && self.record.intent.items >= FEWEST_DIVIDED {
-            return if count >= 2 * MOST_REFUSALS {
-                self.applies_to_all(first.clone())
-            } else {
-                self.divide_or_call(first.clone())
-            };
-        }
-        let text = format!(
-            "the provider refused batch {} for {} of its requests, which fail; the others are sent again",
-            self.record.name(),
-            names.len()
-        );
-        self.log(Level::Warn, text);
-        self.add(Effect::SettleItems(ItemEnds::Named(names)));
-    }
-
-    /// No request is named.
-    fn refused_unnamed(&mut self, error: Error) {
-        if self.count(&error) >= MOST_REFUSALS {
-            self.applies_to_all(error);
+    /// Its requests are called one by one, as far as that is allowed: a call shows whether a request is at fault.
+    fn call(&mut self, error: Error) {
+        let items = self.record.intent.items;
+        if items <= self.facts.callable {
+            self.add(Effect::SettleItems(ItemEnds::Called(error)));
+        } else if items > 1 {
+            self.divide();
         } else {
-            self.divide_or_call(error);
+            self.add(Effect::SettleItems(ItemEnds::All(error)));
         }
-    }
-
-    /// Counts a refusal, and returns how many alike ones there were in a row.
-    fn count(&mut self, error: &Error) -> u32 {
-        let refusals = self.facts.refusals.and(error);
-        self.add(Effect::CountRefusals(refusals));
-        refusals.count
-    }
-
-    fn applies_to_all(&mut self, error: Error) {
-        let text = format!(
-            "batches were refused in the same way again and again ({error}): the reason applies to all requests"
-        );
-        self.log(Level::Warn, text);
-        self.add(Effect::SettleItems(ItemEnds::All(error)));
     }
 
     /// Both halves are sent, and what is refused in turn is called one by one once it is small.
     pub(super) fn divide_or_call(&mut self, error: Error) {
         let items = self.record.intent.items;
         if items < FEWEST_DIVIDED {
-            return self.add(Effect::SettleItems(ItemEnds::Called(error)));
+            return self.call(error);
         }
         let name = self.record.name();
         let text = format!(

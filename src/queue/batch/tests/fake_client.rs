@@ -9,20 +9,21 @@ use parking_lot::Mutex;
 use crate::base::{Clock, Context, Error, ErrorKind, Sent};
 use crate::llm::batch::{
     BatchAccount, BatchClient, BatchCounts, BatchInput, BatchIntent, BatchLimits, BatchLine,
-    BatchLineResult, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches, RequestName,
+    BatchLineResult, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches,
+    RefusalOutcome, RequestName,
 };
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 
 use super::fake_provider::{FakeProvider, Remote, die};
-use super::harness::{in_state, lost, refused};
+use super::harness::{in_state, lost, refused, refusing};
 
 /// Answers a call in place of the fake provider, if it has an answer.
-pub(crate) struct Script<A: ?Sized, T>(Mutex<Option<Answer<A, T>>>);
+pub(crate) struct Script<A: ?Sized, T, E = Error>(Mutex<Option<Answer<A, T, E>>>);
 
-type Answer<A, T> = Box<dyn FnMut(&A) -> Option<Result<T, Error>> + Send>;
+type Answer<A, T, E> = Box<dyn FnMut(&A) -> Option<Result<T, E>> + Send>;
 
-impl<A: ?Sized, T> Default for Script<A, T> {
+impl<A: ?Sized, T, E> Default for Script<A, T, E> {
     fn default() -> Self {
         Self(Mutex::new(None))
     }
@@ -38,17 +39,34 @@ impl<A: ?Sized, T> Script<A, T> {
         let mut answer = Some(answer);
         self.set(move |call| answer.take().map(|answer| answer(call)));
     }
+}
 
+impl<A: ?Sized, T> Script<A, T, BatchRefusal> {
+    pub fn set<E: Into<BatchRefusal>>(
+        &self,
+        mut answer: impl FnMut(&A) -> Option<Result<T, E>> + Send + 'static,
+    ) {
+        let answer = move |call: &A| Some(answer(call)?.map_err(Into::into));
+        *self.0.lock() = Some(Box::new(answer));
+    }
+
+    pub fn once(&self, answer: impl FnOnce(&A) -> Result<T, Error> + Send + 'static) {
+        let mut answer = Some(answer);
+        self.set(move |call| answer.take().map(|answer| answer(call)));
+    }
+}
+
+impl<A: ?Sized, T, E: From<Error>> Script<A, T, E> {
     /// Fails each call.
     pub fn fail(&self, error: Error) {
-        self.set(move |_| Some(Err(error.clone())));
+        *self.0.lock() = Some(Box::new(move |_| Some(Err(error.clone().into()))));
     }
 
     pub fn clear(&self) {
         *self.0.lock() = None;
     }
 
-    fn or(&self, call: &A, plain: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    fn or(&self, call: &A, plain: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
         let answer = self.0.lock().as_mut().and_then(|answer| answer(call));
         answer.unwrap_or_else(plain)
     }
@@ -60,7 +78,7 @@ pub(crate) struct FakeClient {
     pub provider: &'static str,
     pub credential: &'static str,
     pub line: Script<(String, Request), Vec<u8>>,
-    pub advance: Script<BatchStage, BatchStage>,
+    pub advance: Script<BatchStage, BatchStage, BatchRefusal>,
     pub status: Script<str, BatchStatus>,
     pub discard: Script<str, ()>,
     pub download: Script<str, String>,
@@ -128,8 +146,8 @@ impl FakeClient {
         intent: &BatchIntent,
         file: Option<String>,
         items: Vec<(String, String)>,
-    ) -> Result<BatchStage, Error> {
-        let mut late = false;
+    ) -> Result<BatchStage, BatchRefusal> {
+        let (mut late, mut full) = (false, false);
         let result = self.call(|fake| {
             if let Some(file) = &file
                 && !fake.files.contains_key(file)
@@ -138,13 +156,18 @@ impl FakeClient {
             }
             let room = fake.most_queued.unwrap_or(usize::MAX);
             if file.is_none() && fake.queued() + items.len() > room {
+                full = true;
                 return Err(refused("the limit of enqueued tokens", 429));
             }
             let (id, is_late) = fake.create(intent, file.clone(), items);
             late = is_late;
             Ok(BatchStage::Created { id, file })
         });
-        if late { Err(lost()) } else { result }
+        match result {
+            Err(error) if full => Err(refusing(RefusalOutcome::Wait { room: true }, error)),
+            _ if late => Err(lost().into()),
+            result => Ok(result?),
+        }
     }
 }
 
@@ -198,7 +221,7 @@ impl BatchClient for FakeClient {
         stage: &BatchStage,
         input: &mut dyn BatchInput,
         _: &Context,
-    ) -> Result<BatchStage, Error> {
+    ) -> Result<BatchStage, BatchRefusal> {
         let items = match stage {
             BatchStage::Ready => parse(input)?,
             _ => Vec::new(),
@@ -206,11 +229,11 @@ impl BatchClient for FakeClient {
         self.advance.or(stage, || match stage {
             BatchStage::Ready if self.uploads() => {
                 assert_eq!(items.len() as u64, intent.items);
-                self.call(|fake| {
+                Ok(self.call(|fake| {
                     let file = fake.named("file");
                     fake.files.insert(file.clone(), items);
                     Ok(BatchStage::Uploaded { file, time: None })
-                })
+                })?)
             }
             BatchStage::Ready => self.created(intent, None, items),
             BatchStage::Uploaded { file, .. } => self.created(intent, Some(file.clone()), items),
@@ -269,13 +292,16 @@ impl BatchClient for FakeClient {
             let poisoned = |(_, prompt): &(String, String)| prompt.contains("poison");
             let why = refused(remote.refused.unwrap_or_default(), 400);
             let state = match remote.refused {
-                Some("queue") => BatchState::Refused(BatchRefusal::TooMuchQueued(why)),
+                Some("queue") => {
+                    BatchState::Refused(refusing(RefusalOutcome::Wait { room: true }, why))
+                }
                 Some(_) if fake.names_lines => {
                     let line = remote.items.iter().position(poisoned);
-                    let line = line.map(|at| (RequestName::Line(at as u64 + 1), why));
-                    BatchState::Refused(BatchRefusal::Named(line.into_iter().collect()))
+                    let line = line.map(|at| (RequestName::Line(at as u64 + 1), why.clone()));
+                    let names = RefusalOutcome::Named(line.into_iter().collect());
+                    BatchState::Refused(refusing(names, why))
                 }
-                Some(_) => BatchState::Refused(BatchRefusal::Unnamed(why)),
+                Some(_) => BatchState::Refused(why.into()),
                 None if !remote.over && remote.cancelled.is_some() => BatchState::Cancelling,
                 None if !remote.over => BatchState::Running,
                 None if remote.cancelled.is_some() => BatchState::Cancelled,

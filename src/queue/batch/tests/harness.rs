@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::base::random::Random;
 use crate::base::{Clock, Context, Error, ErrorKind, ProcessId, Sent};
 use crate::engine::dispatch::ErrorPolicy;
-use crate::llm::batch::{BatchClient, BatchState, BatchStatus};
+use crate::llm::batch::{BatchClient, BatchRefusal, BatchState, BatchStatus, RefusalOutcome};
 use crate::llm::providers::extract::Extract;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
@@ -42,6 +42,14 @@ pub(crate) fn refused(why: &str, status: u16) -> Error {
     Error::new(ErrorKind::Invalid, why)
         .with_status(status)
         .with_sent(Sent::Answered)
+}
+
+/// A refusal with this outcome.
+pub(crate) fn refusing(outcome: RefusalOutcome, error: Error) -> BatchRefusal {
+    BatchRefusal {
+        outcome,
+        ..error.into()
+    }
 }
 
 pub(crate) fn transient(why: &str, status: u16) -> Error {

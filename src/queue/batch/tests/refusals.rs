@@ -5,11 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::base::{Clock, Error, ErrorKind, ProcessId, Sent};
 use crate::engine::dispatch::ErrorPolicy;
-use crate::llm::batch::BatchStage;
+use crate::llm::batch::{BatchRefusal, BatchStage, RefusalOutcome, RequestName};
 
 use super::fake_client::FakeClient;
 use super::fake_provider::{FakeProvider, seconds};
-use super::harness::{HOUR, Harness, lost, refused, transient};
+use super::harness::{HOUR, Harness, lost, refused, refusing, transient};
 
 /// A process with this number of prompts.
 fn prompts(count: usize) -> (Harness, Arc<FakeClient>, ProcessId) {
@@ -34,32 +34,32 @@ fn failed(harness: &Harness, process: ProcessId) -> Vec<String> {
         .collect()
 }
 
+/// A refusal that names these lines.
+fn naming(lines: &[u64]) -> BatchRefusal {
+    let why = refused("not valid", 400);
+    let line = |line: &u64| (RequestName::Line(*line), why.clone());
+    let names = lines.iter().map(line).collect();
+    refusing(RefusalOutcome::Named(names), why.clone())
+}
+
 #[test]
 fn a_request_that_an_upload_or_a_creation_names_fails_alone() {
-    for (creation, why, failing) in [
-        (false, "Line 4 is not valid JSON", &["p3"][..]),
-        (
-            true,
-            "requests.5.params.max_tokens: Field required",
-            &["p5"],
-        ),
-        (
-            true,
-            "Line 2: no url; line 3: no body; line 9: no method",
-            &["p1", "p2", "p8"],
-        ),
+    for (creation, lines, failing) in [
+        (false, &[4][..], &["p3"][..]),
+        (true, &[6], &["p5"]),
+        (true, &[2, 3, 9], &["p1", "p2", "p8"]),
     ] {
         let (harness, client, process) = prompts(10);
         let mut first = true;
         client.advance.set(move |stage| {
             let refuses = first && creates(stage) == creation;
             first &= !refuses;
-            refuses.then(|| Err(refused(why, 400)))
+            refuses.then(|| Err(naming(lines)))
         });
         harness.run(process);
-        assert_eq!(failed(&harness, process), failing, "{why}");
+        assert_eq!(failed(&harness, process), failing);
         assert_eq!(harness.counts(process).completed, 10 - failing.len() as u64);
-        assert_eq!(harness.fake.lock().batches.len(), 1, "{why}");
+        assert_eq!(harness.fake.lock().batches.len(), 1);
     }
 }
 
@@ -76,8 +76,7 @@ fn twenty_requests_that_are_named_one_by_one_fail_alone() {
         let jobs = store.batch_jobs(batch.no, None, 5_000, usize::MAX).unwrap();
         let mut numbers = jobs.iter().map(|job| job.receipt.number());
         let bad = numbers.position(|number| number.is_multiple_of(20))?;
-        let why = format!("requests.{bad}.params.max_tokens: Field required");
-        Some(Err(refused(&why, 400)))
+        Some(Err(naming(&[bad as u64 + 1])))
     });
     harness.run(process);
     let expected: Vec<String> = (0..400).step_by(20).map(|n| format!("p{n}")).collect();
@@ -104,57 +103,104 @@ fn an_unnamed_request_costs_some_batches_and_a_few_calls() {
 }
 
 #[test]
-fn what_belongs_to_the_account_holds_the_batch_and_says_what_to_do() {
-    for (creation, status, why, advice) in [
-        (
-            false,
-            400,
-            "You have exceeded your file storage quota of 100 GB",
-            "delete files",
-        ),
-        (
-            false,
-            403,
-            "This organization already has the maximum number of files",
-            "delete files",
-        ),
-        (
-            true,
-            429,
-            "Enqueued token limit reached for m. Limit: 90,000 enqueued tokens",
-            "wait until",
-        ),
-        (
-            true,
-            400,
-            "Too many batches: at most 100 may be in progress",
-            "wait until",
-        ),
-        (
-            true,
-            400,
-            "Billing hard limit has been reached",
-            "billing settings",
-        ),
-        (true, 429, "Slow down", "tried again every minute"),
-        (false, 429, "Request too large: 9 tokens", "every minute"),
+fn what_has_no_room_is_held_with_the_words_of_the_provider_and_sent_again_with_its_file() {
+    for (creation, room, status) in [
+        (false, false, 400),
+        (true, true, 429),
+        (true, false, 429),
+        (false, false, 503),
     ] {
         let (harness, client, process) = prompts(40);
         let clock = harness.clock.clone();
-        let free = clock.now().after(3 * HOUR);
+        let free = clock.now().after(seconds(200));
+        let (uploads, counted) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let (sent, tries) = (uploads.clone(), counted.clone());
         client.advance.set(move |stage| {
+            sent.fetch_add(u64::from(!creates(stage)), Ordering::SeqCst);
             let refuses = creates(stage) == creation && clock.now() < free;
-            refuses.then(|| Err(refused(why, status)))
+            refuses.then(|| {
+                tries.fetch_add(1, Ordering::SeqCst);
+                let why = refused("no room now", status);
+                Err(refusing(RefusalOutcome::Wait { room }, why))
+            })
         });
         let mut poller = harness.new_poller();
-        let says = |what: &str| harness.trouble().contains(what);
-        harness.until(&mut poller, || says(advice) && says(why));
+        harness.until(&mut poller, || harness.trouble().contains("no room now"));
         harness.until_over(&mut poller, process);
         harness.ended(process, [40, 0, 0, 0]);
         assert!(harness.overview.critical.lock().is_none());
-        // Only one that may be too large for the queue there is divided.
-        let batches = harness.fake.lock().batches.len();
-        assert!(batches == 1 || why.contains("Enqueued"), "{why}: {batches}");
+        // After nothing, one and two minutes.
+        assert_eq!(counted.load(Ordering::SeqCst), 3);
+        let uploads = uploads.load(Ordering::SeqCst);
+        assert_eq!(uploads, if creation { 1 } else { 4 });
+    }
+}
+
+/// Such as a model that does not exist. Another process goes on, unless its account is concerned.
+#[test]
+fn what_concerns_no_request_stops_its_process_and_is_tried_once_by_each_worker() {
+    for of_account in [false, true] {
+        let (harness, client, process) = prompts(300);
+        harness.fake.lock().limits.requests = 100;
+        let tries = Arc::new(AtomicU64::new(0));
+        let (counted, store) = (tries.clone(), harness.store.clone());
+        client.advance.set(move |stage| {
+            let batches = store.batches(None).unwrap();
+            let mut sent = batches
+                .iter()
+                .filter(|b| b.record.contains("\"sent\":true"));
+            let is_its = sent.any(|batch| batch.process_id == Some(process));
+            (creates(stage) && is_its).then(|| {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let why = refused("no such model", 404);
+                Err(refusing(RefusalOutcome::Stops { of_account }, why))
+            })
+        });
+        let worker = harness.worker();
+        let mut poller = harness.poller(worker, &[]);
+        poller.options.scope.until_empty = true;
+        let halted = || harness.overview.halted.lock().clone();
+        harness.until(&mut poller, || halted().is_some());
+        harness.turns(&mut poller, 20);
+        let first = tries.load(Ordering::SeqCst);
+        assert!((1..=3).contains(&first), "{first}");
+        assert!(halted().unwrap().message().contains("no such model"));
+        assert!(harness.trouble().contains("no such model") && !harness.overview.open(false));
+        assert_eq!(harness.counts(process).failed, 0);
+        let other = harness.enqueue(&["other"]);
+        harness.control.wake();
+        harness.pass(&mut poller, seconds(1200));
+        assert_eq!(harness.counts(other).completed, u64::from(!of_account));
+        assert_eq!(tries.load(Ordering::SeqCst), first);
+        // The next worker tries one, and once it is accepted all others.
+        drop(poller);
+        harness.retire(worker);
+        client.advance.clear();
+        let mut poller = harness.new_poller();
+        harness.until_over(&mut poller, process);
+        harness.ended(process, [300, 0, 0, 0]);
+        assert!(harness.overview.halted.lock().is_none());
+    }
+}
+
+/// The count survives a restart, and not more than 99 requests are called.
+#[test]
+fn what_is_refused_whatever_it_holds_stops_after_sixteen_and_few_are_called() {
+    let (harness, client, process) = prompts(4_000);
+    let refuses = || Err::<BatchStage, _>(refused("something that nobody knows", 400));
+    client
+        .advance
+        .set(move |stage| creates(stage).then(refuses));
+    for _ in 0..3 {
+        let worker = harness.worker();
+        let mut poller = harness.poller(worker, &[]);
+        harness.until(&mut poller, || harness.overview.halted.lock().is_some());
+        harness.pass(&mut poller, seconds(1200));
+        drop(poller);
+        harness.retire(worker);
+        *harness.overview.halted.lock() = None;
+        let counts = harness.counts(process);
+        assert!(counts.failed == 0 && counts.completed < 100, "{counts:?}");
     }
 }
 
@@ -162,25 +208,26 @@ fn what_belongs_to_the_account_holds_the_batch_and_says_what_to_do() {
 /// one that stops on critical errors ends after four web pages in place of a reply.
 #[test]
 fn what_is_refused_again_and_again_for_no_request_ends_the_worker_and_fails_no_job() {
-    let full = refused("Project file storage limit exceeded", 400);
+    let held = |room, error: Error| refusing(RefusalOutcome::Wait { room }, error);
+    let full = held(false, refused("Project file storage limit exceeded", 400));
     let page = Error::new(ErrorKind::Malformed, "it is a web page, not JSON");
     let page = page.with_status(200).with_unreachable();
-    let queue = refused("Enqueued token limit reached", 429);
+    let queue = held(true, refused("Enqueued token limit reached", 429));
     let away = Error::new(ErrorKind::Transient, "a web page").with_status(503);
     let rate = Error::new(ErrorKind::RateLimited, "slow down").with_status(429);
-    let asks = |wait| rate.clone().with_retry_after(Some(seconds(wait)));
+    let asks = |wait| rate.clone().with_retry_after(Some(seconds(wait))).into();
     for (count, tries, is_page, error) in [
         (3, 1, false, full),
         (120, 0, false, queue),
-        (10, 4, false, rate.clone()),
+        (10, 4, false, rate.clone().into()),
         (10, 4, false, asks(20)),
         (10, 4, false, asks(60)),
         (10, 1, false, asks(900)),
-        (3, 4, false, away),
-        (3, 4, true, page),
+        (3, 4, false, away.into()),
+        (3, 4, true, page.into()),
     ] {
         let (harness, client, process) = prompts(count);
-        let why = error.to_string();
+        let why = error.error.to_string();
         let times = Arc::new(AtomicU64::new(0));
         let counted = times.clone();
         client.advance.set(move |stage| {
@@ -202,9 +249,12 @@ fn what_is_refused_again_and_again_for_no_request_ends_the_worker_and_fails_no_j
         let tried = times.load(Ordering::SeqCst);
         assert!(tries == 0 || tried == tries, "{why}: {tried}");
         let took = harness.clock.now().since(began);
-        // Three waits, and the last turn.
-        assert!(is_page || took < seconds(250), "{why}: {took:?}");
-        harness.ended(process, [0, 0, 0, count as u64]);
+        // Three waits, of 1, 2 and 4 minutes, and the last turn.
+        let most = if tries == 0 { 24 * 3600 } else { 8 * 60 };
+        assert!(is_page || took < seconds(most), "{why}: {took:?}");
+        // The other half may not be in a batch yet.
+        let counts = harness.counts(process);
+        assert_eq!(counts.at_provider + counts.pending, count as u64);
         assert_eq!(harness.overview.tally.lock().failed, 0);
     }
 }

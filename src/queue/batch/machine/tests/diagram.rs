@@ -6,9 +6,8 @@ use crate::base::Timestamp;
 use crate::config::choices::OnUnknown::{Hold, Resubmit};
 
 use super::super::apply::apply;
-use super::super::event::{Effect, Effects, Event, Facts, Refusals};
-use super::super::state::Record;
-use super::super::state::State;
+use super::super::event::{Effect, Effects, Event, Facts};
+use super::super::state::{Record, Refusals, State};
 use super::examples::{events, facts, record, refusal, states};
 
 /// From, to, and the events that lead there.
@@ -21,14 +20,14 @@ fn all_facts() -> Vec<Facts> {
         for policy in [Hold, Resubmit] {
             for is_stopped in [true, false] {
                 let facts = facts(uploads, Some(policy), is_stopped);
-                all.push(facts);
+                all.push(facts.clone());
                 all.push(Facts {
                     is_elsewhere: true,
                     has_input: false,
-                    ..facts
+                    ..facts.clone()
                 });
                 all.push(Facts {
-                    refusals: (0..40).fold(Refusals::default(), |all, _| all.and(&refusal(400))),
+                    refusals: often(false),
                     others_there: true,
                     is_reached: true,
                     ..facts
@@ -37,6 +36,14 @@ fn all_facts() -> Vec<Facts> {
         }
     }
     all
+}
+
+/// Refusals in a row of a batch.
+fn often(is_named: bool) -> Refusals {
+    let (batch, why) = (record(State::Forming), refusal(400));
+    (0..40).fold(Refusals::default(), |all, _| {
+        all.and(&batch, &why, "", is_named)
+    })
 }
 
 /// A batch in each state, with what else makes a difference.

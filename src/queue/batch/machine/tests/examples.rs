@@ -5,13 +5,14 @@ use std::time::Duration;
 use crate::base::{Error, ErrorKind, Sent, Timestamp};
 use crate::config::choices::OnUnknown;
 use crate::llm::batch::{
-    BatchAccount, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches, RequestName,
+    BatchAccount, BatchRefusal, BatchStage, BatchState, BatchStatus, ListedBatches, RefusalOutcome,
+    RequestName,
 };
 use crate::queue::batch::settings::{BatchSettings, LISTINGS};
 
-use super::super::event::{Collected, Event, Facts, ItemsSettled, Refusals, Written};
-use super::super::state::Record;
+use super::super::event::{Collected, Event, Facts, ItemsSettled, Written};
 use super::super::state::{Fence, Remote, Sending, State, Uncollected, Unknown};
+use super::super::state::{Record, Refusals};
 
 pub(super) const NOW: Timestamp = Timestamp(1_000_000_000);
 
@@ -44,6 +45,7 @@ pub(in crate::queue::batch) fn facts(
         others_there: false,
         is_reached: true,
         refusals: Refusals::default(),
+        callable: 99,
     }
 }
 
@@ -184,6 +186,16 @@ pub(super) fn collected() -> [Collected; 3] {
     [whole, withheld, foreign]
 }
 
+/// The state of a batch that was refused in this way.
+pub(in crate::queue::batch) fn refused(outcome: RefusalOutcome) -> BatchState {
+    let error = refusal(400);
+    BatchState::Refused(BatchRefusal {
+        outcome,
+        error,
+        code: String::new(),
+    })
+}
+
 pub(super) fn statuses() -> Vec<BatchState> {
     let bad = || refusal(400);
     vec![
@@ -195,13 +207,13 @@ pub(super) fn statuses() -> Vec<BatchState> {
         BatchState::Expired,
         BatchState::Cancelled,
         BatchState::Failed(bad()),
-        BatchState::Refused(BatchRefusal::Named(vec![(RequestName::Line(1), bad())])),
-        BatchState::Refused(BatchRefusal::Named(Vec::new())),
-        BatchState::Refused(BatchRefusal::Unnamed(bad())),
-        BatchState::Refused(BatchRefusal::TooMuchQueued(bad())),
-        BatchState::Refused(BatchRefusal::Whole(bad())),
-        BatchState::Refused(BatchRefusal::Account(bad())),
-        BatchState::Refused(BatchRefusal::TooLarge(bad())),
+        refused(RefusalOutcome::Named(vec![(RequestName::Line(1), bad())])),
+        refused(RefusalOutcome::Named(Vec::new())),
+        refused(RefusalOutcome::Unnamed),
+        refused(RefusalOutcome::Wait { room: true }),
+        refused(RefusalOutcome::Stops { of_account: false }),
+        refused(RefusalOutcome::NoFile),
+        refused(RefusalOutcome::TooLarge),
     ]
 }
 
@@ -241,7 +253,7 @@ pub(super) fn events() -> Vec<Event> {
         let error = || error.clone();
         events.extend([
             Event::Written(Err(error())),
-            Event::Submitted(Err(error())),
+            Event::Submitted(Err(error().into())),
             Event::Listed(Err(error())),
             Event::FileDeleted(Err(error())),
             Event::Cancelled(Err(error())),

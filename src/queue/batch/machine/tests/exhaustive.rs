@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::base::{Error, ErrorKind};
 use crate::config::choices::OnUnknown;
-use crate::llm::batch::{BatchRefusal, BatchState, ListedBatches};
+use crate::llm::batch::{BatchRefusal, BatchState, ListedBatches, RefusalOutcome};
 
 use super::super::event::{
     Collected, Effect, Effects, Event, ItemEnds, ItemsSettled, Step, Written, next,
@@ -150,7 +150,7 @@ impl Search {
             self.reach(sent.clone().dies());
             self.feed(there, Event::Submitted(Ok(uploaded())));
             for error in refusals().into_iter().chain([lost()]) {
-                self.feed(sent.clone(), Event::Submitted(Err(error)));
+                self.feed(sent.clone(), Event::Submitted(Err(error.into())));
             }
         }
     }
@@ -168,16 +168,16 @@ impl Search {
             for status in [None, Some(503), Some(409)] {
                 let error =
                     status.map_or_else(lost, |status| error(ErrorKind::Transient, Some(status)));
-                self.feed(node.clone(), Event::Submitted(Err(error)));
+                self.feed(node.clone(), Event::Submitted(Err(error.into())));
             }
         }
         self.feed(created, Event::Submitted(Ok(examples::created("ours"))));
         for error in refusals() {
-            self.feed(sent.clone(), Event::Submitted(Err(error)));
+            self.feed(sent.clone(), Event::Submitted(Err(error.into())));
         }
         let mut gone = sent.clone();
         gone.provider.file = false;
-        self.feed(gone, Event::Submitted(Err(refusal(404))));
+        self.feed(gone, Event::Submitted(Err(refusal(404).into())));
     }
 
     /// A list shows what exists, or not yet. Where nothing but size and time tells batches apart it may
@@ -209,7 +209,10 @@ impl Search {
             self.feed(node.clone(), Event::Status(Err(error)));
         }
         let is_tried = |state: &BatchState| match state {
-            BatchState::Refused(BatchRefusal::Named(names)) => !names.is_empty(),
+            BatchState::Refused(BatchRefusal {
+                outcome: RefusalOutcome::Named(names),
+                ..
+            }) => !names.is_empty(),
             BatchState::Cancelling | BatchState::Cancelled => false,
             BatchState::Unknown(_) | BatchState::Failed(_) => false,
             _ => true,

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::config::choices::OnUnknown;
+use crate::queue::batch::machine::AWAY;
 use crate::queue::batch::settings::LISTINGS;
 
 use super::super::apply::apply;
@@ -93,14 +94,18 @@ impl Node {
                 failures,
                 lost_files,
                 not_ours,
+                waits,
                 // Always the same.
                 account: _,
                 // Without effect.
                 problem: _,
                 due: _,
+                most: _,
+                refusals: _,
+                halt: _,
             } = normal(record.clone());
             let sizes = (intent.label, intent.items, intent.bytes);
-            let counts = (failures, lost_files, not_ours);
+            let counts = (failures, lost_files, not_ours, waits);
             let parts = (sizes, state, counts, is_late);
             serde_json::to_string(&parts).unwrap()
         };
@@ -161,12 +166,14 @@ impl Node {
 /// A record without what makes no difference to what may happen.
 fn normal(mut record: Record) -> Record {
     record.problem = None;
+    record.not_ours.sort();
     record.not_ours.dedup();
+    record.waits = record.waits.min(AWAY);
     if !matches!(record.state, State::Forming | State::Sending(_)) {
         record.lost_files = 0;
     }
     record.failures = match &mut record.state {
-        // Refusals count in fours and sixes.
+        // Lost connections count in sixes.
         State::Sending(_) => record.failures % 12,
         State::Unknown(unknown) => {
             unknown.listings = unknown.listings.min(LISTINGS);
