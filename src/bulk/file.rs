@@ -13,6 +13,7 @@ use crate::llm::estimate::Estimate;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::RequestTask;
 use crate::llm::prompt_cache::PromptPrefix;
+use crate::llm::request::Request;
 use crate::llm::route::Route;
 use crate::observe::drive::RunOptions;
 use crate::observe::progress::ProgressNotifier;
@@ -231,6 +232,17 @@ impl<'a> FileRun<'a> {
         }
         tally.will_send(self.plan.to_send + self.plan.equal);
         Ok(())
+    }
+
+    /// The first request that the run would send; `None` if it would send none.
+    ///
+    /// # Errors
+    /// As [`estimates`](Self::estimates).
+    pub fn first_request(&self) -> Result<Option<Request>, Error> {
+        let Copies { input, index, .. } = &self.copies;
+        let first = self.copies.options.to_send(index).next();
+        let read = first.map(|item| input.read(item, index));
+        Ok(read.transpose()?.map(|item| item.request))
     }
 
     /// The requests that the run would send, by the model that they name; those without one are under `None`. They are read

@@ -58,11 +58,19 @@ pub(crate) fn check_file(name: &str, start: &[u8]) -> Result<(), Error> {
     check_pointer(start).map_err(|fault| fault::of_file(name, fault))
 }
 
-/// Whether the first row of a table looks like data: it has a number, or a text that is longer than names are.
-pub(super) fn is_data(row: &[String]) -> bool {
-    let long = |cell: &str| cell.chars().count() > LONGEST_NAME;
-    row.iter()
-        .any(|cell| long(cell) || cell.trim().parse::<f64>().is_ok())
+/// The fault of a table with these names of columns; if they look like a row of data, with what helps.
+pub(super) fn for_data(fault: Fault, names: &[String]) -> Fault {
+    let is_data =
+        |cell: &&String| cell.chars().count() > LONGEST_NAME || cell.trim().parse::<f64>().is_ok();
+    let longest = (1..)
+        .zip(names)
+        .max_by_key(|(_, name)| name.chars().count());
+    let (Some((column, _)), Some(_)) = (longest, names.iter().find(is_data)) else {
+        return fault;
+    };
+    fault.with_flags(format!(
+        "if the first row is data: --format csv:no-header --template '{{{{column {column}}}}}'"
+    ))
 }
 
 /// The format of a stream according to its first lines that are not blank.

@@ -1,9 +1,13 @@
 //! Templates with conditions, loops or filters, in the language of Jinja.
 
+use std::collections::BTreeSet;
+
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
 use super::cells::Field;
+use super::fault::Fault;
+use super::jinja::{self, Values};
 use super::records::Bounded;
 
 /// The name of the only template of an environment. Without an extension nothing is escaped.
@@ -19,7 +23,7 @@ const FUEL: u64 = 2_000_000;
 #[derive(Debug, Clone)]
 pub(super) struct Expression {
     environment: Environment<'static>,
-    /// The columns that it names as variables.
+    /// The columns, or the paths in them, that it names as variables.
     variables: Vec<String>,
     /// The columns that it names in brackets.
     in_brackets: Vec<String>,
@@ -43,15 +47,16 @@ impl Expression {
         // If the template ends with a line end, so do its prompts.
         environment.set_keep_trailing_newline(true);
         environment.set_fuel(Some(FUEL));
-        let added = environment.add_template_owned(NAME, text.to_owned());
+        jinja::expect_null(&mut environment);
+        let added = environment.add_template_owned(NAME, jinja::with_tests(text));
         added.map_err(|error| shown(&error))?;
         let template = environment
             .get_template(NAME)
             .map_err(|error| shown(&error))?;
         let globals: Vec<&str> = environment.globals().map(|(name, _)| name).collect();
-        let named = template.undeclared_variables(false).into_iter();
+        let named = template.undeclared_variables(true).into_iter();
         let mut variables: Vec<String> = named
-            .filter(|name| !globals.contains(&name.as_str()))
+            .filter(|path| !globals.contains(&root(path)))
             .collect();
         variables.sort();
         let mut in_brackets = Vec::new();
@@ -86,42 +91,39 @@ impl Expression {
     /// The rendered text for these values of fields.
     pub(super) fn render<'a>(
         &self,
-        value: impl Fn(&str) -> Option<Field<'a>>,
-    ) -> Result<String, String> {
-        let of = |name: &String| Some((name.clone(), typed(&value(name)?)));
+        field: impl Fn(&str) -> Option<Field<'a>>,
+    ) -> Result<String, Fault> {
+        let values = Values::default();
+        let of = |name: &String| Some((name.clone(), values.of(name.clone(), &field(name)?)));
         let row: Value = self.in_brackets.iter().filter_map(of).collect();
         let own = (!self.in_brackets.is_empty()).then(|| (ROW.to_owned(), row));
-        let values: Value = self.variables.iter().filter_map(of).chain(own).collect();
-        let template = self
-            .environment
-            .get_template(NAME)
-            .map_err(|error| shown(&error))?;
+        let roots: BTreeSet<&str> = self.variables.iter().map(|path| root(path)).collect();
+        let named = roots.into_iter().filter_map(|name| {
+            let value = values.at(name, None, &self.variables, &field)?;
+            Some((name.to_owned(), value))
+        });
+        let context: Value = named.chain(own).collect();
+        let template = self.environment.get_template(NAME);
+        let template = template.map_err(|error| refused(&error))?;
         let mut text = Vec::new();
         // A loop can make a prompt of any length.
         let mut prompt = Bounded(&mut text);
-        template
-            .render_captured_to(values, &mut prompt)
-            .map_err(|error| shown(&error))?;
-        String::from_utf8(text).map_err(|error| error.to_string())
+        let rendered = template.render_captured_to(context, &mut prompt).map(drop);
+        if let Some(name) = values.used.get() {
+            return Err(Fault::null(name));
+        }
+        rendered.map_err(|error| refused(&error))?;
+        String::from_utf8(text).map_err(|error| Fault::told(error.to_string()))
     }
 }
 
-/// The value of a field: a number or boolean if it is one, otherwise its text.
-fn typed(field: &Field<'_>) -> Value {
-    let text = match field {
-        Field::Null => return Value::from(""),
-        Field::Text(text) => return Value::from(text.as_ref()),
-        Field::Json(json) => json.as_ref(),
-    };
-    match text {
-        "true" => return Value::from(true),
-        "false" => return Value::from(false),
-        _ => {}
-    }
-    let whole = text.parse::<i64>().map(Value::from);
-    let whole = whole.or_else(|_| text.parse::<i128>().map(Value::from));
-    let number = whole.or_else(|_| text.parse::<f64>().map(Value::from));
-    number.unwrap_or_else(|_| Value::from(text))
+/// The name with which a path begins.
+fn root(path: &str) -> &str {
+    path.split('.').next().unwrap_or_default()
+}
+
+fn refused(error: &minijinja::Error) -> Fault {
+    Fault::told(shown(error))
 }
 
 /// All columns that `row["…"]` names within a text. A name with a quotation mark is between marks of the other kind.
@@ -165,7 +167,13 @@ mod tests {
     use crate::base::cases::cases;
 
     fn render(text: &str) -> Result<String, String> {
-        Expression::parse(text)?.render(|name| match name {
+        let rendered = Expression::parse(text)?.render(|name| match name {
+            "turns" => Some(Field::Json(r#"[{"role":"user","n":1.10},"b",null]"#.into())),
+            "meta" => Some(Field::Json(
+                r#"{"author":{"name":"Ada"},"year":null}"#.into(),
+            )),
+            "meta.author.name" | "flat.name" => Some(Field::Text("flat".into())),
+            "nil" => Some(Field::Null),
             "content" => Some(Field::Text("a <b> & {{c}}".into())),
             "lines" => Some(Field::Text("41".into())),
             "stars" => Some(Field::Json("4".into())),
@@ -174,7 +182,34 @@ mod tests {
             "day" => Some(Field::Text("2024-05-01".into())),
             "Review Text" => Some(Field::Text("fine".into())),
             _ => None,
-        })
+        });
+        rendered.map_err(|fault| fault.to_string())
+    }
+
+    #[test]
+    fn null_is_taken_only_where_it_is_expected() {
+        for use_of_null in [
+            "{# #}{{ nil }}",
+            "{{ nil|upper }}",
+            "{{ nil|length }}",
+            "{{ nil|string }}",
+            "{{ [nil, 'a']|join }}",
+            "{% set x = nil ~ 'a' %}{{ x }}{{ nil|tojson }}",
+            "{% if nil > 3 %}a{% endif %}{{ nil|tojson }}",
+            "{% if nil.a %}a{% endif %}",
+            "{% for x in nil %}{% endfor %}",
+            "{{ nil + 1 }}{# #}",
+            "{{ meta.year|upper }}",
+            "{% for t in turns %}{{ t }}{% endfor %}",
+            "{{ turns|join }}",
+        ] {
+            let why = render(use_of_null).unwrap_err();
+            assert!(why.starts_with("found null in \""), "{use_of_null}: {why}");
+            assert!(
+                why.contains("|default('')}}") && why.contains("--bad-rows skip"),
+                "{why}"
+            );
+        }
     }
 
     #[test]

@@ -5,7 +5,6 @@ use std::{fmt, io};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::detect::is_data;
 use crate::base::names::closest;
 use crate::base::{Error, ErrorKind};
 
@@ -40,6 +39,18 @@ impl Fault {
         Self::new(found, "one of them")
     }
 
+    /// The fault of a null that a template uses.
+    pub(super) fn null(name: &str) -> Self {
+        let skipped = "--bad-rows skip leaves such rows out";
+        let help = if cfg!(feature = "templates") {
+            let field = placeholder(name, "|default('')");
+            format!("write {field} for an empty text instead, or {skipped}")
+        } else {
+            skipped.to_owned()
+        };
+        Self::new(format!("null in \"{name}\""), "a value").with_flags(help)
+    }
+
     /// The fault of a record with an id that another one has.
     pub(super) fn repeated(id: &str, other: &str) -> Self {
         let found = format!("the id {id:?}, which {other} has already");
@@ -69,20 +80,6 @@ impl Fault {
     pub(super) fn with_flags(mut self, flags: impl Into<String>) -> Self {
         self.flags = Some(flags.into());
         self
-    }
-
-    /// The same with what helps if these names of columns look like a row of data.
-    pub(super) fn for_data(self, names: &[String]) -> Self {
-        if !is_data(names) {
-            return self;
-        }
-        let longest = (1..)
-            .zip(names)
-            .max_by_key(|(_, name)| name.chars().count());
-        let column = longest.map_or(1, |(number, _)| number);
-        self.with_flags(format!(
-            "if the first row is data: --format csv:no-header --template '{{{{column {column}}}}}'"
-        ))
     }
 
     /// The same for a request that no run reads.
@@ -265,6 +262,20 @@ pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
         0 => out,
         more => format!("{out} and {more} more"),
     }
+}
+
+/// The place of a field in a template, with a filter or with `""`.
+pub(super) fn placeholder(name: &str, filter: &str) -> String {
+    let root = name.split(['.', '[']).next().unwrap_or_default();
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let is_variable = root.chars().all(is_word) && !root.starts_with(|c: char| c.is_ascii_digit());
+    let is_plain =
+        filter.is_empty() && !name.contains(['{', '}', '|']) && !name.starts_with("file:");
+    if is_plain || is_variable && !root.is_empty() && !name.contains('|') {
+        return format!("{{{{{name}{filter}}}}}");
+    }
+    let mark = if name.contains('"') { '\'' } else { '"' };
+    format!("{{{{row[{mark}{name}{mark}]{filter}}}}}")
 }
 
 /// ` (did you mean "prompt"?)`, or an empty text if no name is similar.

@@ -145,7 +145,7 @@ impl NamedFile {
                 let fault = if settings.without_header {
                     fault
                 } else {
-                    fault.for_data(&columns.names)
+                    detect::for_data(fault, &columns.names)
                 };
                 return fault::at(&self.name, Place::line(columns.line), fault);
             }

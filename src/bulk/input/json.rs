@@ -7,14 +7,17 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::cells::Field;
 use super::fault::{Fault, described, excerpt, hint, listed};
 use super::fields::{self, Parsed, string};
 use super::keep::Kept;
 use super::layout::{self, Layout, TOOLS};
 use super::messages::{self, MESSAGES};
 use super::row::{self, Record, prompt};
+use super::shape::proposed;
 use super::{PromptSettings, id};
 use crate::base::json_read::UniqueJson;
+use crate::base::names::quoted;
 use crate::llm::native::NativeFormat;
 use crate::llm::params::RequestTask;
 use crate::llm::request::{Request, are_tokens};
@@ -278,7 +281,7 @@ fn short(mut line: Map<String, Value>, settings: &PromptSettings) -> Result<Pars
     let task = settings.task;
     if !line.keys().all(|name| Layout::Short.reads(name, task)) {
         let accepted = Layout::Short.names(task);
-        wants_template(&line, &accepted)?;
+        wants_template(&line, &accepted, task)?;
         known(&mut line, settings, &accepted)?;
     }
     let mut request = match (line.remove("prompt"), line.remove("messages")) {
@@ -352,7 +355,11 @@ pub(super) fn kept(text: &str, settings: &PromptSettings, most: Option<usize>) -
 }
 
 /// Rejects a line of data that needs a template; ignoring its fields would not help.
-fn wants_template(line: &Map<String, Value>, accepted: &[&str]) -> Result<(), Fault> {
+fn wants_template(
+    line: &Map<String, Value>,
+    accepted: &[&str],
+    task: RequestTask,
+) -> Result<(), Fault> {
     let unknown = |name: &&String| !accepted.contains(&name.as_str());
     let misspelt = |name: &String| !hint(name, ["prompt", "messages"]).is_empty();
     if ["prompt", "messages"]
@@ -362,21 +369,32 @@ fn wants_template(line: &Map<String, Value>, accepted: &[&str]) -> Result<(), Fa
     {
         return Ok(());
     }
-    let texts = line.iter().filter_map(|(name, value)| {
-        let text = value.as_str().filter(|_| unknown(&name))?;
-        Some((text.chars().count(), name))
+    let is_conversation = |list: &Value| {
+        let first = list.get(0);
+        first.is_some_and(|first| first.get("role").or(first.get("from")).is_some())
+    };
+    let fields = line.iter().filter(|(name, _)| unknown(name));
+    if let Some((name, _)) = fields.clone().find(|(_, value)| is_conversation(value)) {
+        let found = format!("a list of messages in {}", listed([name.as_str()]));
+        let flag = quoted(&format!("messages={name}"));
+        return Err(
+            Fault::new(found, "\"prompt\" or \"messages\"").with_flags(format!("--column {flag}"))
+        );
+    }
+    let fields = fields.map(|(name, value)| match value {
+        Value::String(text) => (name.as_str(), Field::Text(text.into())),
+        other => (name.as_str(), Field::Json(other.to_string().into())),
     });
-    let Some((_, name)) = texts.max_by_key(|(len, _)| *len) else {
+    let Some(template) = proposed(fields, task) else {
         return Ok(());
     };
     let names = line.keys().map(String::as_str);
-    Err(Fault::new(
-        format!("only the fields {}", listed(names)),
-        "\"prompt\" or \"messages\"",
-    )
-    .with_flags(format!(
-        "to make prompts of fields: --template 'Summarize: {{{{{name}}}}}'"
-    )))
+    let mut help = format!("to make prompts of fields: {template}");
+    if line.contains_key(INPUT) && task == RequestTask::Complete {
+        help.push_str(", or to embed \"input\": --task embed");
+    }
+    let found = format!("only the fields {}", listed(names));
+    Err(Fault::new(found, "\"prompt\" or \"messages\"").with_flags(help))
 }
 
 /// Rejects unknown fields, unless they are kept for the result.
@@ -410,16 +428,6 @@ fn known(
         "to keep it in the result without sending it: --keep {}",
         quoted(&excerpt(&flag))
     )))
-}
-
-/// Quoted for a shell.
-pub(super) fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.,/:".contains(c);
-    if word.chars().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
 }
 
 #[cfg(test)]

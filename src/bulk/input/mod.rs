@@ -14,11 +14,14 @@ mod fields;
 mod file;
 mod id;
 mod index;
+#[cfg(feature = "templates")]
+mod jinja;
 mod json;
 mod keep;
 mod layout;
 mod messages;
 mod parse;
+mod path;
 mod prompt_settings;
 mod records;
 mod roles;
@@ -97,7 +100,7 @@ impl Form {
             "csv" => Ok(Self::Csv),
             "tsv" => Ok(Self::Tsv),
             "txt" => Ok(Self::Text),
-            "json" => Ok(Self::Json),
+            "json" | "geojson" => Ok(Self::Json),
             other => error(shape::of_other(path, other, ACCEPTED).to_string()),
         }
     }

@@ -135,13 +135,7 @@ pub(super) fn from_template<'a>(
     template: &Template,
     field: impl Fn(&str) -> Option<Field<'a>>,
 ) -> Result<Request, Fault> {
-    for name in template.variables() {
-        if let Some(found) = field(name) {
-            filled(found, name)?;
-        }
-    }
-    template.check_filled(&field)?;
-    match template.content(field).map_err(Fault::told)? {
+    match template.content(field)? {
         serde_json::Value::String(text) => prompt(text),
         parts => {
             let mut request = Request::new("");

@@ -1,12 +1,15 @@
 //! What helps with an input that cannot be read as it is: another kind of file, or an object where a list is expected.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde_json::value::RawValue;
 
-use super::fault::{Fault, listed};
-use super::json::quoted;
+use super::cells::Field;
+use super::fault::{Fault, listed, placeholder};
 use crate::base::json_read::JsonObject;
+use crate::base::names::quoted;
+use crate::llm::params::RequestTask;
 
 /// Kinds of files that are not read: their extensions, what they are, and what helps. `IN` is the file.
 const OTHERS: [(&[&str], &str, &str); 8] = [
@@ -49,6 +52,50 @@ const OTHERS: [(&[&str], &str, &str); 8] = [
         "save it as text, and for one prompt per file add --format whole",
     ),
 ];
+
+/// Fields of common sets of data that have an answer, not a part of the prompt.
+const ANSWERS: &str = "answer answers best_answer canonical_solution chosen completion expected ideal label output reference \
+    rejected response solution target test";
+
+/// The template to propose for a record with these fields: with the one whose text is most likely a part of the prompt. It
+/// has words, not only a name or an address, and is no answer; of several the longest one is taken.
+pub(super) fn proposed<'f>(
+    fields: impl Iterator<Item = (&'f str, Field<'f>)>,
+    task: RequestTask,
+) -> Option<String> {
+    let texts = fields.filter_map(|(name, field)| match field {
+        Field::Null => None,
+        Field::Text(text) => Some((name.to_owned(), text)),
+        // The first of several texts.
+        Field::Json(list) => {
+            let texts: Vec<String> = serde_json::from_str(&list).ok()?;
+            Some((format!("{name}[0]"), Cow::Owned(texts.into_iter().next()?)))
+        }
+    });
+    let texts =
+        texts.filter(|(name, _)| !name.trim().is_empty() && !name.contains(char::is_control));
+    let rank = |(name, text): &(String, Cow<'_, str>)| {
+        let is_answer = ANSWERS
+            .split(' ')
+            .any(|answer| name.eq_ignore_ascii_case(answer));
+        let has_words = text.trim().contains(char::is_whitespace);
+        (!is_answer, has_words, text.chars().count())
+    };
+    let best = texts.reduce(|best, other| {
+        if rank(&other) > rank(&best) {
+            other
+        } else {
+            best
+        }
+    });
+    let (name, _) = best?;
+    let lead = match task {
+        RequestTask::Complete | RequestTask::Speech => "Summarize: ",
+        RequestTask::Embed => "",
+    };
+    let template = format!("{lead}{}", placeholder(&name, ""));
+    Some(format!("--template {}", quoted(&template)))
+}
 
 /// What a file of another kind is, and what helps.
 pub(super) fn of_other(path: &Path, extension: &str, accepted: &str) -> Fault {
@@ -136,4 +183,52 @@ pub(crate) fn of_object(name: &str, text: &str) -> Fault {
         "an object",
         format!("for lines of objects: jq -c . {file} > in.jsonl"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_field_with_words_that_is_no_answer_is_proposed() {
+        let of = |line: &str| {
+            let object = JsonObject::parse(line).unwrap();
+            let fields = object
+                .fields()
+                .map(|(name, value)| (name, Field::of(value)));
+            proposed(fields, RequestTask::Complete).unwrap_or_default()
+        };
+        for (line, name) in [
+            (
+                r#"{"recordId":"https://example.com/a-long-one","title":"Two words"}"#,
+                "{{title}}",
+            ),
+            (
+                r#"{"input":"Which one is it?","target":"(B), because it is the longest one"}"#,
+                "{{input}}",
+            ),
+            (
+                r#"{"answer":"It is a long one.","question":"Why?"}"#,
+                "{{question}}",
+            ),
+            (
+                r#"{"question_id":81,"category":"writing","turns":["Write a text.","More"]}"#,
+                "{{turns[0]}}",
+            ),
+            (r#"{"a":"one two","b":"two one"}"#, "{{a}}"),
+            (
+                r#"{"code":"x","n":5,"none":null,"":"no name","line\n":"of a name"}"#,
+                "{{code}}",
+            ),
+            (r#"{"a|b":"some text"}"#, "{{row[\"a|b\"]}}"),
+            (r#"{"it's":"some text"}"#, "{{it'\\''s}}"),
+        ] {
+            assert_eq!(
+                of(line),
+                format!("--template 'Summarize: {name}'"),
+                "{line}"
+            );
+        }
+        assert_eq!(of(r#"{"n":5}"#), "");
+    }
 }

@@ -6,6 +6,7 @@ use super::fault::{Fault, hint, listed};
 use super::keep::Kept;
 use super::messages::MESSAGES;
 use super::row::Record;
+use super::shape::proposed;
 use super::{PromptSettings, id};
 use crate::llm::request::Request;
 
@@ -66,7 +67,7 @@ impl Header {
                 used.extend(template.bare());
             }
             None if prompt.is_none() => {
-                return Err(wants_template(columns, id, row));
+                return Err(wants_template(columns, id, row, settings));
             }
             None => used.extend(prompt.map(|column| names[column].as_str())),
         }
@@ -163,24 +164,28 @@ fn refuse_doubled(columns: &Columns, name: &str) -> Result<(), Fault> {
     ))
 }
 
-/// The fault of a table without prompts; proposes the column whose cell in the first row is longest.
-fn wants_template(columns: &Columns, id: Option<usize>, row: &[u8]) -> Fault {
+/// The fault of a table without prompts, with a template according to the first row; of equal names none is proposed.
+fn wants_template(
+    columns: &Columns,
+    id: Option<usize>,
+    row: &[u8],
+    settings: &PromptSettings,
+) -> Fault {
     let row = String::from_utf8_lossy(row);
     let row = values(&row).unwrap_or_default();
-    let length = |at: usize| {
-        row.get(at)
-            .map_or(0, |cell| Field::of(cell).as_text().chars().count())
-    };
-    let is_only = columns.names.len() == 1;
-    let example = (0..columns.names.len())
-        .rev()
-        .filter(|at| !columns.given[*at].is_empty() && (is_only || id != Some(*at)))
-        .max_by_key(|at| length(*at));
-    let example = example.map_or("text", |at| columns.names[at].as_str());
+    let fields = columns.names.iter().enumerate().filter(|(i, _)| {
+        let given = &columns.given[*i];
+        let n = columns.given.iter().filter(|other| *other == given).count();
+        !given.is_empty() && n == 1 && (columns.names.len() == 1 || id != Some(*i))
+    });
+    let fields = fields.map(|(i, name)| {
+        let cell = row.get(i).map(|cell| Field::of(cell));
+        (name.as_str(), cell.unwrap_or(Field::Text("".into())))
+    });
+    let example = proposed(fields, settings.task);
+    let example = example.unwrap_or_else(|| "--template '{{text}}'".to_owned());
     Fault::new(
         format!("the columns {}", listed(columns.all())),
-        format!(
-            "one named \"prompt\" or \"messages\", or a template such as --template 'Summarize: {{{{{example}}}}}'"
-        ),
+        format!("one named \"prompt\" or \"messages\", or a template such as {example}"),
     )
 }

@@ -1,6 +1,7 @@
 //! A prompt with placeholders for the fields of a record: `Translate {{text}} into {{language}}.` A template with
 //! blocks or filters is an expression.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use serde_json::{Value, json};
@@ -9,6 +10,7 @@ use super::cells::Field;
 #[cfg(feature = "templates")]
 use super::expression::Expression;
 use super::fault::{Fault, hint, listed};
+use super::path;
 
 /// A parsed template.
 #[derive(Debug, Clone)]
@@ -105,14 +107,29 @@ impl Template {
 
     /// The content of a message with every variable replaced: a text, or if it inserts files, a list of them and the texts
     /// between them. Inserted text is not parsed again. A record without a field for a variable was rejected before.
+    ///
+    /// # Errors
+    /// If a null is used as a value, if there is no value at a path, or if all fields are empty.
     pub(super) fn content<'a>(
         &self,
-        value: impl Fn(&str) -> Option<Field<'a>>,
-    ) -> Result<Value, String> {
+        field: impl Fn(&str) -> Option<Field<'a>>,
+    ) -> Result<Value, Fault> {
         #[cfg(feature = "templates")]
         if let Some(expression) = &self.expression {
-            return expression.render(value).map(Value::String);
+            // What becomes of null is said by the template.
+            let text = |path| match path::beginnings(path).find_map(&field) {
+                Some(Field::Null) | None => Cow::Borrowed("null"),
+                Some(field) => field.into_text(),
+            };
+            self.check_filled(self.variables().map(text))?;
+            return expression.render(field).map(Value::String);
         }
+        let value = |path: &str| match path::value(path, &field)? {
+            Some(Field::Null) => Err(Fault::null(path)),
+            found => Ok(found.map_or(Cow::Borrowed(""), Field::into_text)),
+        };
+        let values: Vec<Cow<'_, str>> = self.variables().map(value).collect::<Result<_, _>>()?;
+        self.check_filled(values.iter())?;
         let (mut all, mut text) = (Vec::new(), String::new());
         let end = |text: &mut String, all: &mut Vec<Value>| {
             if !text.trim().is_empty() {
@@ -120,14 +137,15 @@ impl Template {
             }
             text.clear();
         };
-        let value = |name: &str| value(name).unwrap_or(Field::Null).into_text();
+        let mut values = values.iter();
         for part in &self.parts {
+            let mut value = || values.next().map_or("", |value| &**value);
             match part {
                 Part::Text(own) => text.push_str(own),
-                Part::Variable(name) => text.push_str(&value(name)),
-                Part::File(name) => {
+                Part::Variable(_) => text.push_str(value()),
+                Part::File(_) => {
                     end(&mut text, &mut all);
-                    all.push(json!({"type": "file", "path": value(name).trim()}));
+                    all.push(json!({"type": "file", "path": value().trim()}));
                 }
             }
         }
@@ -139,12 +157,8 @@ impl Template {
     }
 
     /// Rejects a record whose fields in the template are all empty.
-    pub(super) fn check_filled<'a>(
-        &self,
-        value: impl Fn(&str) -> Option<Field<'a>>,
-    ) -> Result<(), Fault> {
-        let empty = |name: &str| value(name).is_some_and(|value| value.as_text().trim().is_empty());
-        if !self.variables().all(empty) {
+    fn check_filled(&self, mut values: impl Iterator<Item = impl AsRef<str>>) -> Result<(), Fault> {
+        if values.any(|value| !value.as_ref().trim().is_empty()) {
             return Ok(());
         }
         let mut seen = HashSet::new();
@@ -163,7 +177,8 @@ impl Template {
     ) -> Result<(), Fault> {
         let mut unknown: Vec<String> = Vec::new();
         for variable in self.variables() {
-            if !names.clone().any(|name| name == variable) {
+            let is_known = |path: &str| names.clone().any(|name| name == path);
+            if !path::beginnings(variable).any(is_known) {
                 let text = format!("{{{{{variable}}}}}{}", hint(variable, names.clone()));
                 if !unknown.contains(&text) {
                     unknown.push(text);

@@ -34,6 +34,7 @@ mod output;
 mod paid;
 mod prices;
 mod program;
+mod public_files;
 mod queue;
 mod queue_kill;
 mod queue_server;

@@ -107,7 +107,7 @@ fn a_null_in_a_used_column_is_a_bad_row_of_any_format() {
         failed.has(json!({"/error/kind": "invalid", "attempts": 0}));
         let told = failed["error"]["message"].as_str().unwrap();
         assert!(
-            told.starts_with(&format!("not sent: {place}")) && told.ends_with(why),
+            told.starts_with(&format!("not sent: {place}")) && told.contains(why),
             "{told}"
         );
     }

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use batchwright::client::RequestTask;
 use batchwright::files::RunPlan;
 use batchwright::plan::{Concurrency, EffectiveStrategy, EstimatedCost};
-use batchwright::{Budget, Estimate, FileRun, LlmManager, Prices, Settings, Strategy};
+use batchwright::{Budget, Estimate, FileRun, LlmManager, Prices, Request, Settings, Strategy};
 use serde_json::{Value, json};
 
 use crate::args::run::{Resend, RunArgs};
@@ -13,6 +13,7 @@ use crate::display;
 use crate::exit::{About, Exit, Refusal};
 use crate::format::{count, counts, number_of};
 use crate::provider::in_flight;
+use crate::sanitize::{one_line, shortened};
 use crate::settings::refused;
 use crate::stderr::is_json;
 use crate::stdout;
@@ -156,7 +157,50 @@ pub fn dry_run(
         .iter()
         .flat_map(ModelEstimate::lines)
         .for_each(display::note);
+    let first = run.first_request();
+    let first = first.map_err(|error| refused(error).about(About::Input))?;
+    let first = first.iter().flat_map(first_lines);
+    first.for_each(|line| display::note(line));
     Ok(exit)
+}
+
+/// The first prompt as it will be sent, cut to a screen.
+fn first_lines(request: &Request) -> Vec<String> {
+    const LINES: usize = 16;
+    const WIDTH: usize = 110;
+    let texts = match &request.native {
+        Some(native) => vec![("body", format!("{:#}", json!(native.body())))],
+        None => {
+            let system = request.system.iter().map(|text| ("system", text.clone()));
+            let messages = request.messages.iter().map(|message| {
+                let content = match &message.content {
+                    Value::String(text) => text.clone(),
+                    parts => parts.to_string(),
+                };
+                (message.role.as_str(), content)
+            });
+            system.chain(messages).collect()
+        }
+    };
+    let lines = texts.iter().flat_map(|(role, text)| {
+        let lines = text.lines().enumerate();
+        lines.map(move |(i, line)| match i {
+            0 => format!("  {role}: {}", shortened(line, WIDTH)),
+            _ => format!("    {}", shortened(line, WIDTH)),
+        })
+    });
+    let mut lines: Vec<String> = lines.collect();
+    let more = lines.len().saturating_sub(LINES);
+    lines.truncate(LINES);
+    let id = one_line(request.id.as_deref().unwrap_or_default());
+    lines.insert(0, format!("the first prompt, {id}:"));
+    if more > 0 {
+        lines.push(format!(
+            "  and {}",
+            number_of(more as u64, "more line|more lines")
+        ));
+    }
+    lines
 }
 
 fn estimates(
