@@ -29,7 +29,7 @@ pub fn command_line_from_anywhere() -> String {
 fn again(words: impl Iterator<Item = OsString>, with_budget: bool) -> String {
     // Words that are not Unicode change slightly.
     let mut words = words.map(|word| word.to_string_lossy().into_owned());
-    let mut typed: Vec<String> = words.next().iter().map(|program| quoted(program)).collect();
+    let mut typed: Vec<String> = words.next().iter().map(quoted).collect();
     let mut files = false;
     while let Some(word) = words.next() {
         files |= word == "--";
