@@ -52,7 +52,8 @@ fn pipe(options: &OpenOptions, path: &Path) -> io::Result<File> {
 
 fn other_type(file: &File) -> io::Result<File> {
     if file.metadata()?.is_dir() {
-        return Err(ErrorKind::IsADirectory.into());
+        let why = "it is a folder, not a regular file";
+        return Err(io::Error::new(ErrorKind::IsADirectory, why));
     }
     Err(not_regular())
 }
