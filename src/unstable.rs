@@ -15,7 +15,8 @@
 //! | [`BatchClient`] | a provider's Batch API | [`BatchIntent`], [`BatchStage`], [`BatchInput`], [`BatchLimits`], [`ListedBatches`], [`BatchStatus`], [`BatchState`], [`BatchCounts`], [`BatchRefusal`], [`RefusalOutcome`], [`RequestName`], [`BatchLine`], [`BatchLineResult`] |
 #![cfg_attr(
     feature = "queue",
-    doc = "| [`WorkerId`] | how a worker of a [`Store`](crate::queue::Store) takes and ends jobs | [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`JobBudget`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |"
+    doc = "| [`WorkerId`] | how a worker of a [`Store`](crate::queue::Store) takes and ends jobs | [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`JobBudget`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |
+| [`Versions`] | takes over a store of an earlier version | [`SERVER`], [`check_whole`], [`read_form`], [`write_form`] |"
 )]
 
 #[cfg(feature = "queue")]
@@ -24,7 +25,11 @@ pub use crate::base::atomic_file::AtomicFile;
 pub use crate::base::clock::{Clock, SystemClock, Time, Wake};
 pub use crate::base::disk::room as disk_space;
 pub use crate::base::disk::{copy_beside, same_file};
+#[cfg(feature = "queue")]
+pub use crate::base::form::{read as read_form, write as write_form};
 pub use crate::base::json_read::UniqueJson;
+#[cfg(feature = "queue")]
+pub use crate::base::migrations::{SERVER, Versions, check_whole};
 pub use crate::base::named_file;
 pub use crate::base::names::{quoted, replacement};
 pub use crate::base::optional::Optional;

@@ -12,12 +12,16 @@ pub(crate) mod day;
 pub mod disk;
 pub mod error;
 mod error_kind;
+#[cfg(feature = "queue")]
+pub mod form;
 pub(crate) mod host;
 pub mod id;
 pub(crate) mod json_mend;
 pub(crate) mod json_read;
 pub(crate) mod json_text;
 pub mod memory;
+#[cfg(feature = "queue")]
+pub mod migrations;
 pub mod named_file;
 pub mod names;
 pub mod optional;
@@ -27,8 +31,6 @@ pub mod secret;
 pub(crate) mod secret_file;
 #[cfg(test)]
 pub(crate) mod seeds;
-#[cfg(feature = "queue")]
-pub(crate) mod sqlite_header;
 pub(crate) mod thread;
 pub(crate) mod trusted_time;
 pub mod usage;

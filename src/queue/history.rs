@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::base::brief::beginning;
-use crate::base::{Error, Optional, Paid, Time, Timestamp};
+use crate::base::{Error, Optional, Paid, Time, Timestamp, form};
 use crate::engine::route::{FallbackHistory, Tries};
 use crate::llm::carried::Carried;
 use crate::llm::outcome::EarlierProvider;
@@ -41,14 +41,14 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn parse(text: &str) -> Self {
-        serde_json::from_str(text).unwrap_or_else(|error| {
-            log::warn!("a job's history cannot be read, it starts anew: {error}");
+        form::read("a job's history", text).unwrap_or_else(|error| {
+            log::warn!("{error}; it starts anew");
             Self::default()
         })
     }
 
     pub(crate) fn text(&self) -> String {
-        serde_json::to_string(self).unwrap_or_else(|_| "{}".to_owned())
+        form::write(self)
     }
 
     /// What its failed calls left for the next one.

@@ -66,6 +66,12 @@ pub(super) fn maintain(
         } else {
             upkeep.look_at_file(tick);
         }
+        if let Some(newer) = store.newer() {
+            let mut critical = controls.batch_overview.critical.lock();
+            critical.get_or_insert_with(|| newer.clone());
+            drop(critical);
+            controls.wake();
+        }
     }
 }
 

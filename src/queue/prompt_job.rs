@@ -1,8 +1,8 @@
 //! A prompt as a job: its kind, and the request in its payload.
 
-use serde_json::value::to_raw_value;
+use serde_json::value::RawValue;
 
-use crate::base::{Error, ErrorKind};
+use crate::base::{Error, form};
 use crate::llm::hash::request_hash;
 use crate::llm::params::RequestTask;
 use crate::llm::request::Request;
@@ -25,8 +25,7 @@ pub(crate) fn kind(task: RequestTask) -> &'static str {
 /// and, as its lane, its model.
 impl From<&Request> for Job {
     fn from(request: &Request) -> Self {
-        // Serializing strings, numbers and maps with string keys cannot fail.
-        let payload = to_raw_value(request).unwrap_or_default();
+        let payload = written(request);
         let mut job = Job::raw(kind(request.task), payload).request_hash(request_hash(request));
         job.item_id.clone_from(&request.id);
         job.lane.clone_from(&request.model);
@@ -40,6 +39,10 @@ impl From<Request> for Job {
     }
 }
 
+fn written(request: &Request) -> Box<RawValue> {
+    RawValue::from_string(form::write(request)).unwrap_or_default()
+}
+
 /// Replaces the files that a prompt names by their contents.
 ///
 /// # Errors
@@ -51,8 +54,7 @@ pub(crate) fn embed_files(job: &mut Job) -> Result<(), Error> {
     }
     let mut request = read(job.payload.get(), RequestTask::Complete)?;
     request.embed_files()?;
-    // Serializing strings, numbers and maps with string keys cannot fail.
-    job.payload = to_raw_value(&request).unwrap_or_default();
+    job.payload = written(&request);
     Ok(())
 }
 
@@ -67,12 +69,8 @@ pub(crate) fn naming(task: RequestTask, model: &Option<String>) -> Request {
 
 /// The request in a payload.
 pub(crate) fn read(payload: &str, kind: RequestTask) -> Result<Request, Error> {
-    let read = serde_json::from_str::<Request>(payload);
-    let mut request = read.map_err(|error| {
-        let name = self::kind(kind);
-        let why = format!("the payload of this {name} job is not a request: {error}");
-        Error::new(ErrorKind::Invalid, why)
-    })?;
+    let what = format!("the payload of this {} job", self::kind(kind));
+    let mut request: Request = form::read(&what, payload)?;
     request.task = kind;
     Ok(request)
 }

@@ -27,7 +27,7 @@ mod store;
 
 use derive_setters::Setters;
 use execution::{Attached, Execution, compare};
-use store::{OpenStore, refuse_another_output};
+use store::{OpenStore, refuse_another_output, refuse_moved_store};
 
 /// A run from a file of prompts to result lines, whose items wait in a [`JobQueue`], such as those that
 /// are handed over to a provider in batches. The same run attaches to them again after it was stopped or
@@ -121,6 +121,7 @@ impl QueueRun {
                 return Err(error);
             }
         };
+        refuse_moved_store(&path, known.as_ref()).map_err(FileRunError::Usage)?;
         refuse_another_output(&path, &run, known.as_ref()).map_err(FileRunError::Usage)?;
         run.set_to_collect(attached.ended);
         run.add_differing(attached.differing);

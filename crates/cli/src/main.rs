@@ -67,7 +67,12 @@ fn carry_out(mut command: Command) -> Result<Exit, Refusal> {
     parse::check_words()?;
     // It reports what is wrong, so it also works if the settings cannot be read.
     let is_doctor = matches!(command, Command::Doctor(_));
-    let found = command.store().map_or(Ok(()), queue::find_store);
+    // They do not change the version of a queue that an earlier program may be working on.
+    let looks = is_doctor || matches!(command, Command::Status(_) | Command::Results(_));
+    let found = command.store().map_or(Ok(()), |store| {
+        store.as_it_is = looks;
+        queue::find_store(store)
+    });
     if !is_doctor {
         found?;
     }

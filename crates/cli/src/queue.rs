@@ -233,6 +233,7 @@ pub fn open(
     folder: &Path,
     options: SqliteOptions,
 ) -> Result<JobQueue, Error> {
+    let options = options.as_it_is(store.as_it_is);
     match (file, &store.store) {
         (Some(file), _) => JobQueue::open_with(file, options.existing()),
         (None, Some(address)) => on_server(store, address, folder),
@@ -245,7 +246,8 @@ pub fn open(
 #[cfg(feature = "redis")]
 fn on_server(args: &StoreArgs, address: &str, folder: &Path) -> Result<JobQueue, Error> {
     use batchwright::queue::{MysqlOptions, RedisHub, RedisOptions, Store};
-    let mut store = Store::on_server(MysqlOptions::new(address).folder(folder))?;
+    let options = MysqlOptions::new(address).folder(folder);
+    let mut store = Store::on_server(options.as_it_is(args.as_it_is))?;
     let redis = match &args.redis {
         Some(address) => Some(address.clone()),
         None => Settings::new().store(&in_folder(folder))?.queue_redis()?,

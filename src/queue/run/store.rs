@@ -176,6 +176,27 @@ pub(super) fn refuse_another_output(
     Err(Error::new(ErrorKind::Invalid, why))
 }
 
+/// Refuses the store of another output that is still there, and has lost it.
+pub(super) fn refuse_moved_store(
+    output: &Path,
+    process: Option<&ProcessState>,
+) -> Result<(), Error> {
+    let named = process.and_then(|process| process.info.output.as_deref());
+    let Some(named) = named.map(Path::new) else {
+        return Ok(());
+    };
+    let [own, its] = [output, named].map(|output| store_path(output).unwrap_or_default());
+    // A copy of both is a run of its own.
+    if own == its || its.exists() || !named.exists() {
+        return Ok(());
+    }
+    let (own, its, named) = (own.display(), its.display(), named.display());
+    let why = format!(
+        "{own} is the store of {named}, which is there without it; nothing was sent. Move it back: mv {own} {its}"
+    );
+    Err(Error::new(ErrorKind::Invalid, why))
+}
+
 /// Ids of saved items that are kept: a user may take some of their lines out of the output, and not all.
 const SAVED: usize = 8;
 

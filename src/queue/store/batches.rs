@@ -14,7 +14,7 @@ use super::rows::{
 };
 use super::statements::{Fault, Queries as _, Row, Sql, all, by, count, limit, list};
 use super::{
-    BatchFill, BatchNo, ClaimedJob, JobLane, Mode, Store, StoredBatch, WaitingJobs, WorkerId,
+    BatchFill, BatchNo, ClaimedJob, Db, JobLane, Mode, Store, StoredBatch, WaitingJobs, WorkerId,
 };
 use crate::base::{Error, ErrorKind, ProcessId, Timestamp};
 
@@ -198,7 +198,14 @@ impl Store {
             owned(tx, worker, batch)?;
             let set = "UPDATE #batches SET record = ? WHERE no = ?";
             tx.run(set, by![record.to_owned(), batch.0]).map(drop)
-        })
+        })?;
+        // What may be paid for next is on record whatever becomes of the log.
+        match &self.db {
+            Db::Sqlite(db) => db.secure(),
+            #[cfg(feature = "mysql")]
+            Db::Mysql(_) => {}
+        }
+        Ok(())
     }
 
     /// Returns the jobs of a batch with keys above `after` to the queue as untried. Jobs of a cancelled process are

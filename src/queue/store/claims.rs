@@ -81,6 +81,8 @@ pub struct Workers {
     pub(crate) dead: Vec<(DeadWorker, Option<Sign>)>,
     /// The [version](super::Store::version) of the store.
     pub version: u64,
+    /// The version of its tables.
+    pub schema: i64,
     /// Whether [`maintain`](super::Store::maintain) continues an interrupted chore.
     pub has_chores: bool,
 }

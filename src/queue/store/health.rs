@@ -1,6 +1,8 @@
 //! Health checks: findings, and those of the tables that both databases have.
 
-use Severity::{Bad, Good};
+use std::cmp::Ordering;
+
+use Severity::{Bad, Good, Note};
 
 use super::rows::{AT_PROVIDER, COMPLETED, DELETING, HELD, IN_PROGRESS};
 use super::statements::{Fault, Queries as _, Sql, by};
@@ -48,8 +50,13 @@ pub enum Severity {
 /// Whether tables have the schema version of this program. `what` names the tables.
 pub(super) fn schema(found: i64, known: i64, what: &str) -> HealthFinding {
     let seen = format!("version {found}");
-    if found == known {
-        return HealthFinding::new("schema", Good, seen, None);
+    match found.cmp(&known) {
+        Ordering::Equal => return HealthFinding::new("schema", Good, seen, None),
+        Ordering::Less => {
+            let advice = format!("work, serve or submit brings the {what} to {known}");
+            return HealthFinding::new("schema", Note, seen, Some(&advice));
+        }
+        Ordering::Greater => {}
     }
     let advice = format!(
         "a newer batchwright has upgraded the {what}: update this one, and restart workers"

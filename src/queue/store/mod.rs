@@ -32,7 +32,7 @@ mod workers;
 use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use parking_lot::Mutex;
 
@@ -131,6 +131,8 @@ pub struct Store {
     /// Number of jobs per transaction of a chore.
     chunk: i64,
     workers: Arc<Registry>,
+    /// Set once its tables were found to have a newer version.
+    newer: OnceLock<Error>,
     wakes: Wakes,
     /// Wakes the workers of other OS processes.
     #[cfg(feature = "redis")]
@@ -225,6 +227,7 @@ impl Store {
             inserts: GroupCommit::default(),
             chunk: 1_000,
             workers,
+            newer: OnceLock::new(),
             wakes: Wakes::default(),
             #[cfg(feature = "redis")]
             hub: None,

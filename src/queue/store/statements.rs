@@ -1,7 +1,5 @@
 //! Statements of a transaction, their values, the rows that they find, and reasons why a transaction fails.
 
-use std::cmp::Ordering;
-
 use rusqlite::types::Value;
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -126,18 +124,6 @@ pub(crate) fn limit(most: usize) -> i64 {
 /// The error for a request or a store that stays wrong until somebody changes it.
 pub(crate) fn invalid(why: impl Into<String>) -> Error {
     Error::new(ErrorKind::Invalid, why).with_storage()
-}
-
-/// Refuses tables of another version of the schema. Earlier versions were never released.
-pub(crate) fn check_schema(of: &str, found: i64, known: i64, instead: &str) -> Result<(), Error> {
-    let (age, advice) = match found.cmp(&known) {
-        Ordering::Equal => return Ok(()),
-        Ordering::Greater => ("a newer version", "Update batchwright"),
-        Ordering::Less => ("a version before the first release", "Use that version"),
-    };
-    Err(invalid(format!(
-        "{of} was written by {age} of batchwright (schema {found}, this one knows {known}). {advice}, or name {instead}"
-    )))
 }
 
 // Rows, and why a transaction fails.

@@ -7,13 +7,16 @@ use const_format::formatcp;
 use parking_lot::Mutex;
 
 use crate::base::host::host;
+#[cfg(feature = "mysql")]
+use crate::base::migrations::MYSQL;
+use crate::base::migrations::QUEUE;
 use crate::base::{Error, ErrorKind, Timestamp};
 
 use super::claims::Sign;
 use super::counters::CounterChanges;
 use super::lineage::{Standing, lock};
 use super::rows::{CANCELLED, FAILED, IN_PROGRESS, PENDING, process_of};
-use super::statements::{CLOCK, Fault, Queries as _, RESULTS, Sql, by, error_text};
+use super::statements::{CLOCK, Fault, Queries as _, RESULTS, Sql, by, error_text, invalid};
 use super::{ClaimReply, Db, MAX_CRASHES, Mode, Store, WorkerId, Workers};
 
 /// The workers of a store.
@@ -125,12 +128,28 @@ impl Store {
     }
 
     /// The registered workers, and what else a worker looks at every second.
+    ///
+    /// # Errors
+    /// When the store cannot be read, or has got a newer version: this program writes nothing new to it any more.
     pub(crate) fn workers(&self) -> Result<Workers, Error> {
-        match &self.db {
-            Db::Sqlite(db) => db.look(&self.workers),
+        let (found, newest) = match &self.db {
+            Db::Sqlite(db) => (db.look(&self.workers)?, QUEUE.newest()),
             #[cfg(feature = "mysql")]
-            Db::Mysql(db) => db.look(&self.workers),
+            Db::Mysql(db) => (db.look(&self.workers)?, MYSQL.newest()),
+        };
+        if found.schema > newest {
+            let why = format!(
+                "{} has been brought to a newer version of batchwright, or is about to be: update this one, and start it again",
+                self.location
+            );
+            return Err(self.newer.get_or_init(|| invalid(why)).clone());
         }
+        Ok(found)
+    }
+
+    /// Why this program must not take more from it: it was found to have a newer version.
+    pub(crate) fn newer(&self) -> Option<&Error> {
+        self.newer.get()
     }
 
     /// Lists the quotas that a worker uses, for [`workers`](Self::workers) on all machines. Workers on one machine share

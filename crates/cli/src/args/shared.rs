@@ -248,6 +248,10 @@ pub struct StoreArgs {
     /// are the same for it.
     #[arg(skip)]
     pub flags: String,
+
+    /// Whether a queue of an earlier version stays in it.
+    #[arg(skip)]
+    pub as_it_is: bool,
 }
 
 /// Flags for messages, which every command has.

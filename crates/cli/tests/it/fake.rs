@@ -85,7 +85,14 @@ impl Fake {
     }
 
     pub fn start(answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0", answer)
+    }
+
+    pub fn start_at(
+        address: &str,
+        answer: impl Fn(&Asked) -> Answer + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let asked = Arc::<Mutex<Vec<Arc<Asked>>>>::default();
         let (answer, kept) = (Arc::new(answer), asked.clone());

@@ -30,6 +30,7 @@ mod limits;
 mod memory;
 mod native_lines;
 mod net;
+mod old_stores;
 mod output;
 mod paid;
 mod prices;

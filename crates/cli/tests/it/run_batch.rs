@@ -64,6 +64,48 @@ fn items_that_fail_in_a_batch_fail_over() {
     desk.results("out.jsonl")[0].has(json!({"/earlier/0/provider": "openai"}));
 }
 
+/// A store that was emptied, or whose log was damaged after a kill, is not a new one.
+#[test]
+fn a_damaged_store_buys_nothing_again() {
+    let (desk, sim) = (Desk::with(20), taking(LONG));
+    let words = "in.jsonl -o out.jsonl";
+    let store = desk.path("out.jsonl.batchwright");
+    let running = start(&desk, &sim, words);
+    submitted(&desk, 20);
+    running.signal("KILL");
+    running.wait();
+    let whole = std::fs::read(&store).unwrap();
+    let log = desk.path("out.jsonl.batchwright-wal");
+    let flipped = std::fs::read(&log)
+        .unwrap()
+        .iter()
+        .map(|byte| !byte)
+        .collect::<Vec<u8>>();
+    assert!(!flipped.is_empty());
+    std::fs::write(&store, "").unwrap();
+    run(&desk, &sim, words).ends(1, "so it is damaged");
+    std::fs::write(&store, whole).unwrap();
+    std::fs::write(&log, flipped).unwrap();
+    run(&desk, &sim, words).expect(0);
+    assert_eq!(desk.ids("out.jsonl"), all_ids(20));
+    bought(&sim, 20);
+}
+
+/// Its output is still there, so the run would be bought again for it.
+#[test]
+fn the_store_of_another_output_is_not_taken() {
+    let (desk, sim) = (Desk::with(3), taking(LONG));
+    run(&desk, &sim, "in.jsonl -o out.jsonl --no-wait").expect(0);
+    let [from, to] =
+        ["out.jsonl", "other.jsonl"].map(|name| desk.path(&format!("{name}.batchwright")));
+    std::fs::write(desk.path("other.jsonl"), "").unwrap();
+    std::fs::rename(&from, &to).unwrap();
+    run(&desk, &sim, "in.jsonl -o other.jsonl").ends(2, "which is there without it");
+    std::fs::rename(&to, &from).unwrap();
+    run(&desk, &sim, "in.jsonl -o out.jsonl").expect(0);
+    bought(&sim, 3);
+}
+
 #[test]
 fn batches_need_an_output_that_later_runs_can_go_on_with() {
     let (desk, sim) = (Desk::with(4), taking(SHORT));

@@ -49,6 +49,7 @@ pub(super) fn create(app: &App, call: &mut Call<'_>) -> Result<Response, Problem
     {
         return Err(once::another());
     }
+    app.records.secure();
     app.batches.wake();
     let shown = described(app, known.as_ref().unwrap_or(&record))?;
     Ok(once::replayed(Response::json(200, &shown), known.is_some()))

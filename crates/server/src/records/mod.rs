@@ -6,13 +6,12 @@ mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use batchwright::queue::Durability;
-use batchwright::unstable::open_private;
+use batchwright::unstable::{SERVER, check_whole, read_form, write_form};
 use batchwright::{Error, ErrorKind, ProcessId, Usage};
 use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard};
 use rusqlite::{Connection, Row, ToSql, Transaction, TransactionBehavior, params};
@@ -69,8 +68,7 @@ pub(crate) trait Stored: Serialize + DeserializeOwned {
              ON CONFLICT (id) DO UPDATE SET record = excluded.record",
             Self::TABLE
         );
-        let record = serde_json::to_string(self).expect("a record has a form in JSON");
-        run(database, &sql, params![record]).map(drop)
+        run(database, &sql, params![write_form(self)]).map(drop)
     }
 
     fn delete(database: &Connection, id: &str) -> Result<(), Error> {
@@ -80,12 +78,13 @@ pub(crate) trait Stored: Serialize + DeserializeOwned {
 
     /// The record of a row with its id and its text.
     fn of(row: &Row<'_>) -> rusqlite::Result<Result<Self, Error>> {
-        let text = row.get_ref(1)?.as_bytes().unwrap_or_default();
-        if let Ok(record) = serde_json::from_slice(text) {
-            return Ok(Ok(record));
-        }
-        let why = is_damaged(&row.get::<_, String>(0)?);
-        Ok(Err(Error::new(ErrorKind::Malformed, why)))
+        let text = row.get_ref(1)?.as_str().unwrap_or_default();
+        let id: String = row.get(0)?;
+        let read = read_form("its text", text);
+        Ok(read.map_err(|error| {
+            let why = format!("{} ({})", is_damaged(&id), error.message());
+            Error::new(ErrorKind::Malformed, why)
+        }))
     }
 
     /// Up to `most` of the records that this condition selects, without those that are damaged: the others go on.
@@ -153,9 +152,6 @@ pub(crate) trait Stored: Serialize + DeserializeOwned {
     }
 }
 
-/// The version of the tables, in `server.db` as its `user_version`.
-const VERSION: i64 = 5;
-
 /// The error of a file that cannot be used until someone has done something about it.
 fn unusable(path: &Path, kind: ErrorKind, why: impl fmt::Display) -> Error {
     let why = format!(
@@ -169,41 +165,31 @@ fn unusable(path: &Path, kind: ErrorKind, why: impl fmt::Display) -> Error {
 
 /// Opens `server.db`, which is created if it does not exist.
 fn connect(path: &Path, durability: Durability) -> Result<Connection, Error> {
-    // SQLite gives its companion files the same mode.
-    if let Err(error) = open_private(File::options().create(true).append(true), path) {
-        return Err(unusable(path, ErrorKind::Invalid, error));
-    }
     let synchronous = match durability {
         Durability::Full => "full",
         Durability::Normal => "normal",
     };
     let failed = |error: rusqlite::Error| unusable(path, kind_of(&error), error);
+    let refused = |error: Error| unusable(path, error.kind(), error.message());
+    check_whole(path).map_err(refused)?;
+    SERVER.create(path, SCHEMA).map_err(failed)?;
+    SERVER.take_over(path).map_err(refused)?;
     let connection = Connection::open(path).map_err(failed)?;
-    let version = || -> rusqlite::Result<(i64, bool)> {
+    let version = || -> rusqlite::Result<i64> {
         connection.busy_timeout(Duration::from_secs(10))?;
-        let read =
-            "SELECT user_version, EXISTS (SELECT 1 FROM sqlite_schema) FROM pragma_user_version";
-        connection.query_row(read, [], |row| Ok((row.get(0)?, row.get(1)?)))
+        connection.pragma_query_value(None, "user_version", |row| row.get(0))
     };
-    let prepare = |version: i64| -> rusqlite::Result<String> {
+    let prepare = || -> rusqlite::Result<String> {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.pragma_update(None, "synchronous", synchronous)?;
-        // All or nothing: a server that is killed here leaves no tables without a version.
-        let transaction = Transaction::new_unchecked(&connection, TransactionBehavior::Immediate)?;
-        transaction.execute_batch(SCHEMA)?;
-        // It would be written even if it is the same, and a server also starts on a full disk.
-        if version != VERSION {
-            transaction.pragma_update(None, "user_version", VERSION)?;
-        }
-        transaction.commit()?;
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
     };
-    let (found, has_tables) = version().map_err(failed)?;
-    if found > VERSION || (has_tables && found < VERSION) {
-        let why = format!("it has version {found}, and this program knows version {VERSION}");
+    let (found, newest) = (version().map_err(failed)?, SERVER.newest());
+    if found != newest {
+        let why = format!("it has version {found}, and this program knows version {newest}");
         return Err(unusable(path, ErrorKind::Invalid, why));
     }
-    match prepare(found).map_err(failed)? {
+    match prepare().map_err(failed)? {
         check if check == "ok" => {
             for table in ["files", "batches", "webhooks"] {
                 let sql = format!("SELECT id FROM {table} WHERE NOT json_valid(record)");
@@ -262,6 +248,16 @@ impl Records {
     /// Statements that are committed one by one.
     pub fn single(&self) -> ReentrantMutexGuard<'_, Connection> {
         self.database.lock()
+    }
+
+    /// Copies what was written into the file itself, so that a damaged log does not take it along.
+    pub fn secure(&self) {
+        let copied = self
+            .single()
+            .query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(()));
+        if let Err(error) = copied {
+            log::debug!("server.db: {error}");
+        }
     }
 
     /// Executes all of `work` or nothing of it.

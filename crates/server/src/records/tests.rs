@@ -12,7 +12,12 @@ fn a_file_that_cannot_be_used_is_named_with_a_remedy() {
         set.unwrap();
     };
     type Spoil<'s> = (&'s str, &'s dyn Fn(&Path));
-    let spoils: [Spoil<'_>; 6] = [
+    let spoils: [Spoil<'_>; 8] = [
+        ("is empty", &|path| fs::write(path, "").unwrap()),
+        ("and its log", &|path| {
+            fs::remove_file(path).unwrap();
+            fs::write(path.with_extension("db-wal"), "x").unwrap();
+        }),
         ("not a database", &|path| {
             let mut bytes = fs::read(path).unwrap();
             bytes[..100].fill(b'x');
@@ -22,8 +27,8 @@ fn a_file_that_cannot_be_used_is_named_with_a_remedy() {
             let bytes = fs::read(path).unwrap();
             fs::write(path, &bytes[..5_000]).unwrap();
         }),
-        ("it has version 99", &|path| set_version(path, 99)),
-        ("it has version 0", &|path| set_version(path, 0)),
+        ("version 99", &|path| set_version(path, 99)),
+        ("version 0", &|path| set_version(path, 0)),
         ("cannot be used: ", &|path| {
             fs::remove_file(path).unwrap();
             fs::create_dir(path).unwrap();
@@ -51,7 +56,8 @@ fn opening_it_again_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("server.db");
     let open = || Records::open(&path, Durability::Full).unwrap();
-    let _first = open();
+    let first = open();
+    DirectCalls::insert(&first, ProcessId::new(), 0).unwrap();
     let written = || fs::read(path.with_extension("db-wal")).unwrap();
     let before = written();
     assert!(!before.is_empty());

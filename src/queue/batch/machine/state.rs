@@ -25,7 +25,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::base::{Error, ErrorKind, Timestamp};
+use crate::base::{Error, ErrorKind, Timestamp, form};
 use crate::llm::batch::{BatchAccount, BatchCounts, BatchIntent, BatchStage};
 use crate::llm::providers::vendor::Vendor;
 use crate::queue::store::StoredBatch;
@@ -255,16 +255,16 @@ impl Record {
 
     /// The record in a batch's row, if it can be read.
     pub(crate) fn read(batch: &StoredBatch) -> Option<Self> {
-        serde_json::from_str(&batch.record)
-            .inspect_err(|error| {
-                log::warn!("the record of batch {} cannot be read: {error}", batch.no.0);
-            })
-            .ok()
+        form::read(
+            &format!("the record of batch {}", batch.no.0),
+            &batch.record,
+        )
+        .inspect_err(|error| log::warn!("{error}"))
+        .ok()
     }
 
     pub(crate) fn text(&self) -> String {
-        // Serializing strings, numbers and lists cannot fail.
-        serde_json::to_string(self).unwrap_or_default()
+        form::write(self)
     }
 
     /// Its id at the provider.

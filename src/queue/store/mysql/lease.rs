@@ -179,10 +179,11 @@ impl Mysql {
     /// All workers, and what a worker looks at every second, with one statement. A worker of this store never counts as
     /// dead: its lease is renewed as soon as the database can be reached.
     pub(in crate::queue::store) fn look(&self, workers: &Registry) -> Result<Workers, Error> {
-        type Listed = (DeadWorker, bool, bool, Option<String>, (u64, bool));
+        type Listed = (DeadWorker, bool, bool, Option<String>, (u64, bool, i64));
         let look = format!(
             "SELECT no, pid, host, lease_until = 0, lease_until <= {CLOCK}, quotas, ({VERSION}),
-               EXISTS(SELECT 1 FROM #processes WHERE chore > {NO_CHORE})
+               EXISTS(SELECT 1 FROM #processes WHERE chore > {NO_CHORE}),
+               (SELECT value FROM #schema WHERE name = 'version')
              FROM #workers ORDER BY no"
         );
         let listed: Vec<Listed> = self.database.run(Mode::Read, |tx| tx.many(&look, by![]))?;
@@ -198,7 +199,7 @@ impl Mysql {
         let can_tell = leases.can_tell();
         let mut found = Workers::default();
         for (worker, has_ended, is_over, quotas, general) in listed {
-            (found.version, found.has_chores) = general;
+            (found.version, found.has_chores, found.schema) = general;
             if is_over && !workers.has(worker.no.0) && (has_ended || can_tell) {
                 found.dead.push((worker, None));
             } else {

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
+use crate::base::migrations::MYSQL;
 use crate::base::{Clock, Error, SystemClock, Time, Timestamp};
 
 use super::Mode;
@@ -27,7 +28,6 @@ use super::health::{self, HealthFinding};
 use super::statements::{CLOCK, Fault, Queries as _, Sql, by};
 use lease::{Leases, VERSION};
 pub use open::MysqlOptions;
-use open::SCHEMA_VERSION;
 pub(super) use open::open;
 use pool::Pool;
 
@@ -109,7 +109,7 @@ pub(super) fn look_at_health(tx: &mut dyn Sql) -> Result<Vec<HealthFinding>, Fau
         HealthFinding::new("server", Good, version, None),
         settings(packet, &mode),
         distance(apart),
-        health::schema(schema, SCHEMA_VERSION, "tables"),
+        health::schema(schema, MYSQL.newest(), "tables"),
     ])
 }
 

@@ -1,18 +1,21 @@
 //! Opens a database: address, password, encryption, and the creation of the tables.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mysql::consts::CapabilityFlags;
 use mysql::{Opts, OptsBuilder, SslOpts};
 use percent_encoding::percent_decode_str;
 
-use crate::base::{Error, Secret, secret_file};
+use crate::base::migrations::{MYSQL, check_beside};
+use crate::base::{Error, ErrorKind, Secret, secret_file};
 use crate::queue::store::Mode;
-use crate::queue::store::statements::{Fault, Queries as _, Sql, by, check_schema, invalid};
+use crate::queue::store::claims::DeadWorker;
+use crate::queue::store::statements::{CLOCK, Fault, Queries as _, Sql, by, invalid};
 use crate::queue::store::workers::Registry;
 
 use super::lease::Leases;
@@ -21,8 +24,9 @@ use super::{Database, Mysql};
 
 const SCHEMA: &str = include_str!("schema.sql");
 
-/// The version of the schema.
-pub(super) const SCHEMA_VERSION: i64 = 15;
+/// Added to the version of the tables while a program waits for the workers of an earlier one, and brings them to its own:
+/// no other program starts then, and workers that see it end.
+pub(super) const MARK: i64 = 1_000_000;
 
 /// The default name of the table of jobs.
 const TABLES: &str = "job_queue";
@@ -41,6 +45,9 @@ pub struct MysqlOptions {
     address: Secret,
     pub(in crate::queue::store) folder: PathBuf,
     pub(super) lease: Duration,
+    /// How long the leases of workers are awaited before the tables are changed.
+    pub(super) patience: Duration,
+    as_it_is: bool,
     /// Set only in a simulation.
     #[cfg(test)]
     #[debug(skip)]
@@ -66,6 +73,8 @@ impl MysqlOptions {
             address: Secret::new(address),
             folder: env::temp_dir(),
             lease: Duration::from_secs(15),
+            patience: Duration::from_mins(10),
+            as_it_is: false,
             #[cfg(test)]
             wire: None,
         }
@@ -75,6 +84,13 @@ impl MysqlOptions {
     /// system's temporary folder, which a restart of the machine may empty.
     pub fn folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.folder = folder.into();
+        self
+    }
+
+    /// Leaves tables in the version that they have, if this program can use them so, also while an earlier program works on
+    /// them. Default: tables of an earlier version are brought to that of this program.
+    pub fn as_it_is(mut self, yes: bool) -> Self {
+        self.as_it_is = yes;
         self
     }
 }
@@ -201,7 +217,11 @@ pub(in crate::queue::store) fn open(
     let skip = "SELECT 1 FROM (SELECT 1) AS one FOR UPDATE SKIP LOCKED";
     database.run(Mode::Read, |tx| tx.rows(skip, by![]))?;
     database.run(Mode::Read, |tx| database.read_clock(tx))?;
-    create_tables(&database)?;
+    let found = create_tables(&database)?;
+    if !is_usable(&database, found, options.as_it_is)? {
+        check_beside(&options.folder.join("queue"))?;
+        take_over(&database, options.patience)?;
+    }
     let leases = Arc::new(Leases::new(database.clone(), workers, options.lease));
     Ok(Mysql { database, leases })
 }
@@ -214,13 +234,19 @@ impl Database {
     }
 }
 
-/// Creates the tables, unless they exist. Their version is written last.
-fn create_tables(database: &Database) -> Result<(), Error> {
-    let version = |tx: &mut dyn Sql| -> Result<Option<i64>, Fault> {
-        let find = "SELECT value FROM #schema WHERE name = 'version'";
-        tx.one(find, by![])
-    };
-    let found = database.run(Mode::Read, |tx| {
+fn version(tx: &mut dyn Sql) -> Result<Option<i64>, Fault> {
+    tx.one("SELECT value FROM #schema WHERE name = 'version'", by![])
+}
+
+/// Writes the version, if it is still this one. Returns whether it was.
+fn set_version(tx: &mut dyn Sql, from: i64, to: i64) -> Result<bool, Fault> {
+    let set = "UPDATE #schema SET value = ? WHERE name = 'version' AND value = ?";
+    Ok(tx.run(set, by![to, from])? == 1)
+}
+
+/// Creates the tables, unless they exist. Their version is written last, and returned.
+fn create_tables(database: &Database) -> Result<i64, Error> {
+    database.run(Mode::Read, |tx| {
         let there = tx.exists(
             "SELECT 1 FROM information_schema.tables WHERE table_schema = DATABASE() AND table_name = ?",
             by![format!("{}_schema", database.tables)],
@@ -228,14 +254,119 @@ fn create_tables(database: &Database) -> Result<(), Error> {
         if let Some(found) = if there { version(tx)? } else { None } {
             return Ok(found);
         }
-        for statement in SCHEMA.split(";\n").filter(|one| !one.trim().is_empty()) {
-            tx.run(statement, by![])?;
-        }
+        run_all(tx, SCHEMA)?;
         let done = "INSERT IGNORE INTO #schema (name, value) VALUES ('version', ?)";
-        tx.run(done, by![SCHEMA_VERSION])?;
+        tx.run(done, by![MYSQL.newest()])?;
         Ok(version(tx)?.unwrap_or(0))
-    })?;
-    check_schema(&database.location, found, SCHEMA_VERSION, "other tables")
+    })
+}
+
+fn run_all(tx: &mut dyn Sql, statements: &str) -> Result<(), Fault> {
+    let mut all = statements.split(";\n").filter(|one| !one.trim().is_empty());
+    all.try_for_each(|statement| tx.run(statement, by![]).map(drop))
+}
+
+/// Whether tables can be used as they are; otherwise they can be taken over.
+fn is_usable(database: &Database, found: i64, as_it_is: bool) -> Result<bool, Error> {
+    let version = found % MARK;
+    let of = &database.location;
+    if found > MARK && version >= MYSQL.newest() {
+        return Err(invalid(format!(
+            "{of} is being brought to a newer version of batchwright: update this one"
+        )));
+    }
+    let is_usable = MYSQL.is_newest(of, version)? || as_it_is && version >= MYSQL.readable;
+    if as_it_is && !is_usable {
+        return Err(invalid(format!(
+            "{of} is of an earlier version ({version}): batchwright work, serve or submit brings it to {}",
+            MYSQL.newest()
+        )));
+    }
+    Ok(is_usable)
+}
+
+/// Brings the tables to the version of this program. A mark at their version keeps other programs from starting meanwhile;
+/// then the workers of earlier ones are awaited. Statements that change tables are committed at once, so each of them may be
+/// repeated, and the version is written last. After a crash, the next program goes on where this one was.
+fn take_over(database: &Database, patience: Duration) -> Result<(), Error> {
+    let until = Instant::now() + patience;
+    let mut told = BTreeSet::new();
+    database.run(Mode::Aside, |tx| {
+        // One program at a time: the lock ends with its connection.
+        let lock = by![format!("batchwright {}", database.tables)];
+        let take = "SELECT COALESCE(GET_LOCK(MD5(CONCAT(DATABASE(), ' ', ?)), 10), 0)";
+        while tx.one(take, lock.clone())? != Some(1_i64) {
+            if Instant::now() >= until {
+                return Err(waited(database, "another program that changes them").into());
+            }
+        }
+        let mut found = version(tx)?.unwrap_or(0);
+        let from = found % MARK;
+        let done = if from >= MYSQL.newest() {
+            Ok(())
+        } else {
+            if found == from {
+                set_version(tx, from, from + MARK)?;
+                found = from + MARK;
+            }
+            let waited = await_workers(tx, database, until, &mut told);
+            waited.and_then(|()| take_steps(tx, &mut found))
+        };
+        if done.is_err() {
+            // As far as it came, programs of that version can go on.
+            let _ = set_version(tx, found, found % MARK);
+        }
+        tx.rows("SELECT RELEASE_ALL_LOCKS()", by![])?;
+        done
+    })
+}
+
+/// Waits until no worker has a lease.
+fn await_workers(
+    tx: &mut dyn Sql,
+    database: &Database,
+    until: Instant,
+    told: &mut BTreeSet<i64>,
+) -> Result<(), Fault> {
+    let find = format!("SELECT no, pid, host FROM #workers WHERE lease_until > {CLOCK}");
+    loop {
+        let live: Vec<DeadWorker> = tx.many(&find, by![])?;
+        let named = |worker: &DeadWorker| format!("process {} on {}", worker.pid, worker.host);
+        if live.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() >= until {
+            let names: Vec<String> = live.iter().map(named).collect();
+            return Err(waited(database, &names.join(", ")).into());
+        }
+        for worker in live.iter().filter(|worker| told.insert(worker.no.0)) {
+            log::warn!(
+                "{} gets the tables of this version when its workers have ended; end the one in {}",
+                database.location,
+                named(worker)
+            );
+        }
+        std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+fn waited(database: &Database, users: &str) -> Error {
+    let why = format!(
+        "{} is of an earlier version, and is brought to {} only while no worker uses it: end {users}, then start this again. \
+         Nothing was changed",
+        database.location,
+        MYSQL.newest()
+    );
+    Error::new(ErrorKind::Transient, why).with_storage()
+}
+
+fn take_steps(tx: &mut dyn Sql, found: &mut i64) -> Result<(), Fault> {
+    for (next, step) in MYSQL.steps_from(*found % MARK) {
+        run_all(tx, step.sql)?;
+        set_version(tx, *found, next + MARK)?;
+        *found = next + MARK;
+    }
+    set_version(tx, *found, *found % MARK).map(drop)
 }
 
 #[cfg(test)]

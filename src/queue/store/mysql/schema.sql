@@ -7,6 +7,9 @@ CREATE TABLE IF NOT EXISTS #schema (
   value BIGINT NOT NULL
 ) ENGINE=InnoDB;
 
+-- Since when the tables have their version.
+INSERT IGNORE INTO #schema VALUES ('version 16', UNIX_TIMESTAMP());
+
 CREATE TABLE IF NOT EXISTS #meta (
   name VARCHAR(32) NOT NULL PRIMARY KEY,
   value VARCHAR(64) NOT NULL

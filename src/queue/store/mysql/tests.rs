@@ -169,7 +169,59 @@ fn tables_are_made_once_by_whoever_comes_first_and_newer_ones_are_refused() {
     let error = Store::on_server(tables.options()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("newer version"), "{error}");
-    set(super::open::SCHEMA_VERSION);
+    set(MYSQL.newest());
+}
+
+/// A worker of an earlier version does not look at the mark. One of this version ends when it sees it.
+#[test]
+fn tables_change_when_no_worker_is_left_and_not_before() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let old = tables.open();
+    let set = |sql: &str| old.read(|tx| tx.run(sql, by![])).unwrap();
+    let version = || -> i64 {
+        let find = "SELECT value FROM #schema WHERE name = 'version'";
+        old.read(|tx| tx.one(find, by![])).unwrap().unwrap()
+    };
+    set("DELETE FROM #schema WHERE name = 'version 16'");
+    set("UPDATE #schema SET value = 15 WHERE name = 'version'");
+    let worker = old.register_worker().unwrap();
+    let mut options = tables.options();
+    options.patience = Duration::ZERO;
+    let error = Store::on_server(options).unwrap_err();
+    let pid = format!("process {}", std::process::id());
+    assert!(error.message().contains(&pid), "{error}");
+    assert_eq!(version(), 15, "the mark is taken back");
+    let looks = Store::on_server(tables.options().as_it_is(true)).unwrap();
+    assert_eq!(looks.open_processes().unwrap().len(), 0);
+    std::thread::scope(|scope| {
+        let new = scope.spawn(|| tables.open());
+        let also = scope.spawn(|| tables.open());
+        wait_for("the mark", || version() == 15 + super::open::MARK);
+        assert!(!new.is_finished() && !also.is_finished());
+        old.unregister_worker(worker, T).unwrap();
+        assert_eq!(new.join().unwrap().id(), old.id());
+        also.join().unwrap();
+    });
+    assert_eq!(version(), 16);
+    // After a crash between a statement and its record, the step is taken again.
+    set("UPDATE #schema SET value = 1000015 WHERE name = 'version'");
+    drop(tables.open());
+    assert_eq!(version(), 16);
+    // A newer program waits for this worker.
+    let worker = old.register_worker().unwrap();
+    assert!(old.workers().is_ok());
+    set("UPDATE #schema SET value = 1000016 WHERE name = 'version'");
+    assert!(old.workers().is_err() && old.newer().is_some());
+    let refused = Store::on_server(tables.options()).unwrap_err();
+    assert!(
+        refused
+            .message()
+            .contains("is being brought to a newer version"),
+        "{refused}"
+    );
+    set("UPDATE #schema SET value = 16 WHERE name = 'version'");
+    old.unregister_worker(worker, T).unwrap();
 }
 
 #[test]

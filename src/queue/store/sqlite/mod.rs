@@ -21,13 +21,14 @@ use parking_lot::{FairMutex, Mutex};
 use rusqlite::Connection;
 
 use crate::base::Error;
+use crate::base::migrations::QUEUE;
 
 use super::Mode;
 use super::health::Severity::{Bad, Good};
 use super::health::{self, HealthFinding};
 use super::statements::{Fault, Queries as _, Sql, by};
 use movable::checkpoint;
-use open::{Place, SCHEMA_VERSION};
+use open::Place;
 pub(super) use open::{open, open_in_memory};
 use readers::Readers;
 pub(crate) use signs::ConsumerLock;
@@ -61,6 +62,7 @@ pub struct SqliteOptions {
     durability: Durability,
     is_there: bool,
     only_looks: bool,
+    as_it_is: bool,
 }
 
 impl SqliteOptions {
@@ -74,7 +76,14 @@ impl SqliteOptions {
     /// records that this OS process uses it.
     pub fn only_look(mut self) -> Self {
         self.only_looks = true;
-        self.existing()
+        self.as_it_is(true).existing()
+    }
+
+    /// Leaves a file in the version that it has, if this program can use it so, also while an earlier program works on it.
+    /// Default: a file of an earlier version is brought to that of this program.
+    pub fn as_it_is(mut self, yes: bool) -> Self {
+        self.as_it_is = yes;
+        self
     }
 }
 
@@ -128,6 +137,14 @@ impl Sqlite {
         copied.map(drop).map_err(|error| self.place.fail(error))
     }
 
+    /// Copies what was written into the file itself, as far as no reader needs what is there: a log that is damaged does not
+    /// take it along.
+    pub(super) fn secure(&self) {
+        if let Err(error) = checkpoint(&self.copier.lock(), "PASSIVE") {
+            log::debug!("{}: {error}", self.place.path.display());
+        }
+    }
+
     /// Gives some free pages back to the disk if a quarter of the file is free. Returns true if more is left.
     pub(super) fn shrink(&self) -> Result<bool, Error> {
         if !self.run(Mode::Read, has_spare)? {
@@ -148,7 +165,7 @@ impl Sqlite {
         let version = tx.one("PRAGMA user_version", by![])?.unwrap_or(0);
         Ok(vec![
             integrity(tx)?,
-            health::schema(version, SCHEMA_VERSION, "file"),
+            health::schema(version, QUEUE.newest(), "file"),
         ])
     }
 }

@@ -8,23 +8,17 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{FairMutex, Mutex};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags};
 
-use crate::base::sqlite_header::sqlite_header;
+use crate::base::migrations::{QUEUE, check_whole, sqlite_header};
 use crate::base::{Error, private};
-use crate::queue::store::statements::{Fault, check_schema, invalid};
+use crate::queue::store::statements::{Fault, invalid};
 
 use super::readers::Readers;
 use super::writer::be_patient;
 use super::{Sqlite, SqliteOptions, movable};
 
-/// Identifies a file of this program: "bwjq".
-const APPLICATION_ID: i64 = 0x6277_6a71;
-
 const SCHEMA: &str = include_str!("schema.sql");
-
-/// The version of the schema.
-pub(super) const SCHEMA_VERSION: i64 = 17;
 
 /// Size in bytes to which the write-ahead log is truncated once all of it is in the database.
 const WAL_LIMIT: i64 = 16 << 20;
@@ -40,8 +34,13 @@ pub(in crate::queue::store) fn open(path: &Path, options: SqliteOptions) -> Resu
     if movable::is_of_a_run(&path) {
         movable::check(&path)?;
     }
+    check_whole(&path)?;
     if !options.is_there {
-        private::before_sqlite(&path);
+        let made = QUEUE.create(&path, SCHEMA);
+        made.map_err(|error| Fault::from(error).in_file(&path))?;
+    }
+    if !options.as_it_is {
+        QUEUE.take_over(&path)?;
     }
     let name = path.clone().into_os_string();
     let mut store = connect(path, name, false, options)?;
@@ -115,7 +114,9 @@ impl Place {
     /// A connection that writes.
     fn writer(&self) -> Result<Connection, rusqlite::Error> {
         let mut write = OpenFlags::SQLITE_OPEN_READ_WRITE;
-        write.set(OpenFlags::SQLITE_OPEN_CREATE, !self.options.is_there);
+        // A file has been made by now.
+        let is_in_memory = self.flags.contains(OpenFlags::SQLITE_OPEN_URI);
+        write.set(OpenFlags::SQLITE_OPEN_CREATE, is_in_memory);
         let conn = self.connect(write)?;
         movable::keep_log(&conn, self.is_movable)?;
         conn.pragma_update(None, "synchronous", "NORMAL")?;
@@ -152,7 +153,7 @@ fn connect(
     };
     let begin = || -> Result<_, Fault> {
         let mut conn = place.writer()?;
-        set_up(&mut conn, &place.path, in_memory)?;
+        set_up(&mut conn, &place, in_memory)?;
         Ok(conn)
     };
     let conn = begin().map_err(|fault| place.fail(fault))?;
@@ -226,56 +227,49 @@ fn common(conn: &mut Connection) -> Result<(), rusqlite::Error> {
     conn.pragma_update(None, "cache_size", -8_192)
 }
 
-fn set_up(conn: &mut Connection, path: &Path, in_memory: bool) -> Result<(), Fault> {
+fn set_up(conn: &mut Connection, place: &Place, in_memory: bool) -> Result<(), Fault> {
     if conn.is_readonly("main")? {
         return Err(invalid(format!(
             "{} can only be read. The file and its folder must be writable for this user",
-            path.display()
+            place.path.display()
         ))
         .into());
     }
-    refuse_foreign_files(conn, path)?;
-    if number(conn, "user_version")? < SCHEMA_VERSION {
-        // The first written page fixes both.
-        conn.pragma_update(None, "page_size", 4_096)?;
-        conn.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
-    }
     if in_memory {
-        return create(conn, path);
+        conn.execute_batch(SCHEMA)?;
+        return Ok(conn.pragma_update(None, "user_version", QUEUE.newest())?);
     }
-    use_wal(conn, path)?;
+    check_version(conn, place)?;
+    use_wal(conn, &place.path)?;
     conn.pragma_update(None, "journal_size_limit", WAL_LIMIT)?;
     // A commit that also copies the log takes long, so a worker copies it earlier. This setting is for programs without
     // a worker. A log that grows further may fill the disk that it has to be copied to.
-    conn.pragma_update(None, "wal_autocheckpoint", 2_000)?;
-    create(conn, path)
+    Ok(conn.pragma_update(None, "wal_autocheckpoint", 2_000)?)
 }
 
-fn number(conn: &Connection, pragma: &str) -> Result<i64, rusqlite::Error> {
-    conn.pragma_query_value(None, pragma, |row| row.get(0))
-}
-
-/// Rejects files of other programs before anything is written to them.
-fn refuse_foreign_files(conn: &Connection, path: &Path) -> Result<(), Fault> {
-    let shown = path.display();
+/// Rejects files of other programs before anything is written to them, damaged ones, and those of another version.
+fn check_version(conn: &Connection, place: &Place) -> Result<(), Fault> {
+    let shown = place.path.display();
     let (application, version, tables) = sqlite_header(conn)?;
-    let fresh = application == 0 && version == 0 && tables == 0;
-    if !fresh && application != APPLICATION_ID {
+    if tables == 0 {
+        return Err(Fault::Odd("it has no tables"));
+    }
+    if !QUEUE.are_of(application, version) {
         return Err(invalid(format!(
             "{shown} is a database of another program; it is left alone. Name another data folder"
         ))
         .into());
     }
-    if fresh {
-        return Ok(());
+    let is_newest = QUEUE.is_newest(&shown.to_string(), version)?;
+    let stays = is_newest || place.options.as_it_is && version >= QUEUE.readable;
+    if !stays {
+        return Err(invalid(format!(
+            "{shown} is of an earlier version ({version}): batchwright work, serve or submit brings it to {}",
+            QUEUE.newest()
+        ))
+        .into());
     }
-    let instead = "another data folder";
-    Ok(check_schema(
-        &shown.to_string(),
-        version,
-        SCHEMA_VERSION,
-        instead,
-    )?)
+    Ok(())
 }
 
 /// If two processes open a new file at once, it may be locked in a way that does not call the busy handler.
@@ -303,23 +297,6 @@ fn use_wal(conn: &Connection, path: &Path) -> Result<(), Fault> {
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// Creates the tables of a new file in one transaction.
-fn create(conn: &mut Connection, path: &Path) -> Result<(), Fault> {
-    if number(conn, "user_version")? == SCHEMA_VERSION {
-        return Ok(());
-    }
-    let transaction = conn.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    // Another process may have created them first, in a newer version.
-    refuse_foreign_files(&transaction, path)?;
-    if number(&transaction, "user_version")? == SCHEMA_VERSION {
-        return Ok(());
-    }
-    transaction.execute_batch(SCHEMA)?;
-    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-    transaction.pragma_update(None, "user_version", SCHEMA_VERSION)?;
-    Ok(transaction.commit()?)
 }
 
 // The file system of a file, according to Linux. SQLite's locks do not work on network file systems.

@@ -8,6 +8,9 @@ INSERT INTO meta VALUES ('salt', random() & 4095);
 -- Tells this database apart from every other one, also from one that takes its place.
 INSERT INTO meta VALUES ('id', lower(hex(randomblob(16))));
 
+-- Since when the file has its version.
+INSERT INTO meta VALUES ('version 18', unixepoch());
+
 -- A process has a row as long as it has jobs. Its counters change in the transaction that changes
 -- its jobs.
 CREATE TABLE processes (

@@ -49,9 +49,13 @@ impl Sqlite {
     /// All workers. `own`: those of this OS process.
     pub(in crate::queue::store) fn look(&self, own: &Registry) -> Result<Workers, Error> {
         let find = "SELECT no, pid, host, name FROM #workers ORDER BY no";
-        let listed: Vec<(DeadWorker, String)> = self.run(Mode::Read, |tx| tx.many(find, by![]))?;
+        let (listed, schema): (Vec<(DeadWorker, String)>, _) = self.run(Mode::Read, |tx| {
+            let schema = tx.one("PRAGMA user_version", by![])?;
+            Ok((tx.many(find, by![])?, schema))
+        })?;
         let mut found = Workers {
             version: self.version()?,
+            schema: schema.unwrap_or(0),
             ..Workers::default()
         };
         for (worker, name) in listed {

@@ -128,6 +128,74 @@ fn another_schema_is_refused() {
     }
 }
 
+/// A new file has its tables from the beginning.
+#[test]
+fn an_empty_file_and_a_log_without_its_file_are_damage() {
+    let dir = TempDir::new().unwrap();
+    for file in [path(&dir), dir.path().join("out.jsonl.batchwright")] {
+        fs::write(&file, "").unwrap();
+        // SQLite removes the log of an empty file.
+        let log = PathBuf::from(format!("{}-wal", file.display()));
+        fs::write(&log, "x").unwrap();
+        refused(&file, "so it is damaged");
+        assert_eq!(fs::read(&log).unwrap(), b"x");
+        fs::remove_file(&log).unwrap();
+        fs::remove_file(&file).unwrap();
+        drop(open(&file).unwrap());
+        fs::remove_file(&file).unwrap();
+        fs::write(&log, "x").unwrap();
+        refused(&file, &log.display().to_string());
+        assert!(!file.exists());
+    }
+}
+
+/// New stores are what taken over ones are.
+#[test]
+fn the_tables_of_a_new_file_are_those_of_one_that_was_taken_over() {
+    let dir = TempDir::new().unwrap();
+    let tables = |path: &Path| -> Vec<String> {
+        let conn = Connection::open(path).unwrap();
+        let all = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL
+                   UNION ALL SELECT name FROM meta WHERE name LIKE 'version%' ORDER BY 1";
+        let mut all = conn.prepare(all).unwrap();
+        let rows = all.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    let old = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/stores/queue-17.tar.gz");
+    let mut tar = std::process::Command::new("tar");
+    let unpack = tar.arg("-xzf").arg(old).arg("-C").arg(dir.path());
+    assert!(unpack.status().unwrap().success());
+    let old = dir.path().join("data/llm_jobs.db");
+    let as_it_is = Store::open(&old, SqliteOptions::default().as_it_is(true)).unwrap();
+    assert_eq!(as_it_is.open_processes().unwrap().len(), 3);
+    assert!(tables(&old).iter().all(|name| !name.starts_with("version")));
+    drop(as_it_is);
+    drop(open(&old).unwrap());
+    drop(open(&path(&dir)).unwrap());
+    assert_eq!(tables(&path(&dir)), tables(&old));
+}
+
+/// It may be a copy that another program has put in its place.
+#[test]
+fn a_worker_whose_file_gets_a_newer_version_takes_nothing_more_and_says_so() {
+    let dir = TempDir::new().unwrap();
+    let queue = crate::JobQueue::open(path(&dir)).unwrap();
+    let worker = crate::Worker::new(&queue);
+    let handle = worker.start().unwrap();
+    let conn = Connection::open(path(&dir)).unwrap();
+    conn.pragma_update(None, "user_version", 99).unwrap();
+    queue.enqueue(ProcessId::new(), jobs(1)).unwrap();
+    let ended = handle.join();
+    assert!(
+        format!("{ended:?}").contains("newer version of batchwright"),
+        "{ended:?}"
+    );
+    let begun: i64 = conn
+        .query_row("SELECT SUM(claim) FROM jobs", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(begun, 0);
+}
+
 #[test]
 fn a_damaged_file_says_how_it_is_rescued() {
     let dir = TempDir::new().unwrap();
