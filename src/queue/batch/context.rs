@@ -8,15 +8,14 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::base::random::Random;
-use crate::base::{Clock, Context, Error, Time};
+use crate::base::{Clock, Context, Error, ProcessId, Time};
 use crate::llm::batch::{BatchAccount, BatchClient};
 use crate::observe::jobs::{EndedJob, JobObserver};
 use crate::queue::job::COMPLETION_KIND;
 use crate::queue::kinds::{Kinds, WorkerSetup};
-use crate::queue::store::{Settlement, Store, WorkerId};
+use crate::queue::store::{JobLane, Settlement, Store, WorkerId};
 
 use super::machine::{Facts, Record};
-use super::poller::Group;
 use super::spool::Spool;
 
 /// State that the threads of the batch strategy share.
@@ -111,6 +110,9 @@ impl BatchControl {
         let _ = self.waker.try_send(());
     }
 }
+
+/// Where the jobs of a batch wait if they are in no batch.
+pub(crate) type Group = (Option<ProcessId>, Arc<JobLane>);
 
 // The state of a worker's batches, for its other threads.
 

@@ -13,8 +13,9 @@ use crate::queue::prompt_job::naming;
 use crate::queue::store::{StoredBatch, WaitingJobs};
 use crate::queue::worker_run::Registration;
 
+use super::context::Group;
 use super::machine::{Event, Record, State, new_label};
-use super::poller::{BETWEEN_SCANS, Group, OwnedBatch, Poller, RETRY_AFTER};
+use super::poller::{BETWEEN_SCANS, OwnedBatch, Poller, RETRY_AFTER};
 
 impl Poller<'_> {
     /// Reads the store if there may be something new.

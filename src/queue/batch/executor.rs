@@ -12,8 +12,9 @@ use crate::llm::batch::{BatchAccount, BatchClient, BatchRefusal};
 use crate::queue::store::{BatchNo, StoredBatch};
 
 use super::collect::{collect, settle_items};
+use super::context::Group;
 use super::machine::{AWAY, Effect, Event, Facts, ItemEnds, Record, State, Step, apply, next};
-use super::poller::{Group, OwnedBatch, Poller, RETRY_AFTER};
+use super::poller::{OwnedBatch, Poller, RETRY_AFTER};
 use super::transfer::{PANICKED, Transfer, caught, discard};
 use super::write_input::write_input;
 

@@ -11,9 +11,9 @@ use crossbeam_channel::{Receiver, after, never, select};
 use crate::base::{Clock, Context, Error, ProcessId, Time, Timestamp};
 use crate::engine::dispatch::ErrorPolicy;
 use crate::queue::controls::Scope;
-use crate::queue::store::{BatchNo, JobLane, StoredBatch};
+use crate::queue::store::{BatchNo, StoredBatch};
 
-use super::context::{Accounts, BatchContext, BatchControl, Counts};
+use super::context::{Accounts, BatchContext, BatchControl, Counts, Group};
 use super::machine::{Event, Record, Refusals, Uncollected};
 use super::transfer::Transfers;
 
@@ -80,9 +80,6 @@ impl OwnedBatch {
         !self.busy && self.record.uncollected().is_some_and(is_late)
     }
 }
-
-/// Where the jobs of a batch wait if they are in no batch.
-pub(crate) type Group = (Option<ProcessId>, Arc<JobLane>);
 
 pub(crate) struct Poller<'a> {
     pub(super) options: PollerOptions<'a>,
