@@ -31,6 +31,18 @@ fn is_unseen(c: char) -> bool {
         | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
+/// A text on one line, in which such characters are shown by their escapes: nobody else can begin a line of the log.
+pub fn escaped(text: &str) -> String {
+    let shown = |out: &mut String, c: char| match c {
+        _ if c.is_control() || is_unseen(c) => out.extend(c.escape_default()),
+        _ => out.push(c),
+    };
+    text.chars().fold(String::new(), |mut out, c| {
+        shown(&mut out, c);
+        out
+    })
+}
+
 /// JSON with such characters escaped: equal for programs, and harmless for a terminal.
 pub fn json(value: &impl std::fmt::Display) -> String {
     let mut out = String::new();
@@ -72,6 +84,11 @@ mod tests {
         );
         assert_eq!(harmless(evil), line.replacen("  ", " \n", 1));
         assert_eq!(shortened(evil, 3), "a […");
+        assert_eq!(
+            escaped(evil),
+            "a\\u{1b}[2Jb\\r\\nc\\u{9b}31md\\u{202e}e\\u{2066}f\\u{feff}ü\\t👩\\u{200d}🔬"
+                .replace("\\u{200d}", "\u{200d}")
+        );
         let value = serde_json::json!({ "model": evil });
         let written = json(&value);
         assert!(

@@ -85,7 +85,7 @@ impl Commands {
         let words = words.into_iter().map(Into::into).map(OsString::into_vec);
         Self::of(vec![Input {
             name: None,
-            source: Source::List(words.collect::<Vec<_>>().join(&0)),
+            source: Source::List(words.flat_map(|word| [word, vec![0]].concat()).collect()),
         }])
     }
 
@@ -240,7 +240,8 @@ impl Reader {
             let Some((number, line)) = lines.next(continued)? else {
                 return Ok(None);
             };
-            let made = self.job(line).map_err(|why| lines.fault(number, &why))?;
+            let made = self.job(line, lines.name.is_none());
+            let made = made.map_err(|why| lines.fault(number, &why))?;
             if let Some(mut job) = made {
                 self.read += 1;
                 job.seq = self.read;
@@ -275,9 +276,9 @@ impl Reader {
         ))
     }
 
-    fn job(&self, line: Vec<u8>) -> Result<Option<CommandJob>, String> {
+    fn job(&self, line: Vec<u8>, is_word: bool) -> Result<Option<CommandJob>, String> {
         match &self.form {
-            Form::Arguments(_) if line.is_empty() => Ok(None),
+            Form::Arguments(_) if line.is_empty() && !is_word => Ok(None),
             Form::Arguments(template) => {
                 if line.contains(&0) {
                     return Err("a NUL byte, which no argument can hold: use -0".to_owned());

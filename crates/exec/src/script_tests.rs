@@ -139,10 +139,17 @@ fn a_file_that_changes_between_its_readings_stops_the_run() {
 
 #[test]
 fn words_of_the_command_line_replace_lines() {
-    let commands = Commands::list(["a b", "c"]).template(Template::new(["echo"]).unwrap());
-    let jobs: Vec<_> = commands.into_iter().map(Result::unwrap).collect();
-    assert_eq!(texts(&jobs), ["echo|a b", "echo|c"]);
-    assert_eq!(jobs[1].line, None);
+    for (words, run) in [
+        (&["a b", "c"][..], &["echo|a b", "echo|c"][..]),
+        (&[""], &["echo|"]),
+        (&["", "a", ""], &["echo|", "echo|a", "echo|"]),
+        (&[], &[]),
+    ] {
+        let commands = Commands::list(words).template(Template::new(["echo"]).unwrap());
+        let jobs: Vec<_> = commands.into_iter().map(Result::unwrap).collect();
+        assert_eq!(texts(&jobs), run);
+        assert!(jobs.iter().all(|job| job.line.is_none()));
+    }
 }
 
 /// Bytes that are allocated while a list of commands is read to its end.

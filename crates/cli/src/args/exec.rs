@@ -10,7 +10,7 @@ use clap::{Args, value_parser};
 
 use super::run::ON_ERROR;
 use super::shared::ShowArgs;
-use super::values::{bytes, one_of, rate, some_seconds};
+use super::values::{memory, one_of, rate, some_seconds};
 
 /// Run commands in parallel, with rate limit, retries and resume
 ///
@@ -136,7 +136,7 @@ pub struct ExecArgs {
     /// Memory limit of each process of a command, for example 500M or 2G
     ///
     /// A process above it gets no more memory. Memory that processes share does not count [default: no limit]
-    #[arg(help_heading = "Sandbox", long, value_name = "SIZE", value_parser = bytes, hide_short_help = true)]
+    #[arg(help_heading = "Sandbox", long, value_name = "SIZE", value_parser = memory, hide_short_help = true)]
     pub memory: Option<u64>,
 
     /// Run each line, or COMMAND, with `sh -c`

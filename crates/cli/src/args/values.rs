@@ -69,8 +69,10 @@ pub fn dollars(text: &str) -> Result<Usd, String> {
     let text = text.trim();
     let number = text.strip_prefix('$').unwrap_or(text).parse().ok();
     let amount = number.and_then(Usd::from_dollars);
-    let amount = amount.filter(|amount| *amount > Usd::ZERO);
-    amount.ok_or_else(|| "write a positive number of US dollars, for example 12.50".to_owned())
+    let most = Usd::from_picos(u64::MAX);
+    let amount = amount.filter(|amount| *amount > Usd::ZERO && *amount < most);
+    let why = "write a positive number of US dollars, for example 12.50, of at most 18 million";
+    amount.ok_or_else(|| why.to_owned())
 }
 
 /// A number of bytes, as 500K, 10M or 1G; units are powers of 1024.
@@ -93,6 +95,15 @@ pub fn bytes(text: &str) -> Result<u64, String> {
     };
     let count: u64 = digits.trim().parse().map_err(|_| bad())?;
     count.checked_mul(scale).ok_or_else(bad)
+}
+
+/// The memory of a process: in less, no program starts.
+pub fn memory(text: &str) -> Result<u64, String> {
+    let enough = bytes(text)?;
+    if enough < 1 << 20 {
+        return Err("no program starts in so little: write at least 1M".to_owned());
+    }
+    Ok(enough)
 }
 
 /// A name, which must not be empty.
@@ -193,6 +204,18 @@ pub fn without_bom(text: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn amounts_that_limit_nothing_or_everything_are_refused() {
+        for text in ["inf", "1e400", "1e300", "nan", "-1", "0", "x"] {
+            assert!(dollars(text).unwrap_err().contains("positive"), "{text}");
+        }
+        assert_eq!(dollars("$18000000").ok(), Usd::from_dollars(18e6));
+        for text in ["1000", "1023K", "0"] {
+            assert!(memory(text).unwrap_err().contains("at least 1M"), "{text}");
+        }
+        assert_eq!(memory("1M"), Ok(1 << 20));
+    }
 
     #[test]
     fn rates_have_units_and_are_above_0() {

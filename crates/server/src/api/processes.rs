@@ -100,8 +100,9 @@ fn budget_of(call: &Call<'_>, name: &str) -> Result<Option<Usd>, Problem> {
     let Some(dollars) = call.query::<f64>(name)? else {
         return Ok(None);
     };
-    let limit = Usd::from_dollars(dollars).filter(|_| dollars >= 0.000_001);
-    let why = format!("{name}: write a number of US dollars, at least 0.000001");
+    let limit = Usd::from_dollars(dollars);
+    let limit = limit.filter(|limit| dollars >= 0.000_001 && limit.picos() < u64::MAX);
+    let why = format!("{name}: write a number of US dollars, from 0.000001 to 18 million");
     let invalid = || Problem::invalid(why).param(name.to_owned());
     limit.map(Some).ok_or_else(invalid)
 }

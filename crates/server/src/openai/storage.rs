@@ -33,7 +33,12 @@ impl Storage {
             let mut used = 0;
             for entry in fs::read_dir(folder)? {
                 let entry = entry?;
-                if entry.file_name().to_string_lossy().ends_with(PARTIAL) {
+                if !entry.file_type()?.is_file() {
+                    log::warn!(
+                        "{} is not a file of this server, and stays",
+                        entry.path().display()
+                    );
+                } else if entry.file_name().to_string_lossy().ends_with(PARTIAL) {
                     fs::remove_file(entry.path())?
                 } else {
                     used += entry.metadata()?.len()
@@ -336,9 +341,10 @@ mod tests {
         let full = storage.check(6).unwrap_err().to_string();
         assert!(full.contains("--max-uploads"), "{full}");
 
+        fs::create_dir(folder.path().join("theirs.part")).unwrap();
         std::mem::forget(storage.create().unwrap());
         let storage = Storage::open(folder.path(), 10).unwrap();
-        assert_eq!(names(), 1, "a server that died leaves nothing either");
+        assert_eq!(names(), 2, "a server that died leaves nothing either");
         assert!(storage.check(5).is_ok() && storage.check(6).is_err());
         storage.remove("a").unwrap();
         assert!(storage.check(10).is_ok());
