@@ -33,14 +33,14 @@ fn is_unseen(c: char) -> bool {
 
 /// A text on one line, in which such characters are shown by their escapes: nobody else can begin a line of the log.
 pub fn escaped(text: &str) -> String {
-    let shown = |out: &mut String, c: char| match c {
-        _ if c.is_control() || is_unseen(c) => out.extend(c.escape_default()),
-        _ => out.push(c),
-    };
-    text.chars().fold(String::new(), |mut out, c| {
-        shown(&mut out, c);
-        out
-    })
+    let mut out = String::new();
+    for c in text.chars() {
+        match c {
+            _ if c.is_control() || is_unseen(c) => out.extend(c.escape_default()),
+            _ => out.push(c),
+        }
+    }
+    out
 }
 
 /// JSON with such characters escaped: equal for programs, and harmless for a terminal.
@@ -86,8 +86,7 @@ mod tests {
         assert_eq!(shortened(evil, 3), "a […");
         assert_eq!(
             escaped(evil),
-            "a\\u{1b}[2Jb\\r\\nc\\u{9b}31md\\u{202e}e\\u{2066}f\\u{feff}ü\\t👩\\u{200d}🔬"
-                .replace("\\u{200d}", "\u{200d}")
+            "a\\u{1b}[2Jb\\r\\nc\\u{9b}31md\\u{202e}e\\u{2066}f\\u{feff}ü\\t👩\u{200d}🔬"
         );
         let value = serde_json::json!({ "model": evil });
         let written = json(&value);
