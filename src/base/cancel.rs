@@ -109,11 +109,11 @@ impl CancelSignal {
 pub struct Context {
     node: Arc<Node>,
     deadline: Option<Instant>,
-    grace: Duration,
+    grace: Option<Duration>,
     // Keeps the connections to the parent while this context exists.
     _ties: Option<Arc<dyn Send + Sync>>,
-    /// The run of a context for calls.
-    run: Option<Arc<Node>>,
+    /// The run of a context for calls, and its deadline.
+    run: Option<(Arc<Node>, Option<Instant>)>,
 }
 
 impl Default for Context {
@@ -128,19 +128,22 @@ impl Context {
         Self {
             node: Arc::default(),
             deadline: None,
-            grace: Duration::from_secs(30),
+            grace: None,
             _ties: None,
             run: None,
         }
     }
 
-    /// The same context with a deadline; of two deadlines the earlier one applies. Default: none.
+    /// The same context with a deadline; of two deadlines the earlier one applies. Nothing starts after it. Calls of a
+    /// run that are in flight then end within their own time-out, because their answers are paid, or within the
+    /// [grace period](Self::with_grace) if one was set; a single call, such as [`Route::complete`](crate::Route::complete),
+    /// ends at the deadline. Default: none.
     pub fn with_deadline(mut self, deadline: Instant) -> Self {
         self.deadline = Some(self.deadline.map_or(deadline, |own| own.min(deadline)));
         self
     }
 
-    /// The same context with a deadline `timeout` from now. Default: none.
+    /// The same context with a [deadline](Self::with_deadline) `timeout` from now. Default: none.
     pub fn with_timeout(self, timeout: Duration) -> Self {
         let deadline = Instant::now().checked_add(timeout);
         match deadline {
@@ -150,9 +153,10 @@ impl Context {
     }
 
     /// The same context with another grace period: the time that calls in flight have after [`cancel`](Self::cancel)
-    /// before they are aborted. Default: 30 s.
+    /// or after the deadline before they are aborted. Default: 30 s after `cancel`, and their own time-out after the
+    /// deadline.
     pub fn with_grace(mut self, grace: Duration) -> Self {
-        self.grace = grace;
+        self.grace = Some(grace);
         self
     }
 
@@ -188,8 +192,13 @@ impl Context {
             .map(|d| d.saturating_duration_since(Instant::now()))
     }
 
-    /// The grace period.
+    /// The grace period after [`cancel`](Self::cancel).
     pub fn grace(&self) -> Duration {
+        self.grace.unwrap_or(Duration::from_secs(30))
+    }
+
+    /// The grace period, if one was set.
+    pub(crate) fn own_grace(&self) -> Option<Duration> {
         self.grace
     }
 
@@ -202,10 +211,7 @@ impl Context {
             return Err(Error::cancelled());
         }
         match self.remaining() {
-            Some(Duration::ZERO) => Err(Error::new(
-                ErrorKind::DeadlineExceeded,
-                "the deadline passed",
-            )),
+            Some(Duration::ZERO) => Err(overdue()),
             _ => Ok(()),
         }
     }
@@ -255,27 +261,38 @@ impl Context {
         self.node.subscribe(level, Arc::new(raise))
     }
 
-    /// A context for calls: it is cancelled only when this one is aborted, so calls in flight have the grace period;
-    /// it can also be cancelled by itself.
+    /// A context for calls: it is cancelled only when this one is aborted, so calls in flight have the grace period, also
+    /// after the deadline; it can also be cancelled by itself.
     pub(crate) fn for_calls(&self) -> Self {
         let node: Arc<Node> = Arc::default();
         let ties = Arc::new([self.tie(&node, ABORTED)]);
         Self {
             node,
             _ties: Some(ties),
-            run: Some(self.run().clone()),
+            run: Some((self.run.clone()).unwrap_or_else(|| (self.node.clone(), self.deadline))),
+            deadline: None,
             ..self.clone()
         }
     }
 
-    fn run(&self) -> &Arc<Node> {
-        self.run.as_ref().unwrap_or(&self.node)
+    /// Fails if this context or that of the run has ended: calls that were not sent yet are not sent any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Cancelled`] or [`ErrorKind::DeadlineExceeded`].
+    pub(crate) fn check_run(&self) -> Result<(), Error> {
+        self.check()?;
+        match &self.run {
+            Some((run, _)) if run.level.load(Ordering::SeqCst) >= CANCELLED => {
+                Err(Error::cancelled())
+            }
+            Some((_, Some(deadline))) if *deadline <= Instant::now() => Err(overdue()),
+            _ => Ok(()),
+        }
     }
+}
 
-    /// Whether the run of a context for calls is cancelled: calls that were not sent yet are not sent any more.
-    pub(crate) fn is_run_cancelled(&self) -> bool {
-        self.run().level.load(Ordering::SeqCst) >= CANCELLED
-    }
+fn overdue() -> Error {
+    Error::new(ErrorKind::DeadlineExceeded, "the deadline passed")
 }
 
 impl fmt::Debug for Context {

@@ -158,7 +158,7 @@ impl<'a> Bulk<'a> {
     /// Starts no call after this deadline, whether a first call or a retry. Calls in flight then end normally, because
     /// their answers are billed. The run ends with [`StopReason::DeadlineExceeded`], and the requests that have no answer
     /// have an error of [`ErrorKind::DeadlineExceeded`]. Its message says whether the request was ever sent; one that was
-    /// not sent is not billed. The deadline of a [context](Self::context) aborts calls instead. Default: no deadline.
+    /// not sent is not billed. Default: no deadline.
     ///
     /// ```
     /// use std::time::SystemTime;

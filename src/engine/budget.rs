@@ -142,10 +142,7 @@ impl Budget {
             if spending.held == 0 {
                 return Err(self.exceeded(&spending, most));
             }
-            ctx.check()?;
-            if ctx.is_run_cancelled() {
-                return Err(Error::cancelled());
-            }
+            ctx.check_run()?;
             // The context cannot wake this wait.
             let _ = self.0.changed.wait_for(&mut spending, LOOK_AGAIN);
         }

@@ -168,10 +168,7 @@ impl Budgets {
                 noted.map_err(|error| unwritten(&error))?;
                 return Err(refused("the budget of its process is used up"));
             }
-            ctx.check()?;
-            if ctx.is_run_cancelled() {
-                return Err(Error::cancelled());
-            }
+            ctx.check_run()?;
             // The context cannot wake this wait.
             let _ = account.changed.wait_for(&mut own, LOOK_AGAIN);
         }

@@ -110,13 +110,14 @@ impl<W: Work> Watch<'_, '_, W> {
         }
     }
 
-    /// Aborts calls at the deadline, and those of a cancelled run after its grace period.
+    /// Begins no call after the deadline. Aborts calls of a cancelled run after its grace period, and those of an overdue
+    /// one if it was set.
     fn end_in_time(&mut self, now: Time) {
         let ctx = self.shell.setup.ctx;
-        if self.deadline.is_some_and(|at| at <= now) && !self.calls.is_cancelled() {
+        if let Some(at) = self.deadline.take_if(|at| *at <= now) {
             let stop = Event::Stop(StopReason::DeadlineExceeded);
             let _ = self.shell.post.send(stop);
-            self.calls.abort();
+            self.grace_ends = ctx.own_grace().map(|grace| at.after(grace));
         }
         if ctx.is_cancelled() && self.grace_ends.is_none() {
             self.grace_ends = Some(now.after(ctx.grace()));

@@ -156,7 +156,11 @@ fn cancel_batches(
             )))
             .collecting(options.collecting_route(&settings).map_err(refused)?)
             .settings(WorkerSettings::default().batches(batches))
-            .context(&Context::new().with_timeout(args.wait))
+            .context(
+                &Context::new()
+                    .with_timeout(args.wait)
+                    .with_grace(std::time::Duration::ZERO),
+            )
             .until_empty(true);
         let report = worker.run().map_err(failed)?;
         display::unsaved(&report);
