@@ -54,7 +54,9 @@ impl Layout {
         let has = |name| is_object(name).is_some();
         if settings.is_data() {
             Self::Short
-        } else if has("body") {
+        } else if has("body")
+            && (is_object("body") == Some(true) || has("custom_id") || has("method"))
+        {
             Self::Batch
         } else if has("prompt") || has("messages") {
             Self::Short

@@ -78,7 +78,8 @@ pub(super) fn proposed<'f>(
         let is_answer = ANSWERS
             .split(' ')
             .any(|answer| name.eq_ignore_ascii_case(answer));
-        let has_words = text.trim().contains(char::is_whitespace);
+        let is_word = |word: &&str| word.contains(char::is_alphabetic);
+        let has_words = text.split_whitespace().filter(is_word).nth(1).is_some();
         (!is_answer, has_words, text.chars().count())
     };
     let best = texts.reduce(|best, other| {
@@ -106,7 +107,7 @@ pub(super) fn of_other(path: &Path, extension: &str, accepted: &str) -> Fault {
             other => format!("a .{other} file"),
         };
         let expected = format!(
-            "{accepted}, or --format with its format: txt for a prompt per line, whole for one prompt per file"
+            "{accepted}, or its format: --format txt for a prompt per line, --format whole for one prompt per file"
         );
         return Fault::new(found, expected);
     };

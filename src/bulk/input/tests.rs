@@ -80,7 +80,7 @@ fn the_extension_selects_the_format() {
     );
     assert_eq!(refused("a.ods"), sheet);
     let format =
-        "or --format with its format: txt for a prompt per line, whole for one prompt per file";
+        "or its format: --format txt for a prompt per line, --format whole for one prompt per file";
     let plain = format!("a: found a file without an extension; expected {known}, {format}");
     assert_eq!(refused("a"), plain);
     let other = format!("a.md: found a .md file; expected {known}, {format}");

@@ -228,7 +228,7 @@ fn messages_come_from_the_column_that_is_named() {
             + &line("b", "input", &[answer.clone(), say("user", "r")]),
     );
     let run = |words: &str| desk.run(&sim, &format!("in.jsonl --ordered -o out.jsonl {words}"));
-    run("").ends(2, "found an unknown field \"input\"");
+    run("").ends(2, "--column messages=input");
     run("--column messages=input --dry-run")
         .ends(
             0,
