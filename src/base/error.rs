@@ -236,7 +236,9 @@ impl Error {
     ///
     /// [`ErrorPolicy::StopOnCriticalError`]: crate::ErrorPolicy::StopOnCriticalError
     pub fn with_critical(self) -> Self {
-        self.concerning(Whom::Account).trying(Again::Never)
+        let known = self.0.whom.filter(|whom| *whom == Whom::Way);
+        self.concerning(known.unwrap_or(Whom::Account))
+            .trying(Again::Never)
     }
 
     /// Sets the tokens that were used without an answer.
@@ -440,6 +442,7 @@ impl Error {
     pub fn is_critical(&self) -> bool {
         let Verdict { whom, again, .. } = self.verdict();
         again == Again::Never && matches!(whom, Whom::Account | Whom::Model)
+            || self.0.again == Some(Again::Never) && whom == Whom::Way
             || self.0.kind.is_critical()
     }
 

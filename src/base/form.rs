@@ -33,18 +33,32 @@ pub fn write(value: &impl Serialize) -> String {
 /// When it has a form that this program does not know yet; when it is damaged.
 pub fn read<T: DeserializeOwned>(what: &str, text: &str) -> Result<T, Error> {
     let invalid = |why: String| Error::new(ErrorKind::Invalid, why);
+    let (form, fields) = split(text);
+    if form > FORM {
+        return Err(invalid(format!(
+            "{what} was written in a newer form ({form}, this program knows {FORM}): update batchwright"
+        )));
+    }
     let mut plain = Cow::Borrowed(text);
-    if let Some(rest) = text.strip_prefix(HEAD) {
-        let end = rest.find([',', '}']).unwrap_or_default();
-        let newer: u32 = rest[..end].parse().unwrap_or(u32::MAX);
-        if newer > FORM {
-            return Err(invalid(format!(
-                "{what} was written in a newer form ({newer}, this program knows {FORM}): update batchwright"
-            )));
-        }
-        plain = Cow::Owned(format!("{{{}", rest[end..].trim_start_matches(',')));
+    if fields.len() < text.len() {
+        plain = Cow::Owned(format!("{{{fields}"));
     }
     serde_json::from_str(&plain).map_err(|error| invalid(format!("{what} cannot be read: {error}")))
+}
+
+/// What follows the opening brace and the number of the form, if there is one; the text itself if it is no object.
+pub fn fields(text: &str) -> &str {
+    let (_, fields) = split(text);
+    fields.strip_prefix('{').unwrap_or(fields)
+}
+
+fn split(text: &str) -> (u32, &str) {
+    let Some(rest) = text.strip_prefix(HEAD) else {
+        return (FORM, text);
+    };
+    let (form, fields) = rest.split_at(rest.find([',', '}']).unwrap_or_default());
+    let fields = fields.strip_prefix(',').unwrap_or(fields);
+    (form.parse().unwrap_or(u32::MAX), fields)
 }
 
 #[cfg(test)]
@@ -59,6 +73,7 @@ mod tests {
             let text = write(&value);
             assert!(text.starts_with(HEAD), "{text}");
             assert_eq!(read::<Value>("it", &text).unwrap(), value);
+            assert_eq!(format!("{{{}", fields(&text)), value.to_string());
         }
         let fails = |text: &str| read::<Value>("it", text).unwrap_err().to_string();
         assert!(read::<Value>("it", r#"{"a":1}"#).is_ok(), "without one");

@@ -5,7 +5,7 @@ use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-use crate::base::{Error, ErrorKind};
+use crate::base::{Error, ErrorKind, form};
 
 use super::native::{Native, NativeFormat};
 use super::params::{CacheLifetime, Params, ResponseFormat};
@@ -17,7 +17,7 @@ const LEFT_OUT: &str = "input_left_out";
 
 /// The row of a stored request, and how many fields it lacks, without parsing the rest.
 pub(crate) fn input_of(written: &str) -> Option<(RawJson, u32)> {
-    let rest = written.strip_prefix("{\"input\":")?;
+    let rest = form::fields(written).strip_prefix("\"input\":")?;
     let mut values = serde_json::Deserializer::from_str(rest).into_iter::<RawJson>();
     let input = values.next()?.ok()?;
     let after = rest[values.byte_offset()..].strip_prefix(&format!(",\"{LEFT_OUT}\":"));
@@ -265,10 +265,10 @@ mod tests {
             let written = serde_json::to_string(&request).unwrap();
             let read: Request = serde_json::from_str(&written).unwrap();
             assert_eq!(read, request, "{written}");
-            assert_eq!(
-                input_of(&written),
-                request.input.map(|row| (row, request.input_left_out))
-            );
+            let row = request.input.clone();
+            let row = row.map(|row| (row, request.input_left_out));
+            assert_eq!(input_of(&written), row);
+            assert_eq!(input_of(&form::write(&request)), row, "as it is stored");
         }
     }
 

@@ -50,7 +50,7 @@ impl AudioFolder {
             Some((free, _)) if free < LEAST_ROOM => {
                 let why = "the disk of the audio folder is nearly full; no audio is requested that could not be saved";
                 let error = Error::new(ErrorKind::Transient, why);
-                Err(error.with_critical())
+                Err(error.with_critical().with_unreachable())
             }
             _ => Ok(()),
         }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use crate::base::disk::store_path;
 use crate::base::names::quoted;
@@ -186,8 +187,13 @@ pub(super) fn refuse_moved_store(
         return Ok(());
     };
     let [own, its] = [output, named].map(|output| store_path(output).unwrap_or_default());
-    // A copy of both is a run of its own.
-    if own == its || its.exists() || !named.exists() {
+    // A copy of both is a run of its own. So is a run that has been moved, if the path has a new file.
+    let is_new = |named: &Path| {
+        let born = named.metadata().and_then(|found| found.created()).ok()?;
+        let born = born.duration_since(UNIX_EPOCH).ok()?.as_millis();
+        Some(i64::try_from(born).ok()? > process?.created_at.0)
+    };
+    if own == its || its.exists() || !named.exists() || is_new(named) == Some(true) {
         return Ok(());
     }
     let (own, its, named) = (own.display(), its.display(), named.display());

@@ -224,7 +224,7 @@ fn messages_come_from_the_column_that_is_named() {
     };
     let answer = say("assistant", "reference");
     desk.input(
-        line("a", "input", &[answer.clone()])
+        line("a", "input", std::slice::from_ref(&answer))
             + &line("b", "input", &[answer.clone(), say("user", "r")]),
     );
     let run = |words: &str| desk.run(&sim, &format!("in.jsonl --ordered -o out.jsonl {words}"));

@@ -155,6 +155,7 @@ fn compressed_inputs_are_unpacked() {
     }
     fed(&desk, &sim, "- --format csv -o out.jsonl", &gzip(rows))
         .ends(0, "3 finished before, nothing to send");
-    desk.run(&sim, "in.gz").ends(2, "--format with its format");
+    desk.run(&sim, "in.gz")
+        .ends(2, "or its format: --format txt for a prompt per line");
     assert_eq!(sim.stats().calls, 3);
 }

@@ -160,7 +160,7 @@ pub fn dry_run(
     let first = run.first_request();
     let first = first.map_err(|error| refused(error).about(About::Input))?;
     let first = first.iter().flat_map(first_lines);
-    first.for_each(|line| display::note(line));
+    first.for_each(display::note);
     Ok(exit)
 }
 
