@@ -65,9 +65,8 @@ impl Recording {
 
     /// Whether it is a stream of events, or a list of chunks.
     pub(crate) fn is_stream(&self) -> bool {
-        let starts = ["data:", "event:", "["];
         let text = self.text.as_deref().unwrap_or_default();
-        starts.iter().any(|start| text.starts_with(start))
+        text.contains("data:") || text.starts_with('[')
     }
 
     pub(crate) fn reply(&self) -> HttpReply {
