@@ -12,7 +12,6 @@ pub(crate) mod day;
 pub mod disk;
 pub mod error;
 mod error_kind;
-#[cfg(feature = "queue")]
 pub mod form;
 pub(crate) mod host;
 pub mod id;

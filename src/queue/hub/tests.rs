@@ -1,6 +1,8 @@
 //! Tests with a real server, which `scripts/with-servers` starts; without one, these tests print that they were
 //! skipped.
 
+use std::fs;
+
 use crossbeam_channel::{Receiver, unbounded};
 
 use super::*;

@@ -73,7 +73,7 @@ impl MysqlOptions {
             address: Secret::new(address),
             folder: env::temp_dir(),
             lease: Duration::from_secs(15),
-            patience: Duration::from_mins(10),
+            patience: Duration::from_secs(600),
             as_it_is: false,
             #[cfg(test)]
             wire: None,
