@@ -69,7 +69,7 @@ fn mended(text: &str, found: &mut BTreeSet<&'static str>) -> Option<String> {
             b',' | b':' | b' ' | b'\t' | b'\n' | b'\r' => {}
             _ => {
                 let end = rest
-                    .find([',', ']', '}', ' ', '\n', '\r'])
+                    .find([',', ']', '}', ' ', '\t', '\n', '\r'])
                     .unwrap_or(rest.len());
                 let is_none = matches!(&rest[..end], "NaN" | "-NaN" | "Infinity" | "-Infinity");
                 found.extend(is_none.then_some(NO_NUMBER));

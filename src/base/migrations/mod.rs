@@ -7,7 +7,6 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -16,7 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use rustix::fs::{Access, access};
 
 use super::disk::{folder_of, room, sync_folder};
-use super::{Error, ErrorKind, private};
+use super::{Error, ErrorKind, ProcessId, private};
 
 /// A step to the next version of a store.
 pub struct Step {
@@ -125,12 +124,11 @@ impl Versions {
     /// # Errors
     /// When it cannot be written.
     pub fn create(&self, path: &Path, tables: &str) -> rusqlite::Result<()> {
-        static MADE: AtomicU32 = AtomicU32::new(0);
         if path.exists() {
             return Ok(());
         }
-        let made = MADE.fetch_add(1, Ordering::Relaxed);
-        let draft = beside(path, &format!(".{}-{made}.new", std::process::id()));
+        // Other containers with this folder have processes with the same number.
+        let draft = beside(path, &format!(".{}.new", ProcessId::new()));
         let failed = |error: io::Error| {
             let code = match error.kind() {
                 io::ErrorKind::StorageFull => ffi::SQLITE_FULL,

@@ -106,9 +106,9 @@ impl FileRun<'_> {
         Err(FileRunError::Usage(Error::new(
             ErrorKind::Invalid,
             format!(
-                "{} requests differ from those answered before, and rows have the field {}, which earlier versions sent as \
-                 such; with a template every field is data now; nothing was sent. To send it as before, which buys nothing \
-                 again: {}. To buy these answers again: --resend changed",
+                "{} requests differ from those answered before; nothing was sent. Rows have {}, which versions before this one sent as \
+                 such with a template; now it is data. If such a version made these answers, this takes them: {}; with \
+                 --dry-run it then says that nothing is to be sent. If prompts or rows have changed: --resend changed",
                 self.plan.differing,
                 quoted.join(" and "),
                 columns.join(" "),

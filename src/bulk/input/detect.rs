@@ -60,8 +60,13 @@ pub(crate) fn check_file(name: &str, start: &[u8]) -> Result<(), Error> {
 
 /// The fault of a table with these names of columns; if they look like a row of data, with what helps.
 pub(super) fn for_data(fault: Fault, names: &[String]) -> Fault {
-    let is_data =
-        |cell: &&String| cell.chars().count() > LONGEST_NAME || cell.trim().parse::<f64>().is_ok();
+    // Questions of surveys are long names, and years are names too.
+    let is_year = |n: f64| (1000.0..3000.0).contains(&n);
+    let is_data = |cell: &&String| {
+        cell.trim()
+            .parse::<f64>()
+            .is_ok_and(|number| !is_year(number))
+    };
     let longest = (1..)
         .zip(names)
         .max_by_key(|(_, name)| name.chars().count());

@@ -27,6 +27,7 @@ pub(super) struct Expression {
     variables: Vec<String>,
     /// The columns that it names in brackets.
     in_brackets: Vec<String>,
+    refuse_null: bool,
 }
 
 impl Expression {
@@ -48,7 +49,8 @@ impl Expression {
         environment.set_keep_trailing_newline(true);
         environment.set_fuel(Some(FUEL));
         jinja::expect_null(&mut environment);
-        let added = environment.add_template_owned(NAME, jinja::with_tests(text));
+        let (code, refuse_null) = jinja::with_tests(text);
+        let added = environment.add_template_owned(NAME, code);
         added.map_err(|error| shown(&error))?;
         let template = environment
             .get_template(NAME)
@@ -75,6 +77,7 @@ impl Expression {
             environment,
             variables,
             in_brackets,
+            refuse_null,
         })
     }
 
@@ -93,7 +96,10 @@ impl Expression {
         &self,
         field: impl Fn(&str) -> Option<Field<'a>>,
     ) -> Result<String, Fault> {
-        let values = Values::default();
+        let values = Values {
+            refuse_null: self.refuse_null,
+            ..Values::default()
+        };
         let of = |name: &String| Some((name.clone(), values.of(name.clone(), &field(name)?)));
         let row: Value = self.in_brackets.iter().filter_map(of).collect();
         let own = (!self.in_brackets.is_empty()).then(|| (ROW.to_owned(), row));
@@ -156,6 +162,10 @@ fn shown(error: &minijinja::Error) -> String {
         ErrorKind::SyntaxError => format!(
             "the template{line}: {what}; a column whose name has blanks, hyphens or letters beyond a-z is \
              written row[\"Review Text\"]"
+        ),
+        ErrorKind::UndefinedError => format!(
+            "found no value for a field or a part of one that the template{line} uses; expected one, or |default('') \
+             behind a part that some rows lack; --bad-rows skip leaves such rows out"
         ),
         _ => format!("the template{line}: {what}"),
     }

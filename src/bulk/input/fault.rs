@@ -208,8 +208,17 @@ pub(crate) fn unreadable(file: impl fmt::Display, error: &io::Error) -> Error {
 pub(crate) fn of_list(file: &str, error: &serde_json::Error) -> Error {
     let message = error.to_string();
     let message = message.split(" at line ").next().unwrap_or_default();
-    let found = format!("invalid JSON ({message} at column {})", error.column());
-    let expected = "one complete list of objects: as UTF-8, or with its --encoding";
+    let (found, expected) = if error.is_data() {
+        (
+            message.to_owned(),
+            "a list of objects: --format json:FIELD names the field that has it",
+        )
+    } else {
+        (
+            format!("invalid JSON ({message} at column {})", error.column()),
+            "one complete list of objects: as UTF-8, or with its --encoding",
+        )
+    };
     let place = Place::line(error.line() as u64);
     at(file, place, Fault::new(found, expected))
 }

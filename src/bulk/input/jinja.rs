@@ -19,6 +19,8 @@ pub(super) type UsedNull = Arc<OnceLock<String>>;
 #[derive(Default)]
 pub(super) struct Values {
     pub(super) used: UsedNull,
+    /// Whether the template compares with null in a way that minijinja would answer wrongly.
+    pub(super) refuse_null: bool,
 }
 
 impl Values {
@@ -53,6 +55,9 @@ impl Values {
     }
 
     pub(super) fn null(&self, name: String) -> Value {
+        if self.refuse_null {
+            self.used.get_or_init(|| name.clone());
+        }
         let used = Arc::clone(&self.used);
         Value::from_object(Null { name, used })
     }
@@ -262,33 +267,56 @@ fn json(value: &Value) -> Result<String, Error> {
     }
 }
 
-/// The template with `is none` in place of `== none`: minijinja's own null does not equal that of a row.
-pub(super) fn with_tests(template: &str) -> String {
+/// The template with `is none` in place of `== none`: minijinja's own null does not equal that of a row. And whether it
+/// has the word `none` where nothing can be put in its place.
+pub(super) fn with_tests(template: &str) -> (String, bool) {
     let first =
         |text: &str, marks: [&str; 2]| marks.iter().filter_map(|mark| text.find(mark)).min();
-    let (mut out, mut rest) = (String::new(), template);
-    while let Some(at) = first(rest, ["{{", "{%"]).filter(|_| !template.contains("endraw")) {
+    let (mut out, mut rest, mut is_odd) = (String::new(), template, false);
+    while let Some(at) = first(rest, ["{{", "{%"]) {
         let end = first(&rest[at..], ["}}", "%}"]).map_or(rest.len(), |len| at + len);
-        let mut code = rest[at..end].to_owned();
-        for none in ["none", "None"] {
-            code = renamed(&code, &format!("== {none}"), "is none");
-            code = renamed(&code, &format!("!= {none}"), "is not none");
-        }
-        out.extend([&rest[..at], code.as_str()]);
+        out.push_str(&rest[..at]);
+        is_odd |= add_renamed(&rest[at..end], &mut out);
         rest = &rest[end..];
     }
-    out + rest
+    out.push_str(rest);
+    // What is raw is text.
+    if template.contains("endraw") {
+        return (template.to_owned(), is_odd || out != template);
+    }
+    (out, is_odd)
 }
 
-/// The code with other words in place of these, unless a longer name begins with them.
-fn renamed(code: &str, from: &str, to: &str) -> String {
-    let mut parts = code.split(from);
-    let mut out = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let is_longer = part.starts_with(|c: char| c.is_alphanumeric() || c == '_');
-        out.extend([if is_longer { from } else { to }, part]);
+/// Adds code, but for texts in quotes with `is none` in place of `== none`. Whether another `none` is in it.
+fn add_renamed(code: &str, out: &mut String) -> bool {
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let none = |text: &str| {
+        let rest = text.strip_prefix("none").or(text.strip_prefix("None"))?;
+        (!rest.starts_with(is_word)).then_some(rest.len())
+    };
+    let (mut rest, mut is_odd) = (code, false);
+    while let Some(c) = rest.chars().next() {
+        let next = rest.get(2..).unwrap_or_default().trim_start();
+        let mut len = c.len_utf8();
+        match (c, none(next)) {
+            ('=' | '!', Some(left)) if rest[1..].starts_with('=') => {
+                out.push_str(if c == '=' { " is none" } else { " is not none" });
+                rest = &rest[rest.len() - left..];
+                continue;
+            }
+            ('"' | '\'', _) => len += rest[1..].find(c).map_or(rest.len() - 1, |end| end + 1),
+            _ if is_word(c) => {
+                let before = code[..code.len() - rest.len()].trim_end();
+                let is_tested = before.ends_with(" is") || before.ends_with(" not");
+                is_odd |= none(rest).is_some() && !is_tested;
+                len = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
+            }
+            _ => {}
+        }
+        out.push_str(&rest[..len]);
+        rest = &rest[len..];
     }
-    out
+    is_odd
 }
 
 #[cfg(test)]
@@ -300,19 +328,33 @@ mod tests {
         for (template, renamed) in [
             (
                 "== none {{ a == none }} == none",
-                "== none {{ a is none }} == none",
+                "== none {{ a  is none }} == none",
+            ),
+            (
+                "{{ 'a == none' ~ a==None }}",
+                "{{ 'a == none' ~ a is none }}",
             ),
             (
                 "{% if a != None and b == nonesuch %}",
-                "{% if a is not none and b == nonesuch %}",
+                "{% if a  is not none and b == nonesuch %}",
             ),
             (
                 "{% raw %}{{ a == none }}{% endraw %}",
                 "{% raw %}{{ a == none }}{% endraw %}",
             ),
-            ("{# == none #}{{ a == none", "{# == none #}{{ a is none"),
+            ("{# == none #}{{ a ==  none", "{# == none #}{{ a  is none"),
         ] {
-            assert_eq!(with_tests(template), renamed);
+            assert_eq!(with_tests(template).0, renamed);
+        }
+        for odd in ["{{ none == a }}", "{{ a in [none] }}"] {
+            assert!(with_tests(odd).1, "{odd}");
+        }
+        for usual in [
+            "{{ a is none }}",
+            "{% if a is not none and a == none %}",
+            "{{ nonesuch }}",
+        ] {
+            assert!(!with_tests(usual).1, "{usual}");
         }
     }
 }

@@ -39,7 +39,7 @@ const OTHERS: [(&[&str], &str, &str); 8] = [
     (
         &["ipynb"],
         "a notebook",
-        "for a prompt per cell add --format json:cells --template '{{source|join}}'",
+        "for a prompt per cell add --format json:cells --template '{{source|join}}' --bad-rows skip",
     ),
     (
         &["yaml", "yml"],

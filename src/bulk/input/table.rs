@@ -38,7 +38,10 @@ impl Header {
         };
         let named = |name: &str, what: &str, place: Option<usize>| {
             place.ok_or_else(|| {
-                let found = format!("the columns {}", listed(columns.all()));
+                let found = format!(
+                    "the columns {}",
+                    listed(columns.names.iter().map(String::as_str))
+                );
                 let hint = hint(name, columns.all());
                 Fault::new(found, format!("one named \"{name}\" {what}{hint}"))
             })
@@ -185,7 +188,10 @@ fn wants_template(
     let example = proposed(fields, settings.task);
     let example = example.unwrap_or_else(|| "--template '{{text}}'".to_owned());
     Fault::new(
-        format!("the columns {}", listed(columns.all())),
+        format!(
+            "the columns {}",
+            listed(columns.names.iter().map(String::as_str))
+        ),
         format!("one named \"prompt\" or \"messages\", or a template such as {example}"),
     )
 }

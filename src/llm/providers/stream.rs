@@ -20,12 +20,26 @@ pub(super) fn joined(body: &[u8]) -> Option<(String, bool)> {
     let (mut whole, mut has_ended) = (json!({}), false);
     if is_stream(body) {
         let text = String::from_utf8_lossy(without_bom(body));
-        for data in text.lines().filter_map(|line| line.strip_prefix("data:")) {
-            has_ended |= data.trim() == "[DONE]";
-            // Half of an event is the end of what came.
-            let Ok((event, _)) = leniently(data.as_bytes(), fields::value) else {
-                break;
+        let mut data = String::new();
+        for line in text.lines() {
+            let Some(more) = line.strip_prefix("data:") else {
+                // Half of an event is the end of what came.
+                if line.is_empty() && !data.is_empty() {
+                    break;
+                }
+                continue;
             };
+            has_ended |= more.trim() == "[DONE]";
+            if matches!(more.trim(), "" | "[DONE]") {
+                continue;
+            }
+            // An event may be in several lines.
+            data.push_str(more);
+            let Ok((event, _)) = leniently(data.as_bytes(), fields::value) else {
+                data.push('\n');
+                continue;
+            };
+            data.clear();
             has_ended |= event["type"] == "message_stop";
             add(&mut whole, event);
         }

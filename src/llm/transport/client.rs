@@ -183,7 +183,9 @@ impl HttpTransport {
 /// Whether a body is a complete object that has an answer, or begins a stream of one, which is paid for also if it was cut.
 /// It may also be a word of a proxy, or the first line of many.
 fn is_answer(body: &[u8]) -> bool {
-    if body.starts_with(b"data:") || body.starts_with(b"event:") {
+    // A stream of events may begin with a comment.
+    let mut lines = body.split(|byte| *byte == b'\n');
+    if !body.starts_with(b"{") && lines.any(|line| line.starts_with(b"data:")) {
         return true;
     }
     let read = serde_json::from_slice::<HashMap<&str, Option<IgnoredAny>>>(body);

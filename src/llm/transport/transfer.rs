@@ -93,9 +93,14 @@ fn exchange(
             call.take(limit).read_to_end(&mut bytes)?;
             if let Some(coding) = coding_of(&head.headers, &bytes, false) {
                 let mut plain = Vec::new();
-                let decoder = decoder(&coding, &bytes, io::empty())?;
-                decoder.take(limit).read_to_end(&mut plain)?;
-                bytes = plain;
+                let read = decoder(&coding, &bytes, io::empty())
+                    .and_then(|decoder| decoder.take(limit).read_to_end(&mut plain));
+                match read {
+                    Ok(_) => bytes = plain,
+                    // The status of a failure is enough.
+                    Err(error) if is_success => return Err(error.into()),
+                    Err(_) => {}
+                }
             }
         }
     }

@@ -169,7 +169,8 @@ impl Poller<'_> {
         if open.record.halt.is_none()
             && let Some(until) = self.halted_until(&open.group(), &open.record.account)
         {
-            open.due = until;
+            // The trial of a halted batch may be on its way.
+            open.due = until.max(self.clock.now().after(Duration::from_secs(1)));
             return;
         }
         // If only their times distinguish batches, they are created one after the other.

@@ -244,6 +244,14 @@ impl<'a> Poller<'a> {
                 } if open.record.is_halted() && !open.busy && open.record.due > wall => {
                     halted = open.record.trouble().map(|why| Error::new(halt.kind, why));
                 }
+                // It waits for another one that does.
+                record
+                    if record.halt.is_none()
+                        && !record.is_submitted()
+                        && !open.busy
+                        && self
+                            .halted_until(&open.group(), &record.account)
+                            .is_some_and(|until| until > self.clock.now()) => {}
                 _ if open.is_put_off(patience, wall) => counts.put_off += 1,
                 record if record.is_submitted() => counts.running += 1,
                 _ => counts.submitting += 1,

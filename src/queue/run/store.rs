@@ -196,9 +196,12 @@ pub(super) fn refuse_moved_store(
     if own == its || its.exists() || !named.exists() || is_new(named) == Some(true) {
         return Ok(());
     }
-    let (own, its, named) = (own.display(), its.display(), named.display());
     let why = format!(
-        "{own} is the store of {named}, which is there without it; nothing was sent. Move it back: mv {own} {its}"
+        "{} is the store of {}, which is there without it; nothing was sent. Move it back: mv {} {}",
+        own.display(),
+        named.display(),
+        quoted(&own),
+        quoted(&its)
     );
     Err(Error::new(ErrorKind::Invalid, why))
 }

@@ -138,7 +138,7 @@ fn lines(args: &ExportArgs, report: &ExportReport) -> Vec<String> {
         ),
         (
             report.cut_rows,
-            "row|rows lacks|lack columns, because the results keep only short ones of rows over 4 KiB: run --keep all keeps all",
+            "row|rows lacks|lack columns, because the results keep only short ones of rows over 4 KiB: run --keep all keeps all of rows that it sends",
         ),
         (
             report.left_out,

@@ -48,10 +48,7 @@ fn answers_of_an_earlier_version_are_not_bought_again_unasked() {
             ended.tells(AS_BEFORE);
             ended.tells("--resend changed");
         }
-        run("--column system=system").ends(
-            2,
-            "To send it as before, which buys nothing again: --column model=model.",
-        );
+        run("--column system=system").ends(2, "this takes them: --column model=model;");
         run(AS_BEFORE).ends(0, "4 items: 4 finished before, nothing to send");
         assert_eq!(sim.stats().calls, 0, "{name}");
         run("--resend changed").ends(0, "2 finished before");

@@ -416,7 +416,8 @@ fn ended(batch: &mut BatchRecord, files: &ResultFiles<'_>) {
     batch.faults = Vec::new();
     if files.lines < batch.total {
         let why = format!(
-            "another program deleted or fetched {} of {} results.",
+            "{} of {} results are neither in the queue nor in its files: another program fetched or deleted them, or a file \
+             was removed.",
             batch.total - files.lines,
             batch.total
         );

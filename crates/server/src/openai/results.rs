@@ -105,6 +105,10 @@ impl<'s> ResultFiles<'s> {
                 let said: Value = serde_json::from_slice(&line).unwrap_or_default();
                 let id = said["id"].as_str().filter(|_| line.ends_with(b"\n"));
                 let Some(id) = id.map(str::to_owned) else {
+                    // Written to its end, it may have left the queue.
+                    if line.ends_with(b"\n") {
+                        return Err(damaged(whole, "what comes next").into());
+                    }
                     is_torn = true;
                     continue;
                 };

@@ -36,6 +36,12 @@ pub(crate) fn warn_once(why: &str) {
     }
 }
 
+/// The first column as an id, also if it is damaged: the others go on.
+fn id_in(row: &Row<'_>) -> rusqlite::Result<String> {
+    let bytes = row.get_ref(0)?.as_bytes().unwrap_or_default();
+    Ok(String::from_utf8_lossy(bytes).into_owned())
+}
+
 /// The rows of a query, as `read` takes them.
 pub(crate) fn rows<T>(
     connection: &Connection,
@@ -79,7 +85,7 @@ pub(crate) trait Stored: Serialize + DeserializeOwned {
     /// The record of a row with its id and its text.
     fn of(row: &Row<'_>) -> rusqlite::Result<Result<Self, Error>> {
         let text = row.get_ref(1)?.as_str().unwrap_or_default();
-        let id: String = row.get(0)?;
+        let id = id_in(row)?;
         let read = read_form("its text", text);
         Ok(read.map_err(|error| {
             let why = format!("{} ({})", is_damaged(&id), error.message());
@@ -193,7 +199,7 @@ fn connect(path: &Path, durability: Durability) -> Result<Connection, Error> {
         check if check == "ok" => {
             for table in ["files", "batches", "webhooks"] {
                 let sql = format!("SELECT id FROM {table} WHERE NOT json_valid(record)");
-                for id in rows(&connection, &sql, &[], |row| row.get::<_, String>(0))? {
+                for id in rows(&connection, &sql, &[], id_in)? {
                     warn_once(&is_damaged(&id));
                 }
             }
@@ -464,8 +470,7 @@ impl DirectCalls {
     /// Those that nobody needs unless a client waits, also those of a server that has crashed.
     pub fn due(records: &Records, now: u64) -> Result<Vec<ProcessId>, Error> {
         let sql = "SELECT process FROM direct_calls WHERE kept_until <= ?";
-        let read = |row: &Row<'_>| row.get::<_, String>(0);
-        let rows = rows(&records.single(), sql, params![now as i64], read)?;
+        let rows = rows(&records.single(), sql, params![now as i64], id_in)?;
         // A damaged one is passed over.
         Ok(rows
             .iter()

@@ -164,6 +164,9 @@ impl Change<'_> {
     }
 
     pub(super) fn close(&mut self) {
+        if self.record.halt.take().is_some() {
+            self.add(Effect::Release);
+        }
         self.add(Effect::Close);
     }
 

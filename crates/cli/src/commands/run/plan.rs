@@ -91,6 +91,13 @@ fn plan_line(plan: &RunPlan) -> String {
             "; {rows} made from its request. To match results with rows, add a column id or --column id=NAME"
         ));
     }
+    if plan.rows_cut > 0 && plan.to_send > 0 {
+        let rows = number_of(
+            plan.rows_cut,
+            "row|rows over 4 KiB keeps|keep only short columns",
+        );
+        line.push_str(&format!("; {rows}: --keep all keeps all"));
+    }
     let earlier = counts([
         (
             plan.foreign,

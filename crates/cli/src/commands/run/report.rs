@@ -148,7 +148,10 @@ fn print(args: &RunArgs, ended: &Ended) {
             setup.rows_cut,
             "row|rows over 4 KiB keeps|keep only short columns",
         );
-        lines.push(row("columns", &format!("{rows}: --keep all keeps all")));
+        lines.push(row(
+            "columns",
+            &format!("{rows}: --keep all keeps all of rows that are sent"),
+        ));
     }
     lines.extend(
         how_to_go_on(args, ended)
