@@ -30,6 +30,7 @@
     feature = "redis",
     doc = "| wake the workers of such a server | [`RedisHub`], [`RedisOptions`] |"
 )]
+//! | delete nothing for its age because of a wrong clock | [`TrustedTime`] |
 //! | check the health of the queue | [`HealthFinding`], [`Severity`] |
 
 pub(crate) mod account;
