@@ -28,7 +28,7 @@ struct Inner {
     retry_after: Option<Duration>,
     hints: RateHints,
     sent: Sent,
-    /// What whoever saw the failure knows better than its kind and status say.
+    /// What the code that saw the failure knows, where kind and status are not enough.
     whom: Option<Whom>,
     again: Option<Again>,
     is_paid: bool,

@@ -196,7 +196,7 @@ impl Versions {
         }
     }
 
-    /// The version of a store that can be taken over. What cannot be read is for whoever opens it.
+    /// The version of a store that can be taken over. A file that cannot be read is judged when it is opened.
     fn look(&self, path: &Path) -> Result<Option<i64>, Error> {
         if check_whole(path).is_err() {
             return Ok(None);

@@ -170,7 +170,7 @@ fn a_step_that_fails_leaves_the_old_store() {
     assert_eq!(version(&path), 2);
 }
 
-/// Nothing is changed in a folder of which a newer program has changed a part.
+/// Nothing is changed in a folder that a newer program has changed in part.
 #[test]
 fn a_newer_store_beside_it_keeps_an_old_one_as_it_is() {
     let place = tempfile::tempdir().unwrap();

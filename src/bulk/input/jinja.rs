@@ -162,7 +162,7 @@ impl Object for Fields {
     }
 }
 
-/// Null. Only `default`, `if`, `is none`, `==` and `tojson` do not use it: they call none of the functions that note it.
+/// Null. `default`, `if`, `is none` and `tojson` expect it: they do not call the functions that note a use.
 #[derive(Debug)]
 struct Null {
     name: String,

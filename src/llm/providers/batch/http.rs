@@ -246,7 +246,7 @@ impl<'a> Http<'a> {
         origin(url) == origin(&self.api.access.base_url)
     }
 
-    /// The failure of a reply that is none of success.
+    /// The failure of a reply without success.
     fn judged(&self, reply: &HttpReply) -> Result<(), Error> {
         if (200..300).contains(&reply.status) {
             return Ok(());

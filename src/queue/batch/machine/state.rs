@@ -179,7 +179,7 @@ pub(crate) struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Halt {
     pub kind: ErrorKind,
-    /// None of its account is; otherwise, none of its process and model.
+    /// It concerns its account; otherwise, its process and model.
     pub of_account: bool,
     pub tries: u32,
 }

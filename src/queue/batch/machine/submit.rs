@@ -273,7 +273,7 @@ impl Change<'_> {
         self.form_again();
     }
 
-    /// Its requests are called one by one, as far as that is allowed: a call shows whether a request is at fault.
+    /// Its requests are called one by one, where that is allowed: a call shows whether a request is at fault.
     fn call(&mut self, error: Error) {
         let items = self.record.intent.items;
         if items <= self.facts.callable {
