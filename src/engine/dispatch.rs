@@ -242,7 +242,7 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Number of calls in flight. Ended calls may occupy slots until their outcomes are written.
-    fn calls_in_flight(&self) -> usize {
+    pub(crate) fn calls_in_flight(&self) -> usize {
         usize::try_from(self.started - self.ended).unwrap_or(usize::MAX)
     }
 

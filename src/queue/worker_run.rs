@@ -405,6 +405,7 @@ mod tests {
     use crate::llm::request::Request;
     use crate::llm::response::Response;
     use crate::llm::route::Route;
+    use crate::queue::handler::{Handler, RunningJob};
     use crate::queue::host::JobQueue;
     use crate::queue::job::Job;
     use crate::queue::kinds::WorkerSettings;
@@ -446,6 +447,24 @@ mod tests {
         assert!(!waits.is_finished());
         *store.faults.unwritable.lock() = None;
         assert!(waits.join().unwrap().stop.is_none());
+    }
+
+    #[test]
+    fn a_worker_ends_at_its_deadline_while_its_queue_cannot_be_written() {
+        let store = Arc::new(Store::in_memory(SqliteOptions::default()).unwrap());
+        let queue = JobQueue::on(store.clone());
+        let job = Job::new("count", &1).unwrap();
+        queue.enqueue(ProcessId::new(), [job]).unwrap();
+        let count = Handler::new(move |_: &RunningJob, _: &Context| {
+            let full = || Some(Error::new(ErrorKind::Transient, "full").with_storage());
+            *store.faults.unwritable.lock() = Some(Box::new(full));
+            Ok(1)
+        });
+        let ctx = Context::new().with_timeout(Duration::from_millis(300));
+        let worker = Worker::new(&queue).context(&ctx).handle("count", count);
+        let report = worker.run().unwrap();
+        assert!(matches!(report.stop, Some(StopReason::DeadlineExceeded)));
+        assert_eq!(report.unsaved.len(), 1);
     }
 
     #[test]

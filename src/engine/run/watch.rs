@@ -140,7 +140,12 @@ impl<W: Work> Watch<'_, '_, W> {
             self.next_tick = now.after(TICK);
             picture = Some((observer.look)(&mut state.dispatcher, now));
         }
-        let give_up = self.calls.is_cancelled() && !state.giving_up;
+        // After the deadline calls may take their time, but not the writing of their outcomes.
+        let overdue = matches!(
+            state.dispatcher.stop_reason(),
+            Some(StopReason::DeadlineExceeded)
+        ) && state.dispatcher.calls_in_flight() == 0;
+        let give_up = (overdue || self.calls.is_cancelled()) && !state.giving_up;
         state.giving_up |= give_up;
         if give_up || (picture.is_some() && state.dispatcher.stop_reason().is_some()) {
             shell.turn_locked(&mut state);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use batchwright_simulate::{BatchConfig, BatchPoint, SimConfig};
 
-use super::batch_site::{ALL, Dialect, GEMINI, Site};
+use super::batch_site::{ALL, Dialect, Site};
 use super::common::{Random, Running, each};
 
 const POINTS: [BatchPoint; 9] = [
@@ -35,12 +35,11 @@ fn troubles(at: &Dialect, random: &mut Random) -> BatchConfig {
             .lost_creates(1 + random.below(2))
             .late_creates(millis(late[random.below(3) as usize]));
     }
+    // An account without room requires minutes of waiting: batch::tests::simulation has it.
     match random.below(4) {
         // Anthropic's batches are distinguished by their counts, so no prompt of them may be missing.
         0 if at.files => config = config.missing(0.2),
         1 => config = config.expire_first(1, [0.0, 0.5][random.below(2) as usize]),
-        // Gemini's rejection requires minutes of waiting.
-        2 if at.name != GEMINI.name => config = config.enqueued_tokens(60),
         _ => {}
     }
     match random.below(4) {
