@@ -40,6 +40,8 @@ mod fields;
 mod generate_podcast;
 mod job_type;
 mod lines;
+#[cfg(feature = "pages")]
+mod page;
 mod prompts;
 #[cfg(test)]
 mod refused_payloads_tests;
