@@ -4,6 +4,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+#[cfg(any(target_os = "linux", target_vendor = "apple"))]
+use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::disk::{folder_of, sync_folder};
@@ -78,14 +82,7 @@ impl AtomicFile {
     /// # Errors
     /// Of the kind `AlreadyExists` if another file has this name now.
     pub fn place(self) -> io::Result<File> {
-        self.place_by(|path, target| match fs::hard_link(path, target) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                // Some file systems have no hard links.
-                File::create_new(target)?;
-                fs::rename(path, target).inspect_err(|_| drop(fs::remove_file(target)))
-            }
-            linked => linked,
-        })
+        self.place_by(place_new)
     }
 
     fn place_by(self, place: impl Fn(&Path, &Path) -> io::Result<()>) -> io::Result<File> {
@@ -95,6 +92,29 @@ impl AtomicFile {
         let _ = sync_folder(&self.target);
         Ok(file)
     }
+}
+
+/// Gives a file another name; the old one may stay.
+///
+/// # Errors
+/// Of the kind `AlreadyExists` if another file has that name.
+pub(crate) fn place_new(path: &Path, target: &Path) -> io::Result<()> {
+    match fs::hard_link(path, target) {
+        // Some file systems have no hard links,
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => rename_new(path, target),
+        linked => linked,
+    }
+}
+
+fn rename_new(path: &Path, target: &Path) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_vendor = "apple"))]
+    match renameat_with(CWD, path, CWD, target, RenameFlags::NOREPLACE) {
+        Err(Errno::INVAL | Errno::NOSYS | Errno::NOTSUP) => {}
+        renamed => return Ok(renamed?),
+    }
+    // and some cannot tell whether there is a file.
+    File::create_new(target)?;
+    fs::rename(path, target).inspect_err(|_| drop(fs::remove_file(target)))
 }
 
 /// Removes the temporary name, if it still exists.
@@ -178,6 +198,13 @@ mod tests {
         let error = first.place().unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
         assert_eq!((place.read().as_str(), place.names().len()), ("second", 1));
+        // Where there are no hard links.
+        fs::write(place.path("other"), "other").unwrap();
+        let error = rename_new(&place.path("other"), &place.path("out")).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(place.read(), "second");
+        rename_new(&place.path("other"), &place.path("new")).unwrap();
+        assert_eq!(place.names(), ["new", "out"]);
     }
 
     #[test]

@@ -18,10 +18,10 @@ pub(super) struct Flow {
 }
 
 impl Flow {
-    /// Time until this many calls can have started.
+    /// Time until this many calls can have started, or until it is to be asked again: the limit may change.
     pub(super) fn wait_for(self, calls: f64) -> Duration {
         let seconds = (calls - self.level) / self.per_second;
-        Duration::from_secs_f64(seconds.clamp(0.0, 1e9))
+        Duration::from_secs_f64(seconds.clamp(0.0, 60.0))
     }
 }
 

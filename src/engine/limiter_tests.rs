@@ -249,7 +249,7 @@ fn a_client_may_state_any_number_of_tokens() {
         let q = open(Limits::default().tokens_per_minute(per_minute));
         q.uses(q.go(at(0)).unwrap(), used.0, used.1, at(0));
         let next = q.asks(at(0));
-        let far = matches!(next, Gate::NotUntil(next) if next > at(60_000));
+        let far = matches!(next, Gate::NotUntil(next) if next >= at(60_000));
         assert_eq!(far, waits, "{used:?}: {next:?}");
         assert_eq!(matches!(next, Gate::Go(_)), !waits, "{used:?}: {next:?}");
     }
@@ -378,6 +378,15 @@ fn a_configured_limit_replaces_a_learned_one() {
         !goes(at(1_011)),
         "a configured limit replaces a learned one"
     );
+    // Who waits for next to nothing asks again: the limit may be raised.
+    set(unset.requests_per_minute(1e-300), 3, at(1_011));
+    let gate = q.limiter.peek(q.quota, 1, Some(0), at(1_011));
+    assert!(
+        matches!(gate, Gate::NotUntil(again) if again <= at(61_011)),
+        "{gate:?}"
+    );
+    set(unset.requests_per_minute(6000.0), 4, at(1_011));
+    assert!(goes(at(1_100)));
 }
 
 #[test]

@@ -204,6 +204,11 @@ impl Worker {
         self
     }
 
+    /// The context that [`context`](Self::context) has set.
+    pub fn cancellation(&self) -> &Context {
+        &self.fixed.ctx
+    }
+
     /// Whether the jobs come from many callers. If they come from one caller and the worker stops for critical
     /// errors, it also stops if the model is unknown, or if the first replies are identical and unusable.
     pub(crate) fn multi_tenant(mut self, yes: bool) -> Self {

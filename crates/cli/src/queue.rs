@@ -8,7 +8,7 @@ use std::time::Duration;
 use batchwright::batch::{BatchInfo, clients_by_account};
 use batchwright::queue::{Durability, ProcessInfo, ProcessState, SqliteOptions};
 use batchwright::unstable::{Clock, SystemClock, quoted};
-use batchwright::{Error, JobQueue, LlmConfig, ProcessId, Settings};
+use batchwright::{Context, Error, JobQueue, LlmConfig, ProcessId, Settings};
 use serde_json::Value;
 
 use super::args::shared::{DataArgs, QueueFileArg, StoreArgs};
@@ -75,10 +75,10 @@ fn stored() -> Result<Option<String>, Refusal> {
 
 impl DataArgs {
     /// Opens the queue, which is created if it does not exist.
-    pub fn open(&self) -> Result<JobQueue, Refusal> {
+    pub fn open(&self, ctx: &Context) -> Result<JobQueue, Refusal> {
         let file = self.file.queue.as_deref().map(existing_file).transpose()?;
         let options = SqliteOptions::default();
-        open(&self.store, file, &folder()?, options).map_err(failed)
+        open(&self.store, file, &folder()?, options, ctx).map_err(failed)
     }
 
     /// The database, which may not exist yet.
@@ -106,11 +106,11 @@ impl DataArgs {
     /// Opens the queue if there is one.
     pub fn existing(&self) -> Result<Option<JobQueue>, Refusal> {
         if self.server().is_some() {
-            return self.open().map(Some);
+            return self.open(&Context::new()).map(Some);
         }
         let path = self.database()?;
         if path.exists() {
-            self.open().map(Some)
+            self.open(&Context::new()).map(Some)
         } else {
             Ok(None)
         }
@@ -226,17 +226,18 @@ pub fn folder() -> Result<PathBuf, Refusal> {
 }
 
 /// Opens the queue in this file, otherwise on a server, otherwise in the data folder, where it is created if it does not
-/// exist.
+/// exist. A cancelled context ends the wait for programs of an earlier version.
 pub fn open(
     store: &StoreArgs,
     file: Option<&Path>,
     folder: &Path,
     options: SqliteOptions,
+    ctx: &Context,
 ) -> Result<JobQueue, Error> {
-    let options = options.as_it_is(store.as_it_is);
+    let options = options.as_it_is(store.as_it_is).context(ctx);
     match (file, &store.store) {
         (Some(file), _) => JobQueue::open_with(file, options.existing()),
-        (None, Some(address)) => on_server(store, address, folder),
+        (None, Some(address)) => on_server(store, address, folder, ctx),
         (None, None) => JobQueue::open_with(folder.join(FILE), options),
     }
 }
@@ -244,9 +245,14 @@ pub fn open(
 /// Opens the queue on a server, and connects it with Redis if configured. Data that is too long for a database is in the
 /// data folder.
 #[cfg(feature = "redis")]
-fn on_server(args: &StoreArgs, address: &str, folder: &Path) -> Result<JobQueue, Error> {
+fn on_server(
+    args: &StoreArgs,
+    address: &str,
+    folder: &Path,
+    ctx: &Context,
+) -> Result<JobQueue, Error> {
     use batchwright::queue::{MysqlOptions, RedisHub, RedisOptions, Store};
-    let options = MysqlOptions::new(address).folder(folder);
+    let options = MysqlOptions::new(address).folder(folder).context(ctx);
     let mut store = Store::on_server(options.as_it_is(args.as_it_is))?;
     let redis = match &args.redis {
         Some(address) => Some(address.clone()),
@@ -260,7 +266,7 @@ fn on_server(args: &StoreArgs, address: &str, folder: &Path) -> Result<JobQueue,
 
 /// Reports that this build does not support servers.
 #[cfg(not(feature = "redis"))]
-fn on_server(_args: &StoreArgs, _address: &str, _folder: &Path) -> Result<JobQueue, Error> {
+fn on_server(_: &StoreArgs, _: &str, _: &Path, _: &Context) -> Result<JobQueue, Error> {
     let why = "--store or queue.store: this program was built without the feature redis; build it again with: \
                cargo install --locked --path crates/cli --features redis";
     Err(Error::new(batchwright::ErrorKind::Invalid, why))

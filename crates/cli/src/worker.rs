@@ -6,7 +6,7 @@ use std::sync::Arc;
 use batchwright::config::{FileConfig, SettingsWatch};
 use batchwright::plan::{ProviderPlan, SettingsEvent};
 use batchwright::queue::SqliteOptions;
-use batchwright::{Error, JobQueue, LlmManager, Settings, Strategy};
+use batchwright::{Context, Error, JobQueue, LlmManager, Settings, Strategy};
 use batchwright_jobs::JobTypes;
 
 use super::args::worker::WorkerArgs;
@@ -19,10 +19,15 @@ use super::settings::{of_environment, refused};
 use super::stderr::is_quiet;
 
 /// The queue in this file, otherwise on a server or in the data folder.
-pub fn queue(args: &WorkerArgs, file: Option<&Path>, folder: &Path) -> Result<JobQueue, Refusal> {
+pub fn queue(
+    args: &WorkerArgs,
+    file: Option<&Path>,
+    folder: &Path,
+    ctx: &Context,
+) -> Result<JobQueue, Refusal> {
     let options = SqliteOptions::default().durability(durability(args.fsync));
     let file = file.map(existing_file).transpose()?;
-    open(&args.store, file, folder, options).map_err(failed)
+    open(&args.store, file, folder, options, ctx).map_err(failed)
 }
 
 /// The settings of this place and environment, overridden by the flags, and their later changes.

@@ -253,7 +253,8 @@ impl Server {
         };
         make_private_folder(&folder).map_err(|error| failed(folder.display(), &error))?;
         let lock = lock(&folder)?;
-        let mut records = Records::open(&folder.join("server.db"), self.durability)?;
+        let path = folder.join("server.db");
+        let mut records = Records::open(&path, self.durability, self.worker.cancellation())?;
         records.webhook = self.webhook.as_ref().map(|_| Wake::new());
         let storage = Storage::open(&folder.join("files"), self.upload_bytes)?;
         Ok((lock, folder, Arc::new(records), storage))

@@ -3,6 +3,7 @@
 //! A program that writes takes over an old store when it opens it: all steps in one transaction, and only while no other
 //! process has the file open, because programs do not expect that tables change under them.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,8 +15,9 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
 use rustix::fs::{Access, access};
 
-use super::disk::{folder_of, room, sync_folder};
-use super::{Error, ErrorKind, ProcessId, private};
+use super::atomic_file::place_new;
+use super::disk::{folder_of, resolved, room, sync_folder};
+use super::{Context, Error, ErrorKind, ProcessId, private};
 
 /// A step to the next version of a store.
 pub struct Step {
@@ -80,6 +82,28 @@ const IN_A_FOLDER: [(&str, &Versions); 2] = [("llm_jobs.db", &QUEUE), ("server.d
 
 /// How long a store is awaited that another process has open: it may be taking it over.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Time between two looks at whether to go on waiting.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Until when a store is awaited.
+pub(crate) struct Wait {
+    until: Instant,
+    ctx: Context,
+}
+
+impl Wait {
+    /// At most so long, and until the context is cancelled.
+    pub(crate) fn new(most: Duration, ctx: &Context) -> Self {
+        Self {
+            until: Instant::now() + most,
+            ctx: ctx.clone(),
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        Instant::now() >= self.until || self.ctx.is_cancelled()
+    }
+}
 
 impl Versions {
     /// The version of this program.
@@ -89,7 +113,8 @@ impl Versions {
 
     /// Whether they are those of a file with this mark and version.
     pub fn are_of(&self, application: i64, version: i64) -> bool {
-        application == self.application || application == 0 && version < self.marked
+        let unmarked = self.oldest..self.marked;
+        application == self.application || application == 0 && unmarked.contains(&version)
     }
 
     /// Whether a store has this program's version. `of` names it.
@@ -127,8 +152,6 @@ impl Versions {
         if path.exists() {
             return Ok(());
         }
-        // Other containers with this folder have processes with the same number.
-        let draft = beside(path, &format!(".{}.new", ProcessId::new()));
         let failed = |error: io::Error| {
             let code = match error.kind() {
                 io::ErrorKind::StorageFull => ffi::SQLITE_FULL,
@@ -136,6 +159,10 @@ impl Versions {
             };
             rusqlite::Error::SqliteFailure(ffi::Error::new(code), Some(error.to_string()))
         };
+        // A link to a file that is not there stays.
+        let path = &resolved(path, 0).map_err(failed)?;
+        // Other containers with this folder have processes with the same number.
+        let draft = beside(path, &format!(".{}.new", ProcessId::new()));
         let make = || {
             private::open(File::options().write(true).create_new(true), &draft).map_err(failed)?;
             let conn = connect(&draft)?;
@@ -146,11 +173,9 @@ impl Versions {
                  PRAGMA user_version = {newest}; COMMIT"
             ))?;
             drop(conn);
-            match fs::hard_link(&draft, path) {
+            match place_new(&draft, path) {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-                // Some file systems have no links.
-                Err(_) if !path.exists() => fs::rename(&draft, path).map_err(failed),
-                linked => linked.map_err(failed),
+                placed => placed.map_err(failed),
             }
         };
         let made = make();
@@ -162,24 +187,23 @@ impl Versions {
     ///
     /// # Errors
     /// When another process has it open; when the disk has no room, or rights are missing; when a store of the folder is
-    /// newer; when a step fails. The old store is as it was then.
-    pub fn take_over(&self, path: &Path) -> Result<(), Error> {
-        self.take_over_within(path, PATIENCE)
+    /// newer; when a step fails. The old store is as it was then. A cancelled context ends the wait for that process.
+    pub fn take_over(&self, path: &Path, ctx: &Context) -> Result<(), Error> {
+        self.take_over_within(path, &Wait::new(PATIENCE, ctx))
     }
 
-    fn take_over_within(&self, path: &Path, patience: Duration) -> Result<(), Error> {
-        let until = Instant::now() + patience;
+    fn take_over_within(&self, path: &Path, wait: &Wait) -> Result<(), Error> {
         let mut is_checked = false;
         loop {
-            let Some(found) = self.look(path)? else {
+            let Some(found) = self.look(path, wait)? else {
                 return Ok(());
             };
             if !std::mem::replace(&mut is_checked, true) {
-                check_beside(path)?;
+                check_beside(path, wait)?;
                 self.check_room(path, found)?;
             }
             match self.carry_out(path) {
-                Err(Failed::Used) if Instant::now() < until => sleep(Duration::from_millis(20)),
+                Err(Failed::Used) if !wait.is_over() => sleep(LOOK),
                 Err(Failed::Used) => return Err(self.used(path, found)),
                 Err(Failed::Step(error)) => {
                     let (shown, newest) = (path.display(), self.newest());
@@ -197,15 +221,29 @@ impl Versions {
     }
 
     /// The version of a store that can be taken over. A file that cannot be read is judged when it is opened.
-    fn look(&self, path: &Path) -> Result<Option<i64>, Error> {
+    fn look(&self, path: &Path, wait: &Wait) -> Result<Option<i64>, Error> {
         if check_whole(path).is_err() {
             return Ok(None);
         }
-        let found = connect(path).and_then(|conn| sqlite_header(&conn));
-        let Ok((application, version, tables)) = found else {
+        let look = || -> rusqlite::Result<_> {
+            let conn = connect(path)?;
+            let unmarked =
+                "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE name = 'direct_calls')";
+            let (application, version, tables) = sqlite_header(&conn)?;
+            let is_marked = application != 0 && tables > 0;
+            let is_ours = is_marked || conn.query_row(unmarked, [], |row| row.get(0))?;
+            Ok(is_ours.then_some((application, version)))
+        };
+        let found = loop {
+            match look().map_err(Failed::from) {
+                Err(Failed::Used) if !wait.is_over() => sleep(LOOK),
+                found => break found,
+            }
+        };
+        let Ok(Some((application, version))) = found else {
             return Ok(None);
         };
-        if tables == 0 || !self.are_of(application, version) {
+        if !self.are_of(application, version) {
             return Ok(None);
         }
         let is_newest = self.is_newest(&path.display().to_string(), version)?;
@@ -233,7 +271,6 @@ impl Versions {
 
     fn carry_out(&self, path: &Path) -> Result<(), Failed> {
         let conn = connect(path)?;
-        conn.busy_timeout(Duration::ZERO)?;
         // In this mode the log needs no shared memory, and the lock of the whole file: no other connection may be open.
         conn.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
         let copy = beside(path, ".old");
@@ -307,7 +344,7 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    conn.busy_timeout(PATIENCE)?;
+    conn.busy_timeout(Duration::ZERO)?;
     Ok(conn)
 }
 
@@ -341,13 +378,13 @@ pub fn check_whole(path: &Path) -> Result<(), Error> {
 ///
 /// # Errors
 /// When one of them cannot be taken over.
-pub fn check_beside(path: &Path) -> Result<(), Error> {
+pub(crate) fn check_beside(path: &Path, wait: &Wait) -> Result<(), Error> {
     for (name, versions) in IN_A_FOLDER {
         let path = folder_of(path).join(name);
         if !path.exists() {
             continue;
         }
-        let Some(found) = versions.look(&path)? else {
+        let Some(found) = versions.look(&path, wait)? else {
             continue;
         };
         for path in [&*path, folder_of(&path)] {
@@ -368,18 +405,22 @@ fn users(path: &Path) -> Vec<String> {
     let (Ok(file), Ok(locks)) = (fs::metadata(path), fs::read_to_string("/proc/locks")) else {
         return Vec::new();
     };
-    let file = format!(":{} ", file.ino());
-    let of_file = locks.lines().filter(|line| line.contains(&file));
+    let number = format!(":{} ", file.ino());
+    let of_file = locks.lines().filter(|line| line.contains(&number));
     let holders = of_file.filter_map(|line| line.split_whitespace().rev().nth(3)?.parse().ok());
-    let mut holders: Vec<u32> = holders.filter(|pid| *pid != std::process::id()).collect();
-    holders.sort_unstable();
-    holders.dedup();
-    holders.retain(|pid| *pid > 0);
+    let holders: BTreeSet<u32> = holders.collect();
+    // Files of other disks have the same number, and the numbers of disks there are not those of everywhere.
+    let has_it = |pid: &&u32| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd"));
+        let mut open = open.into_iter().flatten().flatten();
+        let is_it = |found: fs::Metadata| (found.dev(), found.ino()) == (file.dev(), file.ino());
+        **pid != std::process::id() && open.any(|file| file.path().metadata().is_ok_and(is_it))
+    };
     let named = |pid: &u32| {
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         format!("process {pid} ({})", name.trim())
     };
-    holders.iter().map(named).collect()
+    holders.iter().filter(has_it).map(named).collect()
 }
 
 /// The application id, the version of the tables and the number of tables and indexes.

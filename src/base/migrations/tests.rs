@@ -67,7 +67,7 @@ fn of_a_child() -> Option<PathBuf> {
 #[test]
 fn a_child_takes_it_over() {
     if let Some(path) = of_a_child() {
-        TRIAL.take_over(&path).unwrap();
+        TRIAL.take_over(&path, &Context::new()).unwrap();
     }
 }
 
@@ -108,7 +108,7 @@ fn twenty_kills_in_the_middle_of_a_step_leave_one_version_or_the_other() {
         }
     }
     assert!(in_the_middle >= 10, "{in_the_middle} kills came in time");
-    TRIAL.take_over(&path).unwrap();
+    TRIAL.take_over(&path, &Context::new()).unwrap();
     assert_eq!(version(&path), 2);
     assert!(!beside(&path, ".old").exists());
 }
@@ -137,7 +137,10 @@ fn a_store_that_is_in_use_stays_as_it_is_and_its_user_is_named() {
     let mut user = child("a_child_has_it_open", &path);
     let lines = BufReader::new(user.stdout.take().unwrap()).lines();
     assert!(lines.map_while(Result::ok).any(|line| line == "open"));
-    let error = TRIAL.take_over_within(&path, Duration::ZERO).unwrap_err();
+    // Nobody waits for it whose program is to end.
+    let ctx = Context::new();
+    ctx.cancel();
+    let error = TRIAL.take_over(&path, &ctx).unwrap_err();
     if cfg!(target_os = "linux") {
         let named = format!("end process {} (", user.id());
         assert!(error.message().contains(&named), "{error}");
@@ -145,7 +148,7 @@ fn a_store_that_is_in_use_stays_as_it_is_and_its_user_is_named() {
     assert_eq!(version(&path), 1);
     drop(user.stdin.take());
     user.wait().unwrap();
-    TRIAL.take_over(&path).unwrap();
+    TRIAL.take_over(&path, &Context::new()).unwrap();
     assert_eq!(version(&path), 2);
 }
 
@@ -162,11 +165,11 @@ fn a_step_that_fails_leaves_the_old_store() {
         }],
         ..TRIAL
     };
-    let error = FULL.take_over(&path).unwrap_err();
+    let error = FULL.take_over(&path, &Context::new()).unwrap_err();
     assert!(error.message().contains("is full"), "{error}");
     assert_eq!(version(&path), 1);
     assert!(!beside(&path, ".old").exists());
-    TRIAL.take_over(&path).unwrap();
+    TRIAL.take_over(&path, &Context::new()).unwrap();
     assert_eq!(version(&path), 2);
 }
 
@@ -179,8 +182,13 @@ fn a_newer_store_beside_it_keeps_an_old_one_as_it_is() {
     let other = Connection::open(&server).unwrap();
     let newer = "PRAGMA application_id = 0x62777376; PRAGMA user_version = 99; CREATE TABLE t (x)";
     other.execute_batch(newer).unwrap();
-    let error = TRIAL.take_over(&path).unwrap_err();
+    let error = TRIAL.take_over(&path, &Context::new()).unwrap_err();
     let says = format!("{} was written by a newer version", server.display());
     assert!(error.message().contains(&says), "{error}");
     assert_eq!(version(&path), 1);
+    // A file of another program is none of its folder.
+    let theirs = "PRAGMA application_id = 0; PRAGMA user_version = 5";
+    other.execute_batch(theirs).unwrap();
+    TRIAL.take_over(&path, &Context::new()).unwrap();
+    assert_eq!(version(&path), 2);
 }

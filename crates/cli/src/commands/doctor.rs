@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use batchwright::Context;
 use batchwright::provider::api_keys_set;
 use batchwright::queue::Severity::{self, Bad, Good, Note, Warning};
 use batchwright::queue::{HealthFinding, SqliteOptions};
@@ -42,7 +43,13 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     let store = &args.data.store;
     if store.store.is_some() || database.exists() {
         let file = args.data.file.queue.as_deref();
-        let queue = open(store, file, &folder, SqliteOptions::default());
+        let queue = open(
+            store,
+            file,
+            &folder,
+            SqliteOptions::default(),
+            &Context::new(),
+        );
         match queue.and_then(|queue| queue.check()) {
             Ok(found) => {
                 findings.push(finding("database", Good, args.data.place(), None));

@@ -39,7 +39,7 @@ pub fn execute(args: &ServeArgs) -> Result<Exit, Refusal> {
     let watch = worker::settings(&args.worker, config.clone())?;
     let settings = watch.settings().clone();
     let manager = worker::manager(&args.worker, &settings)?;
-    let queue = worker::queue(&args.worker, None, &folder)?;
+    let queue = worker::queue(&args.worker, None, &folder, &ctx)?;
     display::note(worker::line(manager.plan())?);
     let metrics = Metrics::new();
     let audio = args.worker.audio_dir.as_deref();

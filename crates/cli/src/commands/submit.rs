@@ -60,7 +60,7 @@ fn queued(
     jobs: impl Iterator<Item = Result<Job, Error>>,
     session: &Session,
 ) -> Result<Exit, Refusal> {
-    let queue = args.data.open()?;
+    let queue = args.data.open(&session.ctx)?;
     let process = args.process.unwrap_or_else(ProcessId::new);
     refuse_known(args, &queue, process)?;
     let with_options = |job: Job| {

@@ -32,7 +32,7 @@ pub fn execute(args: &WorkArgs) -> Result<Exit, Refusal> {
     let folder = folder()?;
     let watch = worker::settings(&args.worker, Arc::new(in_folder(&folder)))?;
     let manager = worker::manager(&args.worker, watch.settings())?;
-    let queue = worker::queue(&args.worker, args.file.queue.as_deref(), &folder)?;
+    let queue = worker::queue(&args.worker, args.file.queue.as_deref(), &folder, &ctx)?;
     let list = how_to_list(&args.file, &args.worker.store);
     let processes = all_of(&queue, &args.processes, &list)?;
     display::note(worker::line(manager.plan())?);

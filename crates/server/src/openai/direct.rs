@@ -351,6 +351,7 @@ fn events(completion: &Value, with_usage: bool) -> String {
 
 #[cfg(test)]
 mod tests {
+    use batchwright::Context;
     use batchwright::queue::Durability;
 
     use super::*;
@@ -359,7 +360,10 @@ mod tests {
     fn what_a_dead_server_was_asked_for_is_cancelled_and_what_somebody_waits_for_goes_on() {
         let folder = tempfile::tempdir().unwrap();
         let queue = JobQueue::open(&folder.path().join("llm_jobs.db")).unwrap();
-        let open = || Records::open(&folder.path().join("server.db"), Durability::Normal).unwrap();
+        let open = || {
+            let path = folder.path().join("server.db");
+            Records::open(&path, Durability::Normal, &Context::new()).unwrap()
+        };
         let asked = |records: &Records| {
             let process = ProcessId::new();
             DirectCalls::insert(records, process, 0).unwrap();

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use batchwright::unstable::{make_private_folder, named_file, open_private};
@@ -145,8 +146,8 @@ impl Storage {
     /// When it cannot be.
     pub fn append(&self, id: &str) -> io::Result<GrowingFile<'_>> {
         let mut options = File::options();
-        let options = options.create(true).read(true).append(true);
-        let file = open_private(options, &self.folder.join(id))?;
+        let options = options.create(true).read(true).append(true).mode(0o600);
+        let file = named_file::output(options, &self.folder.join(id), false, false)?;
         Ok(GrowingFile {
             storage: self,
             id: id.to_owned(),
@@ -161,7 +162,7 @@ impl Storage {
     /// When it stays.
     pub fn remove(&self, id: &str) -> io::Result<()> {
         let path = self.folder.join(id);
-        let bytes = match fs::metadata(&path) {
+        let bytes = match fs::symlink_metadata(&path) {
             Ok(file) => file.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(error) => return Err(error),
@@ -340,6 +341,12 @@ mod tests {
         assert!(storage.check(5).is_ok());
         let full = storage.check(6).unwrap_err().to_string();
         assert!(full.contains("--max-uploads"), "{full}");
+
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), folder.path().join("link")).unwrap();
+        assert!(storage.append("link").is_err());
+        storage.remove("link").unwrap();
+        assert_eq!(names(), 1);
 
         fs::create_dir(folder.path().join("theirs.part")).unwrap();
         std::mem::forget(storage.create().unwrap());

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use batchwright::queue::Durability;
 use batchwright::unstable::{SERVER, check_whole, read_form, write_form};
-use batchwright::{Error, ErrorKind, ProcessId, Usage};
+use batchwright::{Context, Error, ErrorKind, ProcessId, Usage};
 use parking_lot::{Mutex, ReentrantMutex, ReentrantMutexGuard};
 use rusqlite::{Connection, Row, ToSql, Transaction, TransactionBehavior, params};
 use serde::de::DeserializeOwned;
@@ -170,7 +170,7 @@ fn unusable(path: &Path, kind: ErrorKind, why: impl fmt::Display) -> Error {
 }
 
 /// Opens `server.db`, which is created if it does not exist.
-fn connect(path: &Path, durability: Durability) -> Result<Connection, Error> {
+fn connect(path: &Path, durability: Durability, ctx: &Context) -> Result<Connection, Error> {
     let synchronous = match durability {
         Durability::Full => "full",
         Durability::Normal => "normal",
@@ -179,7 +179,7 @@ fn connect(path: &Path, durability: Durability) -> Result<Connection, Error> {
     let refused = |error: Error| unusable(path, error.kind(), error.message());
     check_whole(path).map_err(refused)?;
     SERVER.create(path, SCHEMA).map_err(failed)?;
-    SERVER.take_over(path).map_err(refused)?;
+    SERVER.take_over(path, ctx).map_err(refused)?;
     let connection = Connection::open(path).map_err(failed)?;
     let version = || -> rusqlite::Result<i64> {
         connection.busy_timeout(Duration::from_secs(10))?;
@@ -240,13 +240,13 @@ pub(crate) struct Records {
 }
 
 impl Records {
-    /// Opens the file, which is created if it does not exist.
+    /// Opens the file, which is created if it does not exist. A cancelled context ends the wait for who has an old one open.
     ///
     /// # Errors
     /// When it cannot be used; the message names its path and a remedy.
-    pub fn open(path: &Path, durability: Durability) -> Result<Self, Error> {
+    pub fn open(path: &Path, durability: Durability, ctx: &Context) -> Result<Self, Error> {
         Ok(Self {
-            database: ReentrantMutex::new(connect(path, durability)?),
+            database: ReentrantMutex::new(connect(path, durability, ctx)?),
             webhook: None,
         })
     }

@@ -40,7 +40,7 @@ fn a_file_that_cannot_be_used_is_named_with_a_remedy() {
     for (why, spoil) in spoils {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("server.db");
-        let open = || Records::open(&path, Durability::Full);
+        let open = || Records::open(&path, Durability::Full, &Context::new());
         drop(open().unwrap());
         spoil(&path);
         let text = open().err().unwrap().to_string();
@@ -55,7 +55,7 @@ fn a_file_that_cannot_be_used_is_named_with_a_remedy() {
 fn opening_it_again_writes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("server.db");
-    let open = || Records::open(&path, Durability::Full).unwrap();
+    let open = || Records::open(&path, Durability::Full, &Context::new()).unwrap();
     let first = open();
     DirectCalls::insert(&first, ProcessId::new(), 0).unwrap();
     let written = || fs::read(path.with_extension("db-wal")).unwrap();
@@ -70,7 +70,7 @@ fn opening_it_again_writes_nothing() {
 fn a_damaged_record_hides_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("server.db");
-    let records = Records::open(&path, Durability::Full).unwrap();
+    let records = Records::open(&path, Durability::Full, &Context::new()).unwrap();
     let file = |id: &str| FileRecord {
         id: id.to_owned(),
         purpose: "batch".to_owned(),
@@ -88,7 +88,7 @@ fn a_damaged_record_hides_no_other() {
         run(&records.single(), sql, params![record, id]).unwrap();
     }
     drop(records);
-    let records = Records::open(&path, Durability::Full).unwrap();
+    let records = Records::open(&path, Durability::Full, &Context::new()).unwrap();
     let database = records.single();
     for purpose in [None, Some("batch")] {
         let page = |most| FileRecord::list(&database, purpose, None, true, most).unwrap();

@@ -5,14 +5,14 @@ use std::env;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mysql::consts::CapabilityFlags;
 use mysql::{Opts, OptsBuilder, SslOpts};
 use percent_encoding::percent_decode_str;
 
-use crate::base::migrations::{MYSQL, check_beside};
-use crate::base::{Error, ErrorKind, Secret, secret_file};
+use crate::base::migrations::{MYSQL, Wait, check_beside};
+use crate::base::{Context, Error, ErrorKind, Secret, secret_file};
 use crate::queue::store::Mode;
 use crate::queue::store::claims::DeadWorker;
 use crate::queue::store::statements::{CLOCK, Fault, Queries as _, Sql, by, invalid};
@@ -48,6 +48,7 @@ pub struct MysqlOptions {
     /// How long the leases of workers are awaited before the tables are changed.
     pub(super) patience: Duration,
     as_it_is: bool,
+    ctx: Context,
     /// Set only in a simulation.
     #[cfg(test)]
     #[debug(skip)]
@@ -75,6 +76,7 @@ impl MysqlOptions {
             lease: Duration::from_secs(15),
             patience: Duration::from_secs(600),
             as_it_is: false,
+            ctx: Context::new(),
             #[cfg(test)]
             wire: None,
         }
@@ -91,6 +93,12 @@ impl MysqlOptions {
     /// them. Default: tables of an earlier version are brought to that of this program.
     pub fn as_it_is(mut self, yes: bool) -> Self {
         self.as_it_is = yes;
+        self
+    }
+
+    /// Its cancellation ends the wait for workers of an earlier version. Default: the wait ends after 10 minutes.
+    pub fn context(mut self, ctx: &Context) -> Self {
+        self.ctx = ctx.clone();
         self
     }
 }
@@ -219,8 +227,9 @@ pub(in crate::queue::store) fn open(
     database.run(Mode::Read, |tx| database.read_clock(tx))?;
     let found = create_tables(&database)?;
     if !is_usable(&database, found, options.as_it_is)? {
-        check_beside(&options.folder.join("queue"))?;
-        take_over(&database, options.patience)?;
+        let wait = Wait::new(options.patience, &options.ctx);
+        check_beside(&options.folder.join("queue"), &wait)?;
+        take_over(&database, &wait)?;
     }
     let leases = Arc::new(Leases::new(database.clone(), workers, options.lease));
     Ok(Mysql { database, leases })
@@ -288,15 +297,14 @@ fn is_usable(database: &Database, found: i64, as_it_is: bool) -> Result<bool, Er
 /// Brings the tables to the version of this program. A mark at their version keeps other programs from starting meanwhile;
 /// then the workers of earlier ones are awaited. Statements that change tables are committed at once, so each of them may be
 /// repeated, and the version is written last. After a crash, the next program goes on where this one was.
-fn take_over(database: &Database, patience: Duration) -> Result<(), Error> {
-    let until = Instant::now() + patience;
+fn take_over(database: &Database, wait: &Wait) -> Result<(), Error> {
     let mut told = BTreeSet::new();
     database.run(Mode::Aside, |tx| {
         // One program at a time: the lock ends with its connection.
         let lock = by![format!("batchwright {}", database.tables)];
-        let take = "SELECT COALESCE(GET_LOCK(MD5(CONCAT(DATABASE(), ' ', ?)), 10), 0)";
+        let take = "SELECT COALESCE(GET_LOCK(MD5(CONCAT(DATABASE(), ' ', ?)), 1), 0)";
         while tx.one(take, lock.clone())? != Some(1_i64) {
-            if Instant::now() >= until {
+            if wait.is_over() {
                 return Err(waited(database, "another program that changes them").into());
             }
         }
@@ -309,7 +317,7 @@ fn take_over(database: &Database, patience: Duration) -> Result<(), Error> {
                 set_version(tx, from, from + MARK)?;
                 found = from + MARK;
             }
-            let waited = await_workers(tx, database, until, &mut told);
+            let waited = await_workers(tx, database, wait, &mut told);
             waited.and_then(|()| take_steps(tx, &mut found))
         };
         if done.is_err() {
@@ -325,7 +333,7 @@ fn take_over(database: &Database, patience: Duration) -> Result<(), Error> {
 fn await_workers(
     tx: &mut dyn Sql,
     database: &Database,
-    until: Instant,
+    wait: &Wait,
     told: &mut BTreeSet<i64>,
 ) -> Result<(), Fault> {
     let find = format!("SELECT no, pid, host FROM #workers WHERE lease_until > {CLOCK}");
@@ -335,7 +343,7 @@ fn await_workers(
         if live.is_empty() {
             return Ok(());
         }
-        if Instant::now() >= until {
+        if wait.is_over() {
             let names: Vec<String> = live.iter().map(named).collect();
             return Err(waited(database, &names.join(", ")).into());
         }

@@ -20,8 +20,8 @@ use derive_setters::Setters;
 use parking_lot::{FairMutex, Mutex};
 use rusqlite::Connection;
 
-use crate::base::Error;
 use crate::base::migrations::QUEUE;
+use crate::base::{Context, Error};
 
 use super::Mode;
 use super::health::Severity::{Bad, Good};
@@ -63,6 +63,7 @@ pub struct SqliteOptions {
     is_there: bool,
     only_looks: bool,
     as_it_is: bool,
+    ctx: Context,
 }
 
 impl SqliteOptions {
@@ -83,6 +84,13 @@ impl SqliteOptions {
     /// Default: a file of an earlier version is brought to that of this program.
     pub fn as_it_is(mut self, yes: bool) -> Self {
         self.as_it_is = yes;
+        self
+    }
+
+    /// Its cancellation ends the wait for another program that has a file of an earlier version open. Default: the wait
+    /// ends after 10 seconds.
+    pub fn context(mut self, ctx: &Context) -> Self {
+        self.ctx = ctx.clone();
         self
     }
 }

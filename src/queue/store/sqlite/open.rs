@@ -10,6 +10,7 @@ use parking_lot::{FairMutex, Mutex};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use crate::base::disk::resolved;
 use crate::base::migrations::{QUEUE, check_whole, sqlite_header};
 use crate::base::{Error, private};
 use crate::queue::store::statements::{Fault, invalid};
@@ -40,7 +41,7 @@ pub(in crate::queue::store) fn open(path: &Path, options: SqliteOptions) -> Resu
         made.map_err(|error| Fault::from(error).in_file(&path))?;
     }
     if !options.as_it_is {
-        QUEUE.take_over(&path)?;
+        QUEUE.take_over(&path, &options.ctx)?;
     }
     let name = path.clone().into_os_string();
     let mut store = connect(path, name, false, options)?;
@@ -190,11 +191,8 @@ fn prepared(path: &Path) -> Result<PathBuf, Error> {
     };
     private::make_folder(folder).map_err(|error| cannot("the folder of", error))?;
     let folder = fs::canonicalize(folder).map_err(|error| cannot("the folder of", error))?;
-    let mut path = folder.join(name);
     // Through a link, SQLite would put the log next to the file, and another process next to the link.
-    if let Ok(target) = fs::canonicalize(&path) {
-        path = target;
-    }
+    let path = resolved(&folder.join(name), 0).map_err(|error| cannot("the file", error))?;
     // Opening a pipe would wait for its other end.
     if path.exists() && !path.is_file() {
         return Err(invalid(format!(

@@ -61,6 +61,12 @@ fn a_missing_folder_is_made_and_the_file_is_ours() {
     let deep = dir.path().join("a/b/llm_jobs.db");
     drop(open(&deep).unwrap());
     drop(open(&deep).unwrap());
+    // Also where a link leads to a file that is not there yet.
+    let link = dir.path().join("link.db");
+    std::os::unix::fs::symlink("later.db", &link).unwrap();
+    drop(open(&link).unwrap());
+    drop(open(&dir.path().join("later.db")).unwrap());
+    assert!(link.is_symlink());
     let conn = Connection::open(&deep).unwrap();
     for (pragma, value) in [
         ("application_id", 0x6277_6a71),
