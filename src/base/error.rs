@@ -10,6 +10,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::brief::{Bytes, FieldIf, Message, beginning};
+use super::optional::Optional;
 use super::secret::Secret;
 use super::usage::{Charge, Paid, RateHints, Usage, Usd};
 use super::verdict::{Again, Bill, Form, Likeness, Verdict, Whom};
@@ -43,6 +44,8 @@ struct Inner {
     answered_model: Option<String>,
     /// What the last call was billed, until the end of its job is recorded.
     charge: Option<Box<Charge>>,
+    /// The end of an earlier call, if it is not that of the last one.
+    cause: Option<Error>,
     raw: Option<String>,
     /// The unusable reply, if it is not UTF-8.
     raw_bytes: Option<Vec<u8>>,
@@ -67,6 +70,8 @@ pub(crate) enum Mark {
 /// Raw replies in an error are cut to this many bytes, unless they are kept complete. A larger complete reply is
 /// written to a separate file next to the results.
 pub(crate) const RAW_LIMIT: usize = 16 * 1024;
+/// Bytes of a message that are kept with an item that waits.
+const BRIEF: usize = 300;
 /// Bytes of such a reply that the error keeps in addition to the name of the file.
 const RAW_HEAD: usize = 1024;
 
@@ -91,6 +96,7 @@ impl Error {
             paid: Paid::default(),
             answered_model: None,
             charge: None,
+            cause: None,
             raw: None,
             raw_bytes: None,
             reply_file: None,
@@ -345,6 +351,22 @@ impl Error {
         self
     }
 
+    /// Keeps the end of an earlier call, which this one replaces: that call may have been billed.
+    pub(crate) fn after(mut self, earlier: Error) -> Self {
+        if self.0.sent != Sent::Maybe && earlier.sent() != Sent::No {
+            self.0.sent = earlier.sent();
+        }
+        self.0.cause = Some(earlier);
+        self
+    }
+
+    /// What is kept of it with an item that waits.
+    pub(crate) fn briefly(&self) -> Self {
+        Self::new(self.kind(), beginning(self.message(), BRIEF))
+            .with_sent(self.sent())
+            .set(self.status(), Self::with_status)
+    }
+
     /// Replaces only the message.
     pub(crate) fn reworded(mut self, message: String) -> Self {
         self.0.message = message;
@@ -565,7 +587,13 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {}
+/// Its source is the end of an earlier call, if this one only says why there is no other.
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        let cause = self.0.cause.as_ref();
+        cause.map(|cause| cause as &dyn std::error::Error)
+    }
+}
 
 #[cfg(test)]
 #[path = "error_tests.rs"]

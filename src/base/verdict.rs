@@ -17,7 +17,9 @@ pub enum Sent {
 
 /// Whom a failure concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize)]
+#[cfg_attr(test, derive(strum::VariantArray, strum::IntoStaticStr))]
 #[serde(rename_all = "snake_case")]
+#[cfg_attr(test, strum(serialize_all = "lowercase"))]
 pub(crate) enum Whom {
     /// These requests.
     Request,
@@ -33,6 +35,8 @@ pub(crate) enum Whom {
 
 /// Whether to try again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(test, derive(strum::VariantArray, strum::IntoStaticStr))]
+#[cfg_attr(test, strum(serialize_all = "lowercase"))]
 pub(crate) enum Again {
     Never,
     /// After a time.
@@ -75,6 +79,11 @@ impl Verdict {
             Sent::No | Sent::Answered => Bill::No,
         };
         Self { whom, again, paid }
+    }
+
+    /// Whether only other calls can show whom it concerns.
+    pub(crate) fn is_unclear(self) -> bool {
+        (self.whom, self.again) == (Whom::Unclear, Again::Never)
     }
 }
 

@@ -216,15 +216,16 @@ impl<'a> Bulk<'a> {
                 (end.work.backlog.rest(), end.stop)
             }
         };
-        let why_not = |reason: &Option<StopReason>, calls| match reason {
+        let why_not = |reason: &Option<StopReason>, calls: u16| match reason {
             Some(StopReason::Critical(e) | StopReason::Unreachable(e)) => {
-                Error::new(e.kind(), format!("not sent: {e}"))
+                let again = if calls > 0 { " again" } else { "" };
+                Error::new(e.kind(), format!("not sent{again}: {e}"))
             }
             reason => unfinished(reason.as_ref(), calls),
         };
         let now = route.clock_ref().now();
         for (item, tries) in rest {
-            let error = why_not(&stop, tries.calls);
+            let error = tries.ended(why_not(&stop, tries.calls));
             let error = item.carried.at_end(error);
             let asked = (item.index, item.request);
             let outcome = outcome(route, asked, &tries, Err(error), now);
@@ -397,7 +398,7 @@ impl<'a> Bulk<'a> {
         let rest = end.work.backlog.rest();
         left.extend(rest.into_iter().map(|(item, tries)| {
             let asked = (item.index, &item.request);
-            let why = unfinished(end.stop.as_ref(), tries.calls);
+            let why = tries.ended(unfinished(end.stop.as_ref(), tries.calls));
             let error = item.carried.at_end(why);
             outcome(&self.route, asked, &tries, Err(error), now)
         }));

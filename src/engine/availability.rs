@@ -17,12 +17,13 @@ use crate::base::{Error, ErrorKind, Time};
 
 use super::quota::{Class, QuotaId, StepId};
 
+mod doubt;
 mod health;
 
 #[cfg(test)]
 pub(crate) use health::MAX_LOADING;
 use health::{Closed, Shared, StepHealth};
-pub(crate) use health::{Detour, EndFacts, is_overload, may_be_shared};
+pub(crate) use health::{Detour, EndFacts, Shown, may_be_shared};
 
 /// Interval of checks while a call probes a step. The end of the probe is noticed immediately.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -229,16 +230,14 @@ impl Availability {
 
     /// Records the start of a call, which is a probe if one is due.
     pub(super) fn begin_call(&mut self, step: StepId, quota: QuotaId, number: u64, now: Time) {
-        let of_quota = self.quotas.get_mut(&quota);
-        if let Some(closed) = of_quota.and_then(|quota| quota.excluded.as_mut()) {
-            closed.begin_call(number);
+        if quota != QuotaId::NONE {
+            self.quota(quota).begin_call(number);
         }
         let at = self.step_mut(step);
         at.first_call.get_or_insert(now);
-        at.in_flight += 1;
-        let closed = [&mut at.outage, &mut at.shared.excluded];
-        for closed in closed.into_iter().flatten() {
-            closed.begin_call(number);
+        at.shared.begin_call(number);
+        if let Some(outage) = &mut at.outage {
+            outage.begin_call(number);
         }
     }
 
@@ -247,14 +246,14 @@ impl Availability {
         &mut self,
         step: StepId,
         quota: QuotaId,
-        (number, is_answered): (u64, bool),
+        (number, end): (u64, Shown),
+        now: Time,
     ) -> bool {
         if let Some(quota) = self.quotas.get_mut(&quota) {
-            quota.end_call(number, is_answered);
+            quota.end_call(number, end, now);
         }
         let at = self.step_mut(step);
-        at.in_flight -= 1;
-        at.shared.end_call(number, is_answered);
+        at.shared.end_call(number, end, now);
         let probe = at.outage.as_mut().map(|outage| &mut outage.probe);
         probe.is_some_and(|probe| probe.take_if(|probe| *probe == number).is_some())
     }
@@ -265,17 +264,25 @@ impl Availability {
         self.shared(step, quota).answered();
     }
 
-    /// Whether calls have failed critically since the last answer.
-    pub(super) fn in_question(&self, step: StepId, quota: QuotaId) -> bool {
+    fn both(&self, step: StepId, quota: QuotaId) -> impl Iterator<Item = &Shared> {
         let of_step = self.step(step).map(|step| &step.shared);
-        let of_quota = self.quotas.get(&quota);
-        let mut both = of_step.into_iter().chain(of_quota);
-        both.any(|shared| shared.critical > 0)
+        of_step.into_iter().chain(self.quotas.get(&quota))
+    }
+
+    /// For what, a step or its quota, calls in flight will show if it can be called, so that no further one begins.
+    pub(super) fn held(&self, step: StepId, quota: QuotaId, now: Time) -> usize {
+        let both = self.both(step, quota);
+        both.filter(|shared| shared.is_held(now)).count()
+    }
+
+    /// Whether so many calls have ended alike that the next ones are chosen from many.
+    pub(super) fn is_suspect(&self) -> bool {
+        self.all_shared().any(|shared| shared.doubt.is_suspect())
     }
 
     /// The number of calls in flight to a step.
     pub(super) fn in_flight(&self, step: StepId) -> usize {
-        self.step(step).map_or(0, |step| step.in_flight)
+        self.step(step).map_or(0, |step| step.shared.in_flight)
     }
 
     /// Whether the step answers at the moment.
@@ -355,9 +362,10 @@ mod tests {
         let (step, quota) = (StepId::default(), QuotaId(1));
         let mut availability = Availability::default();
         availability.answered(step, quota);
+        availability.begin_call(step, quota, 1, Time::ZERO);
         let mut is_critical = |quota| availability.shared(step, quota).is_critical(0);
         assert!(is_critical(QuotaId(2)) && !is_critical(quota));
         assert!(!is_critical(QuotaId::NONE), "the step has answered");
-        assert!(availability.in_question(step, quota));
+        assert!(availability.held(step, quota, Time::ZERO) > 0);
     }
 }

@@ -20,8 +20,10 @@ mod call_ended;
 mod failure;
 mod settle;
 mod start;
+mod unclear;
 
 use start::Started;
+use unclear::Undecided;
 
 /// A call to make, with its reservation.
 #[derive(Debug)]
@@ -112,6 +114,8 @@ pub(crate) struct Dispatcher<W: Work> {
     options: Options,
     limiter: Arc<Limiter>,
     pending: Vec<Settled<W::Task, W::Done>>,
+    /// Items whose end is unclear; they hold no permit.
+    undecided: Vec<Undecided<W::Task>>,
     /// Ends that the write in flight makes durable.
     settling: Option<Vec<Settled<W::Task, W::Done>>>,
     /// Whether a claim is in flight.
@@ -145,6 +149,7 @@ impl<W: Work> Dispatcher<W> {
             options,
             limiter,
             pending: Vec::new(),
+            undecided: Vec::new(),
             settling: None,
             taking: false,
             io: Vec::new(),
@@ -209,6 +214,7 @@ impl<W: Work> Dispatcher<W> {
     /// Settles ended items and returns the calls to start.
     pub(crate) fn turn(&mut self, now: Time, start: &mut Vec<Call<W::Task>>) -> Turn {
         self.check_deadline(now);
+        self.end_decided(now);
         self.delay_for_more(now);
         self.flush(now);
         self.availability.advance(now);
@@ -217,13 +223,16 @@ impl<W: Work> Dispatcher<W> {
             limit,
             exhausted,
         } = self.start_calls(now, start);
+        if self.stop.is_some() {
+            self.end_decided(now);
+        }
         if let Some(io) = self.work.take_io() {
             self.taking = true;
             self.io.push(Io::Take(io));
         }
         let over = self.stop.is_some() || exhausted;
         let under_way = self.settling.is_some() || self.taking;
-        let settled = self.pending.is_empty() && !under_way;
+        let settled = self.pending.is_empty() && self.undecided.is_empty() && !under_way;
         let finished = over && self.counters.in_flight == 0 && settled;
         // If nothing else limits the run, the last calls do, or the writing of their outcomes.
         let limit = limit.unwrap_or(match self.calls_in_flight() {
@@ -379,6 +388,11 @@ impl std::fmt::Display for StopReason {
             Self::DeadlineExceeded => f.write_str("the deadline passed"),
             Self::ItemFailed(e) => write!(f, "an item failed: {e}"),
             Self::Critical(e)
+                if e.verdict().is_unclear() && matches!(e.status(), Some(404 | 405)) =>
+            {
+                write!(f, "the address is not that of the provider's API: {e}")
+            }
+            Self::Critical(e)
             | Self::Fatal(e)
             | Self::AllAlike(e)
             | Self::BudgetExceeded(e)
@@ -386,9 +400,6 @@ impl std::fmt::Display for StopReason {
                 write!(f, "{e}")
             }
             Self::Unreachable(e) if e.is_not_ready() => write!(f, "{e} after ten minutes"),
-            Self::Unreachable(e) if e.is_unreachable() && e.status().is_some() => {
-                write!(f, "the address is not that of the provider's API: {e}")
-            }
             Self::Unreachable(e) if e.is_unreachable() => {
                 write!(f, "the provider cannot be reached: {e}")
             }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Items that were answered, and those that failed.
-fn outcomes(run: &Dispatcher<Costs>) -> (usize, Vec<usize>) {
+pub(super) fn outcomes(run: &Dispatcher<Costs>) -> (usize, Vec<usize>) {
     let ended = run.work.ended.iter();
     let (answered, failed): (Vec<_>, Vec<_>) = ended.partition(|(_, ok)| *ok);
     (
@@ -253,8 +253,9 @@ fn failures_of_one_item_stop_no_other_while_others_are_answered() {
 
 #[test]
 fn durable_work_fails_after_its_attempts_if_only_one_job_is_rejected() {
-    for (status, items, odd, calls) in [(403, 40, 0, 4), (403, 40, 39, 4)] {
+    for (status, items, odd, calls) in [(403, 40, 0, 1), (403, 40, 39, 4)] {
         let error = Error::new(ErrorKind::Auth, "not this one").with_status(status);
+        let error = error.concerning(crate::base::verdict::Whom::Unclear);
         let refused = (ms(20), Err(error.with_sent(Sent::Answered)));
         let provider = |_, item| if_so(item == odd, refused.clone(), answers(ms(300)));
         let mut run = start(items, 4);

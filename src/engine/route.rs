@@ -8,8 +8,7 @@ use std::time::Duration;
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
-use crate::base::brief::beginning;
-use crate::base::{Error, ErrorKind, Optional, RateHints, Sent, Time};
+use crate::base::{Error, ErrorKind, RateHints, Sent, Time};
 
 use super::availability::may_be_shared;
 
@@ -90,8 +89,13 @@ impl RetryPolicy {
         longest.max(self.max_delay).mul_f64(1.0 + JITTER)
     }
 
+    /// How often an item with this history is retried at each step.
+    pub(super) fn most(&self, tries: &Tries) -> u8 {
+        tries.max_retries.unwrap_or(self.max_retries)
+    }
+
     /// The wait before retry number `retry` (from 1), without jitter.
-    fn backoff(&self, retry: u8) -> Duration {
+    pub(super) fn backoff(&self, retry: u8) -> Duration {
         let doublings = u32::from(retry.saturating_sub(1)).min(20);
         self.base_delay
             .saturating_mul(1 << doublings)
@@ -132,6 +136,17 @@ pub struct Tries {
     /// Why it left earlier steps.
     #[serde(skip)]
     pub fallbacks: FallbackHistory,
+    /// Unclear ends at this step.
+    #[serde(skip)]
+    pub unclear: u8,
+    /// The call that had the first of them, and the row of such ends in which it counts.
+    #[serde(skip)]
+    pub unclear_call: u64,
+    #[serde(skip)]
+    pub unclear_row: u32,
+    /// How its last call ended.
+    #[serde(skip)]
+    pub last: LastEnd,
     /// Start of its first call; [`Time::ZERO`] before.
     #[serde(skip)]
     pub first: Time,
@@ -150,6 +165,16 @@ impl Tries {
     }
 }
 
+/// How the last call of an item ended. Items may share a call whatever it was.
+#[derive(Debug, Clone, Default)]
+pub struct LastEnd(Option<Error>);
+
+impl PartialEq for LastEnd {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
 /// The steps that an item has left, with the reasons, in order. In 8 bytes, because most waiting items have never failed
 /// over.
 #[derive(Debug, Clone, Default)]
@@ -163,15 +188,11 @@ impl PartialEq for FallbackHistory {
     }
 }
 
-/// Longer messages are cut.
-const MAX_MESSAGE_BYTES: usize = 300;
-
 impl FallbackHistory {
     /// The same after the item has left this step too, because of this error.
     pub(crate) fn and(self, step: u8, error: &Error) -> Self {
-        let why = Error::new(error.kind(), beginning(error.message(), MAX_MESSAGE_BYTES));
         let mut steps = self.0.unwrap_or_default();
-        Arc::make_mut(&mut steps).push((step, why.set(error.status(), Error::with_status)));
+        Arc::make_mut(&mut steps).push((step, error.briefly()));
         Self(Some(steps))
     }
 
@@ -250,7 +271,7 @@ fn may_retry(policy: &RetryPolicy, tries: &Tries, error: &Error) -> bool {
     }
     let others = u16::from(tries.alone) + tries.refused + 1;
     let retries_so_far = u32::from(tries.calls.saturating_sub(others));
-    let most = tries.max_retries.unwrap_or(policy.max_retries);
+    let most = policy.most(tries);
     if tries.attempt > most || retries_so_far >= 2 * u32::from(most) {
         return false;
     }
@@ -330,6 +351,12 @@ impl Tries {
         self.part = false;
         self.moved = false;
         self.in_doubt = error.sent() == Sent::Maybe;
+        if !matches!(
+            error.kind(),
+            ErrorKind::Cancelled | ErrorKind::DeadlineExceeded
+        ) {
+            self.last = LastEnd(Some(error.briefly()));
+        }
         match error.kind() {
             ErrorKind::Malformed => self.malformed = self.malformed.saturating_add(1),
             ErrorKind::Transient if error.timed_out() && error.sent() == Sent::Maybe => {
@@ -340,6 +367,14 @@ impl Tries {
                     .schema_mismatches
                     .saturating_add(error.is_schema_mismatch().into())
             }
+        }
+    }
+
+    /// The end of an item that is not called again: it keeps that of its last call.
+    pub(crate) fn ended(&self, why: Error) -> Error {
+        match &self.last.0 {
+            Some(last) if last.kind() != why.kind() => why.after(last.clone()),
+            _ => why,
         }
     }
 
@@ -366,6 +401,7 @@ impl Tries {
         self.attempt = 0;
         self.part = false;
         self.schema_mismatches = 0;
+        self.unclear = 0;
     }
 }
 

@@ -6,6 +6,8 @@ use super::*;
 
 #[path = "outage_tests.rs"]
 mod outage_tests;
+#[path = "unclear_tests.rs"]
+mod unclear_tests;
 
 /// What the first provider does with a call that starts at a given time.
 type Provider<'p> = &'p dyn Fn(Time) -> Takes;

@@ -281,6 +281,8 @@ impl<'a> Route<'a> {
             Some(answers) => answers?.remove(0),
             None => {
                 let stopped = ctx.check().err().unwrap_or_else(Error::cancelled);
+                let ticket = end.work.ticket.as_ref();
+                let stopped = ticket.map_or(stopped.clone(), |of| of.tries.ended(stopped));
                 Err(carried.at_end(stopped))
             }
         }

@@ -26,10 +26,11 @@
 use std::time::Duration;
 
 use crate::base::brief::beginning;
-use crate::base::verdict::Likeness;
+use crate::base::verdict::{Likeness, Whom};
 use crate::base::{Error, ErrorKind, Sent, Time};
 
 use super::super::quota::StepId;
+use super::doubt::Doubt;
 
 /// Consecutive failed connections that begin an outage, and consecutive failures of any sort.
 const UNREACHED: u32 = 5;
@@ -120,6 +121,19 @@ pub(crate) struct Shared {
     pub loading_since: Option<Time>,
     /// A provider that failed critically, or a model that it does not know.
     pub(super) excluded: Option<Closed>,
+    pub in_flight: usize,
+    /// What unclear ends have shown.
+    pub doubt: Doubt,
+}
+
+/// What the end of a call has shown about its key and its model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shown {
+    Nothing,
+    /// They were accepted.
+    Accepted,
+    /// The provider itself has answered.
+    Answer,
 }
 
 impl Shared {
@@ -132,6 +146,18 @@ impl Shared {
     pub(crate) fn is_critical(&mut self, out: usize) -> bool {
         self.critical += 1;
         self.critical >= CRITICAL || (!self.answered && out == 0)
+    }
+
+    /// Whether calls in flight will show if it can be called, so that no further one begins.
+    pub(super) fn is_held(&self, now: Time) -> bool {
+        self.critical > 0 && self.in_flight > 0 || self.doubt.holds_calls(self.in_flight, now)
+    }
+
+    pub(super) fn begin_call(&mut self, number: u64) {
+        self.in_flight += 1;
+        if let Some(closed) = &mut self.excluded {
+            closed.begin_call(number);
+        }
     }
 
     /// Records a server that loads its model. Returns true if items still wait for it.
@@ -147,11 +173,13 @@ impl Shared {
     }
 
     /// An answered probe ends the exclusion; after another failure the next one may start.
-    pub(super) fn end_call(&mut self, number: u64, is_answered: bool) {
+    pub(super) fn end_call(&mut self, number: u64, end: Shown, now: Time) {
+        self.in_flight -= 1;
+        self.doubt.ended(number, end == Shown::Answer, now);
         let probed = |closed: &&mut Closed| closed.probe == Some(number);
         if let Some(closed) = self.excluded.as_mut().filter(probed) {
             closed.probe = None;
-            if is_answered {
+            if end != Shown::Nothing {
                 self.excluded = None;
             }
         }
@@ -163,7 +191,6 @@ impl Shared {
 pub(crate) struct StepHealth {
     pub id: StepId,
     pub shared: Shared,
-    pub in_flight: usize,
     pub(super) outage: Option<Closed>,
     /// Start of the first call.
     pub first_call: Option<Time>,
@@ -242,21 +269,15 @@ pub(crate) fn may_be_shared(error: &Error) -> bool {
 /// Whether the prompt may have caused the failure: the provider replied, and not with a status that concerns every
 /// request.
 fn may_be_of_item(error: &Error) -> bool {
-    error.kind() == ErrorKind::Transient
-        && error.status().is_some()
-        && !error.is_unreachable()
-        && !error.timed_out()
-        && !is_overload(error)
-}
-
-/// Statuses that concern the provider, whatever the request. Cloudflare uses 520 to 530.
-pub(crate) fn is_overload(error: &Error) -> bool {
-    matches!(error.status(), Some(502..=504 | 520..=530))
+    let is_unclear = error.verdict().whom == Whom::Unclear && !error.timed_out();
+    is_unclear && error.kind() == ErrorKind::Transient && error.status().is_some()
 }
 
 /// Facts about a call that has ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct EndFacts {
+    /// The number of the call.
+    pub number: u64,
     pub step: StepId,
     pub took: Duration,
     /// The item's first call at this step.
@@ -365,7 +386,8 @@ impl StepHealth {
         }
         let alike = match error.status() {
             _ if unusable => Likeness::default(),
-            Some(_) if error.is_unclassified() => error.likeness(),
+            // What is unclear is learned from other calls.
+            Some(_) if error.is_unclassified() && !error.verdict().is_unclear() => error.likeness(),
             _ => {
                 self.alike.1 = 0;
                 return None;

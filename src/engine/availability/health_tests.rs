@@ -32,6 +32,7 @@ fn at(seconds: u64) -> Time {
 /// A first call of an item that can fail over.
 fn call() -> EndFacts {
     EndFacts {
+        number: 1,
         step: StepId::default(),
         took: Duration::ZERO,
         first: true,

@@ -2,20 +2,43 @@
 
 use std::time::Duration;
 
+use crate::base::verdict::{Form, Whom};
 use crate::base::{Error, ErrorKind, Mark, Sent, Time};
 
-use super::super::availability::{Detour, EndFacts, is_overload, may_be_shared};
-use super::super::limiter::{CallEnd, LOADING_AGAIN, QuotaId};
+use super::super::availability::{Detour, EndFacts, Shown, may_be_shared};
+use super::super::limiter::{CallEnd, LOADING_AGAIN};
 use super::super::route;
 use super::super::work::{Settled, Ticket, Work};
 use super::failure::long;
 use super::{Call, Dispatcher, EndedCall, ErrorPolicy, StopReason};
+
+/// What a failure shows about the key and the model.
+fn shown(error: &Error) -> Shown {
+    let is_own = error.verdict().whom == Whom::Request && error.sent() == Sent::Answered;
+    match error.kind() {
+        ErrorKind::Blocked => Shown::Answer,
+        // The provider has read the request.
+        _ if is_own && error.likeness().1 == Form::Coded => Shown::Answer,
+        ErrorKind::Invalid if is_own => Shown::Accepted,
+        _ => Shown::Nothing,
+    }
+}
 
 /// Longer pauses of a quota are logged.
 const LONG_PAUSE: Duration = Duration::from_secs(60);
 
 impl<W: Work> Dispatcher<W> {
     pub(super) fn on_call_ended(&mut self, ended: EndedCall<W::Task, W::Done>, now: Time) {
+        let (step, quota) = (ended.call.ticket.step(), ended.call.ticket.quota());
+        let held = self.availability.held(step, quota, now);
+        self.note_end(ended, now);
+        if self.availability.held(step, quota, now) < held {
+            // Items were held back until this was known.
+            self.availability.pauses.forget();
+        }
+    }
+
+    fn note_end(&mut self, ended: EndedCall<W::Task, W::Done>, now: Time) {
         let EndedCall {
             call,
             mut result,
@@ -25,14 +48,14 @@ impl<W: Work> Dispatcher<W> {
         } = ended;
         let hints = self.options.retry.obeyed(hints);
         self.ended += 1;
-        let is_answered = match &result {
-            Ok(done) => self.work.is_answer(done),
-            // The key and the model were accepted.
-            Err(error) => error.kind() == ErrorKind::Invalid && error.sent() == Sent::Answered,
+        let shown = match &result {
+            Ok(done) if self.work.is_answer(done) => Shown::Answer,
+            Ok(_) => Shown::Nothing,
+            Err(error) => shown(error),
         };
         let (step, quota) = (call.ticket.step(), call.ticket.quota());
-        let end = (call.number, is_answered);
-        let probed = self.availability.end_call(step, quota, end);
+        let end = (call.number, shown);
+        let probed = self.availability.end_call(step, quota, end, now);
         let not_made = match &result {
             Ok(done) => !self.work.is_answer(done),
             Err(error) => error.kind() == ErrorKind::BudgetExceeded,
@@ -108,6 +131,7 @@ impl<W: Work> Dispatcher<W> {
         let step = call.ticket.step();
         let error = result.as_ref().err();
         let facts = EndFacts {
+            number: call.number,
             step,
             took: now.since(call.began),
             first: tries.attempt == 0 && !tries.alone,
@@ -117,7 +141,7 @@ impl<W: Work> Dispatcher<W> {
             out: error.map_or(0, |_| self.availability.in_flight(step)),
             refused: false,
         };
-        self.note_reached(facts, call.ticket.quota(), error, now);
+        self.note_reached(facts, error, now);
         // If other calls are answered, a proxy that rejects calls limits their rate.
         let refused = |error: &Error| {
             error.kind() == ErrorKind::RateLimited
@@ -203,12 +227,9 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Begins or ends an outage of the step.
-    fn note_reached(&mut self, facts: EndFacts, quota: QuotaId, error: Option<&Error>, now: Time) {
+    fn note_reached(&mut self, facts: EndFacts, error: Option<&Error>, now: Time) {
         let availability = &mut self.availability;
-        if facts.probed
-            || availability.outage(facts.step).is_some()
-            || availability.in_question(facts.step, quota)
-        {
+        if facts.probed || availability.outage(facts.step).is_some() {
             // Items were held back until the result of this call.
             availability.pauses.forget();
         }
@@ -239,6 +260,6 @@ impl<W: Work> Dispatcher<W> {
     /// Whether one of the items that share the call may have caused the failure.
     fn may_be_of_one(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
         let several = self.work.members(&ticket.task) > 1;
-        several && route::may_divide(error) && !is_overload(error)
+        several && route::may_divide(error) && error.verdict().whom != Whom::Way
     }
 }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use humantime::{FormattedDuration, format_duration};
 
-use crate::base::{Error, ErrorKind, RateHints, Sent, Time};
+use crate::base::verdict::{Again, Bill, Verdict, Whom};
+use crate::base::{Error, ErrorKind, RateHints, Time};
 
-use super::super::availability::{Detour, EndFacts, is_overload, may_be_shared};
+use super::super::availability::{Detour, EndFacts, may_be_shared};
 use super::super::quota::{Class, QuotaId};
 use super::super::route::{self, Next};
 use super::super::work::{Settled, Ticket, Work};
@@ -27,13 +28,61 @@ const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 /// Time until durable work probes a provider again that rejected every call, or could not be reached.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 
-/// Number of attempts of durable work if status 403 rejects the item while others are answered: the prompt may be the
-/// cause. A rejected API key (401) may be corrected, so its items wait.
-const FORBIDDEN_TRIES: u8 = 4;
+/// What a failure leads to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Course {
+    /// The item is tried again after a wait; after its last attempt as if never.
+    Retry,
+    /// The item waits, which uses up no attempt.
+    Wait,
+    /// The item waits apart from the others until it is known whom the failure concerns.
+    Apart,
+    /// The item goes on to the next provider.
+    NextStep,
+    /// The item fails.
+    Fail,
+    /// What is concerned is not called any more: its items go on to the next provider, or are not sent.
+    Close,
+}
+
+/// What a failure is decided by, beside its verdict.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    /// Another provider can be called.
+    further: bool,
+    /// The work outlives the run.
+    durable: bool,
+    /// All calls to whom it concerns fail so.
+    shared: bool,
+}
+
+/// The table of what follows from a failure.
+fn course(verdict: Verdict, case: Case) -> Course {
+    let Case {
+        further,
+        durable,
+        shared,
+    } = case;
+    match (verdict.whom, verdict.again) {
+        // It would be paid again.
+        (_, Again::Never) if verdict.paid == Bill::Yes => Course::Fail,
+        (_, Again::Room) if shared => Course::Close,
+        (_, Again::Room) => Course::Wait,
+        (Whom::Way | Whom::Unclear, Again::Later) if shared && !further => Course::Wait,
+        (Whom::Way | Whom::Unclear, Again::Later) if shared => Course::NextStep,
+        (_, Again::Later) => Course::Retry,
+        (Whom::Model | Whom::Account | Whom::Unclear, Again::Never) if shared => Course::Close,
+        (Whom::Unclear, Again::Never) => Course::Apart,
+        (_, Again::Never) if further => Course::NextStep,
+        // The key may be corrected.
+        (Whom::Account, Again::Never) if durable => Course::Wait,
+        (_, Again::Never) => Course::Fail,
+    }
+}
 
 /// Which items a failure concerns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Reach {
+pub(super) enum Reach {
     /// Possibly only this item.
     Item,
     /// The item is not retried at this step.
@@ -89,9 +138,8 @@ impl<W: Work> Dispatcher<W> {
         facts: &EndFacts,
         now: Time,
     ) {
-        let step = ticket.tries.step;
-        let has_next_step = facts.detour == Detour::NextStep;
-        self.note_first_reply(&ticket, &error, has_next_step);
+        let further = facts.detour == Detour::NextStep;
+        self.note_first_reply(&ticket, &error, further);
         // Durable work keeps waiting, unless its run stops on critical errors.
         let may_end = !self.options.durable || self.stops_when_critical();
         if facts.detour == Detour::Wait
@@ -103,38 +151,68 @@ impl<W: Work> Dispatcher<W> {
         {
             return self.give_up_waiting(ticket, why);
         }
-        if self.availability.outage(facts.step).is_some()
-            && is_of_provider(&error)
-            && !error.timed_out()
-            && self.can_hold(&ticket.class, step)
-            && !self.can_go_on(&ticket.class, step)
-        {
-            // Not an attempt: no model saw the item.
-            ticket.tries.uncount();
-            let at = now.after(self.options.retry.asked(&error).max(SHORTEST_WAIT));
-            self.last_failure = Some(error.clone());
-            return self.wait_until(ticket, at, Some(error));
+        let mut verdict = error.verdict();
+        if verdict.again == Again::Room {
+            // It has waited for room for too long, or nothing shows that there will be any.
+            (verdict.whom, verdict.again) = (Whom::Way, Again::Later);
         }
-        let quota = match error.kind() {
-            // One of many callers may use a model that the key may not use.
-            ErrorKind::Auth if !self.options.multi_tenant => QuotaId::NONE,
-            _ => ticket.quota(),
+        let case = Case {
+            further,
+            durable: self.options.durable,
+            shared: self.is_shared(&ticket, facts, (verdict, &error)),
         };
-        let critical = self.is_critical(facts, quota, &error);
-        if critical {
-            self.exclude(&ticket, &error, now);
-        } else if error.kind() == ErrorKind::Auth
-            && self.options.durable
-            && !has_next_step
-            && (error.status() != Some(403) || ticket.tries.attempt < FORBIDDEN_TRIES)
-        {
-            // All other calls may fail in the same way; then it is not the job's fault.
-            if error.status() != Some(403) {
-                ticket.tries.uncount();
+        match course(verdict, case) {
+            Course::Apart => self.on_unclear(ticket, error, facts, now),
+            Course::Close if verdict.is_unclear() => self.on_lost_way(ticket, error, now),
+            Course::Close => {
+                self.exclude(&ticket, &error, now);
+                self.after_failure(ticket, error, Reach::All, now);
             }
-            return self.wait_until(ticket, now.after(REFUSED_FOR), Some(error));
+            // No model saw the item, so it is no attempt.
+            Course::Wait if verdict.again == Again::Never => {
+                ticket.tries.uncount();
+                self.wait_until(ticket, now.after(REFUSED_FOR), Some(error));
+            }
+            Course::Wait => {
+                ticket.tries.uncount();
+                let at = now.after(self.options.retry.asked(&error).max(SHORTEST_WAIT));
+                self.last_failure = Some(error.clone());
+                self.wait_until(ticket, at, Some(error));
+            }
+            Course::Retry | Course::NextStep | Course::Fail => {
+                self.after_failure(ticket, error, Reach::Item, now);
+            }
         }
-        self.after_failure(ticket, error, Reach::of(critical), now);
+    }
+
+    /// Whether all calls to whom a failure concerns fail so.
+    fn is_shared(
+        &mut self,
+        ticket: &Ticket<W::Task>,
+        facts: &EndFacts,
+        (verdict, error): (Verdict, &Error),
+    ) -> bool {
+        let step = ticket.tries.step;
+        // No model saw the request, and nothing was charged.
+        let is_unseen = verdict.whom == Whom::Way && verdict.paid == Bill::No;
+        match verdict.again {
+            Again::Later | Again::Room => {
+                self.availability.outage(facts.step).is_some()
+                    && is_unseen
+                    && !error.timed_out()
+                    && self.can_hold(&ticket.class, step)
+                    && !self.can_go_on(&ticket.class, step)
+            }
+            _ if verdict.is_unclear() => self.availability.was_excluded(&ticket.class, step),
+            _ => {
+                let quota = match error.kind() {
+                    // One of many callers may use a model that the key may not use.
+                    ErrorKind::Auth if !self.options.multi_tenant => QuotaId::NONE,
+                    _ => ticket.quota(),
+                };
+                self.is_critical(facts, quota, error)
+            }
+        }
     }
 
     /// Whether every further call would fail in the same way.
@@ -217,7 +295,7 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Applies the route's decision about a failure.
-    fn after_failure(
+    pub(super) fn after_failure(
         &mut self,
         mut ticket: Ticket<W::Task>,
         error: Error,
@@ -251,8 +329,9 @@ impl<W: Work> Dispatcher<W> {
             ),
         };
         let moves_on = moves_on && next_callable.is_some();
-        let divides =
-            members > 1 && route::may_divide(&error) && !(moves_on && is_overload(&error));
+        let divides = members > 1
+            && route::may_divide(&error)
+            && !(moves_on && error.verdict().whom == Whom::Way);
         // The same call would get the same reply; most calls for one item may be answered.
         let in_parts = divides && error.kind() == ErrorKind::Malformed;
         match (next, next_callable) {
@@ -320,7 +399,7 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Excludes a provider after a critical failure, or a model that it does not know.
-    fn exclude(&mut self, ticket: &Ticket<W::Task>, error: &Error, now: Time) {
+    pub(super) fn exclude(&mut self, ticket: &Ticket<W::Task>, error: &Error, now: Time) {
         let (class, step) = (&ticket.class, ticket.tries.step);
         let is_new = !self.availability.was_excluded(class, step);
         let until = if self.options.durable {
@@ -329,7 +408,8 @@ impl<W: Work> Dispatcher<W> {
             Time::FAR
         };
         let has_quota = ticket.quota() != QuotaId::NONE;
-        let of_caller = self.options.multi_tenant && has_quota && error.kind() == ErrorKind::Auth;
+        let is_shared = error.kind() == ErrorKind::Auth || error.verdict().is_unclear();
+        let of_caller = self.options.multi_tenant && has_quota && is_shared;
         if of_caller
             || error.is_model_only() && (has_quota || error.kind() != ErrorKind::RateLimited)
         {
@@ -354,6 +434,8 @@ impl<W: Work> Dispatcher<W> {
 
 /// The item that probes a provider is chosen among this many, so that one that never failed is found.
 const CHOICE: usize = 1_000;
+/// The same if each that is not chosen is claimed and given back.
+const CHOICE_OF_STORE: usize = 100;
 /// Minimum wait for an unavailable provider. It lets another item probe the next time.
 const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
@@ -361,7 +443,13 @@ impl<W: Work> Dispatcher<W> {
     /// Number of items to take. If a provider is to be probed, several to choose from, unless returning them needs a
     /// write.
     pub(super) fn wanted(&self, free: usize, now: Time) -> usize {
-        if !self.availability.wants_probe(now) {
+        if self.availability.is_suspect() {
+            free.max(if self.options.durable {
+                CHOICE_OF_STORE
+            } else {
+                CHOICE
+            })
+        } else if !self.availability.wants_probe(now) {
             free
         } else if self.options.durable {
             1
@@ -404,10 +492,8 @@ impl<W: Work> Dispatcher<W> {
         {
             return Some(until.max(now.after(SOON)));
         }
-        let in_question = self.availability.in_question(at, class.quota(step));
-        let waits =
-            in_question && self.can_hold(class, step) && self.availability.in_flight(at) > 0;
-        waits.then(|| now.after(LOOK_AGAIN))
+        let is_held = self.availability.held(at, class.quota(step), now) > 0;
+        (is_held && self.can_hold(class, step)).then(|| now.after(LOOK_AGAIN))
     }
 
     /// Leaves the item unsent, and ends the run or excludes the step.
@@ -420,19 +506,79 @@ impl<W: Work> Dispatcher<W> {
     }
 
     /// Leaves the item unsent.
-    fn cut_off(&mut self, ticket: Ticket<W::Task>, why: Error) {
+    pub(super) fn cut_off(&mut self, ticket: Ticket<W::Task>, why: Error) {
         self.counters.cut_off += u64::from(ticket.tries.in_doubt);
+        let why = ticket.tries.ended(why);
         self.pending.push(Settled::Unsent(ticket, why));
     }
-}
-
-/// Whether the provider is the cause: no model saw the request, and nothing was charged.
-fn is_of_provider(error: &Error) -> bool {
-    let refused = error.is_unreachable() || is_overload(error);
-    refused && error.kind() == ErrorKind::Transient && error.sent() != Sent::Maybe
 }
 
 /// A duration for messages.
 pub(super) fn long(time: Duration) -> FormattedDuration {
     format_duration(Duration::from_secs(time.as_secs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a course means for an item.
+    fn meaning(course: Course, case: Case) -> &'static str {
+        match course {
+            Course::Retry => "retried",
+            Course::Wait => "waits",
+            Course::Apart => "waits apart",
+            Course::NextStep => "next provider",
+            Course::Fail => "fails",
+            Course::Close if case.further => "next provider for all",
+            Course::Close if case.durable => "back to the queue",
+            Course::Close => "the run stops",
+        }
+    }
+
+    #[test]
+    fn the_documentation_has_the_table_of_what_follows() {
+        use strum::VariantArray as _;
+        let mut rows = Vec::<(String, String, Vec<String>)>::new();
+        for again in Again::VARIANTS {
+            for whom in Whom::VARIANTS {
+                let paid = Bill::No;
+                let verdict = Verdict {
+                    whom: *whom,
+                    again: *again,
+                    paid,
+                };
+                let cells =
+                    [(true, false), (false, false), (false, true)].map(|(further, durable)| {
+                        let of = |shared| {
+                            let case = Case {
+                                further,
+                                durable,
+                                shared,
+                            };
+                            meaning(course(verdict, case), case)
+                        };
+                        match (of(false), of(true)) {
+                            (one, all) if one == all => one.to_owned(),
+                            (one, all) => format!("{one}; {all}"),
+                        }
+                    });
+                let (name, again): (&str, &str) = (whom.into(), again.into());
+                let again = again.to_owned();
+                match rows.last_mut() {
+                    Some((names, of, known)) if *of == again && *known == cells => {
+                        *names += ", ";
+                        *names += name;
+                    }
+                    _ => rows.push((name.to_owned(), again, cells.into())),
+                }
+            }
+        }
+        let lines = rows.into_iter().map(|(names, again, cells)| {
+            format!("| {names} | {again} | {} |\n", cells.join(" | "))
+        });
+        let table: String = lines.collect();
+        let docs = include_str!("../../../docs/limits.md");
+        assert!(docs.contains(&table), "docs/limits.md lacks this:\n{table}");
+    }
 }

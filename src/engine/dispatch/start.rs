@@ -36,20 +36,27 @@ impl<W: Work> Dispatcher<W> {
                 Err(limit) => return Started::held_by(limit),
             };
             let wanted = self.wanted(free, now);
-            match self.work.take(wanted, &self.availability, now) {
+            let taken = if self.is_full_of_undecided() {
+                Ok(Take::Done)
+            } else {
+                self.work.take(wanted, &self.availability, now)
+            };
+            match taken {
                 Err(error) => self.stop_for(StopReason::Fatal(error)),
                 Ok(Take::Items(items)) => {
                     self.start_items(items, now, start);
                     self.flush(now);
                 }
-                Ok(Take::Idle { until, source_open }) => {
-                    return self.nothing_to_start(until, source_open, now);
-                }
-                Ok(Take::Done) => {
+                _ if self.retry_undecided(now, start) => {}
+                Ok(Take::Done) if self.undecided.is_empty() => {
                     return Started {
                         exhausted: true,
                         ..Started::default()
                     };
+                }
+                Ok(Take::Done) => return self.nothing_to_start(None, false, now),
+                Ok(Take::Idle { until, source_open }) => {
+                    return self.nothing_to_start(until, source_open, now);
                 }
             }
         }
@@ -86,6 +93,11 @@ impl<W: Work> Dispatcher<W> {
             // Items that never failed show best whether a provider is available again.
             let failures = |tries: &Tries| tries.refused + u16::from(tries.attempt);
             items.sort_by_key(|ticket| failures(&ticket.tries));
+        } else if self.availability.is_suspect() {
+            // Untried items from everywhere, because a part of the input may look like all of it. This order is as even
+            // as one can be (https://en.wikipedia.org/wiki/Hash_function#Fibonacci_hashing).
+            let scattered = |order: u64| order.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            items.sort_by_key(|ticket| (ticket.tries.calls > 0, scattered(ticket.order)));
         }
         for ticket in items {
             if self.counters.in_flight >= self.options.concurrency {
@@ -98,7 +110,7 @@ impl<W: Work> Dispatcher<W> {
 
     fn nothing_to_start(&mut self, until: Option<Time>, source_open: bool, now: Time) -> Started {
         let opening = self.availability.next_change(now);
-        let wake = earlier(until, opening);
+        let wake = earlier(earlier(until, opening), self.undecided_due(now));
         let limit = if opening.is_some() {
             Some(self.pauses_hold(now))
         } else if let Some(held) = self.work.held_by() {
@@ -152,7 +164,12 @@ impl<W: Work> Dispatcher<W> {
             .is_full(|quota| work.waits_for(quota, availability))
     }
 
-    fn admit(&mut self, mut ticket: Ticket<W::Task>, now: Time, start: &mut Vec<Call<W::Task>>) {
+    pub(super) fn admit(
+        &mut self,
+        mut ticket: Ticket<W::Task>,
+        now: Time,
+        start: &mut Vec<Call<W::Task>>,
+    ) {
         let step = ticket.tries.step;
         match self.availability.callable_step(&ticket.class, step) {
             Some(live) => self.pass_steps(&mut ticket, live),
@@ -160,7 +177,9 @@ impl<W: Work> Dispatcher<W> {
                 let dead = self.availability.excluded(&ticket.class, step);
                 let kind = dead.map_or(ErrorKind::Cancelled, Error::kind);
                 let why = dead.map_or_else(String::new, ToString::to_string);
-                let error = Error::new(kind, format!("not sent: {why}"));
+                let again = if ticket.tries.calls > 0 { " again" } else { "" };
+                let error = Error::new(kind, format!("not sent{again}: {why}"));
+                let error = ticket.tries.ended(error);
                 self.counters.in_flight += 1;
                 self.pending.push(Settled::Unsent(ticket, error));
                 return;

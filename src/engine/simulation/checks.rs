@@ -100,7 +100,9 @@ impl Scene {
                 assert!(self.policy == ErrorPolicy::StopOnError && failed);
             }
             Some(StopReason::Critical(error)) => {
-                assert!(error.kind().is_critical() || error.kind() == ErrorKind::RateLimited);
+                let is_unclear = error.status() == Some(404);
+                let critical = error.kind().is_critical() || is_unclear;
+                assert!(critical || error.kind() == ErrorKind::RateLimited);
             }
             Some(StopReason::AllAlike(error)) => {
                 assert!(self.policy == ErrorPolicy::StopOnCriticalError);

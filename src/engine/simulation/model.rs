@@ -409,7 +409,7 @@ impl OutageModel {
             step: random.below(3) as u8,
             from,
             until: from.after(Duration::from_millis(lasts)),
-            status: [None, Some(500), Some(502), Some(503)][random.below(4) as usize],
+            status: [None, Some(404), Some(500), Some(502), Some(503)][random.below(5) as usize],
         }
     }
 
@@ -417,6 +417,7 @@ impl OutageModel {
         let fails = step == self.step && (self.from..self.until).contains(&now);
         let error = Error::new(ErrorKind::Transient, "an outage");
         fails.then(|| match self.status {
+            Some(404) => super::provider::unclear(),
             Some(status) => error.with_status(status).with_sent(Sent::Answered),
             None => error.with_unreachable(),
         })

@@ -1,6 +1,13 @@
 //! The provider of a simulated schedule: the result of each call, and the result of an aborted call.
 
 use super::*;
+use crate::base::verdict::Whom;
+
+/// An end that only other calls can explain.
+pub(super) fn unclear() -> Error {
+    let error = Error::new(ErrorKind::Invalid, "a web page").with_status(404);
+    error.with_sent(Sent::Answered).concerning(Whom::Unclear)
+}
 
 impl Scene {
     /// The provider's answer, decided when the call starts and delivered in any order.
@@ -20,6 +27,7 @@ impl Scene {
             23 => Err(error(ErrorKind::Malformed)
                 .with_sent(Sent::Maybe)
                 .with_unusable_reply("<html>")),
+            24 if wait < 4 => Err(unclear()),
             24 => Err(error(ErrorKind::Invalid).with_status(400)),
             25 => Err(error(ErrorKind::Invalid)
                 .with_status(400)

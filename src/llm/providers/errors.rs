@@ -4,7 +4,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::base::json_read::without_bom;
-use crate::base::verdict::Form;
+use crate::base::verdict::{Form, Whom};
 use crate::base::{Error, ErrorKind, Optional, Sent};
 use crate::llm::transport::HttpReply;
 
@@ -37,12 +37,20 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     if let Some(coding) = coding.filter(|_| std::str::from_utf8(body).is_err()) {
         message = format!("{message} (Content-Encoding: {coding})");
     }
+    // What no row knows is the request's own only if the provider says so in its own words.
+    let is_own = matches!(status, 400 | 415 | 422) && !unreadable;
+    let is_unclear = rule.default && status < 500 && !is_own;
+    let whom = match status {
+        300..400 => Some(Whom::Way),
+        _ => rule.whom.or(is_unclear.then_some(Whom::Unclear)),
+    };
+    let whom = whom.filter(|_| kind == rule.kind);
     let error = Error::new(kind, message)
         .in_form(form)
         .with_status(status)
         .with_sent(sent(status))
         .with_retry_after(wait)
-        .set(rule.whom, Error::concerning)
+        .set(whom, Error::concerning)
         .when(
             rule.default && kind == ErrorKind::Invalid,
             Error::with_unclassified,
@@ -50,11 +58,7 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     // nginx itself replies with such a page if it limits requests (limit_req, limit_conn) or has no server to forward to.
     let is_nginx = || memchr::memmem::find(body, b"<center>nginx").is_some();
     let by_proxy = status == 503 && unreadable && is_nginx();
-    // With a wrong path or a proxy in between, all items fail in the same way, and nothing is billed.
-    let misdirected = matches!(status, 300..400 | 404 | 405 | 407) && error.is_unclassified();
-    let error = error
-        .when(by_proxy, Error::by_proxy)
-        .when(misdirected, Error::with_unreachable);
+    let error = error.when(by_proxy, Error::by_proxy);
     match &error_body.written {
         Some(written) => error.with_raw(written),
         None if unreadable && !body.is_empty() => error.with_raw(&beginning(body)),

@@ -33,7 +33,7 @@ fn statuses_and_bodies_are_classified() {
             .collect();
         let error = failed_with(&name, status, &headers, &body);
         let found = json!({
-            "unclassified": error.is_unclassified(), "unreachable": error.is_unreachable(),
+            "unclassified": error.is_unclassified(), "unclear": error.verdict().is_unclear(), "unreachable": error.is_unreachable(),
             "model_only": error.is_model_only(), "sent": format!("{:?}", error.sent()),
             "wait": error.retry_after().map(|wait| wait.as_secs_f64()), "raw": error.raw(),
             "request_id": error.request_id(), "message": error.message(), "by_proxy": error.is_by_proxy(),

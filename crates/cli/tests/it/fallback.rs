@@ -240,3 +240,41 @@ fn a_model_that_loads_during_the_run_is_waited_for() {
     assert!(lines.iter().all(|line| line["attempts"] == 1));
     ended.json().has(json!({"/summary/calls": 6}));
 }
+
+#[test]
+fn a_firewall_costs_the_prompts_that_it_blocks_and_a_revoked_key_fails_none() {
+    let page = "<html><head><title>Request blocked</title></head></html>";
+    let bodies = [page, r#"{"message":"Forbidden"}"#, ""];
+    for (body, words) in bodies.into_iter().zip(["-j 1", "-j 20", "-j 100"]) {
+        let firewall = Fake::start(move |asked| {
+            let has_sql = String::from_utf8_lossy(&asked.body).contains("SELECT");
+            if has_sql { says(403, body) } else { answer() }
+        });
+        let line = |at| match at {
+            4..12 => format!("{{\"id\": \"{at}\", \"prompt\": \"SELECT {at}\"}}\n"),
+            _ => format!("{{\"id\": \"{at}\", \"prompt\": \"Color {at}?\"}}\n"),
+        };
+        let (desk, other) = (Desk::new(), good());
+        let lines: String = (0..52).map(line).collect();
+        std::fs::write(desk.path("in.jsonl"), lines).unwrap();
+        let ended = firewall.run(&desk, words).ended();
+        ended.ends(3, "44 completed, 8 failed");
+        let desk_2 = Desk::new();
+        std::fs::copy(desk.path("in.jsonl"), desk_2.path("in.jsonl")).unwrap();
+        let mut command = firewall.run(&desk_2, &format!("{words} --fallback xai:small"));
+        command.env("XAI_API_KEY", "k");
+        let ended = command.env("XAI_BASE_URL", other.base_url()).ended();
+        ended.ends(0, "52 completed, 0 failed");
+        assert_eq!(other.stats().calls, 8);
+        // Every call after the fifth is rejected.
+        let served = AtomicUsize::new(0);
+        let revoked = Fake::start(move |_| match served.fetch_add(1, Ordering::SeqCst) {
+            0..5 => answer(),
+            _ => says(403, body),
+        });
+        let desk = Desk::new();
+        std::fs::copy(desk_2.path("in.jsonl"), desk.path("in.jsonl")).unwrap();
+        let ended = revoked.run(&desk, words).ended();
+        ended.ends(4, "5 completed, 0 failed, 47 pending");
+    }
+}

@@ -52,7 +52,7 @@ fn an_address_of_another_server_stops_the_run() {
     ended
         .ends(4, "stopped: the address is not that of the provider's API")
         .says("answered 404");
-    assert!(sim.stats().calls <= 5 + 3, "{}", sim.stats().calls);
+    assert!(sim.stats().calls <= 10 + 2 * 3, "{}", sim.stats().calls);
 }
 
 #[test]

@@ -233,16 +233,20 @@ fn stopping() -> Problem {
 
 /// Why a request that waits will not be answered soon: its providers reject what it needs, or no call is answered.
 fn trouble(app: &App, like: &Request) -> Option<Problem> {
-    let why = match app.overview.limits.refusal(like) {
-        Some(refusal) if refusal.kind() == ErrorKind::Invalid => {
+    let refusal = app.overview.limits.refusal(like);
+    let status = refusal.as_ref().and_then(Error::status);
+    let why = match refusal {
+        Some(refusal) if refusal.kind() == ErrorKind::Invalid && status.is_none() => {
             return Some(Problem::invalid(refusal.message()));
         }
         Some(refusal) => refusal.message().to_owned(),
         None => app.observer.trouble()?,
     };
+    // What a gateway says to every request is said as it is; a key or an account is not the client's.
+    let status = status.filter(|status| matches!(status, 403..=428 | 430..=499));
     // Retries are behind it, and a call that nobody has answered may have been paid for.
     let problem = Problem::new(
-        503,
+        status.unwrap_or(503),
         "provider_unavailable",
         format!("the provider does not answer: {why}"),
     );
