@@ -24,7 +24,10 @@ use super::output::Capture;
 use super::record::{CommandJob, CommandResult, End, FailureKind, JobError};
 use super::sandbox::Launcher;
 #[cfg(target_os = "linux")]
-use {crate::sandbox::wire, std::os::unix::net::UnixStream};
+use {
+    crate::sandbox::{Keeper, LOST, wire},
+    std::os::unix::net::UnixStream,
+};
 
 /// Time to read the output of processes that outlive their command.
 const STRAGGLERS: Duration = Duration::from_millis(200);
@@ -61,17 +64,17 @@ impl StopCall {
 }
 
 /// The process of a command that was started.
-enum Process {
+enum Process<'a> {
     /// A child of this program, the leader of its group, and a pipe that is closed when it has ended.
     Child(Child, PipeReader),
     /// The connection to a command of the keeper.
     #[cfg(target_os = "linux")]
-    Launched(UnixStream),
+    Launched(UnixStream, &'a Keeper),
 }
 
-impl Process {
+impl<'a> Process<'a> {
     fn start(
-        launcher: &Launcher,
+        launcher: &'a Launcher,
         job: &CommandJob,
         outputs: [PipeWriter; 2],
     ) -> Result<Self, JobError> {
@@ -81,12 +84,18 @@ impl Process {
         #[cfg(target_os = "linux")]
         if let Some(keeper) = &launcher.keeper {
             let launched = keeper.run((program.as_os_str(), arguments), &outputs);
-            return launched
-                .map(Self::Launched)
-                .map_err(|why| match why.kind() {
-                    io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => lost(),
-                    _ => failed(why),
-                });
+            return match launched {
+                Ok(connection) => Ok(Self::Launched(connection, keeper)),
+                Err(why)
+                    if matches!(
+                        why.kind(),
+                        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
+                    ) =>
+                {
+                    Err(lost(keeper))
+                }
+                Err(why) => Err(failed(why)),
+            };
         }
         let [stdout, stderr] = outputs;
         let mut command = Command::new(program);
@@ -106,7 +115,7 @@ impl Process {
         match self {
             Self::Child(_, event) => event.as_fd(),
             #[cfg(target_os = "linux")]
-            Self::Launched(connection) => connection.as_fd(),
+            Self::Launched(connection, _) => connection.as_fd(),
         }
     }
 
@@ -121,9 +130,9 @@ impl Process {
                 Ok((end.exit_status(), end.terminating_signal()))
             }
             #[cfg(target_os = "linux")]
-            Self::Launched(connection) => {
+            Self::Launched(connection, keeper) => {
                 let reply = wire::receive::<wire::Reply>(connection);
-                reply.map_or_else(|_| Err(lost()), |(reply, _)| reply)
+                reply.map_or_else(|_| Err(lost(keeper)), |(reply, _)| reply)
             }
         }
     }
@@ -133,7 +142,7 @@ impl Process {
         match self {
             Self::Child(child, _) => signal_group(Pid::from_child(child), signal),
             #[cfg(target_os = "linux")]
-            Self::Launched(connection) => {
+            Self::Launched(connection, _) => {
                 let _ = wire::send(connection, &signal.as_raw(), &[]);
             }
         }
@@ -148,7 +157,7 @@ impl Process {
             }
             // The keeper does that when the connection is closed.
             #[cfg(target_os = "linux")]
-            Self::Launched(_) => {}
+            Self::Launched(..) => {}
         }
     }
 }
@@ -181,7 +190,7 @@ enum Step {
 
 /// A command while it runs.
 struct Running<'a> {
-    process: Process,
+    process: Process<'a>,
     /// Standard output and standard error.
     streams: [Capture; 2],
     stop: &'a StopCall,
@@ -198,11 +207,11 @@ struct Running<'a> {
 ///
 /// # Errors
 /// If it cannot be started.
-pub(super) fn run(
-    launcher: &Launcher,
+pub(super) fn run<'a>(
+    launcher: &'a Launcher,
     job: &CommandJob,
     limits: CommandLimits,
-    stop: &StopCall,
+    stop: &'a StopCall,
 ) -> Result<(CommandResult, Option<JobError>), JobError> {
     let start = SystemClock.wall();
     let began = Instant::now();
@@ -366,10 +375,8 @@ pub(super) fn not_started(program: &OsStr, why: &io::Error) -> JobError {
 
 /// The error of the commands of a keeper that has ended: no further command can be started.
 #[cfg(target_os = "linux")]
-fn lost() -> JobError {
-    let why = "the process that keeps the commands of the run together was ended by another program or by a command, so \
-               the kernel has killed all commands";
-    JobError::new(FailureKind::Cancelled, why)
+fn lost(keeper: &Keeper) -> JobError {
+    JobError::new(FailureKind::Cancelled, format!("{LOST}, {}", keeper.lost()))
 }
 
 /// Signals a group, or its first process if there is no such group: it has just been started, or has left the group. That

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use super::common::{Desk, Has, Running, eventually, results};
+use super::common::{Desk, HOME, Has, Running, eventually, results};
 
 const HELPER: &str = env!("CARGO_BIN_EXE_batchwright");
 
@@ -90,23 +90,102 @@ fn exec_confines_commands_and_reports_refused_operations() {
     exec(&desk, "--memory 100M", "ulimit -d | grep -v unlimited", 0);
 }
 
+/// Runs a program on a kernel that refuses a system call.
+const REFUSE: &str = include_str!("../../../exec/tests/refuse.py");
+
+/// `exec` with these words, where a namespace can be made or cannot.
+fn exec_in(desk: &Desk, namespace: bool, words: &[&str]) -> Command {
+    if namespace {
+        return desk.command(["exec"].iter().chain(words));
+    }
+    let unshare = if cfg!(target_arch = "x86_64") {
+        "272"
+    } else {
+        "97"
+    };
+    let refuse = ["-c", REFUSE, unshare, "1", HELPER, "exec"];
+    desk.other("/usr/bin/python3", refuse.iter().chain(words))
+}
+
 #[test]
-fn nothing_is_left_when_batchwright_is_killed() {
-    for mode in ["on", "off"] {
-        let desk = Desk::new();
-        if mode == "on" && !can_confine(&desk) {
+fn nothing_is_left_when_batchwright_or_its_helper_is_killed() {
+    let desk = Desk::new();
+    let can_confine = can_confine(&desk);
+    let script = "setsid sh -c 'touch a; sleep 1000; :' & (sleep 1000 & touch b); \
+                  setsid setsid sh -c 'while :; do setsid sleep 0.1 & sleep 0.05; done' & \
+                  touch c; sleep 1000; :";
+    let (by_kernel, by_us) = ("so the kernel has killed", "so all of them were killed");
+    for (mode, namespace, helper) in [
+        ("on", true, None),
+        ("off", true, None),
+        ("on", true, Some(by_kernel)),
+        ("on", false, Some(by_us)),
+        ("off", true, Some(by_us)),
+    ] {
+        if mode == "on" && !can_confine {
             continue;
         }
-        let script = "setsid sh -c 'touch a; sleep 1000; :' & (sleep 1000 & touch b); \
-                      touch c; sleep 1000; :";
+        let desk = Desk::new();
         desk.write("job.txt", script);
-        let words = ["exec", "job.txt", "--shell", "--sandbox", mode];
-        let running = Running::start(&mut desk.command(words));
+        let words = ["job.txt", "--shell", "--sandbox", mode];
+        let mut command = exec_in(&desk, namespace, &words);
+        let running = Running::start(&mut command);
         let begun = || ["a", "b", "c"].iter().all(|name| desk.exists(name));
         assert!(eventually(begun));
-        drop(running);
-        assert!(eventually(|| !super::exec::is_running(&desk)), "{mode}");
+        let Some(says) = helper else {
+            drop(running);
+            assert!(eventually(|| !super::exec::is_running(&desk)), "{mode}");
+            continue;
+        };
+        let children = format!("/proc/{0}/task/{0}/children", running.child.id());
+        let helper = fs::read_to_string(children).unwrap();
+        let killed = Command::new("kill").args(["-9", helper.trim()]).status();
+        assert!(killed.unwrap().success());
+        // None is left already when it ends.
+        running.wait().expect(4).tells(says);
+        let left = super::exec::is_running(&desk);
+        assert!(!left || (says == by_kernel && eventually(|| !super::exec::is_running(&desk))));
     }
+}
+
+/// The program adopts nothing if it could not tell its own from others, and then says what it does not know.
+#[test]
+fn processes_that_were_there_before_are_left_alone() {
+    let desk = Desk::new();
+    let script = format!(
+        "sleep 1000 >/dev/null 2>&1 & echo $! > before; exec {HELPER} exec --sandbox off --shell -- 'kill -9 $PPID; sleep {{}}' ::: 1"
+    );
+    let ended = Running::start(&mut desk.other("sh", ["-c", &script])).wait();
+    ended.expect(4).tells("may go on");
+    let before = desk.read("before");
+    let killed = Command::new("kill").arg(before.trim()).status();
+    assert!(killed.unwrap().success(), "it was left alone");
+}
+
+#[test]
+fn commands_do_not_read_the_data_folder() {
+    let desk = Desk::new();
+    if !can_confine(&desk) {
+        return;
+    }
+    for folder in ["work", HOME] {
+        fs::create_dir(desk.path(folder)).unwrap();
+    }
+    desk.write("home/secret", "of the data folder\n");
+    desk.write("beside", "beside\n");
+    let script = "cat ../beside; cat ../home/secret; ls ../home; cat $1/home/secret; true";
+    desk.write("job.txt", script);
+    let words = ["job.txt", "--shell", "--sandbox", "on", "--workdir"];
+    let shown = |folder: &str, namespace: bool| {
+        let words = words.iter().chain([&folder]).copied().collect::<Vec<_>>();
+        let mut command = exec_in(&desk, namespace, &words);
+        Running::start(&mut command).wait().expect(0).stdout
+    };
+    // Where no namespace can be made, the names of its files are seen.
+    assert_eq!(shown("work", true), "beside\n");
+    assert_eq!(shown("work", false), "beside\nsecret\n");
+    // A command that may write there may read, too.
+    assert!(shown(HOME, true).contains("of the data folder"));
 }
 
 #[test]

@@ -5,17 +5,21 @@ use std::io::{self, PipeWriter};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
+use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use batchwright::Error;
 use parking_lot::Mutex;
+use rustix::process::{getpid, set_child_subreaper};
 
 use super::SandboxStatus;
-use super::keeper;
+use super::keeper::{self, end_descendants};
+use super::launch::children;
 use super::programs::refused;
+use super::remove::Temporary;
 use super::wire::{self, Greeting, Policy};
 
 /// A program that is only a keeper. It is much smaller than `batchwright`, so the system copies it in a fraction of the
@@ -28,25 +32,44 @@ const ANSWER: Duration = Duration::from_secs(60);
 /// A keeper ends within this time, unless a process hangs in the kernel.
 const END: Duration = Duration::from_secs(15);
 
+/// The beginning of the message about a keeper that something has killed.
+pub const LOST: &str = "the process that keeps the commands of the run together was ended by another program or by a command";
+
 /// The keeper of a run. When this is dropped, all processes of the run are killed.
 #[derive(Debug)]
 pub struct Keeper {
     socket: Mutex<UnixStream>,
     process: Child,
     /// The folder for temporary files, which the keeper removes unless something kills it.
-    temporary: Option<PathBuf>,
+    temporary: Option<Temporary>,
+    /// Its processes are in a namespace, which ends with it.
+    is_namespace: bool,
+    /// This process adopts its processes when it ends.
+    adopts: bool,
+    /// What is known of its commands after something has killed it.
+    lost: OnceLock<&'static str>,
     pub status: SandboxStatus,
 }
 
 impl Keeper {
     /// Starts one; `None` if this program has no helper.
-    pub fn start(named: Option<&Path>, policy: &Policy) -> Result<Option<Self>, Error> {
+    pub fn start(
+        named: Option<&Path>,
+        policy: &Policy,
+        adopts: bool,
+    ) -> Result<Option<Self>, Error> {
         let mut failed = Ok(None);
+        // What was there before is not ours to end.
+        let adopts =
+            adopts && children(getpid()).is_empty() && set_child_subreaper(Some(getpid())).is_ok();
         for program in helpers(named) {
             let named = program.display();
             let cannot = |why: String| refused(format!("{named} cannot start commands: {why}"));
             match greet(&program, policy) {
-                Ok((keeper, None)) => return Ok(Some(keeper)),
+                Ok((mut keeper, None)) => {
+                    keeper.adopts = adopts;
+                    return Ok(Some(keeper));
+                }
                 Ok((_, Some(why))) => return Err(cannot(why)),
                 // Another one may be a keeper.
                 Err(why) => failed = Err(cannot(why.to_string())),
@@ -69,6 +92,19 @@ impl Keeper {
         Ok(ours)
     }
 
+    /// What its end, which something else has caused, means for its commands. Ends those that this process has adopted.
+    pub fn lost(&self) -> &'static str {
+        self.lost.get_or_init(|| {
+            if self.is_namespace {
+                "so the kernel has killed all commands"
+            } else if self.adopts && end_descendants() {
+                "so all of them were killed, with what they had started"
+            } else {
+                "and what it kept may go on: look for it, and end it"
+            }
+        })
+    }
+
     /// Its answer to the policy: the reason if it refuses.
     fn answer(&mut self, policy: &Policy) -> io::Result<Option<String>> {
         let socket = self.socket.get_mut();
@@ -78,7 +114,8 @@ impl Keeper {
             match wire::receive(socket)?.0 {
                 Greeting::Ready { missing, temporary } => {
                     self.status.missing = missing;
-                    self.temporary = temporary.map(PathBuf::from);
+                    self.temporary = temporary.map(|folder| Temporary(folder.into()));
+                    self.is_namespace = policy.confine && self.status.no_namespace.is_none();
                     return Ok(None);
                 }
                 Greeting::NoNamespace(why) => self.status.no_namespace = Some(why),
@@ -92,18 +129,20 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         let _ = self.socket.get_mut().shutdown(Shutdown::Both);
         let until = Instant::now() + END;
-        while let Ok(None) = self.process.try_wait() {
+        let status = loop {
+            match self.process.try_wait() {
+                Ok(None) => {}
+                ended => break ended.ok().flatten(),
+            }
             if Instant::now() > until {
                 log::warn!("a process of a command was killed but does not end; it is left behind");
-                break;
+                break None;
             }
             std::thread::sleep(Duration::from_millis(1));
-        }
-        let temporary = self.temporary.iter().filter(|folder| folder.exists());
-        for folder in temporary {
-            if let Err(why) = std::fs::remove_dir_all(folder) {
-                log::warn!("cannot remove {}: {why}", folder.display());
-            }
+        };
+        // Something killed it when no command ran.
+        if self.lost.get().is_none() && status.is_some_and(|status| status.signal().is_some()) {
+            log::warn!("{LOST}, {}", self.lost());
         }
     }
 }
@@ -138,6 +177,9 @@ fn greet(program: &Path, policy: &Policy) -> io::Result<(Keeper, Option<String>)
         socket: Mutex::new(socket),
         process: command.spawn()?,
         temporary: None,
+        is_namespace: false,
+        adopts: false,
+        lost: OnceLock::new(),
         status: SandboxStatus {
             helper: (program != Path::new(OWN)).then(|| program.to_owned()),
             ..SandboxStatus::default()

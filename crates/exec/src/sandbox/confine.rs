@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -118,9 +118,12 @@ fn landlock_rules<'a>(
     policy: &Policy,
     writable: impl Iterator<Item = &'a File>,
 ) -> Result<RulesetCreated, RulesetError> {
+    // Landlock knows only what is allowed: to hide a folder, all others must be readable.
+    let hidden = policy.hidden.as_ref().map(Path::new);
+    let reads = hidden.map_or(BitFlags::EMPTY, |_| AccessFs::ReadFile.into());
     let mut rules = Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_write(WANTED))?
+        .handle_access(AccessFs::from_write(WANTED) | reads)?
         .scope(Scope::from_all(WANTED))?;
     if !policy.network {
         rules = rules.handle_access(AccessNet::from_all(WANTED))?;
@@ -129,6 +132,19 @@ fn landlock_rules<'a>(
     let mut rules = rules.create()?.no_new_privs(false);
     for opened in writable {
         rules = rules.add_rule(PathBeneath::new(opened, rights()))?;
+    }
+    let above = hidden.into_iter().flat_map(Path::ancestors);
+    for (inner, outer) in above.clone().zip(above.skip(1)) {
+        for entry in fs::read_dir(outer).into_iter().flatten().flatten() {
+            // What a link leads to has a rule of its own.
+            let is_link = entry.file_type().is_ok_and(|kind| kind.is_symlink());
+            if entry.path() != inner
+                && !is_link
+                && let Ok(opened) = open(&entry.path())
+            {
+                rules = rules.add_rule(PathBeneath::new(opened, AccessFs::ReadFile))?;
+            }
+        }
     }
     for (device, number) in DEVICES {
         // A missing device cannot be written to.
@@ -219,6 +235,9 @@ fn forbid_calls(policy: &Policy) -> Result<(), seccompiler::Error> {
     seccompiler::apply_filter(&program)
 }
 
+/// The kernel's number for all processes of a user, which `libc` does not name.
+const IOPRIO_WHO_USER: u64 = 3;
+
 /// Marks the numbers of the x32 convention, which x86-64 kernels may also support.
 const X32: u32 = if cfg!(target_arch = "x86_64") {
     0x4000_0000
@@ -273,10 +292,26 @@ fn call_rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Backen
     refused.insert(libc::SYS_socketpair, pairs);
     // Its operations bypass this filter, including those on sockets.
     refused.insert(libc::SYS_io_uring_setup, vec![]);
-    // Limits of other processes of the same user: a limit that is too low kills them.
-    let of_others = case(0, SeccompCmpOp::Ne, 0)?;
-    let of_others = SeccompRule::new(vec![of_others])?;
-    refused.insert(libc::SYS_prlimit64, vec![of_others]);
+    // What other processes of the same user get: a limit that is too low kills them. Numbers of threads are refused too,
+    // because a filter cannot tell whose they are.
+    let of_others = |argument| SeccompRule::new(vec![case(argument, SeccompCmpOp::Ne, 0)?]);
+    for of_process in [
+        libc::SYS_prlimit64,
+        libc::SYS_sched_setscheduler,
+        libc::SYS_sched_setparam,
+        libc::SYS_sched_setattr,
+        libc::SYS_sched_setaffinity,
+    ] {
+        refused.insert(of_process, vec![of_others(0)?]);
+    }
+    // These take a process, a group or a user; the own user is all of its processes.
+    for (of_any, user) in [
+        (libc::SYS_setpriority, libc::PRIO_USER.into()),
+        (libc::SYS_ioprio_set, IOPRIO_WHO_USER),
+    ] {
+        let of_user = SeccompRule::new(vec![case(0, SeccompCmpOp::Eq, user)?])?;
+        refused.insert(of_any, vec![of_others(1)?, of_user]);
+    }
     // Keys that the kernel stores for the user's session.
     for keys in [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl] {
         refused.insert(keys, vec![]);

@@ -6,6 +6,7 @@
 //! process that they leave behind, and kills all at the end.
 
 use std::env;
+use std::ffi::OsStr;
 use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -14,15 +15,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use fork::Fork;
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
 use rustix::process::{
     Pid, Signal, WaitOptions, getgid, getpid, getuid, kill_process, set_child_subreaper,
     set_parent_process_death_signal, wait, waitpid,
 };
 use rustix::thread::{CapabilitySet, UnshareFlags, capabilities};
-use tempfile::TempDir;
 
 use super::launch::{self, children};
+use super::remove::Temporary;
 use super::wire::{self, Greeting, Policy};
 
 /// The argument of a keeper. One of another version may expect other messages.
@@ -62,7 +64,7 @@ fn keep() -> io::Result<()> {
         }
     };
     // Without a sandbox, commands see the processes of the system, and an ordinary user may use sudo.
-    if policy.confine && in_namespace(&socket, &policy)? {
+    if policy.confine && in_namespace(&socket, &mut policy)? {
         return Ok(());
     }
     set_child_subreaper(Some(getpid()))?;
@@ -72,7 +74,7 @@ fn keep() -> io::Result<()> {
 }
 
 /// Makes a folder for temporary files, which only this user may enter and in which commands may write.
-fn make_temporary(policy: &mut Policy) -> io::Result<Option<TempDir>> {
+fn make_temporary(policy: &mut Policy) -> io::Result<Option<Temporary>> {
     let Some(parent) = &policy.temporary else {
         return Ok(None);
     };
@@ -80,15 +82,16 @@ fn make_temporary(policy: &mut Policy) -> io::Result<Option<TempDir>> {
         .prefix("batchwright-")
         .permissions(Permissions::from_mode(0o700))
         .tempdir_in(parent)?;
-    let path = folder.path().as_os_str().to_owned();
+    let folder = folder.keep();
+    let path = folder.as_os_str().to_owned();
     policy.writable.push(path.clone());
     policy.environment.push(("TMPDIR".into(), path.clone()));
     policy.temporary = Some(path);
-    Ok(Some(folder))
+    Ok(Some(Temporary(folder)))
 }
 
 /// Serves in a process namespace until the end of all its processes. False if none can be made.
-fn in_namespace(socket: &UnixStream, policy: &Policy) -> io::Result<bool> {
+fn in_namespace(socket: &UnixStream, policy: &mut Policy) -> io::Result<bool> {
     // In a child, because a process that fails half-way could not serve without a namespace.
     let forked = match fork::fork() {
         Ok(forked) => forked,
@@ -112,13 +115,17 @@ fn in_namespace(socket: &UnixStream, policy: &Policy) -> io::Result<bool> {
 }
 
 /// Starts the first process of the namespace, and waits for its end, which is that of all its processes.
-fn serve_inside(socket: &UnixStream, policy: &Policy) -> Result<(), String> {
+fn serve_inside(socket: &UnixStream, policy: &mut Policy) -> Result<(), String> {
     let failed = |why: io::Error| format!("its first process cannot start: {why}");
     die_with_parent().map_err(failed)?;
     // This process has no other threads, so its child may do everything that it may.
     match fork::fork().map_err(failed)? {
         Fork::Child => {
             set_up_namespace().map_err(|why| format!("it cannot have its own /proc: {why}"))?;
+            if let Some(folder) = policy.hidden.take() {
+                hide(&folder)
+                    .map_err(|why| format!("{} cannot be hidden: {why}", folder.display()))?;
+            }
             // However that ends, batchwright does not learn what happens afterwards.
             let _ = launch::serve(socket, policy);
         }
@@ -179,6 +186,18 @@ fn set_up_namespace() -> io::Result<()> {
     Ok(())
 }
 
+/// Puts an empty folder over this one, in the namespace only.
+fn hide(folder: &OsStr) -> io::Result<()> {
+    let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC | MountFlags::RDONLY;
+    Ok(mount(
+        "none",
+        folder,
+        "tmpfs",
+        flags,
+        None::<&std::ffi::CStr>,
+    )?)
+}
+
 /// `unshare` is deprecated because it can separate the tables of open files, which these flags do not.
 #[expect(
     deprecated,
@@ -188,8 +207,9 @@ fn separate(what: UnshareFlags) -> io::Result<()> {
     Ok(rustix::thread::unshare(what)?)
 }
 
-/// Kills every process below this one. They are stopped first, and once more those that others started meanwhile.
-fn end_descendants() {
+/// Kills every process below this one. They are stopped first, and once more those that others started meanwhile. False
+/// if some do not end.
+pub fn end_descendants() -> bool {
     let until = Instant::now() + AFTER_KILL;
     let own = getpid();
     while Instant::now() < until {
@@ -199,12 +219,18 @@ fn end_descendants() {
             });
         }
         // The children of those that have ended are now children of this process.
-        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
-        if descendants(own).is_empty() {
-            return;
+        let last = loop {
+            match wait(WaitOptions::NOHANG) {
+                Ok(Some(_)) => {}
+                last => break last,
+            }
+        };
+        if matches!(last, Err(Errno::CHILD)) {
+            return true;
         }
         std::thread::yield_now();
     }
+    false
 }
 
 /// The processes below this one, also those that have ended and were not waited for.

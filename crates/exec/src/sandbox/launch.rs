@@ -14,6 +14,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fork::Fork;
+use nix::sys::{ptrace, signal};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -30,7 +31,8 @@ use crate::record::{FailureKind, JobError};
 
 /// The exit code of a process that did not become its command.
 pub const FAILED: i32 = 125;
-/// Interval of checks for ends that no event reports: of orphaned processes, and of commands that a tracer holds.
+/// Interval of checks for what no event reports: ends of orphaned processes and of commands that a tracer holds, and
+/// processes that asked to be traced.
 const REAP: Duration = Duration::from_secs(1);
 
 /// A program and its arguments.
@@ -90,7 +92,7 @@ impl Launch<'_> {
             called != Some(true) || command.obey()
         });
         if reap {
-            self.reap_orphans();
+            self.look_at_children();
             self.reap_at = Instant::now() + REAP;
         }
         if asked {
@@ -208,9 +210,20 @@ impl Launch<'_> {
         format!("cannot start {}: {why}{hint}", program.display())
     }
 
-    /// Reaps processes that commands have left behind, and that have ended.
-    fn reap_orphans(&self) {
+    /// Reaps processes that commands have left behind, and that have ended. One that asked to be traced by this process
+    /// (`PTRACE_TRACEME`) has stopped at a signal or a new program: it goes on, untraced.
+    fn look_at_children(&self) {
         for pid in children(getpid()) {
+            let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
+            if let Ok(Some(stop)) = waitid(WaitId::Pid(pid), options)
+                && let Some(signal) = stop.trapping_signal()
+            {
+                // A new program stops with this one.
+                let signal = signal::Signal::try_from(signal).ok();
+                let signal = signal.filter(|signal| *signal != signal::Signal::SIGTRAP);
+                let pid = nix::unistd::Pid::from_raw(pid.as_raw_pid());
+                let _ = ptrace::detach(pid, signal);
+            }
             if !self.commands.iter().any(|command| command.pid == pid) {
                 let _ = waitpid(Some(pid), WaitOptions::NOHANG);
             }

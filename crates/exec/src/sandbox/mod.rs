@@ -12,6 +12,8 @@ mod keeper;
 mod launch;
 pub(super) mod programs;
 #[cfg(target_os = "linux")]
+mod remove;
+#[cfg(target_os = "linux")]
 pub(super) mod wire;
 
 use std::ffi::OsString;
@@ -21,7 +23,7 @@ use batchwright::Error;
 use derive_setters::Setters;
 
 #[cfg(target_os = "linux")]
-pub(super) use client::Keeper;
+pub(super) use client::{Keeper, LOST};
 use programs::{Programs, Variable, environment, refused};
 
 /// What the commands of a run have in common.
@@ -93,6 +95,15 @@ pub struct Sandbox {
     /// Sets the most bytes of private memory of each process of a command: above it, the program gets no more. Memory
     /// that programs share does not count. Default: no limit.
     memory: Option<u64>,
+    /// Sets a folder whose files commands do not read, unless they may write in it, below it or above it. Where they get
+    /// no process namespace, they then read nothing either that appears beside it, or beside a folder above it, during
+    /// the run. Default: none.
+    #[setters(into)]
+    hidden: Option<PathBuf>,
+    /// Whether this process adopts, and ends, what commands leave behind if something kills their helper. Only for a
+    /// program that starts no other processes meanwhile, because it would end them too; if it already has some when a
+    /// run begins, it adopts nothing. Default: no.
+    adopts: bool,
 }
 
 /// What a [`Sandbox`] is worth on this system, see [`Sandbox::check`].
@@ -195,6 +206,17 @@ impl Sandbox {
         self.mode != SandboxMode::Off || self.memory.is_some()
     }
 
+    /// The folder to hide, if there is one where no command may write.
+    #[cfg(target_os = "linux")]
+    fn to_hide(&self, folder: &Path) -> Option<OsString> {
+        let hidden = self.hidden.as_ref()?.canonicalize().ok()?;
+        let writable = self.writable.iter().map(PathBuf::as_path).chain([folder]);
+        let mut writable = writable.filter_map(|path| path.canonicalize().ok());
+        let meets = |path: PathBuf| path.starts_with(&hidden) || hidden.starts_with(&path);
+        let has_temporary = std::env::temp_dir().starts_with(&hidden);
+        (!has_temporary && !writable.any(meets)).then(|| hidden.into())
+    }
+
     #[cfg(target_os = "linux")]
     fn keeper(
         &self,
@@ -212,8 +234,9 @@ impl Sandbox {
             environment: environment.to_vec(),
             temporary: temporary.then(|| std::env::temp_dir().into()),
             memory: self.memory,
+            hidden: self.to_hide(folder),
         };
-        let keeper = Keeper::start(self.helper.as_deref(), &policy)?;
+        let keeper = Keeper::start(self.helper.as_deref(), &policy, self.adopts)?;
         if keeper.is_none() && self.needs_helper() {
             return Err(refused(
                 "no program confines commands: call batchwright_exec::confine_main() first in main, or name an installed \

@@ -36,6 +36,8 @@ pub struct Policy {
     pub temporary: Option<OsString>,
     /// The most bytes of private memory of each process.
     pub memory: Option<u64>,
+    /// The folder that commands do not read.
+    pub hidden: Option<OsString>,
 }
 
 /// The answer to a policy.

@@ -9,6 +9,7 @@ pub const TESTS: Tests = named![
     the_run_stops_if_its_first_process_is_killed,
     orphans_are_reaped_while_their_command_runs,
     a_command_held_by_its_tracer_ends,
+    a_command_that_asks_to_be_traced_goes_on,
     a_last_output_of_a_background_process_is_read,
     temporary_files_are_removed,
     a_command_may_be_ended_before_it_has_begun,
@@ -145,6 +146,23 @@ fn a_command_held_by_its_tracer_ends() {
     succeeded(&one(&off(desk.path()), py(code)));
 }
 
+/// Each signal, and each new program, would stop it until its tracer lets it go on.
+fn a_command_that_asks_to_be_traced_goes_on() {
+    let code = "import ctypes, os, signal\n\
+                got = []\nsignal.signal(signal.SIGUSR1, lambda *_: got.append(1))\n\
+                assert ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0\n\
+                os.kill(os.getpid(), signal.SIGUSR1)\nassert got\n\
+                assert ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0\n\
+                os.execvp('sh', ['sh', '-c', 'echo done'])";
+    let desk = folder();
+    for mode in modes() {
+        let runner = runner(Sandbox::new(mode), desk.path());
+        let record = one(&runner.timeout(Some(PATIENCE)), py(code));
+        succeeded(&record);
+        assert_eq!(stdout(&record), "done\n");
+    }
+}
+
 fn a_last_output_of_a_background_process_is_read() {
     let desk = folder();
     for mode in [SandboxMode::BestEffort, SandboxMode::Off] {
@@ -159,11 +177,18 @@ fn temporary_files_are_removed() {
         return;
     }
     let desk = folder();
-    let text = "echo $TMPDIR; mkdir -p $TMPDIR/a/b; echo x > $TMPDIR/a/b/c";
-    let record = one(&runner(sandbox(), desk.path()), sh(text));
+    // Folders that nobody may enter, far deeper than a path may be long, and links that lead out.
+    let text = "import os\nprint(os.environ['TMPDIR'])\nout = os.getcwd()\nos.chdir(os.environ['TMPDIR'])\n\
+                for n in range(5000):\n    os.mkdir('a'); open('b', 'w'); os.symlink(out, 'out')\n    \
+                if n % 50 == 1: os.chmod('.', 0o500)\n    \
+                os.chdir('a')\n    if n % 50 == 0: os.chmod('../b', 0)\n\
+                os.mkdir('c', 0)\nos.mkdir('0')\nos.chmod(os.environ['TMPDIR'], 0)\n";
+    fs::write(desk.path().join("kept"), "").unwrap();
+    let record = one(&runner(sandbox(), desk.path()), py(text));
     succeeded(&record);
     let temporary = PathBuf::from(stdout(&record).trim());
     assert!(temporary.is_absolute() && !temporary.exists());
+    assert!(desk.path().join("kept").exists());
     // Also if the host is killed.
     let line = "echo $TMPDIR > b; mv b tmp; sleep 1000";
     let mut host = start_host("on", desk.path(), &[line]);

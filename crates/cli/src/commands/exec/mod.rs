@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use crate::args::exec::ExecArgs;
 use crate::display;
 use crate::exit::{About, Exit, Refusal};
+use crate::settings;
 use crate::signals::{GRACE, Session};
 use crate::stderr::is_json;
 use emit::Emitter;
@@ -228,7 +229,8 @@ fn confined(args: &ExecArgs) -> Result<Sandbox, Refusal> {
              program may run, so leave out one of the two",
         ));
     }
-    let sandbox = Sandbox::new(args.sandbox).network(args.net);
+    let sandbox = Sandbox::new(args.sandbox).network(args.net).adopts(true);
+    let sandbox = sandbox.set(settings::data_dir(), Sandbox::hidden);
     let mut sandbox = sandbox.set(args.memory, Sandbox::memory);
     if !args.allow.is_empty() {
         sandbox = sandbox.allow(&args.allow);
