@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::str::Chars;
 
+use memchr::memmem::find;
 use serde::de::DeserializeSeed;
 use serde_json::Value;
 
@@ -26,9 +27,16 @@ pub(crate) fn leniently<T>(
 ) -> serde_json::Result<(T, Option<String>)> {
     let mut found = BTreeSet::new();
     // A cut-off reply stays one if a proxy ends it with white space.
-    let text = String::from_utf8_lossy(without_bom(body).trim_ascii_end());
+    let mut text = String::from_utf8_lossy(without_bom(body).trim_ascii_end());
     if matches!(text, Cow::Owned(_)) {
         found.insert("bytes that are not valid UTF-8 are replaced by \u{fffd}");
+    }
+    // Half of a pair in a part that is passed on unread would make the line of its result unreadable.
+    let has_pairs = ["\\ud", "\\uD"]
+        .iter()
+        .any(|half| find(text.as_bytes(), half.as_bytes()).is_some());
+    if has_pairs && let Some(mended) = mended(&text, &mut found) {
+        text = Cow::Owned(mended);
     }
     let value = read(&text).or_else(|error| {
         let mended = mended(&text, &mut found).map_or(text, Cow::Owned);
@@ -84,11 +92,19 @@ fn mended(text: &str, found: &mut BTreeSet<&'static str>) -> Option<String> {
             break;
         }
     }
-    match rest.trim() {
-        "data: [DONE]" | "data:[DONE]" | "[DONE]" => found.extend([BEHIND]),
-        rest => out.push_str(rest),
+    let rest = rest.trim();
+    if !rest.is_empty() && rest.lines().all(is_end_of_stream) {
+        found.insert(BEHIND);
+    } else {
+        out.push_str(rest);
     }
     Some(out)
+}
+
+/// Whether this line of a stream has no data but the mark of its end.
+fn is_end_of_stream(line: &str) -> bool {
+    let data = line.strip_prefix("data:").unwrap_or(line).trim();
+    matches!(data, "" | "[DONE]") || line.starts_with("event:") || line.starts_with(':')
 }
 
 /// Copies the string at the beginning of a text, and returns what follows.

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -109,16 +109,10 @@ impl Access {
         if url.is_empty() {
             return Err(format!("no address: set {}", vendor.url_var));
         }
-        let shown = redacted_url(url);
-        let http = url.starts_with("http://") || url.starts_with("https://");
-        if !http || url.contains(['?', '#']) {
+        if url.contains(['?', '#']) || !is_callable(url) {
             return Err(format!(
-                "the base URL must start with http:// or https:// and have no query, found `{shown}`"
-            ));
-        }
-        if !is_callable(url) {
-            return Err(format!(
-                "the base URL names no host and port to call: `{shown}`"
+                "the base URL is http:// or https://, a host that can be called, and no query, unlike `{}`",
+                redacted_url(url)
             ));
         }
         Ok(())
@@ -214,7 +208,7 @@ impl Access {
         (300..400).contains(&reply.status).then_some(why)
     }
 
-    /// The error with advice about a rejected credential or an exhausted account.
+    /// The error with advice about a rejected credential or an exhausted account, and without secrets.
     pub fn explained(&self, error: Error) -> Error {
         // Some servers know no better word for a missing key.
         let may_lack_key = self.has_no_key
@@ -224,14 +218,14 @@ impl Access {
             ErrorKind::Auth => &self.key_hint,
             ErrorKind::Quota if !error.is_model_only() => ACCOUNT_ADVICE,
             _ if may_lack_key => &self.key_hint,
-            _ => return error,
+            _ => return self.redacted(error),
         };
         let said = error.message().trim_end_matches('.');
         let message = format!("{said}; {advice}");
-        error.reworded(message)
+        self.redacted(error.reworded(message))
     }
 
-    pub fn redacted(&self, error: Error) -> Error {
+    fn redacted(&self, error: Error) -> Error {
         let mut secrets: Vec<_> = self.values.iter().chain(&self.keys).collect();
         // One may be a part of another, whose rest would be left.
         secrets.sort_by_key(|secret| Reverse(secret.expose().len()));
@@ -261,30 +255,6 @@ impl Access {
 /// Advice for an account that has reached a limit.
 const ACCOUNT_ADVICE: &str =
     "the prompts are valid: the account needs credit, a higher limit or the provider's support";
-
-/// Marks the error of a server that is still loading its model. Only servers that users run themselves report this.
-pub(super) fn mark_loading(vendor: &Vendor, error: Error) -> Error {
-    let refused = error.status() == Some(503) && error.kind() == ErrorKind::Transient;
-    let says = || says_loading(error.message()) || error.raw().is_some_and(says_loading);
-    if vendor.may_load && refused && says() {
-        let name = vendor.name;
-        error
-            .reworded(format!("{name}: the server is still loading its model"))
-            .with_not_ready()
-    } else {
-        error
-    }
-}
-
-/// llama.cpp replies `Loading model`; others report that the model is (still, currently) loading. A web page may
-/// contain both words by chance.
-pub(super) fn says_loading(text: &str) -> bool {
-    let has = |wanted: &str| {
-        let mut words = text.split(|c: char| !c.is_alphanumeric());
-        words.any(|word| word.eq_ignore_ascii_case(wanted))
-    };
-    !text.trim_start().starts_with('<') && has("loading") && has("model")
-}
 
 /// Scheme, host and port of a URL.
 pub(super) fn origin(url: &str) -> &str {
@@ -337,33 +307,27 @@ pub(super) struct Credential {
     pub key: Secret,
     /// The variable that contains it, or could.
     pub variable: &'static str,
-    /// The file that it was read from.
-    file: Option<PathBuf>,
+    /// What to check if the provider rejects it: the variable, or the file that it was read from.
+    pub place: String,
 }
 
 impl Credential {
     pub fn given(vendor: &Vendor, key: &Secret) -> Self {
+        let variable = vendor.key_vars.first().copied().unwrap_or("the key");
         Self {
             header: vendor.key_header,
             key: key.clone(),
-            variable: vendor.key_vars.first().copied().unwrap_or("the key"),
-            file: None,
+            variable,
+            place: variable.to_owned(),
         }
     }
 
     /// Where it was found.
     pub fn found(&self) -> String {
-        match &self.file {
-            None => format!("{} set", self.variable),
-            Some(file) => format!("{} in {}", self.variable, file.display()),
-        }
-    }
-
-    /// What to check if the provider rejects it.
-    pub fn place(&self) -> String {
-        match &self.file {
-            None => self.variable.to_owned(),
-            Some(file) => file.display().to_string(),
+        if self.place == self.variable {
+            format!("{} set", self.variable)
+        } else {
+            format!("{} in {}", self.variable, self.place)
         }
     }
 }
@@ -374,44 +338,38 @@ impl Credential {
 /// # Errors
 /// If there is such a file, and it contains no credential that can be read.
 pub(super) fn key_from(vendor: &Vendor, env: Env<'_>) -> Result<Option<Credential>, Error> {
+    type Found = Option<Result<(String, Secret), Error>>;
     let keys = vendor.key_vars.iter();
     let keys = keys.map(|name| (vendor.key_header, *name));
     let all = keys.chain([("authorization", vendor.token_var)]);
     let all: Vec<_> = all.filter(|(_, variable)| !variable.is_empty()).collect();
-    let found = |header, key, variable, file| {
-        Ok(Some(Credential {
-            header,
-            key,
-            variable,
-            file,
-        }))
-    };
-    for &(header, variable) in &all {
-        if let Some(key) = setting(variable, env) {
-            return found(header, tidied(variable, &key), variable, None);
-        }
-    }
-    let named = |variable: &str| setting(&format!("{variable}_FILE"), env).map(PathBuf::from);
     let folder = setting("CREDENTIALS_DIRECTORY", env);
-    let in_folder = |variable: &str| {
-        let folder = Path::new(folder.as_deref()?);
-        let names = [variable.to_owned(), variable.to_lowercase()];
-        let mut files = names.iter().map(|name| folder.join(name));
-        files.find(|file| file.exists())
-    };
-    let named = all.iter().map(|one| (one, named(one.1)));
-    let kept = all.iter().map(|one| (one, in_folder(one.1)));
-    let file = named
-        .chain(kept)
-        .find_map(|(one, file)| Some((*one, file?)));
-    match file {
-        Some(((header, name), file)) => {
-            let key = Secret::from_file(&file)?;
-            let key = tidied(&file.display().to_string(), key.expose());
-            found(header, key, name, Some(file))
-        }
-        None => Ok(None),
-    }
+    let read = |file: &Path| Ok((file.display().to_string(), Secret::from_file(file)?));
+    let places: [&dyn Fn(&str) -> Found; 3] = [
+        &|variable| {
+            let key = setting(variable, env)?;
+            Some(Ok((variable.to_owned(), Secret::new(key))))
+        },
+        &|variable| Some(read(setting(&format!("{variable}_FILE"), env)?.as_ref())),
+        &|variable| {
+            let folder = Path::new(folder.as_deref()?);
+            let mut names = [variable.to_owned(), variable.to_lowercase()].into_iter();
+            let file = names.find_map(|name| Some(folder.join(name)).filter(|file| file.exists()));
+            file.map(|file| read(&file))
+        },
+    ];
+    let pairs = places
+        .iter()
+        .flat_map(|place| all.iter().map(move |one| (place, *one)));
+    let mut found = pairs.filter_map(|(place, (header, variable))| {
+        Some(place(variable)?.map(|(place, key)| Credential {
+            header,
+            key: tidied(&place, key.expose()),
+            variable,
+            place,
+        }))
+    });
+    found.next().transpose()
 }
 
 /// A key without what env files have around it: `export NAME=` before it, and quotation marks. This is said once for
@@ -419,13 +377,9 @@ pub(super) fn key_from(vendor: &Vendor, env: Env<'_>) -> Result<Option<Credentia
 fn tidied(place: &str, text: &str) -> Secret {
     static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let text = text.trim();
-    let assigned = text.split_once('=').filter(|(name, _)| {
-        let name = name.trim_start_matches("export").trim();
-        let is_word = name
-            .bytes()
-            .all(|byte| byte.is_ascii_uppercase() || byte == b'_');
-        is_word && (name.ends_with("KEY") || name.ends_with("TOKEN"))
-    });
+    let is_name =
+        |name: &str| name.trim_end().ends_with("_KEY") || name.trim_end().ends_with("_TOKEN");
+    let assigned = text.split_once('=').filter(|(name, _)| is_name(name));
     let key = assigned.map_or(text, |(_, key)| key.trim());
     let key = key.trim_matches(['"', '\'']).trim();
     if key.len() < text.len() && TOLD.lock().insert(place.to_owned()) {
@@ -442,19 +396,6 @@ fn account_of<'k>(vendor: &Vendor, header: &str, key: &'k str) -> &'k str {
     } else {
         key
     }
-}
-
-/// The reason why headers are not sent to a server that was found on a usual port.
-pub(super) fn withheld_headers(vendor: &Vendor) -> String {
-    let named = vendor.url_var;
-    format!("headers are sent only to an address that {named} or --base-url names")
-}
-
-/// The message for a missing key, with the variables to set.
-pub(super) fn no_key(vendor: &Vendor) -> String {
-    let variables = vendor.key_vars.iter().chain([&vendor.token_var]);
-    let named: Vec<&str> = variables.copied().filter(|name| !name.is_empty()).collect();
-    format!("no key: set {}", named.join(" or "))
 }
 
 /// Checks that a value for a header is visible ASCII. The error does not show the value.

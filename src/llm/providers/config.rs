@@ -12,9 +12,7 @@ use crate::config::choices::PROVIDERS;
 use crate::llm::client::Client;
 use crate::llm::transport::{HttpTransport, Transport};
 
-use super::access::{
-    Access, Credential, Env, ModelChoice, key_from, no_key, plain, setting, withheld_headers,
-};
+use super::access::{Access, Credential, Env, ModelChoice, key_from, plain, setting};
 use super::batch::BatchApi;
 use super::extract::Extract;
 use super::headers::CallHeader;
@@ -217,20 +215,21 @@ impl LlmConfig {
     /// # Errors
     /// If there is no key, or if the address or a header cannot be used.
     pub(super) fn access(&self, vendor: &Vendor, env: Env<'_>) -> Result<Access, Error> {
-        let named = self.base_url.as_deref().map(|url| {
-            if self.exact {
-                url.to_owned()
-            } else {
-                vendor.normalise(url)
-            }
-        });
-        let in_variable = || Some(vendor.base_from_variable(&setting(vendor.url_var, env)?));
-        let given = named.or_else(in_variable);
+        let given = self.given_address(vendor, env);
         let withheld = vendor.probed && (self.unnamed || given.is_none());
         let credential = self.credential(vendor, withheld, env)?;
         let base_url = given.unwrap_or_else(|| vendor.normalise(vendor.base_url));
         let key_hint = self.key_hint(vendor, credential.as_ref(), withheld);
         Access::new(vendor, base_url, credential, &self.headers, key_hint, env)
+    }
+
+    /// The address that the user named.
+    pub(super) fn given_address(&self, vendor: &Vendor, env: Env<'_>) -> Option<String> {
+        match &self.base_url {
+            Some(url) if self.exact => Some(url.clone()),
+            Some(url) => Some(vendor.normalise(url)),
+            None => Some(vendor.base_from_variable(&setting(vendor.url_var, env)?)),
+        }
     }
 
     /// The key or token; `None` if none is required, if a header replaces it, or if the user did not name the address.
@@ -241,7 +240,10 @@ impl LlmConfig {
         env: Env<'_>,
     ) -> Result<Option<Credential>, Error> {
         if withheld && !self.headers.is_empty() {
-            let why = format!("{}: {}", vendor.name, withheld_headers(vendor));
+            let (name, url) = (vendor.name, vendor.url_var);
+            let why = format!(
+                "{name}: headers are sent only to an address that {url} or --base-url names"
+            );
             return Err(Error::new(ErrorKind::Invalid, why));
         }
         if self.pays_by_header() {
@@ -258,7 +260,9 @@ impl LlmConfig {
                 plain(&what, credential.key.expose())?;
             }
             None if vendor.needs_key => {
-                let why = format!("{}: {}", vendor.name, no_key(vendor));
+                let variables = vendor.key_vars.iter().chain([&vendor.token_var]);
+                let named: Vec<&str> = variables.copied().filter(|name| !name.is_empty()).collect();
+                let why = format!("{}: no key: set {}", vendor.name, named.join(" or "));
                 return Err(Error::new(ErrorKind::Auth, why));
             }
             None => {}
@@ -266,7 +270,7 @@ impl LlmConfig {
         Ok(credential)
     }
 
-    fn pays_by_header(&self) -> bool {
+    pub(super) fn pays_by_header(&self) -> bool {
         self.headers.iter().any(CallHeader::pays)
     }
 
@@ -274,7 +278,7 @@ impl LlmConfig {
     fn key_hint(&self, vendor: &Vendor, credential: Option<&Credential>, withheld: bool) -> String {
         match (credential, &vendor.key_vars[..]) {
             _ if self.pays_by_header() => "check the header with the account that pays".to_owned(),
-            (Some(credential), _) => format!("check {}", credential.place()),
+            (Some(credential), _) => format!("check {}", credential.place),
             (None, [variable, ..]) if withheld => {
                 let named = vendor.url_var;
                 format!("{variable} is sent only to an address that {named} or --base-url names")

@@ -15,7 +15,7 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::HttpReply;
 
-use super::answer::{malformed, unreadable};
+use super::answer::{malformed, unlike, unreadable};
 use super::content::{invalid, named};
 use super::errors::failure;
 use super::further::refused;
@@ -149,7 +149,12 @@ pub(super) fn read(vendor: &Vendor, body: &[u8], unchecked: bool) -> Result<Resp
     let read = read_whole(vendor, joined.as_bytes(), body, unchecked || !has_ended);
     if !has_ended {
         let paid = read.map_or_else(|error| error.paid(), |response| response.paid());
-        let cut = malformed("it is a stream of events without its end", body);
+        let what = "it is a stream of events without its end";
+        // What has begun is paid for and would be paid for again.
+        let cut = match &*joined {
+            "{}" => malformed(what, body),
+            _ => unlike(what, body),
+        };
         return Err(cut.with_paid(paid));
     }
     read.map(|mut response| {

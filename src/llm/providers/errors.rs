@@ -58,7 +58,10 @@ pub(super) fn failure(vendor: &Vendor, reply: &HttpReply) -> Error {
     // nginx itself replies with such a page if it limits requests (limit_req, limit_conn) or has no server to forward to.
     let is_nginx = || memchr::memmem::find(body, b"<center>nginx").is_some();
     let by_proxy = status == 503 && unreadable && is_nginx();
-    let error = error.when(by_proxy, Error::by_proxy);
+    let error = error
+        .when(by_proxy, Error::by_proxy)
+        // Only servers that users run themselves answer while they load their model.
+        .when(rule.loading && vendor.may_load, Error::with_not_ready);
     match &error_body.written {
         Some(written) => error.with_raw(written),
         None if unreadable && !body.is_empty() => error.with_raw(&beginning(body)),

@@ -16,7 +16,7 @@ use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::{HttpReply, HttpRequest, ReplyShare, Transport};
 
-use super::access::{Access, ModelChoice, mark_loading};
+use super::access::{Access, ModelChoice};
 use super::attached;
 use super::dialect::{Call, decode, encode, succeeded};
 use super::embed;
@@ -87,7 +87,7 @@ impl LlmClient for Remote {
                 self.access.remove_keys(&mut response);
                 Ok(response)
             }
-            Err(error) => Err(self.access.redacted(self.explained(error))),
+            Err(error) => Err(self.access.explained(error)),
         }
     }
 
@@ -102,7 +102,6 @@ impl LlmClient for Remote {
         let call = embed::encode(self.vendor, requests, model)?;
         let memory = ReplyShare::of_process();
         let reply = self.send(&call, model, MAX_LARGE, &memory, ctx)?;
-        let failed = |error| self.access.redacted(self.explained(error));
         let vectors = embed::decode(self.vendor, &reply, requests).map_err(|error| {
             if error.kind() == ErrorKind::Malformed
                 && requests.len() > 1
@@ -114,10 +113,13 @@ impl LlmClient for Remote {
                     self.vendor.name
                 );
             }
-            failed(error)
+            self.access.explained(error)
         })?;
-        let cleaned = vectors.into_iter().map(|vector| {
-            let mut vector = vector.map_err(failed)?;
+        let cleaned = vectors.into_iter().zip(requests).map(|(vector, request)| {
+            let mut vector = vector.map_err(|error| self.access.explained(error))?;
+            if let Some(cut) = self.cut_warning(request, &vector) {
+                vector.warn(&cut);
+            }
             self.access.remove_keys(&mut vector);
             Ok(vector)
         });
@@ -174,7 +176,7 @@ impl Remote {
         let memory = ReplyShare::of_process();
         let reply = self.send(&call, model, MAX_LARGE, &memory, ctx)?;
         let sound = speech::decode(self.vendor, reply, request);
-        sound.map_err(|error| self.access.redacted(self.explained(error)))
+        sound.map_err(|error| self.access.explained(error))
     }
 
     /// The call for a prompt, its files read, with the memory that they take meanwhile.
@@ -209,11 +211,11 @@ impl Remote {
             memory,
         };
         let reply = self.transport.send(&request, ctx);
-        let reply = reply.map_err(|error| self.access.redacted(error))?;
+        let reply = reply.map_err(|error| self.access.explained(error))?;
         if let Some(why) = self.access.redirect(self.vendor, &reply)
             && let Err(error) = succeeded(self.vendor, &reply)
         {
-            return Err(self.access.redacted(error.reworded(why)));
+            return Err(self.access.explained(error.reworded(why)));
         }
         Ok(reply)
     }
@@ -232,10 +234,5 @@ impl Remote {
                 "the server read {tokens} tokens of a prompt of {bytes} bytes: it was probably cut to the server's context"
             )
         })
-    }
-
-    /// With what only the client knows of a failure.
-    fn explained(&self, error: Error) -> Error {
-        mark_loading(self.vendor, self.access.explained(error))
     }
 }

@@ -45,6 +45,9 @@ pub(super) struct Rule {
     pub names: bool,
     /// How long to wait if the server reports no time.
     wait_seconds: Option<u64>,
+    /// Whether the server is still loading its model.
+    #[serde(default)]
+    pub loading: bool,
     /// Whom the error concerns, if its kind does not say it.
     pub whom: Option<Whom>,
     /// Whether it applies because no other rule matched.

@@ -37,6 +37,7 @@ fn statuses_and_bodies_are_classified() {
             "model_only": error.is_model_only(), "sent": format!("{:?}", error.sent()),
             "wait": error.retry_after().map(|wait| wait.as_secs_f64()), "raw": error.raw(),
             "request_id": error.request_id(), "message": error.message(), "by_proxy": error.is_by_proxy(),
+            "loading": error.is_not_ready(),
         });
         assert!(
             kind.is_none_or(|kind| kind == error.kind().as_str()),

@@ -12,8 +12,9 @@ use crate::llm::transport::{
     HttpReply, HttpRequest, HttpTransport, ReplyShare, Transport, is_loopback_url,
 };
 
-use super::access::{Env, key_from, says_loading, setting, withheld_headers};
+use super::access::{Access, Env, key_from};
 use super::config::{LlmConfig, known};
+use super::errors::failure;
 use super::headers::CallHeader;
 use super::remote::MAX_REPLY;
 use super::vendor::{Dialect, VENDORS, Vendor};
@@ -219,114 +220,94 @@ impl Look<'_> {
         LlmConfig::new(vendor.name).headers(self.given.headers)
     }
 
-    /// The reason why a run would reject these settings, if it would.
-    fn refused(&self, vendor: &Vendor, config: &LlmConfig) -> Option<String> {
-        let error = config.access(vendor, self.env).err()?;
-        let own = format!("{}: ", vendor.name);
-        let why = error.message();
-        Some(why.strip_prefix(&own).unwrap_or(why).to_owned())
-    }
-
-    fn has_key(&self, vendor: &Vendor) -> bool {
-        !matches!(key_from(vendor, self.env), Ok(None))
+    /// The address and the credential, or the reason why a run would reject these settings.
+    fn access(&self, vendor: &Vendor, config: &LlmConfig) -> Result<Access, String> {
+        let access = config.access(vendor, self.env);
+        access.map_err(|error| {
+            let (own, why) = (format!("{}: ", vendor.name), error.message());
+            why.strip_prefix(&own).unwrap_or(why).to_owned()
+        })
     }
 
     fn remote(&self, vendor: &'static Vendor) -> ProviderStatus {
-        let key = self.has_key(vendor) || self.pays_by_header();
-        let address = match setting(vendor.url_var, self.env) {
-            Some(url) => vendor.base_from_variable(&url),
-            None => vendor.normalise(vendor.base_url),
-        };
-        if address.is_empty() {
-            let why = format!("no address: use --base-url or {}", vendor.url_var);
-            return status(vendor, self.config(vendor), Err(why));
-        }
-        let config = self.config(vendor).at(&address);
-        let refused = self.refused(vendor, &config);
+        let config = self.config(vendor);
+        let key = key_from(vendor, self.env);
+        let has_key = config.pays_by_header() || !matches!(key, Ok(None));
+        let address = config.given_address(vendor, self.env);
+        let address = address.unwrap_or_else(|| vendor.normalise(vendor.base_url));
+        let config = config.at(&address);
+        let access = self.access(vendor, &config);
         let is_named = self.given.models_named;
         let mut model = self.given.model.map(str::to_owned);
-        if model.is_none() && self.given.asks_models && refused.is_none() && !is_named {
-            model = self.only_model(vendor, &address);
+        if let Ok(access) = &access
+            && model.is_none()
+            && self.given.asks_models
+            && !is_named
+        {
+            // Which of several is meant, and what it costs, only the user knows.
+            let models = models_at(vendor, &address, &access.headers, self.patience);
+            let mut models = models.unwrap_or_default();
+            model = models.pop().filter(|_| models.is_empty());
         }
-        let lacks_model = refused.is_none() && model.is_none() && !is_named;
-        let set = if vendor.needs_key || key {
-            "a key"
+        let lacks_model = access.is_ok() && model.is_none() && !is_named;
+        let set = if vendor.needs_key || has_key {
+            "a key is set"
         } else {
-            "an address"
+            "an address is set"
         };
-        let verdict = match refused {
-            Some(why) => Err(why),
-            None if lacks_model => Err(format!(
-                "{set} is set, but no model is named: --model, BATCHWRIGHT_MODEL or the setting llm.model"
+        let verdict = match access {
+            Err(_) if address.is_empty() => {
+                let why = format!("no address: use --base-url or {}", vendor.url_var);
+                Err(why)
+            }
+            Err(why) => Err(why),
+            Ok(_) if lacks_model => Err(format!(
+                "{set}, but no model is named: --model, BATCHWRIGHT_MODEL or the setting llm.model"
             )),
-            None => {
-                let found = key_from(vendor, self.env).ok().flatten();
-                Ok(found.map_or_else(|| format!("{set} is set"), |found| found.found()))
+            Ok(_) => {
+                let found = key.ok().flatten();
+                Ok(found.map_or_else(|| set.to_owned(), |found| found.found()))
             }
         };
-        let configured = key || !vendor.needs_key;
+        let configured = has_key || !vendor.needs_key && !address.is_empty();
         ProviderStatus {
             model: model.filter(|_| configured),
-            base_url: Some(redacted_url(&address)),
+            base_url: Some(redacted_url(&address)).filter(|url| !url.is_empty()),
             half_configured: configured && verdict.is_err(),
             lacks_model: configured && lacks_model,
             ..status(vendor, config, verdict)
         }
     }
 
-    /// The model that the server at this address lists, if it lists only one: which of several is meant, and what it
-    /// costs, only the user knows.
-    fn only_model(&self, vendor: &Vendor, address: &str) -> Option<String> {
-        let headers = self.sent_with(vendor).ok()?;
-        let mut models = models_at(address, &headers, self.patience).ok()?;
-        models.pop().filter(|_| models.is_empty())
-    }
-
-    fn pays_by_header(&self) -> bool {
-        self.given.headers.iter().any(CallHeader::pays)
-    }
-
-    /// The headers of a request to the server that the user named.
-    fn sent_with(&self, vendor: &Vendor) -> Result<Headers, Error> {
-        let credential = key_from(vendor, self.env)?.filter(|_| !self.pays_by_header());
-        let key = credential.map(|credential| format!("Bearer {}", credential.key.expose()));
-        let key = key.map(|key| ("authorization".into(), key));
-        let headers = self.given.headers.iter().map(CallHeader::sent);
-        Ok(headers.chain(key).collect())
-    }
-
     fn local(&self, vendor: &'static Vendor, usual: &[&str]) -> ProviderStatus {
-        let given = setting(vendor.url_var, self.env);
-        let config = self.config(vendor);
-        if given.is_none() && !self.given.headers.is_empty() {
-            return status(vendor, config, Err(withheld_headers(vendor)));
-        }
+        let given = self.config(vendor).given_address(vendor, self.env);
         let model = self.given.model.map(str::to_owned);
-        if let (Some(url), Some(_)) = (&given, &model) {
+        if given.is_some() && model.is_some() {
             let status = self.remote(vendor);
-            let headers = self.sent_with(vendor).ok().filter(|_| status.usable);
-            let slots = headers.and_then(|headers| slots_at(&vendor.normalise(url), &headers));
+            let access = self.access(vendor, &status.config).ok();
+            let access = access.filter(|_| status.usable);
+            let slots = access.and_then(|access| slots_at(&access.base_url, &access.headers));
             return status.with_slots(slots);
         }
         // An unknown server on a usual port must not get the key.
-        let asked_with = given.as_ref().map(|_| self.sent_with(vendor)).transpose();
+        let at = |address: &str| match given {
+            Some(_) => self.config(vendor).at(address),
+            None => self.config(vendor).found_at(address),
+        };
+        let addresses = given.as_deref().map_or(usual.to_vec(), |url| vec![url]);
         let unusable = |half_configured, why| ProviderStatus {
             half_configured,
-            ..status(vendor, config.clone(), Err(why))
+            ..status(vendor, self.config(vendor), Err(why))
         };
-        let asked_with = match asked_with {
-            Ok(headers) => headers.unwrap_or_default(),
-            Err(error) => return unusable(true, error.message().to_owned()),
-        };
-        let addresses: Vec<String> = match &given {
-            Some(url) => vec![vendor.normalise(url)],
-            None => usual.iter().map(|url| (*url).to_owned()).collect(),
+        let headers = match self.access(vendor, &at(addresses[0])) {
+            Ok(access) => access.headers,
+            Err(why) => return unusable(given.is_some(), why),
         };
         let mut trouble = String::new();
         let mut wants_key = false;
         let mut servers = Vec::new();
-        for address in &addresses {
-            match models_at(address, &asked_with, self.patience) {
+        for address in addresses {
+            match models_at(vendor, address, &headers, self.patience) {
                 Ok(models) => servers.push((address, models)),
                 Err(error) => {
                     wants_key |= error.status() == Some(401);
@@ -339,7 +320,7 @@ impl Look<'_> {
         // One that serves the model, else the first.
         let serves = |models: &[String]| model.as_ref().is_none_or(|own| models.contains(own));
         servers.sort_by_key(|(_, models)| !serves(models));
-        let Some((address, models)) = servers.first() else {
+        let Some((address, models)) = servers.into_iter().next() else {
             let why = match given {
                 Some(_) => format!("no usable server at {trouble}"),
                 None => format!(
@@ -347,18 +328,15 @@ impl Look<'_> {
                     vendor.url_var
                 ),
             };
-            return unusable(given.is_some() || wants_key && self.has_key(vendor), why);
+            let has_key = || !matches!(key_from(vendor, self.env), Ok(None));
+            return unusable(given.is_some() || wants_key && has_key(), why);
         };
-        let config = match given {
-            Some(_) => config.at(address),
-            None => config.found_at(address),
-        };
-        let slots = slots_at(address, &asked_with);
+        let slots = slots_at(address, &headers);
         ProviderStatus {
             base_url: Some(redacted_url(address)),
             model: model.or_else(|| models.first().cloned()),
             models: models.clone(),
-            ..status(vendor, config, Ok(described(models, slots)))
+            ..status(vendor, at(address), Ok(described(&models, slots)))
         }
         .with_slots(slots)
     }
@@ -404,8 +382,13 @@ fn described(models: &[String], slots: Option<usize>) -> String {
 ///
 /// # Errors
 /// If there is no server, or it lists none.
-fn models_at(address: &str, headers: &Headers, timeout: Duration) -> Result<Vec<String>, Error> {
-    listed(&get(address, "/models", headers, timeout)?)
+fn models_at(
+    vendor: &Vendor,
+    address: &str,
+    headers: &Headers,
+    timeout: Duration,
+) -> Result<Vec<String>, Error> {
+    listed(vendor, &get(address, "/models", headers, timeout)?)
 }
 
 /// The number of calls that a server answers at once. llama.cpp reports it; others do not know the address.
@@ -436,9 +419,9 @@ fn get(
 }
 
 /// The names in a list of models.
-fn listed(reply: &HttpReply) -> Result<Vec<String>, Error> {
+fn listed(vendor: &Vendor, reply: &HttpReply) -> Result<Vec<String>, Error> {
     let status = reply.status;
-    if status == 503 && says_loading(&String::from_utf8_lossy(&reply.body)) {
+    if status == 503 && failure(vendor, reply).is_not_ready() {
         let why = "it is still loading its model; try again, or name the model";
         return Err(Error::new(ErrorKind::Transient, why).with_status(status));
     }

@@ -13,7 +13,11 @@ use super::common::{Desk, PATIENCE, Running, cases, eventually, good};
 
 /// A server of the desk's queue on a free port, and its address.
 pub fn serve(desk: &Desk, sim: &Simulator, words: &str) -> (Running, String) {
-    let url = sim.base_url();
+    serve_at(desk, &sim.base_url(), words)
+}
+
+/// The same with a provider at this address.
+pub fn serve_at(desk: &Desk, url: &str, words: &str) -> (Running, String) {
     let port = if words.contains("--port") {
         ""
     } else {

@@ -133,6 +133,9 @@ fn completion(
         if !details.citations.is_empty() && details.citations.iter().all(Value::is_string) {
             completion["citations"] = details.citations.clone().into();
         }
+        if let Some(warning) = &answer.warning {
+            completion["warning"] = warning.as_str().into();
+        }
     }
     Some(completion)
 }

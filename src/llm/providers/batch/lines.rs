@@ -1,12 +1,14 @@
 //! Lines of input and of results, in the formats of all providers.
 
+use std::borrow::Cow;
+
 use serde::Deserialize;
 use serde::de::Error as _;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::base::json_mend::leniently;
-use crate::base::json_read::JsonObject;
+use crate::base::json_read::{JsonObject, JsonString};
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::batch::{BatchLine, BatchLineResult};
 use crate::llm::native::Native;
@@ -17,7 +19,6 @@ use crate::llm::providers::errors::{error_in_batch, failure_in_batch};
 use crate::llm::providers::fields::{Raw, whole};
 use crate::llm::providers::rules::{ErrorBody, word};
 use crate::llm::providers::vendor::{Dialect, Vendor};
-use crate::llm::reply_details::RawJson;
 use crate::llm::request::Request;
 use crate::llm::response::Response;
 use crate::llm::transport::{HttpHeaders, HttpReply};
@@ -149,7 +150,11 @@ impl<'l> Reply<'l> {
         let reply = HttpReply {
             status: self.status.unwrap_or(200),
             headers: HttpHeaders::default(),
-            body: self.body.map_or("null", RawValue::get).into(),
+            body: self
+                .body
+                .map_or(Cow::Borrowed("null"), unquoted)
+                .as_bytes()
+                .to_vec(),
         };
         let id = self.request_id.filter(|id| !id.is_empty());
         let answer = decode(vendor, &reply, false);
@@ -157,12 +162,18 @@ impl<'l> Reply<'l> {
     }
 }
 
+/// The body of a reply: JSON, or a text in which some servers keep what came.
+fn unquoted(body: &RawValue) -> Cow<'_, str> {
+    let text = serde_json::from_str::<JsonString<'_>>(body.get());
+    text.map_or(Cow::Borrowed(body.get()), |JsonString(text)| text)
+}
+
 /// The body of the reply in a line of results.
-pub(super) fn body(vendor: &Vendor, line: &str) -> serde_json::Result<RawJson> {
+pub(super) fn body(vendor: &Vendor, line: &str) -> serde_json::Result<String> {
     let line: Line<'_> = serde_json::from_str(line.trim())?;
     let response = line.outcome().response;
     let body = response.and_then(|response| Reply::of(vendor, response).body);
-    body.map(RawJson::of)
+    body.map(|body| unquoted(body).into_owned())
         .ok_or_else(|| serde_json::Error::custom("it has no body"))
 }
 

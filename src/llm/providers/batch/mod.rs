@@ -198,13 +198,8 @@ impl BatchApi {
         }
     }
 
-    /// The failure with an explanation of its cause and without secrets.
-    fn redacted(&self, error: Error) -> Error {
-        self.access.redacted(self.access.explained(error))
-    }
-
     fn clean<T>(&self, result: Result<T, Error>) -> Result<T, Error> {
-        result.map_err(|error| self.redacted(error))
+        result.map_err(|error| self.access.explained(error))
     }
 }
 
@@ -257,7 +252,8 @@ impl BatchClient for BatchApi {
         ctx: &Context,
     ) -> Result<BatchStage, BatchRefusal> {
         let batch = self.submission(intent, stage, ctx);
-        let redacted = |refusal: BatchRefusal| refusal.map_errors(|error| self.redacted(error));
+        let redacted =
+            |refusal: BatchRefusal| refusal.map_errors(|error| self.access.explained(error));
         let file = match stage {
             BatchStage::Created { .. } => return Ok(stage.clone()),
             BatchStage::Ready if self.wire.uploads() => {
@@ -294,9 +290,9 @@ impl BatchClient for BatchApi {
     fn status(&self, id: &str, ctx: &Context) -> Result<BatchStatus, Error> {
         let mut status = self.clean(self.wire.status(&self.http(ctx), id))?;
         status.state = match status.state {
-            BatchState::Failed(error) => BatchState::Failed(self.redacted(error)),
+            BatchState::Failed(error) => BatchState::Failed(self.access.explained(error)),
             BatchState::Refused(why) => {
-                BatchState::Refused(why.map_errors(|error| self.redacted(error)))
+                BatchState::Refused(why.map_errors(|error| self.access.explained(error)))
             }
             state => state,
         };
@@ -314,9 +310,8 @@ impl BatchClient for BatchApi {
     }
 
     fn read(&self, line: &[u8]) -> Result<BatchLine, Error> {
-        let redacted = |error| self.redacted(error);
-        let read = lines::read(self.vendor, line);
-        let BatchLine { key, result } = read.map_err(redacted)?;
+        let redacted = |error| self.access.explained(error);
+        let BatchLine { key, result } = lines::read(self.vendor, line).map_err(redacted)?;
         let result = match result {
             BatchLineResult::Answered(answer) => {
                 let mut answer = answer.map_err(redacted);
@@ -332,13 +327,14 @@ impl BatchClient for BatchApi {
 
     fn unchecked_answer(&self, line: &[u8]) -> Option<Response> {
         let (body, _) = leniently(line, |text| lines::body(self.vendor, text)).ok()?;
-        let mut answer = dialect::read(self.vendor, body.as_str().as_bytes(), true).ok()?;
+        let mut answer = dialect::read(self.vendor, body.as_bytes(), true).ok()?;
         self.access.remove_keys(&mut answer);
         Some(answer)
     }
 
     fn reply(&self, line: &[u8]) -> RawJson {
-        let body = reply_json(line, |text| lines::body(self.vendor, text));
+        let part = |text: &str| Ok(RawJson::new(&lines::body(self.vendor, text)?));
+        let body = reply_json(line, part);
         self.access.cleaned(body)
     }
 
@@ -352,7 +348,9 @@ impl BatchClient for BatchApi {
             && self.wire.status(&http, id).is_ok_and(|status| {
                 status.state.is_final() || matches!(status.state, BatchState::Cancelling)
             });
-        ended.then_some(()).ok_or_else(|| self.redacted(refused))
+        ended
+            .then_some(())
+            .ok_or_else(|| self.access.explained(refused))
     }
 }
 

@@ -372,6 +372,22 @@ fn a_reply_that_is_json_but_for_a_detail_keeps_its_answer() {
             let reply = scripted(provider, []).0.reply(&line);
             assert!(reply.as_str().starts_with('{'), "{provider}: {reply}");
         }
+        // Some servers keep the body as a text, whatever it was.
+        let whole = String::from_utf8_lossy(&plain);
+        let event = whole
+            .replace('\n', " ")
+            .replace("\"message\":", "\"delta\":");
+        for (body, is_told) in [
+            (whole.to_string(), false),
+            (format!("data: {event}\n\n"), true),
+        ] {
+            let line = result_line(provider, &Value::from(body.as_str()).to_string());
+            let line: Vec<u8> = line.into_iter().filter(u8::is_ascii).collect();
+            let answer = answer_in(provider, &line).unwrap();
+            let found = (&*answer.text, answer.warning.is_some());
+            assert_eq!(found, ("Os?lo", is_told), "{provider}: {body}");
+            assert_eq!(answer.usage.unwrap().input_tokens, 2, "{provider}: {body}");
+        }
         for (before, behind) in [("\u{feff}", ""), ("", "\n\ndata: [DONE]\n\n")] {
             let body = [before.as_bytes(), &plain, behind.as_bytes()].concat();
             let answer = dialect::read(Vendor::named(provider).unwrap(), &body, false).unwrap();
