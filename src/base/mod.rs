@@ -30,6 +30,8 @@ pub mod secret;
 pub(crate) mod secret_file;
 #[cfg(test)]
 pub(crate) mod seeds;
+#[cfg(test)]
+pub(crate) mod steps;
 pub(crate) mod thread;
 pub(crate) mod trusted_time;
 pub mod usage;

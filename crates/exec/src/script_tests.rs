@@ -1,4 +1,8 @@
 use super::*;
+use steps::assert_linear;
+
+#[path = "../../../src/base/steps.rs"]
+mod steps;
 
 fn read(bytes: &[u8], form: impl FnOnce(Commands) -> Commands) -> Result<Vec<CommandJob>, Error> {
     let folder = tempfile::tempdir().unwrap();
@@ -165,8 +169,7 @@ fn allocated(text: &[u8], form: &Form) -> u64 {
         ..Reader::default()
     };
     let mut lines = lines();
-    let read = allocation_counter::measure(|| while let Ok(Some(_)) = reader.next(&mut lines) {});
-    read.bytes_total
+    steps::allocated(|| while let Ok(Some(_)) = reader.next(&mut lines) {})
 }
 
 #[test]
@@ -196,21 +199,17 @@ fn what_is_read_is_not_copied_again_and_again_however_long_an_element_is() {
     ];
     for element in elements {
         for form in &forms {
-            let of = |times: usize| {
-                let text = [b"echo -", &element.repeat(times)[..], b"\n"].concat();
-                allocated(&text, form)
-            };
-            // What grows with the square has four times as much each time.
-            let (first, last) = (of(2048), of(2048 * 8));
-            let most = 12 * first + 65_536;
             let shown = String::from_utf8_lossy(element);
-            assert!(last < most, "{shown} in {form:?}: {first}, then {last}");
+            assert_linear(&format!("{shown} in {form:?}"), |times| {
+                allocated(
+                    &[b"echo -", &element.repeat(times)[..], b"\n"].concat(),
+                    form,
+                )
+            });
         }
     }
-    let placeholders = |times: usize| {
-        let text = "echo 'a' {} ".repeat(times);
-        allocation_counter::measure(|| drop(Template::shell([text]).unwrap())).bytes_total
-    };
-    let (first, last) = (placeholders(512), placeholders(4096));
-    assert!(last < 12 * first, "{first}, then {last}");
+    assert_linear("placeholders", |times| {
+        let text = "echo 'a' {} ".repeat(times / 4);
+        steps::allocated(|| drop(Template::shell([text]).unwrap()))
+    });
 }

@@ -33,6 +33,9 @@ mod router;
 mod server;
 mod settings;
 mod shapes;
+#[cfg(test)]
+#[path = "../../../src/base/steps.rs"]
+mod steps;
 mod watcher;
 mod webhooks;
 

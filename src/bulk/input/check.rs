@@ -314,24 +314,30 @@ impl FileCheck<'_> {
 
 /// A buffer that grows only for records longer than it.
 #[derive(Default)]
-struct Chunk {
-    bytes: Vec<u8>,
-    last: bool,
+pub(super) struct Chunk {
+    pub(super) bytes: Vec<u8>,
+    pub(super) last: bool,
 }
 
 impl Chunk {
     /// Begins with `rest`, which is at `offset` in the file, and reads the bytes after it.
-    fn continue_from(&mut self, rest: &[u8], source: &Source, offset: u64) -> io::Result<()> {
+    pub(super) fn continue_from(
+        &mut self,
+        rest: &[u8],
+        source: &Source,
+        offset: u64,
+    ) -> io::Result<()> {
         self.bytes.clear();
         self.bytes.extend_from_slice(rest);
         self.read(source, offset)
     }
 
-    fn read(&mut self, source: &Source, offset: u64) -> io::Result<()> {
+    pub(super) fn read(&mut self, source: &Source, offset: u64) -> io::Result<()> {
         let filled = self.bytes.len();
         let from = offset + filled as u64;
         let left = usize::try_from(source.len().saturating_sub(from)).unwrap_or(usize::MAX);
-        let want = left.min(CHUNK_BYTES);
+        // More for a long record, which would otherwise be copied and searched again for each chunk.
+        let want = left.min(CHUNK_BYTES.max(filled / 2));
         self.bytes.resize(filled + want, 0);
         let n = source.fill(&mut self.bytes[filled..], from)?;
         self.bytes.truncate(filled + n);

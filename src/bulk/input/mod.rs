@@ -32,6 +32,8 @@ mod table;
 mod template;
 
 #[cfg(test)]
+mod linear_tests;
+#[cfg(test)]
 mod refused_tests;
 #[cfg(test)]
 mod tests;

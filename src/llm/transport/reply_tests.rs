@@ -67,6 +67,24 @@ fn reply(bytes: &[u8], sizes: &[usize]) -> Result<Reply, String> {
     read().map_err(|fault: Fault| fault.to_string())
 }
 
+#[test]
+fn a_head_takes_no_steps_with_the_square_of_its_length() {
+    use crate::base::steps::{allocated, assert_linear};
+    for (what, begin, piece) in [
+        ("a header", "HTTP/1.1 200 OK\r\na: ", "b"),
+        ("headers", "HTTP/1.1 200 OK\r\n", "a: b\r\n"),
+        ("line ends", "", "\r\n"),
+        ("a reason", "HTTP/1.1 200 ", "a"),
+    ] {
+        for size in [1, 4096] {
+            assert_linear(what, |n| {
+                let bytes = [begin, &piece.repeat(n / 4), "\r\n\r\n"].concat();
+                allocated(|| drop(reply(bytes.as_bytes(), &[size])))
+            });
+        }
+    }
+}
+
 /// How a body is sent.
 #[derive(Debug, Clone)]
 enum Sent {

@@ -362,3 +362,32 @@ fn an_answer_shows_its_size_and_nothing_else() {
     let body = Body::Full(b"secret".into());
     assert_eq!(format!("{body:?}"), "Full(6 bytes)");
 }
+
+#[test]
+fn a_head_takes_no_steps_with_the_square_of_its_length() {
+    use crate::steps::{allocated, assert_linear};
+    for (what, begin, piece) in [
+        ("a path", "GET /", "%20"),
+        ("parameters", "GET /?", "a=b&"),
+        ("a header", "GET / HTTP/1.1\r\na: ", "b"),
+        ("headers", "GET / HTTP/1.1\r\n", "a: b\r\n"),
+        ("line ends", "", "\r\n"),
+    ] {
+        assert_linear(what, |n| {
+            let bytes = [begin, &piece.repeat(n / 4), " HTTP/1.1\r\n\r\n"].concat();
+            let mut http = http_net::ServerConn::new();
+            allocated(|| {
+                // Each byte comes by itself.
+                for byte in bytes.bytes() {
+                    http.read_buf()[0] = byte;
+                    http.commit(1);
+                    match http.poll() {
+                        Ok(http_net::ServerEvent::Request(head)) => drop(Head::of(&head)),
+                        Ok(http_net::ServerEvent::NeedInput) => {}
+                        _ => break,
+                    }
+                }
+            })
+        });
+    }
+}

@@ -298,6 +298,23 @@ mod tests {
     }
 
     #[test]
+    fn a_form_takes_no_steps_with_the_square_of_its_longest_part() {
+        use crate::steps::{allocated, assert_linear};
+        let name = "Content-Disposition: form-data; name=\"a";
+        for piece in ["a", "\r\n", "\r", "--x-y", "\n--x-"] {
+            for begin in ["--x-y\r\n", "--x-y\r\nA: ", name, "", "--x-y--"] {
+                let begin = format!("--x-y\r\n{name}\"\r\n\r\n{begin}");
+                for step in [1, CHUNK] {
+                    assert_linear(&format!("{piece:?} after {begin:?}"), |n| {
+                        let body = format!("{begin}{}\r\n--x-y--", piece.repeat(n));
+                        allocated(|| drop(read(body.as_bytes(), step)))
+                    });
+                }
+            }
+        }
+    }
+
+    #[test]
     fn what_is_no_form_is_refused_and_never_taken_for_a_shorter_one() {
         let whole = FORM.len() - "\r\nepilogue".len();
         for end in 0..whole {
