@@ -24,6 +24,8 @@ pub struct Secret {
 
 /// Shorter secrets are not masked, because they occur in ordinary words.
 const SHORTEST: usize = 4;
+/// Length of a beginning of a secret that is masked too: more than what keys of a kind begin with, such as `sk-proj-`.
+const BEGINNING: usize = 12;
 /// A base64 form of this length is not an ordinary word.
 const SHORTEST_FORM: usize = 8;
 
@@ -61,10 +63,29 @@ impl Secret {
                 cleaned = Cow::Owned(cleaned.replace(form, "***"));
             }
         }
+        if let Some(shown) = self.without_beginnings(&cleaned) {
+            cleaned = Cow::Owned(shown);
+        }
         match cleaned {
             Cow::Owned(cleaned) => Some(cleaned),
             Cow::Borrowed(_) => None,
         }
+    }
+
+    /// The text without long beginnings of the secret, which some servers show instead of the whole.
+    fn without_beginnings(&self, text: &str) -> Option<String> {
+        let long = self.value.get(..BEGINNING)?;
+        let (mut shown, mut rest) = (String::new(), text);
+        while let Some(at) = rest.find(long) {
+            let (before, echo) = rest.split_at(at);
+            let same = echo.chars().zip(self.value.chars());
+            let same = same.take_while(|(a, b)| a == b);
+            let len: usize = same.map(|(c, _)| c.len_utf8()).sum();
+            shown += before;
+            shown += "***";
+            rest = &echo[len..];
+        }
+        (rest.len() < text.len()).then(|| shown + rest)
     }
 
     /// As [`redact`](Self::redact), for a text that may be cut within the secret; a beginning of 4 bytes is
@@ -191,6 +212,17 @@ mod tests {
                 }
             }
         }
+        for (echo, cleaned) in [
+            (
+                format!("{}…, {}xyz", &KEY[..20], &KEY[..12]),
+                "***…, ***xyz",
+            ),
+            (format!("{}{KEY}", &KEY[..14]), "******"),
+            (format!("a {}", &KEY[..BEGINNING]), "a ***"),
+        ] {
+            assert_eq!(secret.redact(&echo).as_deref(), Some(cleaned), "{echo}");
+        }
+        assert_eq!(secret.redact(&KEY[..BEGINNING - 1]), None);
         let harmless = "100 % of a \\u00e4 and %41 are \"fine\"";
         assert_eq!(secret.redact(harmless), None);
         assert_eq!(Secret::new("abc").redact("abc"), None);

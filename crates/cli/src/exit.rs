@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::display;
+use super::sanitize;
 use super::stderr::{is_json, is_quiet};
 
 /// How the program ended.
@@ -138,7 +139,7 @@ impl Refusal {
             error["hint"] = hint.as_str().into();
         }
         let line = json!({"error": error, "exit_code": self.exit.code()});
-        let _ = writeln!(std::io::stdout(), "{line}");
+        let _ = writeln!(std::io::stdout(), "{}", sanitize::json(&line));
     }
 }
 

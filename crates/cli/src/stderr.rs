@@ -13,7 +13,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::LevelFilter;
 
 use super::args::shared::SayArgs;
-use super::sanitize::escaped;
+use super::sanitize::one_line;
 
 /// Maximum number of waiting lines; more than the log can produce at its most verbose level.
 const MAX_WAITING: usize = 8192;
@@ -147,7 +147,7 @@ impl SayArgs {
             .target(env_logger::Target::Pipe(Box::new(Log)))
             .format(|out, record| {
                 let level = record.level().as_str().to_lowercase();
-                let text = escaped(&record.args().to_string());
+                let text = one_line(&record.args().to_string());
                 let now = humantime::format_rfc3339_millis(SystemTime::now());
                 writeln!(out, "batchwright: {now} {level}: {text}")
             })

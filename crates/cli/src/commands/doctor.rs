@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use batchwright::Context;
+use batchwright::config::SettingKey;
 use batchwright::provider::api_keys_set;
 use batchwright::queue::Severity::{self, Bad, Good, Note, Warning};
 use batchwright::queue::{HealthFinding, SqliteOptions};
@@ -16,7 +17,7 @@ use crate::exit::{Exit, Refusal};
 use crate::queue::{folder, open};
 use crate::sanitize::{self, one_line};
 use crate::stderr::is_json;
-use crate::stdout;
+use crate::{settings, stdout};
 
 pub fn execute(args: &DoctorArgs) -> Result<Exit, Refusal> {
     let findings = check(args)?;
@@ -39,6 +40,7 @@ fn check(args: &DoctorArgs) -> Result<Vec<HealthFinding>, Refusal> {
     let folder = folder()?;
     let database = args.data.database()?;
     let mut findings = of_folder(&folder);
+    findings.push(of_settings());
     findings.extend(sandbox());
     let store = &args.data.store;
     if store.store.is_some() || database.exists() {
@@ -92,6 +94,28 @@ fn shown(finding: &HealthFinding) -> String {
     let advice = finding.advice.as_deref().map(one_line);
     let advice = advice.map_or_else(String::new, |advice| format!("{:22}-> {advice}\n", ""));
     format!("{mark:<8} {what:<12} {seen}\n{advice}")
+}
+
+/// Whether the settings are such that commands take them.
+fn of_settings() -> HealthFinding {
+    let checked = settings::settings().and_then(|settings| {
+        for key in SettingKey::all() {
+            let setting = settings.explain(key.name()).map_err(settings::refused)?;
+            setting
+                .problem
+                .map_or(Ok(()), |why| Err(Refusal::usage(why)))?;
+        }
+        settings.model_prices().map(drop).map_err(settings::refused)
+    });
+    match checked {
+        Ok(()) => finding("settings", Good, "each can be used", None),
+        Err(why) => finding(
+            "settings",
+            Bad,
+            why.text(),
+            Some("see batchwright config list"),
+        ),
+    }
 }
 
 /// Less free space than this is a warning.

@@ -3,7 +3,9 @@
 use parking_lot::Mutex;
 use serde_json::json;
 
-use super::common::{Desk, Ended, Has, RunToEnd, Running, cases, eventually, line_count};
+use super::common::{
+    Desk, Ended, Has, RunToEnd, Running, SmallDisk, cases, eventually, line_count,
+};
 use super::program::fed;
 
 /// Runs `exec` with these words and this on standard input.
@@ -34,6 +36,7 @@ fn an_invalid_line_prevents_all_commands() {
         "
         jobs.txt => jobs.txt, line 2: `>` is shell syntax
         nowhere.txt => cannot read nowhere.txt
+        no\u{202e}txt.exe => cannot read no\\u{202e}txt.exe
         empty.txt => no commands
     ",
     ) {
@@ -137,14 +140,36 @@ fn a_run_resumes_from_its_log_after_changes_of_the_script() {
     let ended = run("log --resume-failed").says("0 completed, 1 failed");
     assert_eq!(ended.stdout, "");
     assert_eq!(line_count(&desk.path("log")), 1 + 3 + 2 + 1);
-    // Standard input as well.
+    // Standard input as well, also when the output was lost.
     let words = ["--joblog", "log", "--resume", "--", "echo"];
     assert_eq!(piped(&desk, &words, b"a\nx\n").expect(0).stdout, "x\n");
+    let words = ["--joblog", "log", "-o", "lost.jsonl", "--", "echo"];
+    piped(&desk, &words, b"a\nx\ny\n").ends(0, "lost.jsonl lacks 2 of the results");
     // A log of GNU parallel is continued.
     let header = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
     let theirs = "1\t:\t1795291315.786\t     0.003\t0\t6\t0\t0\techo A\n";
     desk.write("theirs", format!("{header}{theirs}"));
     assert_eq!(run("theirs --resume").stdout, "new\nb c\n");
+}
+
+/// What runs on when a result cannot be written has none, and runs again.
+#[test]
+fn commands_count_when_their_ends_are_written() {
+    let Some(disk) = SmallDisk::new("disk", 256) else {
+        return;
+    };
+    let words = "exec -j 10 --sandbox off -o disk/out.jsonl --json -- head -c 50000 /dev/zero ::: ";
+    let ended = disk
+        .desk
+        .plain(&format!("{words}{}", "x ".repeat(20).trim_end()))
+        .expect(1);
+    let written = disk.desk.read("disk/out.jsonl").lines().count();
+    let summary = ended.json();
+    summary.has(json!({"/summary/completed": written, "/summary/pending": 20 - written}));
+    ended.tells(&format!(
+        "{written} completed, 0 failed, {} not run or not written",
+        20 - written
+    ));
 }
 
 #[test]

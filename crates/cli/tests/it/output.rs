@@ -106,8 +106,18 @@ fn a_blocked_reader_stops_dispatch_and_two_signals_end_the_run() {
     unread.read_to_string(&mut read).unwrap();
     let shown = ended.stderr.lines().filter(|line| line.starts_with('{'));
     let whole = read.lines().filter(|line| line.ends_with('}'));
-    // Each line is in one of both places.
-    assert_eq!((shown.count() + whole.count()) as u64, sim.stats().calls);
+    let mut all: Vec<&str> = shown.chain(whole).collect();
+    let count = all.len() as u64;
+    all.sort();
+    all.dedup();
+    assert_eq!(
+        all.len() as u64,
+        count,
+        "each line is in one of both places"
+    );
+    // The second signal ends those in flight, whose answers may not have come yet.
+    let calls = sim.stats().calls;
+    assert!((calls - 4..=calls).contains(&count), "{count} of {calls}");
 }
 
 #[test]

@@ -200,6 +200,26 @@ fn doctor_tells_a_healthy_queue_from_a_file_that_is_none() {
     ended.shows("not an SQLite database");
     assert!(desk.read("data/llm_jobs.db").starts_with("dear diary"));
     plain(&desk, "status").ends(1, "not an SQLite database");
+
+    // What every command refuses.
+    let desk = Desk::new();
+    std::fs::create_dir(desk.path("data")).unwrap();
+    for (settings, why) in [
+        ("{", "the settings file"),
+        (
+            r#"{"version":1,"settings":{"llm.prices":"/nowhere.json"}}"#,
+            "cannot read /nowhere.json",
+        ),
+        (
+            r#"{"version":1,"settings":{"queue.max_retries":"many"}}"#,
+            "queue.max_retries",
+        ),
+    ] {
+        desk.write("data/settings.json", settings);
+        let ended = plain(&desk, "doctor").expect(1);
+        ended.shows("bad      settings");
+        ended.shows(why);
+    }
 }
 
 #[test]

@@ -20,10 +20,10 @@ fn a_scan_reports_used_files_and_why_others_are_skipped() {
     let scan = "scan src --pattern **/*.py";
     assert_eq!(
         desk.plain(scan).expect(0).stdout,
-        "path                   size  left out because\n\
-         src/ [31m\\xff .py       1 B\n\
-         src/a.py                6 B\n\
-         src/deep/b.py           1 B  binary: it holds a NUL byte\n\
+        "path                         size  left out because\n\
+         src/\\u{1b}[31m\\xff\\n.py       1 B\n\
+         src/a.py                      6 B\n\
+         src/deep/b.py                 1 B  binary: it holds a NUL byte\n\
          2 files, 7 B; 1 left out: 1 binary\n"
     );
     let found = results(&desk.plain(&format!("{scan} --json")).expect(0).stdout);

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -105,6 +105,20 @@ impl Keeper {
         })
     }
 
+    /// How it ended; `None` if it does not in this time.
+    fn end_within(&mut self, longest: Duration) -> Option<ExitStatus> {
+        let until = Instant::now() + longest;
+        loop {
+            match self.process.try_wait() {
+                Ok(None) if Instant::now() < until => {}
+                // Its end was noticed together with those of its commands.
+                Err(_) => return Some(ExitStatus::default()),
+                ended => return ended.ok().flatten(),
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// Its answer to the policy: the reason if it refuses.
     fn answer(&mut self, policy: &Policy) -> io::Result<Option<String>> {
         let socket = self.socket.get_mut();
@@ -128,18 +142,15 @@ impl Keeper {
 impl Drop for Keeper {
     fn drop(&mut self) {
         let _ = self.socket.get_mut().shutdown(Shutdown::Both);
-        let until = Instant::now() + END;
-        let status = loop {
-            match self.process.try_wait() {
-                Ok(None) => {}
-                ended => break ended.ok().flatten(),
-            }
-            if Instant::now() > until {
-                log::warn!("a process of a command was killed but does not end; it is left behind");
-                break None;
-            }
-            std::thread::sleep(Duration::from_millis(1));
-        };
+        let mut status = self.end_within(END);
+        if status.is_none() {
+            // A command has stopped it, or it waits for what does not end.
+            let _ = self.process.kill();
+            status = self.end_within(END);
+        }
+        if status.is_none() {
+            log::warn!("a process of a command was killed but does not end; it is left behind");
+        }
         // Something killed it when no command ran.
         if self.lost.get().is_none() && status.is_some_and(|status| status.signal().is_some()) {
             log::warn!("{LOST}, {}", self.lost());

@@ -30,6 +30,8 @@ pub struct Emitter {
     /// The first failures, for people.
     pub failures: Vec<String>,
     pub trouble: Option<Trouble>,
+    /// The commands whose ends were written, completed and failed ones.
+    pub written: [u64; 2],
 }
 
 /// Why no more commands can be read.
@@ -69,6 +71,7 @@ impl Emitter {
             progress: None,
             failures: Vec::new(),
             trouble: None,
+            written: [0; 2],
         })
     }
 
@@ -86,7 +89,11 @@ impl Emitter {
     pub fn take(&mut self, record: &JobRecord) -> ControlFlow<()> {
         self.note(record);
         match self.write(record).and_then(|()| self.log(record)) {
-            Ok(()) => ControlFlow::Continue(()),
+            Ok(()) => {
+                self.written[0] += u64::from(record.status == JobStatus::Completed);
+                self.written[1] += u64::from(record.status == JobStatus::Failed);
+                ControlFlow::Continue(())
+            }
             Err(trouble) => {
                 self.trouble.get_or_insert(trouble);
                 ControlFlow::Break(())

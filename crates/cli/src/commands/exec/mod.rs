@@ -66,6 +66,8 @@ pub fn execute(args: &ExecArgs) -> Result<Exit, Refusal> {
     let finished = finished.lock();
     let ended = Ended {
         report,
+        written: emitter.written,
+        records_before: emitter.records_before(),
         skipped: finished.taken,
         failed_before: finished.failed,
         plan,

@@ -20,6 +20,10 @@ use crate::{display, stdout};
 /// A run that has ended.
 pub struct Ended {
     pub report: CommandReport,
+    /// The commands whose ends were written, completed and failed ones: others run again.
+    pub written: [u64; 2],
+    /// Number of results that an earlier run has written to the file.
+    pub records_before: Option<u64>,
     pub plan: Plan,
     /// Commands that were skipped because an earlier run finished them.
     pub skipped: u64,
@@ -32,10 +36,10 @@ pub struct Ended {
 impl Ended {
     /// Commands that were not run to their end, if that is known.
     fn pending(&self) -> Option<u64> {
-        let done = self.skipped + self.report.completed + self.report.failed;
+        let done = self.skipped + self.ended();
         match self.plan.total {
             Some(total) => Some(total.saturating_sub(done)),
-            None if self.report.stop.is_none() => Some(0),
+            None if self.report.stop.is_none() && self.trouble.is_none() => Some(0),
             None => None,
         }
     }
@@ -49,7 +53,7 @@ impl Ended {
     }
 
     fn ended(&self) -> u64 {
-        self.report.completed + self.report.failed
+        self.written.iter().sum()
     }
 }
 
@@ -64,14 +68,9 @@ pub fn plan_line(args: &ExecArgs, plan: &Plan, records: Option<u64>) -> Option<S
         0 => String::new(),
         n => format!("; {}", number_of(n, FOREIGN)),
     };
-    let (output, log) = (args.output.as_ref(), args.joblog.as_ref()?);
-    let missing = plan
-        .finished
-        .saturating_sub(records.unwrap_or(plan.finished));
-    let lacks = match output.filter(|_| missing > 0) {
-        Some(output) => format!("; {} lacks {missing} of their results", output.display()),
-        None => String::new(),
-    };
+    let log = args.joblog.as_ref()?;
+    let lacks = lacking(args, plan.finished, records);
+    let lacks = lacks.map_or_else(String::new, |lacks| format!("; {lacks} of their results"));
     Some(format!(
         "{} of {} are done{}, {} to run{foreign}{lacks}; to start afresh, delete {} or name another --joblog",
         count(plan.finished),
@@ -80,6 +79,13 @@ pub fn plan_line(args: &ExecArgs, plan: &Plan, records: Option<u64>) -> Option<S
         count(total - plan.finished),
         log.display(),
     ))
+}
+
+/// How many results of finished commands the output lacks, if it does.
+fn lacking(args: &ExecArgs, finished: u64, records: Option<u64>) -> Option<String> {
+    let missing = finished.checked_sub(records?).filter(|n| *n > 0)?;
+    let output = args.output.as_ref()?.display();
+    Some(format!("{output} lacks {}", count(missing)))
 }
 
 fn of_them_failed(failed: u64) -> String {
@@ -142,13 +148,14 @@ fn exit_of(ended: &Ended, session: &Session) -> Exit {
             display::error("there are no commands in the input");
             Exit::Usage
         }
-        (_, None) if ended.report.failed + ended.failed_before > 0 => Exit::SomeFailed,
+        (_, None) if ended.written[1] + ended.failed_before > 0 => Exit::SomeFailed,
         (_, None) => Exit::Success,
     }
 }
 
 fn print(args: &ExecArgs, ended: &Ended) {
     let report = &ended.report;
+    let [completed, failed] = ended.written;
     let before = match ended.skipped {
         0 => String::new(),
         n => {
@@ -156,10 +163,14 @@ fn print(args: &ExecArgs, ended: &Ended) {
             format!("{} finished before{failed}, ", count(n))
         }
     };
+    let done = match &ended.trouble {
+        Some(_) => "run or not written",
+        None => "run",
+    };
     let pending = match ended.pending() {
         Some(0) => String::new(),
-        Some(n) => format!(", {} not run", count(n)),
-        None => ", the rest of the input not run".to_owned(),
+        Some(n) => format!(", {} not {done}", count(n)),
+        None => format!(", the rest of the input not {done}"),
     };
     let rate = match report.elapsed.as_secs_f64() {
         seconds if seconds > 0.0 => format!(", {:.1}/s", ended.ended() as f64 / seconds),
@@ -171,16 +182,22 @@ fn print(args: &ExecArgs, ended: &Ended) {
     };
     let mut lines = vec![format!(
         "{before}{} completed, {} failed{retries}{pending}; {}{rate}",
-        count(report.completed),
-        count(report.failed),
+        count(completed),
+        count(failed),
         span(report.elapsed),
     )];
     lines.extend(ended.failures.iter().map(|line| format!("  {line}")));
-    let more = report.failed.saturating_sub(ended.failures.len() as u64);
+    // Of an input that can be read twice, the plan has said it.
+    let unplanned = ended.plan.total.is_none().then_some(ended.skipped);
+    let lacks = unplanned.and_then(|skipped| lacking(args, skipped, ended.records_before));
+    lines.extend(
+        lacks.map(|lacks| format!("  {lacks} of the results of those that finished before")),
+    );
+    let more = failed.saturating_sub(ended.failures.len() as u64);
     if more > 0 {
         lines.push(format!("  and {} more that failed", count(more)));
     }
-    if report.failed > 0 && args.sandbox == SandboxMode::On {
+    if failed > 0 && args.sandbox == SandboxMode::On {
         lines.push(format!("  {REMINDER}"));
     }
     if let Some(path) = &args.output {
@@ -192,7 +209,7 @@ fn print(args: &ExecArgs, ended: &Ended) {
 
 fn how_to_go_on(args: &ExecArgs, ended: &Ended) -> Option<String> {
     let left = ended.pending() != Some(0);
-    let failed = ended.report.failed + ended.failed_before;
+    let failed = ended.written[1] + ended.failed_before;
     match (&args.joblog, left) {
         (Some(_), true) => Some(format!("to go on:\n    {}", command_line())),
         (Some(_), false) if failed > 0 && !args.resume_failed => {
@@ -208,8 +225,8 @@ fn print_json(args: &ExecArgs, ended: &Ended, exit: Exit) -> Exit {
     let value = serde_json::json!({
         "summary": {
             "total": ended.plan.total,
-            "completed": report.completed,
-            "failed": report.failed,
+            "completed": ended.written[0],
+            "failed": ended.written[1],
             "cancelled": report.cancelled,
             "finished_before": ended.skipped,
             "failed_before": ended.failed_before,
