@@ -131,7 +131,7 @@ fn landlock_rules<'a>(
     // The privileges are dropped before a command takes the rules.
     let mut rules = rules.create()?.no_new_privs(false);
     for opened in writable {
-        rules = rules.add_rule(PathBeneath::new(opened, rights()))?;
+        rules = rules.add_rule(PathBeneath::new(opened, rights() | reads))?;
     }
     let above = hidden.into_iter().flat_map(Path::ancestors);
     for (inner, outer) in above.clone().zip(above.skip(1)) {
@@ -237,6 +237,8 @@ fn forbid_calls(policy: &Policy) -> Result<(), seccompiler::Error> {
 
 /// The kernel's number for all processes of a user, which `libc` does not name.
 const IOPRIO_WHO_USER: u64 = 3;
+/// The same for `setpriority`; its type in `libc` depends on the C library.
+const PRIO_USER: u64 = 2;
 
 /// Marks the numbers of the x32 convention, which x86-64 kernels may also support.
 const X32: u32 = if cfg!(target_arch = "x86_64") {
@@ -306,7 +308,7 @@ fn call_rules(policy: &Policy) -> Result<BTreeMap<i64, Vec<SeccompRule>>, Backen
     }
     // These take a process, a group or a user; the own user is all of its processes.
     for (of_any, user) in [
-        (libc::SYS_setpriority, libc::PRIO_USER.into()),
+        (libc::SYS_setpriority, PRIO_USER),
         (libc::SYS_ioprio_set, IOPRIO_WHO_USER),
     ] {
         let of_user = SeccompRule::new(vec![case(0, SeccompCmpOp::Eq, user)?])?;

@@ -14,7 +14,9 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use fork::Fork;
-use nix::sys::{ptrace, signal};
+use nix::sys::ptrace;
+use nix::sys::signal::Signal as Raised;
+use nix::sys::wait::{self, Id, WaitPidFlag, WaitStatus};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -213,17 +215,16 @@ impl Launch<'_> {
     /// Reaps processes that commands have left behind, and that have ended. One that asked to be traced by this process
     /// (`PTRACE_TRACEME`) has stopped at a signal or a new program: it goes on, untraced.
     fn look_at_children(&self) {
+        // A thread may be traced without its process. One that was stopped and is not traced stays so.
+        let stopped = || wait::waitid(Id::All, WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG);
+        while let Ok(WaitStatus::Stopped(task, signal) | WaitStatus::PtraceEvent(task, signal, _)) =
+            stopped()
+        {
+            // A new program stops with this one.
+            let passed = (signal != Raised::SIGTRAP).then_some(signal);
+            let _ = ptrace::detach(task, passed);
+        }
         for pid in children(getpid()) {
-            let options = WaitIdOptions::STOPPED | WaitIdOptions::NOHANG;
-            if let Ok(Some(stop)) = waitid(WaitId::Pid(pid), options)
-                && let Some(signal) = stop.trapping_signal()
-            {
-                // A new program stops with this one.
-                let signal = signal::Signal::try_from(signal).ok();
-                let signal = signal.filter(|signal| *signal != signal::Signal::SIGTRAP);
-                let pid = nix::unistd::Pid::from_raw(pid.as_raw_pid());
-                let _ = ptrace::detach(pid, signal);
-            }
             if !self.commands.iter().any(|command| command.pid == pid) {
                 let _ = waitpid(Some(pid), WaitOptions::NOHANG);
             }

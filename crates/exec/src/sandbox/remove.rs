@@ -1,12 +1,12 @@
 //! Removes the folder for temporary files, whatever commands have left in it.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs::{Permissions, set_permissions};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, openat, renameat, unlinkat};
+use rustix::fs::{AtFlags, CWD, Dir, Mode, OFlags, RenameFlags, openat, renameat_with, unlinkat};
 use rustix::io::{Errno, Result};
 use rustix::path::Arg;
 
@@ -23,16 +23,24 @@ impl Drop for Temporary {
     }
 }
 
-/// Removes a folder and all that is in it. A folder in it is first moved to the top, so that any depth takes neither more
-/// open files nor a longer path. No link is followed.
+/// Removes a folder and all that is in it. Folders in its folders are first moved to the top, so that any depth takes
+/// neither more open files nor a longer path. No link is followed.
 fn remove_folder(folder: &Path) -> Result<()> {
-    let top = open(CWD, folder)?;
+    let top = match open(CWD, folder) {
+        // A command may have put a link in its place.
+        Err(Errno::NOTDIR | Errno::LOOP) => return unlinkat(CWD, folder, AtFlags::empty()),
+        top => top?,
+    };
+    let mut rest = empty(&top)?;
     let mut next = 0;
-    let mut rest = empty(&top, &top, &mut next)?;
     while let Some(name) = rest.pop() {
-        let inner = open(&top, &name)?;
-        rest.extend(empty(&inner, &top, &mut next)?);
-        unlinkat(&top, &name, AtFlags::REMOVEDIR)?;
+        let inner = open(&top, &*name)?;
+        for name in empty(&inner)? {
+            // Only a folder that may be changed can be moved.
+            open(&inner, &*name)?;
+            rest.push(rise(&inner, &name, &top, &mut next)?);
+        }
+        unlinkat(&top, &*name, AtFlags::REMOVEDIR)?;
     }
     unlinkat(CWD, folder, AtFlags::REMOVEDIR)
 }
@@ -48,9 +56,9 @@ fn open(at: impl std::os::fd::AsFd, name: impl Arg) -> Result<OwnedFd> {
     openat(&found, c".", flags, Mode::empty())
 }
 
-/// Removes the files of a folder, and moves its folders to the top. Returns their names there.
-fn empty(folder: &OwnedFd, top: &OwnedFd, next: &mut u64) -> Result<Vec<String>> {
-    let mut moved = Vec::new();
+/// Removes the files of a folder. Returns the names of its folders.
+fn empty(folder: &OwnedFd) -> Result<Vec<CString>> {
+    let mut folders = Vec::new();
     for entry in Dir::read_from(folder)? {
         let entry = entry?;
         let name = entry.file_name();
@@ -59,24 +67,21 @@ fn empty(folder: &OwnedFd, top: &OwnedFd, next: &mut u64) -> Result<Vec<String>>
         }
         match unlinkat(folder, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
-            Err(Errno::ISDIR) => moved.extend(rise(folder, name, top, next)?),
+            Err(Errno::ISDIR) => folders.push(name.to_owned()),
             Err(why) => return Err(why),
         }
     }
-    Ok(moved)
+    Ok(folders)
 }
 
 /// Moves a folder to the top, under a name that is free there.
-fn rise(folder: &OwnedFd, name: &CStr, top: &OwnedFd, next: &mut u64) -> Result<Option<String>> {
-    // Only a folder that may be changed can be moved.
-    open(folder, name)?;
+fn rise(folder: &OwnedFd, name: &CStr, top: &OwnedFd, next: &mut u64) -> Result<CString> {
     loop {
-        let free = format!("batchwright-{next}");
+        let free = CString::new(format!("batchwright-{next}")).unwrap_or_default();
         *next += 1;
-        match renameat(folder, name, top, &free) {
-            Ok(()) => return Ok(Some(free)),
-            Err(Errno::EXIST | Errno::NOTEMPTY | Errno::NOTDIR) => {}
-            Err(Errno::NOENT) => return Ok(None),
+        match renameat_with(folder, name, top, &*free, RenameFlags::NOREPLACE) {
+            Ok(()) => return Ok(free),
+            Err(Errno::EXIST) => {}
             Err(why) => return Err(why),
         }
     }

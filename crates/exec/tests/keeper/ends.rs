@@ -153,6 +153,10 @@ fn a_command_that_asks_to_be_traced_goes_on() {
                 assert ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0\n\
                 os.kill(os.getpid(), signal.SIGUSR1)\nassert got\n\
                 assert ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0\n\
+                import threading\n\
+                def ask():\n    assert ctypes.CDLL(None).ptrace(0, 0, 0, 0) == 0\n    \
+                signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)\n\
+                asks = threading.Thread(target=ask)\nasks.start()\nasks.join()\n\
                 os.execvp('sh', ['sh', '-c', 'echo done'])";
     let desk = folder();
     for mode in modes() {
@@ -182,7 +186,9 @@ fn temporary_files_are_removed() {
                 for n in range(5000):\n    os.mkdir('a'); open('b', 'w'); os.symlink(out, 'out')\n    \
                 if n % 50 == 1: os.chmod('.', 0o500)\n    \
                 os.chdir('a')\n    if n % 50 == 0: os.chmod('../b', 0)\n\
-                os.mkdir('c', 0)\nos.mkdir('0')\nos.chmod(os.environ['TMPDIR'], 0)\n";
+                os.mkdir('c', 0)\nos.chdir(os.environ['TMPDIR'])\n\
+                for n in range(1000): os.mkdir(str(n), 0)\n\
+                for n in range(9): os.makedirs(f'batchwright-{n}/batchwright-0')\nos.chmod('.', 0)\n";
     fs::write(desk.path().join("kept"), "").unwrap();
     let record = one(&runner(sandbox(), desk.path()), py(text));
     succeeded(&record);
