@@ -15,7 +15,9 @@ use super::stderr::{self, is_quiet};
 
 /// Writes a line for people, also with `--quiet`. A closed standard error is ignored.
 pub fn say(line: &str) {
-    stderr::write(format!("batchwright: {}\n", harmless(line)).into_bytes());
+    // A name with a line end begins no message.
+    let line = harmless(line).replace("\nbatchwright:", "\n  batchwright:");
+    stderr::write(format!("batchwright: {line}\n").into_bytes());
 }
 
 /// Writes a line for people unless `--quiet` is set.

@@ -10,7 +10,9 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, Command, CommandFactory, Error, FromArgMatches};
 
 use super::args::Cli;
+use super::display;
 use super::exit::{Exit, Refusal};
+use super::sanitize::one_line;
 
 /// Removed commands, flags of one command, and flags of any command, each with its replacement.
 const REMOVED: &str = include_str!("../data/removed.txt");
@@ -73,14 +75,19 @@ pub fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
             return Exit::Success;
         }
         let texts = words.iter().skip(1).map(|word| word.to_string_lossy());
-        add_tip(&mut error, &texts.map(String::from).collect::<Vec<_>>());
+        let texts: Vec<String> = texts.map(String::from).collect();
+        add_tip(&mut error, &texts);
         let flags = || words.iter().take_while(|word| *word != "--");
         let json = flags().any(|word| word == "--json");
         if json {
             refusal(&error).print_json();
         }
         if !json || !flags().any(|word| word == "--quiet" || word == "-q") {
-            let _ = error.print();
+            if texts.iter().all(|text| one_line(text) == *text) {
+                let _ = error.print();
+            } else {
+                display::say(error.render().to_string().trim_end());
+            }
         }
         Exit::Usage
     })

@@ -48,6 +48,28 @@ fn an_invalid_line_prevents_all_commands() {
 }
 
 #[test]
+fn no_name_controls_the_terminal_or_begins_a_message() {
+    let desk = Desk::new();
+    let name = "a\u{202e}b\u{7}\nbatchwright: error: forged";
+    let flag = format!("--{name}");
+    for words in [
+        &["exec", name][..],
+        &["run", name, "-o", "x"],
+        &["run", "x", "--strategy", name],
+        &[flag.as_str()],
+        &[name],
+        &["status", "--queue", name],
+        &["exec", "--allow", name, "--", "true", ":::", "x"],
+    ] {
+        let ended = desk.command(words).ended().expect(2);
+        let said = &ended.stderr;
+        assert!(said.contains("a\\u{202e}b"), "{said}");
+        assert!(!said.contains(['\u{202e}', '\u{7}']), "{said}");
+        assert!(!said.contains("\nbatchwright: error: forged"), "{said}");
+    }
+}
+
+#[test]
 fn lists_fill_placeholders_and_no_argument_is_code() {
     let desk = Desk::new();
     let words = ["-j1", "--", "printf", "%s|", "{}", "{/.}", "{#}"];

@@ -20,7 +20,6 @@ mod exec;
 mod export;
 mod fake;
 mod fallback;
-mod field_order;
 mod files_in_prompts;
 mod format;
 mod headers;

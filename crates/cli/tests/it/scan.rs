@@ -6,7 +6,13 @@ use std::os::unix::ffi::OsStrExt;
 
 use serde_json::json;
 
+use batchwright::sources::{FileScanner, Split};
+
 use super::common::{Desk, Has, good, id, results};
+use steps::{allocated, assert_linear};
+
+#[path = "../../../../src/base/steps.rs"]
+mod steps;
 
 #[test]
 fn a_scan_reports_used_files_and_why_others_are_skipped() {
@@ -82,4 +88,32 @@ fn results_in_the_folder_are_never_sent() {
         desk.run(&sim, "src -o ./src/deep/../out.jsonl").expect(0);
     }
     assert_eq!(sim.stats().calls, 4);
+}
+
+#[test]
+fn no_file_or_pattern_takes_steps_with_the_square_of_its_length() {
+    let files: [(&str, &str); 6] = [
+        ("a.txt", "a "),
+        ("a.txt", "a\r\n"),
+        ("a.py", "def f(): pass\n"),
+        ("a.py", "'a' "),
+        ("a.py", "class A:\n  def f(): pass\n"),
+        ("a.js", "("),
+    ];
+    for (name, piece) in files {
+        for split in ["file", "function", "lines:3", "tokens:7"] {
+            let split: Split = split.parse().unwrap();
+            assert_linear(&format!("{split} of {piece:?}"), |n| {
+                let text = piece.repeat(n);
+                allocated(|| drop(split.units(name, &text)))
+            });
+        }
+    }
+    let desk = desk();
+    for (begin, piece) in [("", "a"), ("", "*a"), ("!", "a/"), ("/", "[a]")] {
+        assert_linear(piece, |n| {
+            let scanner = FileScanner::new().pattern(format!("{begin}{}", piece.repeat(n / 4)));
+            allocated(|| drop(scanner.scan_directory(desk.path("src"), &Default::default())))
+        });
+    }
 }

@@ -4,7 +4,6 @@ use super::*;
 
 pub const TESTS: Tests = named![
     no_process_outlives_its_command_or_run,
-    nothing_is_left_when_the_host_is_killed,
     two_hundred_commands_end_with_the_host,
     the_run_stops_if_its_first_process_is_killed,
     orphans_are_reaped_while_their_command_runs,
@@ -37,30 +36,6 @@ fn no_process_outlives_its_command_or_run() {
             do sleep 0.01; done";
         let (records, _) = all(&runner, vec![sh(leave), sh(wait)]);
         records.iter().for_each(succeeded);
-    }
-}
-
-fn nothing_is_left_when_the_host_is_killed() {
-    // Outside of a namespace, only the keeper finds those that have left.
-    for (mode, with_keeper) in [("off", false), ("on", false), ("on", true)] {
-        if mode == "on" && !can_confine() {
-            continue;
-        }
-        let desk = folder();
-        fs::write(desk.path().join("a"), "").unwrap();
-        let script = format!("{LEAVE}; touch ready; sleep 1000; :");
-        let mut host = start_host(mode, desk.path(), &[&script]);
-        eventually(|| desk.path().join("ready").exists());
-        assert!(processes_in(desk.path()).len() > 3);
-        if with_keeper {
-            let children = format!("/proc/{0}/task/{0}/children", host.id());
-            let keeper = fs::read_to_string(children).unwrap();
-            let keeper = Pid::from_raw(keeper.trim().parse().unwrap()).unwrap();
-            kill_process(keeper, Signal::KILL).unwrap();
-        }
-        host.kill().unwrap();
-        eventually(|| processes_in(desk.path()).is_empty());
-        host.wait().unwrap();
     }
 }
 

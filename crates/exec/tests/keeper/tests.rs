@@ -12,7 +12,6 @@ use batchwright_exec::{
     confine_main,
 };
 use rustix::io::{FdFlags, fcntl_setfd};
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 const ESCAPES: &str = include_str!("../escapes.py");
