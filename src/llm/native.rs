@@ -52,6 +52,11 @@ impl Native {
         self.format
     }
 
+    pub(super) fn leave_out_last(&mut self) {
+        let turns = self.body.get_mut(self.format.turns().0);
+        turns.and_then(Value::as_array_mut).map(Vec::pop);
+    }
+
     /// The body as it was given.
     pub fn body(&self) -> &Map<String, Value> {
         &self.body

@@ -270,7 +270,16 @@ impl Request {
     /// Whether its conversation ends with a message of the assistant.
     pub(crate) fn ends_with_answer(&self) -> bool {
         let last = self.messages.last();
-        self.native.is_none() && last.is_some_and(|message| message.role == Role::Assistant)
+        last.is_some_and(|message| message.role == Role::Assistant)
+    }
+
+    /// Removes the last message of its conversation, also from a body in the format of one provider; false if none is left.
+    pub(crate) fn leave_out_last(&mut self) -> bool {
+        self.messages.pop();
+        if let Some(native) = &mut self.native {
+            native.leave_out_last();
+        }
+        !self.messages.is_empty()
     }
 
     /// The text of a request that is nothing else: what is to be spoken.

@@ -1,4 +1,4 @@
-//! A JSON file that is one list, or an object with it: each element becomes a line.
+//! A JSON file that is one list, or an object with it: each element becomes a line; a text is a prompt.
 
 use std::cell::Cell;
 use std::fmt;
@@ -47,7 +47,12 @@ pub(super) fn write(
         ctx.check()?;
         read.set(0);
         // Line ends are blanks outside of strings, which have none.
-        let line = element.get().replace(['\n', '\r'], " ") + "\n";
+        let element = element.get().replace(['\n', '\r'], " ");
+        let line = if element.starts_with('"') {
+            format!("{{\"prompt\":{element}}}\n")
+        } else {
+            element + "\n"
+        };
         spool.write(line.as_bytes())
     };
     let elements = Elements(write, &mut failed);

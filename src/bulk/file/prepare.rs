@@ -94,8 +94,13 @@ impl FileRun<'_> {
     /// Rejects a run that would buy answers again because earlier versions took the model and the system text of rows with a
     /// template from their fields.
     pub(crate) fn refuse_taken(&self) -> Result<(), FileRunError> {
-        let (taken, options) = (&self.copies.index.taken, &self.copies.options);
-        if taken.is_empty() || self.plan.differing == 0 || options.resend_changed {
+        let Copies { input, index, .. } = &self.copies;
+        if self.plan.differing == 0 || self.copies.options.resend_changed {
+            return Ok(());
+        }
+        let items = (0..index.len()).filter(|i| index[*i].lacks_answer());
+        let taken = input.taken(items, index).map_err(FileRunError::Usage)?;
+        if taken.is_empty() {
             return Ok(());
         }
         let quoted: Vec<String> = taken.iter().map(|name| format!("\"{name}\"")).collect();

@@ -4,19 +4,19 @@
 use std::io;
 use std::ops::Range;
 
-use memchr::memmem;
 use parking_lot::Mutex;
 use rayon::prelude::*;
 
+use super::PromptSettings;
 use super::entry::Entry;
 use super::fault::{self, Fault, Place};
 use super::file::{InputFile, Part};
 use super::id::{RecordId, id_hash, prefix};
 use super::index::FileIndex;
+use super::keep::{self, TEMPLATE, Wanted};
 use super::records::split;
 use super::source::Source;
-use super::{PromptSettings, keep};
-use crate::base::json_read::JsonObject;
+use super::template::Template;
 use crate::base::{Error, ErrorKind};
 use crate::llm::native::NativeFormat;
 use crate::llm::request::Request;
@@ -46,20 +46,22 @@ struct Checked {
     answered: bool,
     /// Whether not all its fields are kept because it is large.
     cut: bool,
-    /// Whether it has each of [`TAKEN`].
-    taken: [bool; 2],
 }
-
-/// Fields that earlier versions took from lines of JSON with a template.
-const TAKEN: [&str; 2] = ["model", "system"];
 
 impl InputFile {
     /// Checks every record and indexes the items.
     pub(crate) fn check(&self, hooks: Hooks<'_>) -> Result<FileIndex, Error> {
         let settings = self.settings();
         let mut found = Entries::default();
-        let named = settings.keep.names.iter().chain(settings.roles.optional());
-        let missing = Mutex::new(named.cloned().collect());
+        let flagged = |flag| move |name: &str| (flag, name.to_owned());
+        let kept = settings.keep.names.iter().map(String::as_str);
+        let roles = settings.roles.optional().map(String::as_str);
+        let template = settings.template.iter().flat_map(Template::variables);
+        let named = kept
+            .map(flagged("--keep"))
+            .chain(roles.map(flagged("--column")));
+        let named: Vec<Wanted> = named.chain(template.map(flagged(TEMPLATE))).collect();
+        let missing = Mutex::new(named);
         for part in self.parts() {
             let one = FileCheck {
                 part,
@@ -69,16 +71,11 @@ impl InputFile {
             };
             one.check(&mut found)?;
         }
-        self.check_kept(&found, &missing.into_inner())?;
+        self.check_missing(&found, &missing.into_inner())?;
         let bytes = self.parts().last().map_or(0, Part::end);
         let mut index = FileIndex::new(found.all, bytes);
         (index.native, index.unnamed) = (found.native, found.unnamed);
         (index.answered, index.cut) = (found.answered, found.cut);
-        let taken = TAKEN.into_iter().zip(found.taken);
-        index.taken = taken
-            .filter(|(_, taken)| *taken)
-            .map(|(name, _)| name)
-            .collect();
         if settings.skip_bad_rows && found.faults.is_empty() {
             let repeats = find(&index).into_iter().map(|(_, second)| second);
             index.set_aside(&repeats.collect());
@@ -117,18 +114,13 @@ impl InputFile {
         Err(Error::new(ErrorKind::Invalid, lines.join("\n")))
     }
 
-    /// Rejects a field to keep that no line has.
-    fn check_kept(&self, found: &Entries, missing: &[String]) -> Result<(), Error> {
+    /// Rejects a field that a flag names and no line has.
+    fn check_missing(&self, found: &Entries, missing: &[Wanted]) -> Result<(), Error> {
         let lines = self.parts().iter().find(|part| part.header.is_none());
         // The faults of lines come first: their fields may not have been read.
         let is_read = found.faults.is_empty() && found.all.iter().any(|entry| !entry.is_bad());
-        let (true, Some(lines), Some(name)) = (is_read, lines, missing.first()) else {
+        let (true, Some(lines), Some((flag, name))) = (is_read, lines, missing.first()) else {
             return Ok(());
-        };
-        let flag = if self.settings().keep.names(name) {
-            "--keep"
-        } else {
-            "--column"
         };
         let expected = format!("a field named \"{name}\" for {flag} in one of the lines");
         let fault = Fault::new("no line with it", expected);
@@ -143,7 +135,6 @@ struct Entries {
     unnamed: u64,
     answered: u64,
     cut: u64,
-    taken: [bool; 2],
     native: Vec<NativeFormat>,
     /// The first faults, each with its offset, and the number of all.
     faults: Vec<(u64, Fault)>,
@@ -159,7 +150,6 @@ impl Entries {
         self.unnamed += u64::from(checked.unnamed);
         self.answered += u64::from(checked.answered);
         self.cut += u64::from(checked.cut);
-        self.taken = [0, 1].map(|i| self.taken[i] || checked.taken[i]);
         self.all.push(checked.entry);
     }
 
@@ -176,8 +166,8 @@ struct FileCheck<'c> {
     part: &'c Part,
     settings: &'c PromptSettings,
     hooks: Hooks<'c>,
-    /// Fields to keep that no line of JSON had so far.
-    missing: &'c Mutex<Vec<String>>,
+    /// Fields that flags name and no line of JSON had so far.
+    missing: &'c Mutex<Vec<Wanted>>,
 }
 
 impl FileCheck<'_> {
@@ -256,28 +246,10 @@ impl FileCheck<'_> {
         Err(fault::of_file(&part.file.name, fault))
     }
 
-    /// Which of [`TAKEN`] the record has.
-    fn taken(&self, bytes: &[u8]) -> [bool; 2] {
-        let (settings, roles) = (self.settings, &self.settings.roles);
-        if self.part.header.is_some() || self.part.is_text() || settings.template.is_none() {
-            return [false; 2];
-        }
-        let named = [&roles.model, &roles.system].map(Option::is_some);
-        let has = |name: &str| {
-            // Few lines are parsed for it.
-            memmem::find(bytes, name.as_bytes())?;
-            let line = JsonObject::parse(std::str::from_utf8(bytes).ok()?)?;
-            line.get(name, 0).map(|value| value.get().starts_with('"'))
-        };
-        [0, 1].map(|i| !named[i] && has(TAKEN[i]) == Some(true))
-    }
-
     /// The item of a record.
     fn record(&self, bytes: &[u8], offset: u64) -> Result<Checked, Fault> {
         let settings = self.settings;
-        let names_some =
-            !settings.keep.names.is_empty() || settings.roles.optional().next().is_some();
-        if self.part.header.is_none() && names_some {
+        if self.part.header.is_none() && !self.part.is_text() {
             keep::look_for(&mut self.missing.lock(), bytes);
         }
         let parsed = self.part.parse(bytes, self.settings);
@@ -298,7 +270,6 @@ impl FileCheck<'_> {
         Ok(Checked {
             answered: request.as_ref().is_some_and(Request::ends_with_answer),
             cut: is_large && kept().is_some_and(|kept| kept.left_out > 0),
-            taken: self.taken(bytes),
             entry: if request.is_some() {
                 entry
             } else {

@@ -68,12 +68,6 @@ impl Columns {
         let lettered = || self.letters.iter().find(|(other, _)| other == name);
         named.or_else(|| lettered().map(|(_, at)| *at))
     }
-
-    /// All names, with the letters.
-    pub(super) fn all(&self) -> impl Iterator<Item = &str> + Clone {
-        let letters = self.letters.iter().map(|(letters, _)| letters.as_str());
-        self.names.iter().map(String::as_str).chain(letters)
-    }
 }
 
 /// The letters of a column in a worksheet: A to Z, AA and so on.

@@ -1,13 +1,14 @@
 //! Templates with conditions, loops or filters, in the language of Jinja.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use minijinja::value::Value;
 use minijinja::{Environment, ErrorKind, UndefinedBehavior};
 
 use super::cells::Field;
 use super::fault::Fault;
-use super::jinja::{self, Values};
+use super::jinja::{self, NULL, Nulls, Values};
 use super::records::Bounded;
 
 /// The name of the only template of an environment. Without an extension nothing is escaped.
@@ -27,7 +28,8 @@ pub(super) struct Expression {
     variables: Vec<String>,
     /// The columns that it names in brackets.
     in_brackets: Vec<String>,
-    refuse_null: bool,
+    /// Whether it orders values.
+    orders: bool,
 }
 
 impl Expression {
@@ -49,7 +51,7 @@ impl Expression {
         environment.set_keep_trailing_newline(true);
         environment.set_fuel(Some(FUEL));
         jinja::expect_null(&mut environment);
-        let (code, refuse_null) = jinja::with_tests(text);
+        let (code, orders) = jinja::with_null(text)?;
         let added = environment.add_template_owned(NAME, code);
         added.map_err(|error| shown(&error))?;
         let template = environment
@@ -58,7 +60,7 @@ impl Expression {
         let globals: Vec<&str> = environment.globals().map(|(name, _)| name).collect();
         let named = template.undeclared_variables(true).into_iter();
         let mut variables: Vec<String> = named
-            .filter(|path| !globals.contains(&root(path)))
+            .filter(|path| path != NULL && !globals.contains(&root(path)))
             .collect();
         variables.sort();
         let mut in_brackets = Vec::new();
@@ -77,7 +79,7 @@ impl Expression {
             environment,
             variables,
             in_brackets,
-            refuse_null,
+            orders,
         })
     }
 
@@ -95,28 +97,33 @@ impl Expression {
     pub(super) fn render<'a>(
         &self,
         field: impl Fn(&str) -> Option<Field<'a>>,
+        null: impl Fn(&str) -> Fault,
     ) -> Result<String, Fault> {
-        let values = Values {
-            refuse_null: self.refuse_null,
-            ..Values::default()
+        let nulls = Nulls::of_row(self.orders);
+        let values = Values(Arc::clone(&nulls));
+        // A field that some lines of JSON lack is a null there.
+        let of = |name: &String| {
+            let field = field(name).unwrap_or(Field::Null);
+            (name.clone(), values.of(name.clone(), &field))
         };
-        let of = |name: &String| Some((name.clone(), values.of(name.clone(), &field(name)?)));
-        let row: Value = self.in_brackets.iter().filter_map(of).collect();
+        let row: Value = self.in_brackets.iter().map(of).collect();
         let own = (!self.in_brackets.is_empty()).then(|| (ROW.to_owned(), row));
         let roots: BTreeSet<&str> = self.variables.iter().map(|path| root(path)).collect();
-        let named = roots.into_iter().filter_map(|name| {
-            let value = values.at(name, None, &self.variables, &field)?;
-            Some((name.to_owned(), value))
+        let named = roots.into_iter().map(|name| {
+            let value = values.at(name, None, &self.variables, &field);
+            let value = value.unwrap_or_else(|| values.null(name.to_owned()));
+            (name.to_owned(), value)
         });
-        let context: Value = named.chain(own).collect();
+        let constant = [(NULL.to_owned(), values.null("none".to_owned()))];
+        let context: Value = named.chain(own).chain(constant).collect();
         let template = self.environment.get_template(NAME);
         let template = template.map_err(|error| refused(&error))?;
         let mut text = Vec::new();
         // A loop can make a prompt of any length.
         let mut prompt = Bounded(&mut text);
         let rendered = template.render_captured_to(context, &mut prompt).map(drop);
-        if let Some(name) = values.used.get() {
-            return Err(Fault::null(name));
+        if let Some(name) = nulls.misused(rendered.is_err()) {
+            return Err(null(name));
         }
         rendered.map_err(|error| refused(&error))?;
         String::from_utf8(text).map_err(|error| Fault::told(error.to_string()))
@@ -177,7 +184,7 @@ mod tests {
     use crate::base::cases::cases;
 
     fn render(text: &str) -> Result<String, String> {
-        let rendered = Expression::parse(text)?.render(|name| match name {
+        let field = |name: &str| match name {
             "turns" => Some(Field::Json(r#"[{"role":"user","n":1.10},"b",null]"#.into())),
             "meta" => Some(Field::Json(
                 r#"{"author":{"name":"Ada"},"year":null}"#.into(),
@@ -192,7 +199,8 @@ mod tests {
             "day" => Some(Field::Text("2024-05-01".into())),
             "Review Text" => Some(Field::Text("fine".into())),
             _ => None,
-        });
+        };
+        let rendered = Expression::parse(text)?.render(field, Fault::null);
         rendered.map_err(|fault| fault.to_string())
     }
 
@@ -206,6 +214,15 @@ mod tests {
             "{{ [nil, 'a']|join }}",
             "{% set x = nil ~ 'a' %}{{ x }}{{ nil|tojson }}",
             "{% if nil > 3 %}a{% endif %}{{ nil|tojson }}",
+            "{% if 3 < nil %}a{% endif %}",
+            "{% if nil == 3 or lines > 3 %}a{% endif %}",
+            "{{ [nil, 3]|sort|length }}{{ [nil, 3]|max }}",
+            "{{ turns|select('gt', 3)|list|length }}",
+            "{% if 'a' in nil %}a{% endif %}",
+            "{{ nil|int }}",
+            "{{ nil|pprint }}",
+            "{{ nil[0] }}{# #}",
+            "{{ none }}{% if nil %}{% endif %}",
             "{% if nil.a %}a{% endif %}",
             "{% for x in nil %}{% endfor %}",
             "{{ nil + 1 }}{# #}",

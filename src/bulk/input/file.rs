@@ -16,7 +16,7 @@ use super::records::{Next, next_record};
 use super::source::Source;
 use super::table::Header;
 use super::{Form, PromptSettings, detect, keep};
-use crate::base::json_read::without_bom;
+use crate::base::json_read::{JsonObject, without_bom};
 use crate::base::json_text::hex;
 use crate::base::{Error, ErrorKind, Sent};
 use crate::llm::attachment::Root;
@@ -284,11 +284,50 @@ impl InputFile {
         index.end(i).min(self.part_of(offset).end()) - offset
     }
 
+    /// Which texts of rows with a template, of those that no flag names, earlier versions took as the model and as the system
+    /// text. They did so in lines of JSON.
+    pub(crate) fn taken(
+        &self,
+        items: impl Iterator<Item = usize>,
+        index: &FileIndex,
+    ) -> Result<Vec<&'static str>, Error> {
+        let roles = &self.settings.roles;
+        let mut left = vec![("model", &roles.model), ("system", &roles.system)];
+        left.retain(|(_, named)| self.settings.template.is_some() && named.is_none());
+        let mut taken = Vec::new();
+        for i in items {
+            if left.is_empty() {
+                break;
+            }
+            let (part, record) = self.record(i, index)?;
+            let line = utf8(&record).ok().filter(|_| part.header.is_none());
+            let Some(fields) = line.and_then(JsonObject::parse) else {
+                continue;
+            };
+            left.retain(|(name, _)| {
+                let is_text = fields
+                    .get(name, 0)
+                    .is_some_and(|text| text.get().starts_with('"'));
+                taken.extend(is_text.then_some(*name));
+                !is_text
+            });
+        }
+        Ok(taken)
+    }
+
     fn reparsed(&self, i: usize, index: &FileIndex) -> Result<(&Part, ReadRecord), Error> {
+        let (part, record) = self.record(i, index)?;
+        let mut parsed = part.parse(&record, &self.settings);
+        parsed.input = part.kept(&record, &self.settings);
+        Ok((part, parsed))
+    }
+
+    /// The bytes of item `i`, with its file.
+    fn record(&self, i: usize, index: &FileIndex) -> Result<(&Part, Vec<u8>), Error> {
         let offset = index[i].offset();
         let part = self.part_of(offset);
         let end = index.end(i).min(part.end()) - part.base;
-        let bytes = match part.file.source.bytes(offset - part.base, end) {
+        let mut bytes = match part.file.source.bytes(offset - part.base, end) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 return Err(self.changed(i, index));
@@ -298,10 +337,9 @@ impl InputFile {
         let Next::Record { start, end, .. } = next_record(part.is_text(), &bytes, true) else {
             return Err(self.changed(i, index));
         };
-        let record = &bytes[start..end];
-        let mut parsed = part.parse(record, &self.settings);
-        parsed.input = part.kept(record, &self.settings);
-        Ok((part, parsed))
+        bytes.truncate(end);
+        bytes.drain(..start);
+        Ok((part, bytes))
     }
 
     fn changed(&self, i: usize, index: &FileIndex) -> Error {

@@ -32,8 +32,6 @@ pub(crate) struct FileIndex {
     pub(crate) answered: u64,
     /// Items that do not keep all fields of their rows, because the rows are large.
     pub(crate) cut: u64,
-    /// The fields of rows with a template that earlier versions took as the model and the system text.
-    pub(crate) taken: Vec<&'static str>,
     /// The formats of lines that only one provider gets.
     pub(crate) native: Vec<NativeFormat>,
     /// Number of result lines (not ids) for which the input has no item.
@@ -59,7 +57,6 @@ impl FileIndex {
             unnamed: 0,
             answered: 0,
             cut: 0,
-            taken: Vec::new(),
             native: Vec::new(),
             unknown_lines: 0,
         };

@@ -5,6 +5,7 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
+use indexmap::IndexMap;
 use minijinja::value::{DynObject, Enumerator, Object, ObjectRepr, Value, ValueKind};
 use minijinja::{Environment, Error, ErrorKind};
 use serde_json::value::RawValue;
@@ -12,16 +13,34 @@ use serde_json::value::RawValue;
 use super::cells::Field;
 use crate::base::json_read::JsonObject;
 
-/// The name of the first null that was used as a text or as a value with parts.
-pub(super) type UsedNull = Arc<OnceLock<String>>;
+/// What happened to the nulls of one row.
+#[derive(Debug, Default)]
+pub(super) struct Nulls {
+    /// Whether the template orders values. It is then unknown whether a null was compared as equal or ordered.
+    orders: bool,
+    /// The first null that was used as a text, a list or an object.
+    used: OnceLock<String>,
+    /// The first null whose type was asked for, as comparisons do.
+    seen: OnceLock<String>,
+}
+
+impl Nulls {
+    pub(super) fn of_row(orders: bool) -> Arc<Self> {
+        Arc::new(Self {
+            orders,
+            ..Self::default()
+        })
+    }
+
+    /// The name of a null that was used where no null is expected, if rendering has failed or not.
+    pub(super) fn misused(&self, has_failed: bool) -> Option<&String> {
+        let seen = self.seen.get().filter(|_| has_failed || self.orders);
+        self.used.get().or(seen)
+    }
+}
 
 /// Makes values of the fields of one row.
-#[derive(Default)]
-pub(super) struct Values {
-    pub(super) used: UsedNull,
-    /// Whether the template compares with null in a way that minijinja would answer wrongly.
-    pub(super) refuse_null: bool,
-}
+pub(super) struct Values(pub(super) Arc<Nulls>);
 
 impl Values {
     /// The value of a field: a number or boolean if it is one, a list or object, null, or its text.
@@ -55,11 +74,8 @@ impl Values {
     }
 
     pub(super) fn null(&self, name: String) -> Value {
-        if self.refuse_null {
-            self.used.get_or_init(|| name.clone());
-        }
-        let used = Arc::clone(&self.used);
-        Value::from_object(Null { name, used })
+        let nulls = Arc::clone(&self.0);
+        Value::from_object(Null { name, nulls })
     }
 
     /// The value at this path if there is a column of this name, or one for a path that goes on from it; `own` is the value
@@ -76,18 +92,16 @@ impl Values {
         let below = paths
             .iter()
             .filter_map(|path| path.strip_prefix(at)?.strip_prefix('.'));
-        let mut fields: Vec<(String, Value)> = Vec::new();
+        let mut fields = IndexMap::new();
         for name in below.map(|rest| rest.split('.').next().unwrap_or_default()) {
+            if fields.contains_key(name) {
+                continue;
+            }
             let own = own.as_ref().filter(|own| !is_null(own));
             let inner = own.and_then(|own| own.get_attr(name).ok());
             let inner = inner.filter(|inner| !inner.is_undefined());
-            let known = fields.iter().any(|(other, _)| other == name);
             let value = self.at(&format!("{at}.{name}"), inner, paths, field);
-            fields.extend(
-                value
-                    .filter(|_| !known)
-                    .map(|value| (name.to_owned(), value)),
-            );
+            fields.extend(value.map(|value| (name.to_owned(), value)));
         }
         if fields.is_empty() {
             return column;
@@ -135,26 +149,26 @@ impl Object for List {
 #[derive(Debug)]
 struct Fields {
     own: Value,
-    fields: Vec<(String, Value)>,
+    fields: IndexMap<String, Value>,
 }
 
 impl Object for Fields {
     fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
         let name = key.as_str()?;
-        let found = self.fields.iter().find(|(other, _)| other == name);
+        let found = self.fields.get(name);
         let own = || {
             self.own
                 .get_attr(name)
                 .ok()
                 .filter(|value| !value.is_undefined())
         };
-        found.map(|(_, value)| value.clone()).or_else(own)
+        found.cloned().or_else(own)
     }
 
     fn enumerate(self: &Arc<Self>) -> Enumerator {
         let fields = self.own.downcast_object_ref().unwrap_or(&**self);
-        let names = fields.fields.iter();
-        Enumerator::Values(names.map(|(name, _)| Value::from(name.as_str())).collect())
+        let names = fields.fields.keys();
+        Enumerator::Values(names.map(|name| Value::from(name.as_str())).collect())
     }
 
     fn render(self: &Arc<Self>, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -162,23 +176,24 @@ impl Object for Fields {
     }
 }
 
-/// Null. `default`, `if`, `is none` and `tojson` expect it: they do not call the functions that note a use.
+/// Null. `default`, `if`, `is none`, `==` and `tojson` expect it: they do not call the functions that note a use.
 #[derive(Debug)]
 struct Null {
     name: String,
-    used: UsedNull,
+    nulls: Arc<Nulls>,
 }
 
 impl Null {
     fn note(&self) {
-        self.used.get_or_init(|| self.name.clone());
+        self.nulls.used.get_or_init(|| self.name.clone());
     }
 }
 
 impl Object for Null {
     fn repr(self: &Arc<Self>) -> ObjectRepr {
-        self.note();
-        ObjectRepr::Plain
+        self.nulls.seen.get_or_init(|| self.name.clone());
+        // Then `in` asks for its elements, which is a use.
+        ObjectRepr::Iterable
     }
 
     fn get_value(self: &Arc<Self>, _: &Value) -> Option<Value> {
@@ -267,56 +282,97 @@ fn json(value: &Value) -> Result<String, Error> {
     }
 }
 
-/// The template with `is none` in place of `== none`: minijinja's own null does not equal that of a row. And whether it
-/// has the word `none` where nothing can be put in its place.
-pub(super) fn with_tests(template: &str) -> (String, bool) {
-    let first =
-        |text: &str, marks: [&str; 2]| marks.iter().filter_map(|mark| text.find(mark)).min();
-    let (mut out, mut rest, mut is_odd) = (String::new(), template, false);
-    while let Some(at) = first(rest, ["{{", "{%"]) {
-        let end = first(&rest[at..], ["}}", "%}"]).map_or(rest.len(), |len| at + len);
+/// The variable that has a null of a row's kind, which minijinja's own does not equal.
+pub(super) const NULL: &str = "__none";
+
+/// Words that order values.
+const ORDERING: [&str; 15] = [
+    "sort",
+    "dictsort",
+    "groupby",
+    "unique",
+    "min",
+    "max",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "lessthan",
+    "greaterthan",
+    "batch",
+    "slice",
+    "range",
+];
+
+/// More signs in one expression could overflow the stack, because each may be a step deeper.
+const MOST_SIGNS: usize = 2000;
+
+/// The template with [`NULL`] in place of `none`, and with `is none` in place of `== none`. And whether it orders values.
+pub(super) fn with_null(template: &str) -> Result<(String, bool), String> {
+    let first = |text: &str, marks: [&[u8]; 2]| {
+        let mut pairs = text.as_bytes().windows(2);
+        pairs.position(|pair| marks.contains(&pair))
+    };
+    let (mut out, mut rest, mut orders) = (String::new(), template, false);
+    while let Some(at) = first(rest, [b"{{", b"{%"]) {
         out.push_str(&rest[..at]);
-        is_odd |= add_renamed(&rest[at..end], &mut out);
+        rest = &rest[at..];
+        let mut end = first(rest, [b"}}", b"%}"]).unwrap_or(rest.len());
+        if rest[2..end].trim_matches(['-', '+', ' ']) == "raw" {
+            end = rest.find("endraw").unwrap_or(rest.len());
+            out.push_str(&rest[..end]);
+        } else {
+            orders |= add_code(&rest[..end], &mut out)?;
+        }
         rest = &rest[end..];
     }
     out.push_str(rest);
-    // What is raw is text.
-    if template.contains("endraw") {
-        return (template.to_owned(), is_odd || out != template);
-    }
-    (out, is_odd)
+    Ok((out, orders))
 }
 
-/// Adds code, but for texts in quotes with `is none` in place of `== none`. Whether another `none` is in it.
-fn add_renamed(code: &str, out: &mut String) -> bool {
+/// Adds code in this way, but for texts in quotes. Whether it orders values.
+fn add_code(code: &str, out: &mut String) -> Result<bool, String> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let none = |text: &str| {
-        let rest = text.strip_prefix("none").or(text.strip_prefix("None"))?;
-        (!rest.starts_with(is_word)).then_some(rest.len())
-    };
-    let (mut rest, mut is_odd) = (code, false);
+    let (mut rest, mut orders, mut signs) = (code, false, 0);
     while let Some(c) = rest.chars().next() {
-        let next = rest.get(2..).unwrap_or_default().trim_start();
-        let mut len = c.len_utf8();
-        match (c, none(next)) {
-            ('=' | '!', Some(left)) if rest[1..].starts_with('=') => {
-                out.push_str(if c == '=' { " is none" } else { " is not none" });
-                rest = &rest[rest.len() - left..];
-                continue;
-            }
-            ('"' | '\'', _) => len += rest[1..].find(c).map_or(rest.len() - 1, |end| end + 1),
-            _ if is_word(c) => {
-                let before = code[..code.len() - rest.len()].trim_end();
-                let is_tested = before.ends_with(" is") || before.ends_with(" not");
-                is_odd |= none(rest).is_some() && !is_tested;
-                len = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
-            }
-            _ => {}
+        let len = match c {
+            '"' | '\'' => rest[1..].find(c).map_or(rest.len(), |end| end + 2),
+            _ if is_word(c) => rest.find(|c| !is_word(c)).unwrap_or(rest.len()),
+            _ => c.len_utf8(),
+        };
+        let (word, after) = rest.split_at(len);
+        let name = word.trim_matches(['"', '\'']);
+        orders |= matches!(c, '<' | '>') || ORDERING.contains(&name);
+        signs += usize::from(!c.is_whitespace() && !is_word(c));
+        match word {
+            "none" | "None" => add_none(out, after),
+            _ => out.push_str(word),
         }
-        out.push_str(&rest[..len]);
-        rest = &rest[len..];
+        rest = after;
     }
-    is_odd
+    if signs <= MOST_SIGNS {
+        return Ok(orders);
+    }
+    Err(format!(
+        "found {signs} signs and filters in one expression of the template; expected at most {MOST_SIGNS}"
+    ))
+}
+
+/// Adds `none` where it is a value.
+fn add_none(out: &mut String, after: &str) {
+    let before = out.trim_end();
+    let compared = [("==", " is none"), ("!=", " is not none")];
+    let compared = compared
+        .into_iter()
+        .find(|(sign, _)| before.ends_with(sign));
+    let is_argument = before.ends_with(['(', ',']) && after.trim_start().starts_with([')', ',']);
+    let is_test = [" is", " not", "."].iter().any(|end| before.ends_with(end));
+    if let Some((sign, test)) = compared {
+        out.truncate(before.len() - sign.len());
+        out.push_str(test);
+    } else {
+        out.push_str(if is_argument || is_test { "none" } else { NULL });
+    }
 }
 
 #[cfg(test)]
@@ -324,37 +380,58 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_comparisons_in_code_become_tests() {
-        for (template, renamed) in [
+    fn null_has_one_value_in_code() {
+        for (template, code, orders) in [
             (
                 "== none {{ a == none }} == none",
                 "== none {{ a  is none }} == none",
+                false,
             ),
             (
                 "{{ 'a == none' ~ a==None }}",
                 "{{ 'a == none' ~ a is none }}",
+                false,
             ),
             (
                 "{% if a != None and b == nonesuch %}",
                 "{% if a  is not none and b == nonesuch %}",
+                false,
             ),
             (
-                "{% raw %}{{ a == none }}{% endraw %}",
-                "{% raw %}{{ a == none }}{% endraw %}",
+                "{% raw %}{{ a == none < }}{% endraw %}{{ none }}",
+                "{% raw %}{{ a == none < }}{% endraw %}{{ __none }}",
+                false,
             ),
-            ("{# == none #}{{ a ==  none", "{# == none #}{{ a  is none"),
+            (
+                "{# == none #}{{ a ==  none",
+                "{# == none #}{{ a  is none",
+                false,
+            ),
+            ("{{ none == a > 3 }}", "{{ __none == a > 3 }}", true),
+            ("{{ a in [none] }}", "{{ a in [__none] }}", false),
+            (
+                "{{ a|split(none, 1) }}{{ a is not none }}",
+                "{{ a|split(none, 1) }}{{ a is not none }}",
+                false,
+            ),
+            (
+                "{{ a|select('gt', 3) }} <b>",
+                "{{ a|select('gt', 3) }} <b>",
+                true,
+            ),
+            (
+                "<b>{{ sorted }}{{ '<b>' }}",
+                "<b>{{ sorted }}{{ '<b>' }}",
+                false,
+            ),
         ] {
-            assert_eq!(with_tests(template).0, renamed);
+            let expected = Ok((code.to_owned(), orders));
+            assert_eq!(with_null(template), expected, "{template}");
         }
-        for odd in ["{{ none == a }}", "{{ a in [none] }}"] {
-            assert!(with_tests(odd).1, "{odd}");
-        }
-        for usual in [
-            "{{ a is none }}",
-            "{% if a is not none and a == none %}",
-            "{{ nonesuch }}",
-        ] {
-            assert!(!with_tests(usual).1, "{usual}");
+        for deep in ["|upper", ".a", "~a", "[0]"] {
+            let code = format!("{{{{a{}}}}}", deep.repeat(20_000));
+            let why = with_null(&code).unwrap_err();
+            assert!(why.contains("expected at most 2000"), "{why}");
         }
     }
 }

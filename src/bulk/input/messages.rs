@@ -46,16 +46,28 @@ fn message(place: &str, value: Value) -> Result<Message, Fault> {
         let expected = "an object with \"role\" and \"content\"";
         return Err(Fault::field(place, &value, expected));
     };
-    if let (None, Some(Value::String(from)), Some(value)) =
-        (fields.get("role"), fields.get("from"), fields.get("value"))
-    {
-        // ShareGPT's; its further fields, such as weights, are not for the provider.
-        let role = match from.as_str() {
+    // ShareGPT's and Gemini's; their further fields, such as weights, are not for the provider.
+    let own = match (
+        fields.get("from"),
+        fields.get("role"),
+        fields.get("content"),
+    ) {
+        (Some(Value::String(from)), None, _) => {
+            fields.get("value").map(|text| (from, text.clone()))
+        }
+        (_, Some(Value::String(role)), None) => fields
+            .get("parts")
+            .and_then(texts)
+            .map(|text| (role, text.into())),
+        _ => None,
+    };
+    if let Some((role, content)) = own {
+        let role = match role.as_str() {
             "human" => "user",
             "gpt" | "chatgpt" | "model" | "bing" | "bard" => "assistant",
             other => other,
         };
-        let own = [("role", role.into()), ("content", value.clone())];
+        let own = [("role", role.into()), ("content", content)];
         fields = own
             .map(|(name, value)| (name.to_owned(), value))
             .into_iter()
@@ -76,6 +88,12 @@ fn message(place: &str, value: Value) -> Result<Message, Fault> {
         content,
         extra: fields,
     })
+}
+
+/// The text of parts that are texts.
+fn texts(parts: &Value) -> Option<String> {
+    let parts = parts.as_array()?.iter();
+    parts.map(|part| part.get("text")?.as_str()).collect()
 }
 
 fn content_fits(

@@ -42,7 +42,7 @@ pub(crate) fn parse_record(
                 None => prompt(line.to_owned())?,
                 Some(template) => {
                     let field = |name: &str| (name == "prompt").then_some(Field::Text(line.into()));
-                    from_template(template, field)?
+                    from_template(template, field, Fault::null)?
                 }
             };
             Parsed::new(request)
@@ -117,7 +117,7 @@ impl PromptSettings {
                 "a table or JSON: a line of text has no columns besides the prompt",
             )),
             (Some(template), Form::Text) => {
-                template.check("the line as a whole", ["prompt"].into_iter())
+                template.check("the line as a whole", &["prompt"], &|name| name == "prompt")
             }
             _ => Ok(()),
         }
@@ -149,8 +149,7 @@ impl PromptSettings {
             }
         }
         if self.roles.without_answer && request.ends_with_answer() {
-            request.messages.pop();
-            if request.messages.is_empty() {
+            if !request.leave_out_last() {
                 let expected = "messages before it, since --column leaves it out";
                 return Err(Fault::new("only a message of the assistant", expected));
             }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::base::cases::{cases, unescaped};
-use crate::bulk::input::{Columns, Keep, Rows, Template};
+use crate::bulk::input::{ColumnRole, Columns, Keep, Rows, Template};
 use crate::llm::params::ResponseFormat;
 
 /// A record of an input in the working folder.
@@ -109,6 +109,28 @@ fn defaults_fill_only_missing_fields() {
     let own = Request::new("q").with_model("m").with_system("s");
     let own = own.with_max_tokens(1).with_temperature(0.0);
     assert_eq!(json_line(line, &settings).unwrap(), own);
+}
+
+#[test]
+fn the_last_answer_of_a_vendors_line_is_seen_and_left_out() {
+    let without = PromptSettings::new().column(ColumnRole::Messages, "messages[:-1]");
+    for (field, turns, turn, role) in [
+        ("body", "messages", r#""content":"q""#, "assistant"),
+        ("params", "messages", r#""content":"q""#, "assistant"),
+        ("request", "contents", r#""parts":[{"text":"q"}]"#, "model"),
+    ] {
+        let turn = |role: &str| format!(r#"{{"role":"{role}",{turn}}}"#);
+        let line = |all: &str| format!(r#"{{"{field}":{{"max_tokens":9,"{turns}":[{all}]}}}}"#);
+        let (asked, answer) = (turn("user"), turn(role));
+        let answered = line(&format!("{asked},{answer}"));
+        let read = json_line(&answered, &PromptSettings::default()).unwrap();
+        assert!(read.ends_with_answer(), "{field}");
+        let only_asked = json_line(&line(&asked), &PromptSettings::default()).unwrap();
+        assert!(!only_asked.ends_with_answer(), "{field}");
+        assert_eq!(json_line(&answered, &without).unwrap(), only_asked);
+        let fault = json_line(&line(&answer), &without).unwrap_err();
+        assert_eq!(fault.found, "only a message of the assistant", "{field}");
+    }
 }
 
 #[test]

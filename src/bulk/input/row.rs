@@ -1,6 +1,8 @@
 //! A row of data: of a table, or an object of JSON whose fields are data. Readers of all formats end here, so that the same
 //! rows make the same requests.
 
+use std::borrow::Cow;
+
 use serde_json::value::RawValue;
 
 use super::cells::Field;
@@ -8,7 +10,8 @@ use super::columns::Columns;
 use super::fault::Fault;
 use super::keep::{self, Kept};
 use super::messages::{self, MESSAGES};
-use super::template::Template;
+use super::path;
+use super::template::{Template, in_brackets};
 use super::{PromptSettings, Roles};
 use crate::base::json_read::JsonObject;
 use crate::llm::request::{Request, Role};
@@ -16,8 +19,8 @@ use crate::llm::request::{Request, Role};
 /// A row with the original text of its values.
 pub(super) struct Record<'r> {
     fields: JsonObject<'r>,
-    /// Those of its table.
-    columns: Option<&'r Columns>,
+    /// Those of its table, or of an object with a field without a name, which is called as a column without one.
+    columns: Option<Cow<'r, Columns>>,
 }
 
 impl<'r> Record<'r> {
@@ -26,21 +29,26 @@ impl<'r> Record<'r> {
         let names = columns.names.iter().map(|name| name.as_str().into());
         Self {
             fields: JsonObject(names.zip(cells).collect()),
-            columns: Some(columns),
+            columns: Some(Cow::Borrowed(columns)),
         }
     }
 
     /// An object of JSON; `None` for another value.
     pub(super) fn of_line(text: &'r str) -> Option<Self> {
-        let fields = JsonObject::parse(text)?;
-        Some(Self {
-            fields,
-            columns: None,
-        })
+        let mut fields = JsonObject::parse(text)?;
+        let columns = fields.get("", 0).map(|_| {
+            let names = fields.fields().map(|(name, _)| name.to_owned());
+            let columns = Columns::new(names.collect(), 1);
+            for (field, name) in fields.0.iter_mut().zip(&columns.names) {
+                field.0 = name.clone().into();
+            }
+            Cow::Owned(columns)
+        });
+        Some(Self { fields, columns })
     }
 
     pub(super) fn raw(&self, name: &str) -> Option<&'r RawValue> {
-        match self.columns {
+        match &self.columns {
             Some(columns) => Some(self.fields.0.get(columns.find(name)?)?.1),
             None => self.fields.get(name, 0),
         }
@@ -58,19 +66,34 @@ impl<'r> Record<'r> {
     ) -> Result<Request, Fault> {
         let roles = &settings.roles;
         let mut request = match (&settings.template, prompt) {
-            (Some(template), _) => {
-                if template.variables().any(|name| self.raw(name).is_none()) {
-                    let names: Vec<&str> = self.fields.fields().map(|(name, _)| name).collect();
-                    template.check("one of the line's fields", names.iter().copied())?;
-                }
-                from_template(template, |name| self.get(name))?
-            }
+            (Some(template), _) => from_template(
+                template,
+                |name| self.get(name),
+                |name| self.null(name, template),
+            )?,
             (None, Some(name)) => self.conversation(name, roles)?,
             (None, None) => return Err(Fault::new("no column \"prompt\"", "a template")),
         };
         request.model = self.text(roles.model.as_deref())?;
         set_system(&mut request, self.text(roles.system.as_deref())?)?;
         Ok(request)
+    }
+
+    /// The fault of a null that a template uses: of a field, of a part of one, or of a field that the record lacks.
+    fn null(&self, name: &str, template: &Template) -> Fault {
+        let names: Vec<&str> = self.fields.fields().map(|(name, _)| name).collect();
+        let is_known = |path: &str| self.raw(path).is_some();
+        if !path::beginnings(name).any(is_known) {
+            let what = "one of the line's fields";
+            let unknown = template.check_some(template.lacked(name), what, &names, &is_known);
+            return unknown.err().unwrap_or_else(|| Fault::null(name));
+        }
+        // In a path, brackets lead to a part.
+        if is_known(name) && name.contains('[') {
+            Fault::null(&in_brackets(name))
+        } else {
+            Fault::null(name)
+        }
     }
 
     /// The text or the messages in that column.
@@ -109,8 +132,8 @@ impl<'r> Record<'r> {
     pub(super) fn kept(&self, wanted: impl Fn(&str) -> bool, most: Option<usize>) -> Option<Kept> {
         let is_empty = |value: &RawValue| matches!(value.get(), "\"\"" | "null");
         let is_unnamed = |at: usize| {
-            self.columns
-                .is_some_and(|columns| columns.given[at].is_empty())
+            let columns = self.columns.as_ref();
+            columns.is_some_and(|columns| columns.given[at].is_empty())
         };
         let fields = self.fields.fields().enumerate();
         let fields = fields.filter(|(at, (_, value))| !(is_unnamed(*at) && is_empty(value)));
@@ -130,12 +153,13 @@ pub(super) fn set_system(request: &mut Request, system: Option<String>) -> Resul
     Ok(())
 }
 
-/// The request of a template for a record with these fields.
+/// The request of a template for a record with these fields; `null` is the fault of a null that it uses.
 pub(super) fn from_template<'a>(
     template: &Template,
     field: impl Fn(&str) -> Option<Field<'a>>,
+    null: impl Fn(&str) -> Fault,
 ) -> Result<Request, Fault> {
-    match template.content(field)? {
+    match template.content(field, null)? {
         serde_json::Value::String(text) => prompt(text),
         parts => {
             let mut request = Request::new("");

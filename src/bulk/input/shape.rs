@@ -63,14 +63,10 @@ pub(super) fn proposed<'f>(
     fields: impl Iterator<Item = (&'f str, Field<'f>)>,
     task: RequestTask,
 ) -> Option<String> {
-    let texts = fields.filter_map(|(name, field)| match field {
-        Field::Null => None,
-        Field::Text(text) => Some((name.to_owned(), text)),
-        // The first of several texts.
-        Field::Json(list) => {
-            let texts: Vec<String> = serde_json::from_str(&list).ok()?;
-            Some((format!("{name}[0]"), Cow::Owned(texts.into_iter().next()?)))
-        }
+    let texts = fields.flat_map(|(name, field)| match field {
+        Field::Null => Vec::new(),
+        Field::Text(text) => vec![(name.to_owned(), text)],
+        Field::Json(json) => texts_in(name, &json),
     });
     let texts =
         texts.filter(|(name, _)| !name.trim().is_empty() && !name.contains(char::is_control));
@@ -96,6 +92,24 @@ pub(super) fn proposed<'f>(
     };
     let template = format!("{lead}{}", placeholder(&name, ""));
     Some(format!("--template {}", quoted(&template)))
+}
+
+/// The first of several texts, or those in an object.
+fn texts_in(name: &str, json: &str) -> Vec<(String, Cow<'static, str>)> {
+    if let Ok(texts) = serde_json::from_str::<Vec<String>>(json) {
+        let first = texts.into_iter().next();
+        return Vec::from_iter(first.map(|text| (format!("{name}[0]"), text.into())));
+    }
+    let object = JsonObject::parse(json).unwrap_or_default();
+    let texts = object
+        .fields()
+        .filter_map(|(key, value)| match Field::of(value) {
+            Field::Text(text) if !key.contains(['.', '[']) => {
+                Some((format!("{name}.{key}"), text.into_owned().into()))
+            }
+            _ => None,
+        });
+    texts.collect()
 }
 
 /// What a file of another kind is, and what helps.
@@ -142,9 +156,15 @@ pub(crate) fn of_object(name: &str, text: &str) -> Fault {
             rest.map(|rest| text = rest).is_some()
         })
     };
-    let lists = object.fields();
-    let lists = lists.filter(|(name, value)| *name != "messages" && begins(value, "[{"));
-    let lists: Vec<&str> = lists.map(|(name, _)| name).collect();
+    let all = || object.fields().filter(|(name, _)| *name != "messages");
+    let mut lists: Vec<&str> = all()
+        .filter(|(_, value)| begins(value, "[{"))
+        .map(|(name, _)| name)
+        .collect();
+    // A list of prompts is longer than all else; other lists of texts are tags.
+    let longest = all().max_by_key(|(_, value)| value.get().len());
+    let texts = longest.filter(|(_, value)| lists.is_empty() && begins(value, "[\""));
+    lists.extend(texts.map(|(name, _)| name));
     if let Some(first) = lists.first() {
         let found = format!("an object with lists in {}", listed(lists.iter().copied()));
         let format = quoted(&format!("json:{first}"));
@@ -217,6 +237,10 @@ mod tests {
                 "{{turns[0]}}",
             ),
             (r#"{"a":"one two","b":"two one"}"#, "{{a}}"),
+            (
+                r#"{"type":"Feature","properties":{"height":8,"name":"High peak"},"geometry":{"type":"Point"}}"#,
+                "{{properties.name}}",
+            ),
             (
                 r#"{"code":"x","n":5,"none":null,"":"no name","line\n":"of a name"}"#,
                 "{{code}}",

@@ -42,7 +42,7 @@ impl Header {
                     "the columns {}",
                     listed(columns.names.iter().map(String::as_str))
                 );
-                let hint = hint(name, columns.all());
+                let hint = hint(name, columns.names.iter().map(String::as_str));
                 Fault::new(found, format!("one named \"{name}\" {what}{hint}"))
             })
         };
@@ -66,7 +66,9 @@ impl Header {
         let mut used: Vec<&str> = roles.optional().map(String::as_str).collect();
         match &settings.template {
             Some(template) => {
-                template.check("one of the columns", columns.all())?;
+                let names: Vec<&str> = names.iter().map(String::as_str).collect();
+                let is_known = |name: &str| columns.find(name).is_some();
+                template.check("one of the columns", &names, &is_known)?;
                 used.extend(template.bare());
             }
             None if prompt.is_none() => {

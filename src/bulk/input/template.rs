@@ -106,13 +106,14 @@ impl Template {
     }
 
     /// The content of a message with every variable replaced: a text, or if it inserts files, a list of them and the texts
-    /// between them. Inserted text is not parsed again. A record without a field for a variable was rejected before.
+    /// between them. Inserted text is not parsed again. A field that the record lacks counts as null.
     ///
     /// # Errors
     /// If a null is used as a value, if there is no value at a path, or if all fields are empty.
     pub(super) fn content<'a>(
         &self,
         field: impl Fn(&str) -> Option<Field<'a>>,
+        null: impl Fn(&str) -> Fault,
     ) -> Result<Value, Fault> {
         #[cfg(feature = "templates")]
         if let Some(expression) = &self.expression {
@@ -122,11 +123,11 @@ impl Template {
                 Some(field) => field.into_text(),
             };
             self.check_filled(self.variables().map(text))?;
-            return expression.render(field).map(Value::String);
+            return expression.render(field, null).map(Value::String);
         }
         let value = |path: &str| match path::value(path, &field)? {
-            Some(Field::Null) => Err(Fault::null(path)),
-            found => Ok(found.map_or(Cow::Borrowed(""), Field::into_text)),
+            Some(Field::Null) | None => Err(null(path)),
+            Some(found) => Ok(found.into_text()),
         };
         let values: Vec<Cow<'_, str>> = self.variables().map(value).collect::<Result<_, _>>()?;
         self.check_filled(values.iter())?;
@@ -169,29 +170,63 @@ impl Template {
         ))
     }
 
-    /// Rejects variables that are not among `names`; `what` describes the names.
-    pub(super) fn check<'a>(
+    /// Rejects variables that are not `known`; `what` describes `names`.
+    pub(super) fn check(
         &self,
         what: &str,
-        names: impl Iterator<Item = &'a str> + Clone,
+        names: &[&str],
+        is_known: &dyn Fn(&str) -> bool,
+    ) -> Result<(), Fault> {
+        self.check_some(self.variables().collect(), what, names, is_known)
+    }
+
+    /// The same for some of the variables.
+    pub(super) fn check_some(
+        &self,
+        variables: Vec<&str>,
+        what: &str,
+        names: &[&str],
+        is_known: &dyn Fn(&str) -> bool,
     ) -> Result<(), Fault> {
         let mut unknown: Vec<String> = Vec::new();
-        for variable in self.variables() {
-            let is_known = |path: &str| names.clone().any(|name| name == path);
-            if !path::beginnings(variable).any(is_known) {
-                let text = format!("{{{{{variable}}}}}{}", hint(variable, names.clone()));
-                if !unknown.contains(&text) {
-                    unknown.push(text);
-                }
+        for variable in variables {
+            if path::beginnings(variable).any(is_known) {
+                continue;
+            }
+            let rest = |name: &&&str| {
+                name.strip_prefix(variable)
+                    .is_some_and(|rest| rest.starts_with('['))
+            };
+            let help = match names.iter().find(rest) {
+                Some(name) => format!(" (the column \"{name}\" is {})", in_brackets(name)),
+                None => hint(variable, names.iter().copied()),
+            };
+            let text = format!("{{{{{variable}}}}}{help}");
+            if !unknown.contains(&text) {
+                unknown.push(text);
             }
         }
         if unknown.is_empty() {
             return Ok(());
         }
-        let expected = format!("{what}: {}", listed(names.clone()));
+        let expected = format!("{what}: {}", listed(names.iter().copied()));
         let found = format!("{} in the template", unknown.join(", "));
         Err(Fault::new(found, expected))
     }
+
+    /// The variables that a record without this field is to blame for. With blocks or filters, others may be optional.
+    pub(super) fn lacked<'n>(&'n self, name: &'n str) -> Vec<&'n str> {
+        if self.parts.is_empty() {
+            vec![name]
+        } else {
+            self.variables().collect()
+        }
+    }
+}
+
+/// A column in a template, if its name is no variable.
+pub(super) fn in_brackets(name: &str) -> String {
+    format!("row[{name:?}]")
 }
 
 #[cfg(test)]

@@ -265,6 +265,82 @@ fn messages_come_from_the_column_that_is_named() {
     }
 }
 
+/// An input, the words of its run, and what the first results have, or what is refused.
+#[test]
+fn rows_of_any_shape_make_prompts_or_say_what_helps() {
+    let tuned = r#"{"contents":[{"role":"user","parts":[{"text":"q"}]},{"role":"model","parts":[{"text":"a"}]}]}"#;
+    let some = "{\"id\":1,\"text\":\"a\",\"note\":\"n\"}\n{\"id\":2,\"text\":\"b\"}\n";
+    let sent_too = "1 of 1 item ends with a message of the assistant, which is sent too";
+    for (input, words, told, texts) in [
+        (
+            r#"{"prompts":["one","two"]}"#,
+            "--format json:prompts",
+            "",
+            vec!["one", "two"],
+        ),
+        (
+            r#"["one","two"]"#,
+            "--format json --template <{{prompt}}>",
+            "",
+            vec!["<one>", "<two>"],
+        ),
+        (
+            some,
+            "--template {{text|upper}}{{note|default('-')}}",
+            "",
+            vec!["An", "B-"],
+        ),
+        (
+            some,
+            "--template {{text}}{{note}}",
+            "found {{note}} in the template; expected one of the line's fields",
+            vec![],
+        ),
+        (
+            some,
+            "--template {{text|upper}}{{nota|default('-')}}",
+            "expected a field named \"nota\" for --template",
+            vec![],
+        ),
+        (
+            "{\"Q[1]\":null,\"a\":1}",
+            "--template {{Q[1]}}{{a}}",
+            "write {{row[\"Q[1]\"]|default('')}}",
+            vec![],
+        ),
+        (
+            "{\"Q[1]\":null,\"a\":1}",
+            "--template {{row[\"Q[1]\"]|default('')}}{{a}}",
+            "",
+            vec!["1"],
+        ),
+        (tuned, "", "--column messages=contents", vec![]),
+        (
+            tuned,
+            "--column messages=contents --dry-run",
+            sent_too,
+            vec![],
+        ),
+        (tuned, "--column messages=contents[:-1]", "", vec!["q"]),
+    ] {
+        let (desk, sim) = (Desk::new(), good());
+        desk.input(input.to_owned());
+        let code = if texts.is_empty() && !words.contains("--dry-run") {
+            2
+        } else {
+            0
+        };
+        let ended = desk.run(&sim, &format!("in.jsonl --ordered -o out.jsonl {words}"));
+        ended.ends(code, told);
+        if !texts.is_empty() {
+            let lines = desk.results("out.jsonl");
+            let found: Vec<&Value> = lines.iter().map(|line| &line["text"]).collect();
+            let expected: Vec<String> = texts.iter().map(|text| format!("echo: {text}")).collect();
+            assert_eq!(json!(found), json!(expected), "{input} {words}");
+        }
+    }
+}
+
 #[test]
 fn repeated_ids_are_told_once() {
     let (desk, sim) = (Desk::new(), good());
