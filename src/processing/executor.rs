@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use super::config::{ParallelConfig, ProcessingConfig};
 use super::recovery::ErrorRecovery;
 use super::result::{
-    BatchResult, ProcessResult, ProcessingEnd, ProcessingStats, Sink, StatsCollector,
+    BatchResult, Ended, ProcessResult, ProcessingEnd, ProcessingStats, Sink, StatsCollector,
 };
 use super::task::{ProcessTask, SourceFile, Stamp};
 use crate::base::thread::Background;
@@ -248,7 +248,7 @@ pub struct ProcessStream<R> {
     /// Dropped after the run.
     notes: Option<Notes>,
     /// The result that was returned last. When the next one is requested, it has been dealt with.
-    last: Option<ProcessResult<()>>,
+    last: Option<Ended>,
 }
 
 pub(super) struct Notes {
@@ -299,11 +299,11 @@ impl<R> Iterator for ProcessStream<R> {
 
     fn next(&mut self) -> Option<ProcessResult<R>> {
         if let (Some(notes), Some(last)) = (&self.notes, self.last.take()) {
-            notes.recovery.note(&last);
+            notes.recovery.note(last);
         }
         let result = self.run.next()?;
         if self.notes.is_some() {
-            self.last = Some(result.outline());
+            self.last = Some(result.ended());
         }
         Some(result)
     }

@@ -98,7 +98,7 @@ impl BatchProcessor {
         let passed = AtomicU64::new(0);
         let mut batch = BatchResult::collect(|sink| {
             let note = |result: ProcessResult<R>| {
-                recovery.note(&result);
+                recovery.note(result.ended());
                 sink(result)
             };
             let known = self.config.checkpoint.is_some().then(|| recovery.clone());

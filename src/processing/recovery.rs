@@ -16,7 +16,7 @@ use crate::bulk::appender::{Key, key_of};
 use crate::bulk::options::FileRunError;
 use crate::bulk::results::{PreviousLine, ResultsFile};
 
-use super::result::ProcessResult;
+use super::result::Ended;
 use super::task::Stamp;
 
 /// After this number of attempts, a temporary failure counts as permanent.
@@ -173,12 +173,11 @@ impl ErrorRecovery {
         }
     }
 
-    /// Records the result of a file, unless the file was never started.
-    pub(super) fn note<R>(&self, result: &ProcessResult<R>) {
-        let error = result.result.as_ref().err();
+    /// Records the end of a file, unless the file was never started.
+    pub(super) fn note(&self, (path, stamp, error, attempts): Ended) {
+        let error = error.as_ref();
         if error.is_none_or(|error| error.kind() != ErrorKind::Cancelled) {
-            let mut state = self.0.lock();
-            state.end(&result.file_path, result.stamp, error, result.attempts);
+            self.0.lock().end(&path, stamp, error, attempts);
         }
     }
 }

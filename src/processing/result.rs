@@ -35,20 +35,13 @@ pub struct ProcessResult<R> {
     pub(super) stamp: Option<Stamp>,
 }
 
+/// How a file ended: its path, the version that was read, its failure, and the number of attempts.
+pub(super) type Ended = (PathBuf, Option<Stamp>, Option<Error>, u32);
+
 impl<R> ProcessResult<R> {
-    /// The same without the result of the function.
-    pub(super) fn outline(&self) -> ProcessResult<()> {
-        let result = self.result.as_ref().map(|_| ()).map_err(Error::clone);
-        ProcessResult {
-            index: self.index,
-            file_path: self.file_path.clone(),
-            source_id: String::new(),
-            size: self.size,
-            took: self.took,
-            attempts: self.attempts,
-            result,
-            stamp: self.stamp,
-        }
+    pub(super) fn ended(&self) -> Ended {
+        let error = self.result.as_ref().err().cloned();
+        (self.file_path.clone(), self.stamp, error, self.attempts)
     }
 }
 

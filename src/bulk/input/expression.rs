@@ -114,7 +114,7 @@ impl Expression {
             let value = value.unwrap_or_else(|| values.null(name.to_owned()));
             (name.to_owned(), value)
         });
-        let constant = [(NULL.to_owned(), values.null("none".to_owned()))];
+        let constant = [(NULL.to_owned(), values.null(NULL.to_owned()))];
         let context: Value = named.chain(own).chain(constant).collect();
         let template = self.environment.get_template(NAME);
         let template = template.map_err(|error| refused(&error))?;
@@ -123,11 +123,21 @@ impl Expression {
         let mut prompt = Bounded(&mut text);
         let rendered = template.render_captured_to(context, &mut prompt).map(drop);
         if let Some(name) = nulls.misused(rendered.is_err()) {
-            return Err(null(name));
+            return Err(if name == NULL {
+                none_used()
+            } else {
+                null(name)
+            });
         }
         rendered.map_err(|error| refused(&error))?;
         String::from_utf8(text).map_err(|error| Fault::told(error.to_string()))
     }
+}
+
+/// The fault of the word `none` in a template that shows it, or orders values.
+fn none_used() -> Fault {
+    let expected = "a test, such as {% if note is none %}";
+    Fault::new("\"none\" as a value in the template", expected)
 }
 
 /// The name with which a path begins.
@@ -222,7 +232,6 @@ mod tests {
             "{{ nil|int }}",
             "{{ nil|pprint }}",
             "{{ nil[0] }}{# #}",
-            "{{ none }}{% if nil %}{% endif %}",
             "{% if nil.a %}a{% endif %}",
             "{% for x in nil %}{% endfor %}",
             "{{ nil + 1 }}{# #}",
@@ -236,6 +245,17 @@ mod tests {
                 why.contains("|default('')}}") && why.contains("--bad-rows skip"),
                 "{why}"
             );
+        }
+    }
+
+    #[test]
+    fn none_is_a_value_only_where_it_is_compared_as_equal() {
+        for template in [
+            "{{ none }}{{ lines }}",
+            "{% if none == nil or lines > '3' %}{% endif %}",
+        ] {
+            let why = render(template).unwrap_err();
+            assert!(why.contains("{% if note is none %}"), "{template}: {why}");
         }
     }
 

@@ -286,23 +286,7 @@ fn json(value: &Value) -> Result<String, Error> {
 pub(super) const NULL: &str = "__none";
 
 /// Words that order values.
-const ORDERING: [&str; 15] = [
-    "sort",
-    "dictsort",
-    "groupby",
-    "unique",
-    "min",
-    "max",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "lessthan",
-    "greaterthan",
-    "batch",
-    "slice",
-    "range",
-];
+const ORDERING: &str = " sort dictsort groupby unique min max lt le gt ge lessthan greaterthan ";
 
 /// More signs in one expression could overflow the stack, because each may be a step deeper.
 const MOST_SIGNS: usize = 2000;
@@ -342,7 +326,7 @@ fn add_code(code: &str, out: &mut String) -> Result<bool, String> {
         };
         let (word, after) = rest.split_at(len);
         let name = word.trim_matches(['"', '\'']);
-        orders |= matches!(c, '<' | '>') || ORDERING.contains(&name);
+        orders |= matches!(c, '<' | '>') || ORDERING.contains(&format!(" {name} "));
         signs += usize::from(!c.is_whitespace() && !is_word(c));
         match word {
             "none" | "None" => add_none(out, after),

@@ -148,11 +148,10 @@ impl PromptSettings {
                 request.extra.insert(name.clone(), value.clone());
             }
         }
-        if self.roles.without_answer && request.ends_with_answer() {
-            if !request.leave_out_last() {
-                let expected = "messages before it, since --column leaves it out";
-                return Err(Fault::new("only a message of the assistant", expected));
-            }
+        let cuts = self.roles.without_answer && request.ends_with_answer();
+        if cuts && !request.leave_out_last() {
+            let expected = "messages before it, since --column leaves it out";
+            return Err(Fault::new("only a message of the assistant", expected));
         }
         Ok(request)
     }

@@ -324,7 +324,7 @@ fn rows_of_any_shape_make_prompts_or_say_what_helps() {
         (tuned, "--column messages=contents[:-1]", "", vec!["q"]),
     ] {
         let (desk, sim) = (Desk::new(), good());
-        desk.input(input.to_owned());
+        desk.input(input);
         let code = if texts.is_empty() && !words.contains("--dry-run") {
             2
         } else {
