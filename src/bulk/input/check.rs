@@ -116,7 +116,8 @@ impl InputFile {
 
     /// Rejects a field that a flag names and no line has.
     fn check_missing(&self, found: &Entries, missing: &[Wanted]) -> Result<(), Error> {
-        let lines = self.parts().iter().find(|part| part.header.is_none());
+        let is_json = |part: &&Part| part.header.is_none() && !part.is_text();
+        let lines = self.parts().iter().find(is_json);
         // The faults of lines come first: their fields may not have been read.
         let is_read = found.faults.is_empty() && found.all.iter().any(|entry| !entry.is_bad());
         let (true, Some(lines), Some((flag, name))) = (is_read, lines, missing.first()) else {

@@ -117,7 +117,8 @@ impl Source {
         let mut order: Vec<usize> = (0..offsets.len()).collect();
         order.sort_by_key(|&i| offsets[i]);
         let mut lines = vec![0; offsets.len()];
-        let mut buffer = vec![0; 1 << 20];
+        let last = offsets.iter().max().map_or(0, |last| *last);
+        let mut buffer = vec![0; last.min(1 << 20) as usize];
         let (mut at, mut line) = (0u64, 1u64);
         for i in order {
             while at < offsets[i] {
