@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::*;
 use crate::llm::transport::HttpTransport;
-use crate::llm::transport::call::Outgoing;
 use crate::llm::transport::fault::Patience;
 use crate::llm::transport::memory::tests::apart;
 use crate::llm::transport::raw_server::{listen, request};
@@ -112,7 +111,7 @@ fn a_server_never_waits_for_the_memory_of_a_client() {
             let http = HttpTransport::new(&base, 1, Duration::from_secs(600)).unwrap();
             let share = ReplyShare::of(memory);
             let mut reply = http.begin(&base, Patience::default(), &ctx).unwrap();
-            reply.send("POST", &[], Outgoing::Bytes(b"{}")).unwrap();
+            reply.send("GET", &[], None).unwrap();
             reply.head().unwrap();
             whole(&reading(u64::MAX, &share, &ctx), &mut reply)
         });

@@ -34,23 +34,8 @@ fn tell_shortage(fault: &Fault) {
     }
 }
 
-/// The body of a request.
-pub(super) enum Outgoing<'b> {
-    None,
-    Bytes(&'b [u8]),
-    /// A reader, and the number of its bytes.
-    Stream(&'b mut dyn Read, u64),
-}
-
-impl Outgoing<'_> {
-    fn length(&self) -> Option<u64> {
-        match self {
-            Self::None => None,
-            Self::Bytes(bytes) => Some(bytes.len() as u64),
-            Self::Stream(_, length) => Some(*length),
-        }
-    }
-}
+/// The body of a request: its bytes, and their number.
+pub(super) type Outgoing<'b> = Option<(&'b mut dyn Read, u64)>;
 
 /// An exchange with a server. Reading it reads the body of the reply.
 pub(super) struct Call<'p> {
@@ -134,48 +119,31 @@ impl<'p> Call<'p> {
         output.clear();
         let proxy = self.connection.proxy.as_ref();
         let login = proxy.map(|(_, login)| &**login);
-        let length = body.length();
+        let length = body.as_ref().map(|(_, length)| *length);
         write_request(&mut output, method, &self.target, login, headers, length)?;
         log::trace!(
             "{method} {}, {} bytes and its head, on a {} connection",
             redacted_url(&self.target.url),
-            body.length().unwrap_or_default(),
+            length.unwrap_or_default(),
             if self.reused { "kept" } else { "new" },
         );
-        let written = match body {
-            Outgoing::None => self.write(&output),
-            Outgoing::Bytes(bytes) => {
-                // One system call sends both.
-                let room = BUFFER.saturating_sub(output.len());
-                let (first, rest) = bytes.split_at(room.min(bytes.len()));
-                output.extend_from_slice(first);
-                let first = self.write(&output);
-                first.and_then(|()| match rest {
-                    [] => Ok(()),
-                    rest => self.write(rest),
-                })
+        let (mut body, mut left) = body.map_or((None, 0), |(body, length)| (Some(body), length));
+        let written = loop {
+            if let Some(body) = &mut body {
+                // One system call sends the head and the beginning of the body.
+                let head = output.len();
+                output.resize(head + (CHUNK_BYTES as u64).min(left) as usize, 0);
+                let read = body.read(&mut output[head..])?;
+                output.truncate(head + read);
+                left = if read == 0 { 0 } else { left - read as u64 };
             }
-            Outgoing::Stream(reader, _) => {
-                let mut piece = std::mem::take(&mut output);
-                let mut written;
-                loop {
-                    let head = piece.len();
-                    piece.resize(head + CHUNK_BYTES, 0);
-                    let read = reader.read(&mut piece[head..])?;
-                    piece.truncate(head + read);
-                    written = if piece.is_empty() {
-                        Ok(())
-                    } else {
-                        self.write(&piece)
-                    };
-                    if read == 0 || written.is_err() {
-                        break;
-                    }
-                    piece.clear();
-                }
-                written
+            let written = self.write(&output);
+            if left == 0 || written.is_err() {
+                break written;
             }
+            output.clear();
         };
+        output.shrink_to(BUFFER);
         self.connection.output = output;
         match written {
             Ok(()) => {

@@ -1,7 +1,7 @@
 //! The transport over real sockets.
 
 use std::collections::HashMap;
-use std::io;
+use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind, Optional, Sent};
 
 use super::body::BodyReader;
-use super::call::{Call, Outgoing};
+use super::call::Call;
 use super::coding::{coding_of, decoder, unasked};
 use super::connect::Connector;
 use super::fault::{Fault, Limit, Patience};
@@ -142,10 +142,16 @@ impl HttpTransport {
         request: &HttpRequest<'_>,
         ctx: &Context,
     ) -> Result<(Head, Vec<u8>), Fault> {
-        let (method, body) = match request.body {
-            Some(body) => ("POST", Outgoing::Bytes(body)),
-            None => ("GET", Outgoing::None),
+        let method = if request.body.is_some() {
+            "POST"
+        } else {
+            "GET"
         };
+        let mut body = request.body;
+        let body = body.as_mut().map(|bytes| {
+            let length = bytes.len() as u64;
+            (bytes as &mut dyn Read, length)
+        });
         let head = match call.send(method, request.headers, body)? {
             Some(early) => early,
             None => call.head()?,

@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use crate::base::secret::redacted_url;
 use crate::base::{Context, Error, ErrorKind, Sent};
 
-use super::call::{Call, Outgoing};
+use super::call::Call;
 use super::client::HttpTransport;
 use super::coding::{coding_of, decoder};
 use super::fault::{Fault, Limit, Patience};
@@ -61,11 +61,8 @@ fn exchange(
         left,
         fault: None,
     };
-    let body = if transfer.method == HttpMethod::Post {
-        Outgoing::Stream(&mut source, left)
-    } else {
-        Outgoing::None
-    };
+    let is_post = transfer.method == HttpMethod::Post;
+    let body = is_post.then_some((&mut source as &mut dyn Read, left));
     patience.allow(Some(transfer.idle), None);
     let sent = call.send(transfer.method.into(), transfer.headers, body);
     let unread = |error| invalid("read what is to be sent to", error);
