@@ -16,7 +16,8 @@
 #![cfg_attr(
     feature = "queue",
     doc = "| [`WorkerId`] | how a worker of a [`Store`](crate::queue::Store) takes and ends jobs | [`ClaimRequest`], [`ClaimReply`], [`ClaimedJob`], [`JobBudget`], [`Settlement`], [`Charge`], [`ClaimOutcome`], [`MAX_CRASHES`], [`SUSPECT_CRASHES`] |
-| [`Versions`] | takes over a store of an earlier version | [`SERVER`], [`check_whole`], [`read_form`], [`write_form`] |"
+| [`Versions`] | takes over a store of an earlier version | [`SERVER`], [`check_whole`], [`read_form`], [`write_form`] |
+| [`ServerStep`] | what a queue knows of a server | [`Apart`] |"
 )]
 
 #[cfg(feature = "queue")]
@@ -45,6 +46,6 @@ pub use crate::llm::transport::{
 pub use crate::pool::{Pool, PoolEnd, TaskEnd};
 #[cfg(feature = "queue")]
 pub use crate::queue::store::{
-    ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, JobBudget, MAX_CRASHES, SUSPECT_CRASHES,
-    Settlement, WorkerId,
+    Apart, ClaimOutcome, ClaimReply, ClaimRequest, ClaimedJob, JobBudget, MAX_CRASHES,
+    SUSPECT_CRASHES, ServerStep, Settlement, WorkerId,
 };

@@ -28,8 +28,8 @@ use std::process::ExitCode;
 use args::worker::TokenAction;
 use args::{Cli, Command};
 use commands::{
-    cancel, config, doctor, exec, export, providers, results, run, scan, serve, simulate, status,
-    submit, work,
+    cancel, config, doctor, exec, export, providers, restore, results, run, scan, serve, simulate,
+    status, submit, work,
 };
 use exit::{Exit, Refusal};
 
@@ -54,6 +54,9 @@ fn execute(cli: Cli) -> Exit {
     cli.say.start_log();
     if let Some(named) = cli.say.data_dir {
         settings::NAMED_FOLDER.get_or_init(|| named);
+    }
+    if let Command::Restore(args) = &cli.command {
+        settings::NAMED_FOLDER.get_or_init(|| args.folder.clone());
     }
     signals::outlive_size_limits();
     // Commands that `exec` starts keep the limit that the caller has set.
@@ -89,6 +92,7 @@ fn carry_out(mut command: Command) -> Result<Exit, Refusal> {
         Command::Cancel(args) => cancel::execute(&args),
         Command::Retry(args) => cancel::retry(&args),
         Command::Doctor(args) => doctor::execute(&args),
+        Command::Restore(args) => restore::execute(&args),
         Command::Providers { model } => providers::execute(model),
         Command::Config(action) => config::execute(&action),
         Command::Token(TokenAction::New { name, role }) => serve::new_token(&name, role),

@@ -78,7 +78,13 @@ impl DataArgs {
     pub fn open(&self, ctx: &Context) -> Result<JobQueue, Refusal> {
         let file = self.file.queue.as_deref().map(existing_file).transpose()?;
         let options = SqliteOptions::default();
-        open(&self.store, file, &folder()?, options, ctx).map_err(failed)
+        let folder = folder()?;
+        let queue = open(&self.store, file, &folder, options, ctx).map_err(failed)?;
+        // Who only looks changes nothing.
+        if !self.store.as_it_is {
+            check_server(&queue, file, &folder)?;
+        }
+        Ok(queue)
     }
 
     /// The database, which may not exist yet.
@@ -87,6 +93,27 @@ impl DataArgs {
             Some(file) => existing_file(file).map(Path::to_owned),
             None => Ok(folder()?.join(FILE)),
         }
+    }
+
+    /// The queue as that which collects the results of this process, if no server has its batch any more.
+    pub fn of_lost_batch(
+        &self,
+        queue: &JobQueue,
+        process: &ProcessState,
+    ) -> Result<Option<JobQueue>, Refusal> {
+        let Some(batch) = &process.info.collector else {
+            return Ok(None);
+        };
+        let (file, folder) = (self.file.queue.as_deref(), folder()?);
+        check_server(queue, file, &folder)?;
+        let path = server_db(file, &folder);
+        let lost = || -> Result<bool, Error> {
+            let place = queue.server_place(&path);
+            let is_only = queue.servers()?.iter().all(|one| one.place == place);
+            Ok(is_only && !batchwright_server::has_batch(&path, batch)?)
+        };
+        let is_lost = lost().map_err(failed)?;
+        Ok(is_lost.then(|| queue.described(ProcessInfo::new().collector(batch))))
     }
 
     /// The address of the queue's server, if the queue is on one.
@@ -223,6 +250,17 @@ const FILE: &str = "llm_jobs.db";
 pub fn folder() -> Result<PathBuf, Refusal> {
     let none = "no data folder: set --data-dir or BATCHWRIGHT_HOME";
     data_dir().ok_or_else(|| Refusal::could_not_run(none))
+}
+
+/// The `server.db` of a queue: beside its file, otherwise in the data folder.
+fn server_db(file: Option<&Path>, folder: &Path) -> PathBuf {
+    let beside = file.and_then(Path::parent);
+    beside.unwrap_or(folder).join("server.db")
+}
+
+/// Refuses a queue, or the `server.db` with it, that is a backup from another moment: it would buy again what was paid for.
+pub fn check_server(queue: &JobQueue, file: Option<&Path>, folder: &Path) -> Result<(), Refusal> {
+    queue.check_server(&server_db(file, folder)).map_err(failed)
 }
 
 /// Opens the queue in this file, otherwise on a server, otherwise in the data folder, where it is created if it does not

@@ -14,7 +14,7 @@ use super::display;
 use super::exit::{Refusal, could_not_run};
 use super::format::number_of;
 use super::provider;
-use super::queue::{durability, existing_file, failed, open};
+use super::queue::{check_server, durability, existing_file, failed, open};
 use super::settings::{of_environment, refused};
 use super::stderr::is_quiet;
 
@@ -27,7 +27,9 @@ pub fn queue(
 ) -> Result<JobQueue, Refusal> {
     let options = SqliteOptions::default().durability(durability(args.fsync));
     let file = file.map(existing_file).transpose()?;
-    open(&args.store, file, folder, options, ctx).map_err(failed)
+    let queue = open(&args.store, file, folder, options, ctx).map_err(failed)?;
+    check_server(&queue, file, folder)?;
+    Ok(queue)
 }
 
 /// The settings of this place and environment, overridden by the flags, and their later changes.

@@ -28,6 +28,7 @@ mod observe;
 mod openai;
 mod problem;
 mod records;
+mod restore;
 mod route;
 mod router;
 mod server;
@@ -40,4 +41,5 @@ mod watcher;
 mod webhooks;
 
 pub use access::{Role, new_token};
+pub use restore::{has_batch, restore};
 pub use server::{RunningServer, Server, raise_file_limit};

@@ -254,7 +254,15 @@ impl Server {
         make_private_folder(&folder).map_err(|error| failed(folder.display(), &error))?;
         let lock = lock(&folder)?;
         let path = folder.join("server.db");
+        self.queue.check_server(&path)?;
         let mut records = Records::open(&path, self.durability, self.worker.cancellation())?;
+        match records.begin(&path, &self.queue) {
+            // On a full disk, it starts so that files can be deleted.
+            Err(error) if error.kind() == ErrorKind::Transient => {
+                log::warn!("no batch goes on for now: {}", error.message());
+            }
+            begun => begun?,
+        }
         records.webhook = self.webhook.as_ref().map(|_| Wake::new());
         let storage = Storage::open(&folder.join("files"), self.upload_bytes)?;
         Ok((lock, folder, Arc::new(records), storage))
@@ -262,7 +270,7 @@ impl Server {
 }
 
 /// Locks the folder of a server: two would spoil each other's files.
-fn lock(folder: &Path) -> Result<File, Error> {
+pub(crate) fn lock(folder: &Path) -> Result<File, Error> {
     let path = folder.join("server.lock");
     let mut options = File::options();
     let options = options.create(true).truncate(false).write(true);

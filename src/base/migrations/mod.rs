@@ -55,7 +55,10 @@ pub const QUEUE: Versions = Versions {
     marked: 0,
     oldest: 17,
     readable: 17,
-    steps: &[step(include_str!("queue_18.sql"))],
+    steps: &[
+        step(include_str!("queue_18.sql")),
+        step(include_str!("queue_19.sql")),
+    ],
 };
 
 /// The queue in MySQL.
@@ -65,7 +68,10 @@ pub const MYSQL: Versions = Versions {
     marked: 0,
     oldest: 15,
     readable: 15,
-    steps: &[step(include_str!("mysql_16.sql"))],
+    steps: &[
+        step(include_str!("mysql_16.sql")),
+        step(include_str!("mysql_17.sql")),
+    ],
 };
 
 /// The server's own data, `server.db`: "bwsv".
@@ -74,7 +80,10 @@ pub const SERVER: Versions = Versions {
     marked: 6,
     oldest: 5,
     readable: 6,
-    steps: &[step(include_str!("server_6.sql"))],
+    steps: &[
+        step(include_str!("server_6.sql")),
+        step(include_str!("server_7.sql")),
+    ],
 };
 
 /// The stores of a data folder.
@@ -340,7 +349,7 @@ fn unusable(why: String) -> Error {
 }
 
 /// A connection that leaves the log of a store where it is.
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+pub(crate) fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let conn = Connection::open_with_flags(path, flags)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;

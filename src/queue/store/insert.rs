@@ -202,6 +202,18 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Has the next request of a process be a new one, also if the process is gone.
+    ///
+    /// # Errors
+    /// When it could not be written.
+    pub fn forget_request(&self, process: ProcessId) -> Result<(), Error> {
+        let forget = "DELETE FROM #requests WHERE process = ?";
+        self.write(|tx| tx.run(forget, by![stored(process)]))
+            .map(drop)
+    }
+}
+
 fn look(tx: &mut dyn Sql, clock: Timestamp) -> Result<(TrustedTime, Option<KnownTime>), Fault> {
     let find = "SELECT value FROM #meta WHERE name = 'time'";
     let known: Option<String> = tx.one(find, by![])?;

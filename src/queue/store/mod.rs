@@ -22,6 +22,7 @@ mod lineage;
 pub(crate) mod mysql;
 mod results;
 mod rows;
+mod servers;
 mod settle;
 pub(crate) mod sqlite;
 mod statements;
@@ -52,6 +53,7 @@ pub(crate) use insert::Part;
 use mysql::{Mysql, MysqlOptions};
 pub use results::DeliveredResult;
 use rows::job_id;
+pub use servers::{Apart, ServerStep};
 pub(crate) use sqlite::ConsumerLock;
 use sqlite::{Sqlite, SqliteOptions};
 use statements::{Fault, Queries as _, Sql, by, list};
@@ -160,6 +162,8 @@ enum Mode {
     WriteLazily,
     /// One transaction that a repetition would apply twice.
     WriteOnce,
+    /// One transaction that a power failure does not undo.
+    WriteSynced,
 }
 
 /// The two databases.

@@ -18,7 +18,7 @@ use clap_complete::Shell;
 use exec::ExecArgs;
 use export::ExportArgs;
 use input::ScanArgs;
-use queue::{CancelArgs, DoctorArgs, ResultsArgs, RetryArgs, StatusArgs, SubmitArgs};
+use queue::{CancelArgs, DoctorArgs, RestoreArgs, ResultsArgs, RetryArgs, StatusArgs, SubmitArgs};
 use run::RunArgs;
 use shared::{SayArgs, StoreArgs};
 use simulate::SimulateArgs;
@@ -50,6 +50,7 @@ pub enum Command {
     Cancel(CancelArgs),
     Retry(RetryArgs),
     Doctor(DoctorArgs),
+    Restore(RestoreArgs),
     /// Show each provider: usable or why not, model, address, calls
     Providers {
         /// Model to assume for prompts that name none
@@ -88,6 +89,7 @@ impl Command {
             Self::Cancel(args) => Some(&mut args.data.store),
             Self::Retry(args) => Some(&mut args.data.store),
             Self::Doctor(args) => Some(&mut args.data.store),
+            Self::Restore(args) => Some(&mut args.store),
             _ => None,
         }
     }

@@ -9,7 +9,7 @@ use batchwright_jobs::JobTypes;
 use clap::Args;
 
 use super::input::InputArgs;
-use super::shared::{DataArgs, PromptArgs, ShowArgs};
+use super::shared::{DataArgs, PromptArgs, ShowArgs, StoreArgs};
 use super::values::{dollars, name, seconds};
 
 /// Put prompts on the queue; print the id of their process
@@ -204,4 +204,24 @@ pub struct RetryArgs {
 pub struct DoctorArgs {
     #[command(flatten)]
     pub data: DataArgs,
+}
+
+/// Go on with a backup of the queue or of server.db alone
+///
+/// `batchwright serve` keeps its files and batches in server.db, beside the queue. Put back alone, one of them does not know what
+/// the other has paid for. This command says what may be paid again and what it cannot know; then both go on together.
+#[derive(Args)]
+#[command(after_long_help = include_str!("../../data/help/restore.txt"))]
+pub struct RestoreArgs {
+    /// Data folder
+    pub folder: PathBuf,
+
+    /// The files of one moment cannot be put back
+    ///
+    /// Without it, only the difference is shown.
+    #[arg(long)]
+    pub original_is_gone: bool,
+
+    #[command(flatten)]
+    pub store: StoreArgs,
 }

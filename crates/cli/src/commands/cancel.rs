@@ -18,11 +18,12 @@ use crate::queue::{self, collected_by_server, failed, own_of_batches, report, ru
 use crate::settings::{self, data_dir, refused};
 
 pub fn execute(args: &CancelArgs) -> Result<Exit, Refusal> {
-    let (queue, process) = args.data.process(args.process.as_deref())?;
+    let (mut queue, process) = args.data.process(args.process.as_deref())?;
     let id = process.process_id;
     if let Some(line) = collected_by_server(&process).filter(|_| args.delete) {
         let cancel = args.data.command(&format!("cancel {id}"));
-        return Err(Refusal::usage(format!("{line}. To cancel it: {cancel}")));
+        let lost = args.data.of_lost_batch(&queue, &process)?;
+        queue = lost.ok_or_else(|| Refusal::usage(format!("{line}. To cancel it: {cancel}")))?;
     }
     if !process.sealed && !args.delete {
         // If it were cancelled and requeued later, this part would count as complete.

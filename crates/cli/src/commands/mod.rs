@@ -6,6 +6,7 @@ pub mod doctor;
 pub mod exec;
 pub mod export;
 pub mod providers;
+pub mod restore;
 pub mod results;
 pub mod run;
 pub mod scan;

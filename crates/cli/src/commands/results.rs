@@ -23,7 +23,7 @@ pub fn execute(args: &ResultsArgs) -> Result<Exit, Refusal> {
     let ctx = Context::new();
     let stopping = "stopping after the current write; press Ctrl-C again to stop now";
     let signals = Signals::watch(&ctx, stopping.to_owned())?;
-    let (queue, process) = args.data.process(args.process.as_deref())?;
+    let (mut queue, process) = args.data.process(args.process.as_deref())?;
     let id = process.process_id;
     if is_json() && stdout::is_named(args.output.as_deref()) {
         let why = "--json needs -o FILE, because the results are on standard output";
@@ -31,10 +31,11 @@ pub fn execute(args: &ResultsArgs) -> Result<Exit, Refusal> {
     }
     let keeps = args.keep || !(args.take || saves(args));
     if let Some(line) = collected_elsewhere(&process).filter(|_| !keeps) {
+        let lost = args.data.of_lost_batch(&queue, &process)?;
         let look = args.data.command(&format!("results {id} --keep"));
-        return Err(Refusal::usage(format!(
-            "{line}\nnothing was deleted. To show them: {look}"
-        )));
+        queue = lost.ok_or_else(|| {
+            Refusal::usage(format!("{line}\nnothing was deleted. To show them: {look}"))
+        })?;
     }
     if args.take && stdout::is_named(args.output.as_deref()) && stdout::is_closed() {
         return Err(Refusal::could_not_run(

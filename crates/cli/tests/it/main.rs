@@ -41,6 +41,7 @@ mod queue_server;
 mod queue_server_trouble;
 mod queue_state;
 mod reference;
+mod restore;
 mod resume;
 mod rows;
 mod run;

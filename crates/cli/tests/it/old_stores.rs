@@ -1,7 +1,7 @@
 //! Stores of earlier versions are taken over: each job has one outcome, and nothing is bought twice. How they were made says
 //! `tests/data/stores/README.md`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 use std::sync::{Arc, Mutex};
 
@@ -19,11 +19,27 @@ struct Held {
     created: usize,
 }
 
-/// A store as it was, and its provider, which answers its batches now.
-struct Old {
-    desk: Desk,
-    provider: Fake,
+/// The provider of the stores of a kind, which answers their batches now.
+struct Provider {
+    fake: Fake,
     held: Arc<Mutex<Held>>,
+}
+
+impl Provider {
+    /// `at`: the last number of its address, which the stores have on record.
+    fn new(at: u8) -> Self {
+        let held = Arc::<Mutex<Held>>::default();
+        let answers = held.clone();
+        let answer = move |asked: &Asked| answers.lock().unwrap().answer(asked);
+        let fake = Fake::start_at(&format!("127.74.0.{at}:47474"), answer);
+        Self { fake, held }
+    }
+}
+
+/// A store as it was.
+struct Old<'p> {
+    desk: Desk,
+    provider: &'p Provider,
 }
 
 fn unpack(name: &str, desk: &Desk) {
@@ -38,24 +54,16 @@ fn unpack(name: &str, desk: &Desk) {
     assert!(packed.unwrap().success());
 }
 
-impl Old {
-    /// `at`: the last number of the provider's address, which the store has on record.
-    fn new(name: &str, at: u8) -> Self {
+impl<'p> Old<'p> {
+    fn new(name: &str, provider: &'p Provider) -> Self {
         let desk = Desk::new();
         unpack(name, &desk);
         let state = serde_json::from_str(&desk.read("provider.json")).unwrap();
-        let held = Arc::new(Mutex::new(Held {
+        *provider.held.lock().unwrap() = Held {
             state,
             ..Held::default()
-        }));
-        let answers = held.clone();
-        let answer = move |asked: &Asked| answers.lock().unwrap().answer(asked);
-        let provider = Fake::start_at(&format!("127.74.0.{at}:47474"), answer);
-        Self {
-            desk,
-            provider,
-            held,
-        }
+        };
+        Self { desk, provider }
     }
 
     fn command(&self, words: &str) -> Command {
@@ -64,14 +72,14 @@ impl Old {
             .env("BATCHWRIGHT_PROVIDER", "openai")
             .env("BATCHWRIGHT_MODEL", "m")
             .env("OPENAI_API_KEY", "k")
-            .env("OPENAI_BASE_URL", self.provider.url())
+            .env("OPENAI_BASE_URL", self.provider.fake.url())
             .env("BATCHWRIGHT_BATCH_POLL_INTERVAL", "100ms");
         command
     }
 
     /// How many requests were bought, and how many batches were created, since it was taken over.
     fn bought(&self) -> (usize, usize) {
-        let held = self.held.lock().unwrap();
+        let held = self.provider.held.lock().unwrap();
         (held.bought, held.created)
     }
 
@@ -175,15 +183,22 @@ fn version(old: &Old, file: &str) -> i64 {
 
 #[test]
 fn a_queue_is_taken_over_by_who_writes_and_left_by_who_looks() {
-    let old = Old::new("queue-17", 1);
+    let provider = Provider::new(1);
+    for from in [17, 18] {
+        takes_over_queue(from, &provider);
+    }
+}
+
+fn takes_over_queue(from: i64, provider: &Provider) {
+    let old = Old::new(&format!("queue-{from}"), provider);
     let plain = |words: &str| old.command(&format!("{words} --data-dir data")).ended();
     let seen = plain("status --json").expect(0).json();
     assert_eq!(seen["processes"].as_array().unwrap().len(), 3);
     let processes: Value = serde_json::from_str(&old.desk.read("processes.json")).unwrap();
     let done = processes["done"].as_str().unwrap();
     plain(&format!("results {done} --keep -q"));
-    plain("doctor").shows("work, serve or submit brings the file to 18");
-    assert_eq!(version(&old, "data/llm_jobs.db"), 17);
+    plain("doctor").shows("work, serve or submit brings the file to 19");
+    assert_eq!(version(&old, "data/llm_jobs.db"), from);
     // Two programs at once.
     let words = "work --until-empty -q --data-dir data --processes";
     let mut two = [(); 2].map(|()| old.command(&format!("{words} {done}")));
@@ -191,24 +206,34 @@ fn a_queue_is_taken_over_by_who_writes_and_left_by_who_looks() {
     for worker in two {
         worker.wait().expect(0);
     }
-    assert_eq!(version(&old, "data/llm_jobs.db"), 18);
+    assert_eq!(version(&old, "data/llm_jobs.db"), 19);
     old.is_done_once(|command| command);
 }
 
 #[test]
 fn a_run_goes_on_with_its_open_batch() {
-    let old = Old::new("run-17", 2);
-    old.command("run in.jsonl -o out.jsonl --strategy batch -q")
-        .ended()
-        .expect(0);
-    let ids: std::collections::BTreeSet<String> = old.desk.ids("out.jsonl").into_iter().collect();
-    assert_eq!((ids.len(), old.desk.results("out.jsonl").len()), (500, 500));
-    assert_eq!(old.bought(), (0, 0));
+    let provider = Provider::new(2);
+    for name in ["run-17", "run-18"] {
+        let old = Old::new(name, &provider);
+        old.command("run in.jsonl -o out.jsonl --strategy batch -q")
+            .ended()
+            .expect(0);
+        let ids: BTreeSet<String> = old.desk.ids("out.jsonl").into_iter().collect();
+        assert_eq!((ids.len(), old.desk.results("out.jsonl").len()), (500, 500));
+        assert_eq!(old.bought(), (0, 0));
+    }
 }
 
 #[test]
 fn a_server_goes_on_with_its_files_and_its_open_batch() {
-    let old = Old::new("server-5", 3);
+    let provider = Provider::new(3);
+    for name in ["server-5", "server-6"] {
+        takes_over_server(name, &provider);
+    }
+}
+
+fn takes_over_server(name: &str, provider: &Provider) {
+    let old = Old::new(name, provider);
     let objects: Value = serde_json::from_str(&old.desk.read("objects.json")).unwrap();
     let (file, batch) = (
         objects["file"].as_str().unwrap(),
@@ -239,7 +264,7 @@ fn a_server_goes_on_with_its_files_and_its_open_batch() {
     );
     let output = shown()["output_file_id"].as_str().unwrap().to_owned();
     let lines = get(&format!("/v1/files/{output}/content")).1;
-    let names: std::collections::BTreeSet<&str> = lines
+    let names: BTreeSet<&str> = lines
         .lines()
         .filter_map(|line| line.split("\"custom_id\":\"").nth(1)?.split('"').next())
         .collect();
@@ -249,7 +274,7 @@ fn a_server_goes_on_with_its_files_and_its_open_batch() {
         500
     );
     assert_eq!(old.bought(), (0, 0));
-    assert_eq!(version(&old, "data/server.db"), 6);
+    assert_eq!(version(&old, "data/server.db"), 7);
     running.signal("TERM");
     running.wait();
 }
@@ -260,7 +285,14 @@ fn queue_server_of_an_earlier_version_is_taken_over() {
     let Some(server) = super::queue_server::Server::new() else {
         return;
     };
-    let old = Old::new("mysql-15", 4);
+    let provider = Provider::new(4);
+    for name in ["mysql-15", "mysql-16"] {
+        takes_over_mysql(&server, Old::new(name, &provider));
+    }
+}
+
+#[cfg(feature = "redis")]
+fn takes_over_mysql(server: &super::queue_server::Server, old: Old<'_>) {
     let (login, place) = server.address.split_once('@').unwrap();
     let (host, rest) = place.split_once('/').unwrap();
     let (host, port) = host.split_once(':').unwrap();
@@ -287,9 +319,9 @@ fn queue_server_of_an_earlier_version_is_taken_over() {
         command
     };
     let plain = |words: &str| on(old.command(&format!("{words} --data-dir data"))).ended();
-    plain("doctor").shows("work, serve or submit brings the tables to 16");
+    plain("doctor").shows("work, serve or submit brings the tables to 17");
     old.is_done_once(on);
-    plain("doctor").shows("version 16");
+    plain("doctor").shows("version 17");
 }
 
 /// Its room is looked at first; then it stays as it is.
@@ -305,10 +337,10 @@ fn a_full_disk_keeps_an_old_queue_as_it_is() {
     disk.desk.prompts("in.jsonl", 1);
     plain("submit in.jsonl")
         .expect(1)
-        .says("to bring it to 18")
+        .says("to bring it to 19")
         .tells("Nothing was changed");
     plain("status").expect(0);
     disk.make_room();
     plain("submit in.jsonl").expect(0);
-    plain("doctor").shows("version 18");
+    plain("doctor").shows("version 19");
 }

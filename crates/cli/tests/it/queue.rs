@@ -236,10 +236,16 @@ fn results_of_a_batch_of_the_server_stay_there() {
     let job = Job::from(&Request::new("Name a prime.").with_id("a"));
     queue(&desk).described(info).enqueue(id, [job]).unwrap();
     plain(&desk, &format!("cancel {id}")).expect(0);
+    let server = rusqlite::Connection::open(desk.path("data/server.db")).unwrap();
+    let knows = "CREATE TABLE batches (id TEXT); INSERT INTO batches VALUES ('batch_1')";
+    server.execute_batch(knows).unwrap();
     for words in ["results -o out.jsonl", "cancel --delete"] {
         let refused = plain(&desk, &format!("{words} {id}")).expect(2);
         refused.errs("belongs to batch_1 of batchwright serve");
     }
     let shown = plain(&desk, &format!("results {id} --keep")).expect(3);
     assert_eq!(shown.stdout.lines().count(), 1);
+    // No server knows the batch any more.
+    server.execute("DELETE FROM batches", []).unwrap();
+    plain(&desk, &format!("cancel --delete {id}")).expect(0);
 }

@@ -49,7 +49,7 @@ fn json(answer: Option<Response<Body>>) -> Value {
     serde_json::from_str(&body).unwrap()
 }
 
-fn get(address: &str, path: &str) -> Value {
+pub fn get(address: &str, path: &str) -> Value {
     json(sent(address, &format!("GET {path}"), "", ()))
 }
 
@@ -64,7 +64,7 @@ fn write_input(path: &Path) -> u64 {
     file.into_inner().unwrap().metadata().unwrap().len()
 }
 
-fn upload(address: &str, path: &Path) -> Value {
+pub fn upload(address: &str, path: &Path) -> Value {
     let head = "--b\r\ncontent-disposition: form-data; name=\"purpose\"\r\n\r\nbatch\r\n--b\r\n\
         content-disposition: form-data; name=\"file\"; filename=\"in.jsonl\"\r\n\r\n";
     let tail = "\r\n--b--\r\n";
@@ -77,7 +77,7 @@ fn upload(address: &str, path: &Path) -> Value {
     json(sent(address, "POST /v1/files", &headers, body))
 }
 
-fn create(address: &str, file: &Value) -> Value {
+pub fn create(address: &str, file: &Value) -> Value {
     let asked = json!({"input_file_id": file["id"], "endpoint": "/v1/chat/completions", "completion_window": "24h"});
     let headers = "content-type: application/json";
     json(sent(
@@ -89,7 +89,7 @@ fn create(address: &str, file: &Value) -> Value {
 }
 
 /// Polls until a batch has this status.
-fn wait_for(address: &str, id: &str, status: &str) -> Value {
+pub fn wait_for(address: &str, id: &str, status: &str) -> Value {
     let until = Instant::now() + LONG;
     loop {
         let batch = get(address, &format!("/v1/batches/{id}"));

@@ -156,6 +156,14 @@ pub(super) struct Checked {
     pub model: Option<String>,
 }
 
+/// The beginning of a hash of an id, so that a million ids fit into little memory.
+pub(super) type Key = [u8; 16];
+
+pub(super) fn key(custom_id: &str) -> Key {
+    let digest = Sha256::digest(custom_id);
+    std::array::from_fn(|n| digest[n])
+}
+
 /// Reads all of an input.
 ///
 /// # Errors
@@ -166,8 +174,7 @@ pub(super) fn check(
     stopped: &dyn Fn() -> bool,
 ) -> io::Result<Checked> {
     let mut checked = Checked::default();
-    // The beginning of a hash, so that a million ids fit into little memory.
-    let mut seen: HashSet<[u8; 16]> = HashSet::new();
+    let mut seen: HashSet<Key> = HashSet::new();
     let mut lines = Lines::new(input, endpoint);
     while let Some(line) = lines.next() {
         if stopped() {
@@ -186,9 +193,7 @@ pub(super) fn check(
                     checked.model.clone_from(&asked.model);
                 }
                 let id = &asked.id;
-                let digest = Sha256::digest(id);
-                let key = std::array::from_fn(|n| digest[n]);
-                if seen.insert(key) {
+                if seen.insert(key(id)) {
                     continue;
                 }
                 let why = format!("The custom_id '{id}' is used by an earlier line, too.");

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use batchwright::queue::{ConsumeError, EnqueueError, JobCounts, ProcessInfo, ProcessState};
-use batchwright::{Error, JobQueue};
+use batchwright::{Error, ErrorKind, JobQueue};
 use log::{info, warn};
 
 use super::direct;
-use super::lines::{Checked, Lines, check};
+use super::lines::{Lines, check};
 use super::results::ResultFiles;
 use crate::app::App;
 use crate::background::Background;
@@ -116,6 +116,7 @@ impl Rounds<'_> {
 
     /// Changes a batch as it stands now: its maker may have cancelled it meanwhile.
     fn change(&self, id: &str, change: impl Fn(&mut BatchRecord)) -> Result<BatchRecord, Error> {
+        self.app.records.step(&self.app.queue)?;
         self.app.records.transaction(|database| {
             BatchRecord::change(database, id, |batch| {
                 change(batch);
@@ -132,8 +133,6 @@ impl Rounds<'_> {
             (BatchState::Finalizing, process) => self.finish(batch, process),
             // All that was in the queue is in files already, or somebody has deleted it.
             (_, None) if batch.has_been(BatchState::InProgress) => self.finish(batch, None),
-            // All was enqueued, and somebody has taken the results before that was noted.
-            (BatchState::Validating, None) if batch.total > 0 => self.finish(batch, None),
             // Somebody has cancelled it in the queue, perhaps before all of it was there.
             (BatchState::Validating, Some(process)) if process.cancelled => {
                 self.change(&batch.id, |batch| {
@@ -189,22 +188,23 @@ impl Rounds<'_> {
         self.app.queue.described(info.collector(&batch.id))
     }
 
-    /// Deletes what was enqueued of a batch; in this order, so that a death in between leaves no total without requests.
+    /// Deletes what was enqueued of a batch, so that it can begin anew.
     fn withdraw(&self, batch: &BatchRecord) -> Result<(), Problem> {
-        self.change(&batch.id, |batch| batch.total = 0)?;
         let queue = self.queue(batch, ProcessInfo::new());
+        queue.forget_request(batch.process)?;
         queue.delete(batch.process)?;
         Ok(())
     }
 
     fn cancel(&self, process: &ProcessState) -> Result<(), Problem> {
         if !process.cancelled {
+            self.app.records.step(&self.app.queue)?;
             self.app.queue.cancel(process.process_id)?;
         }
         Ok(())
     }
 
-    /// Checks the input of a batch and enqueues its requests.
+    /// Checks the input of a batch and enqueues its requests, except those with a reply: `server.db` may be a backup.
     fn begin(&self, batch: &BatchRecord) -> Result<(), Problem> {
         let (app, stopped) = (self.app, || self.app.batches.is_stopped());
         if self.time >= batch.expires_at {
@@ -223,22 +223,35 @@ impl Rounds<'_> {
         }
         let (file, _) = app.storage.read(&input)?;
         let lines = Lines::new(file, &batch.endpoint);
-        let jobs = lines.map(|line| match line {
-            _ if stopped() => Err(Problem::new(503, "stopping", "the server stops")),
-            Ok(Ok(asked)) => Ok(asked.job),
-            Ok(Err(fault)) => Err(Problem::conflict(fault.message)),
-            Err(error) => Err(error.into()),
+        let before = ResultFiles::existing(&app.storage, batch)?;
+        let has_reply = |id: &str| before.as_ref().is_some_and(|files| files.has(id));
+        let jobs = lines.filter_map(|line| match line {
+            _ if stopped() => Some(Err(Problem::new(503, "stopping", "the server stops"))),
+            Ok(Ok(asked)) => (!has_reply(&asked.id)).then_some(Ok(asked.job)),
+            Ok(Err(fault)) => Some(Err(Problem::conflict(fault.message))),
+            Err(error) => Some(Err(error.into())),
         });
+        app.records.step(&app.queue)?;
         // Asked for once all lines are there, and before any of them can be started.
-        let end = iter::once_with(|| self.enqueued(batch, &checked).err().map(Err));
+        let cancelled = || match self.state(batch) {
+            Ok(Some(BatchState::Cancelling)) => Some(Problem::conflict("the batch was cancelled")),
+            state => state.err().map(Problem::from),
+        };
+        let end = iter::once_with(|| cancelled().map(Err));
         let jobs = jobs.chain(end.flatten());
         let info = ProcessInfo::new()
             .name(format!("{} ({})", batch.id, input.filename))
             .input(input.filename);
         let queue = self.queue(batch, info);
-        let added = queue.try_enqueue_iter(batch.process, jobs);
-        let total = match added {
-            Ok(total) => total,
+        match queue.try_enqueue_once(batch.process, &batch.id, jobs) {
+            Ok(_) => {}
+            Err(EnqueueError::Queue(error)) if error.kind() == ErrorKind::NotFound => {
+                warn!(
+                    "{} was in the queue before, and is not sent again: {}",
+                    batch.id,
+                    error.message()
+                );
+            }
             Err(error) => {
                 let known = app.queue.process(batch.process)?;
                 if known.is_some_and(|process| process.cancelled) {
@@ -261,27 +274,8 @@ impl Rounds<'_> {
                     EnqueueError::Queue(error) => error.into(),
                 });
             }
-        };
-        self.begun(batch, total, checked.model)
-    }
-
-    /// Notes how many requests there are while none of them can be started: should their results be gone before
-    /// it is noted that they are in progress, they are not bought again. What is so little that none of it is written
-    /// yet is not noted: after a death it would pass for what somebody has taken.
-    ///
-    /// # Errors
-    /// When the batch was cancelled meanwhile, or that cannot be read or written.
-    fn enqueued(&self, batch: &BatchRecord, checked: &Checked) -> Result<(), Problem> {
-        if self.state(batch)? == Some(BatchState::Cancelling) {
-            return Err(Problem::conflict("the batch was cancelled"));
         }
-        if self.app.queue.process(batch.process)?.is_some() {
-            self.change(&batch.id, |batch| {
-                batch.total = checked.requests;
-                batch.model.clone_from(&checked.model);
-            })?;
-        }
-        Ok(())
+        self.begun(batch, checked.requests, checked.model)
     }
 
     /// Where a batch stands now.
@@ -315,9 +309,41 @@ impl Rounds<'_> {
         Ok(())
     }
 
+    /// The files of the results. Both are made before the batch is finalizing: one that is missing then is made again only if
+    /// the queue has what was in it.
+    fn result_files(
+        &self,
+        batch: &BatchRecord,
+        process: Option<&ProcessState>,
+    ) -> Result<ResultFiles<'_>, Problem> {
+        let storage = &self.app.storage;
+        let names = [&batch.output_file, &batch.error_file];
+        let missing = names.into_iter().find(|id| !storage.has(id));
+        let missing = missing.filter(|_| batch.state == BatchState::Finalizing);
+        let files = ResultFiles::resume(storage, batch)?;
+        let Some(id) = missing else {
+            return Ok(files);
+        };
+        let left = process.map_or(0, |process| process.counts.total - process.counts.consumed);
+        if files.lines + left < batch.total {
+            files.end()?;
+            let why = format!(
+                "{id} is missing, a file of its results, and the queue does not have them any more: put it back into the \
+                 folder files of the server, or make an empty one to go on without them"
+            );
+            return Err(Problem::new(500, "file_missing", why));
+        }
+        warn!(
+            "{}: {id} was missing, and is made again from the queue",
+            batch.id
+        );
+        Ok(files)
+    }
+
     /// Moves the results into files, and ends the batch.
     fn finish(&self, batch: &BatchRecord, process: Option<ProcessState>) -> Result<(), Problem> {
         let app = self.app;
+        let mut files = self.result_files(batch, process.as_ref())?;
         let batch = self.change(&batch.id, |batch| {
             if batch.state != BatchState::Finalizing {
                 batch.enter(BatchState::Finalizing);
@@ -329,7 +355,6 @@ impl Rounds<'_> {
                 batch.ended = Some((*completed, *failed));
             }
         })?;
-        let mut files = ResultFiles::resume(&app.storage, &batch)?;
         let queue = self.queue(&batch, ProcessInfo::new());
         let moved = queue.consume(batch.process, |results| {
             if app.batches.is_stopped() {
@@ -346,7 +371,6 @@ impl Rounds<'_> {
             // Somebody has put some of it back meanwhile.
             return Ok(());
         }
-        files.end()?;
         let (_, created_at) = app.time();
         let kept = batch.output_kept.unwrap_or(super::files::KEPT_SECONDS);
         let batch = app.records.transaction(|database| -> Result<_, Error> {
@@ -374,6 +398,7 @@ impl Rounds<'_> {
             }
             Ok(batch)
         })?;
+        files.end()?;
         info!("{} is {}", batch.id, batch.state.as_str());
         Ok(())
     }
@@ -410,6 +435,7 @@ impl Rounds<'_> {
 
 /// What a batch is once all its results are in files.
 fn ended(batch: &mut BatchRecord, files: &ResultFiles<'_>) {
+    batch.total = batch.total.max(files.lines);
     batch.has_output = files.output.bytes > 0;
     batch.has_errors = files.errors.bytes > 0;
     batch.totals = Some(files.totals);

@@ -1,7 +1,7 @@
 //! The output and the error file of a batch: lines are appended and synced before the queue deletes the results. The
 //! files themselves show the progress, so no separate record of it can be lost or wrong.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufRead, BufReader};
 
 use batchwright::queue::{JobResult, JobStatus};
@@ -10,13 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::answer::Reply;
+use super::lines::{Key, key};
 use super::storage::{GrowingFile, Storage};
 use super::{answer, parts};
 use crate::problem::Problem;
 use crate::records::{BatchRecord, BatchState, BatchTotals, now};
-
-/// The queue returns at most 500 results before it deletes them, so this many of the last lines may be repeated.
-const MAY_COME_AGAIN: usize = 1_000;
 
 /// The files of a batch that is being finished.
 pub(super) struct ResultFiles<'s> {
@@ -26,10 +24,10 @@ pub(super) struct ResultFiles<'s> {
     pub totals: BatchTotals,
     /// In both.
     pub lines: u64,
-    /// Results that a server wrote before it died, and may be given again.
-    in_output: HashSet<String>,
+    /// What was written before, and may be given again: by a server that died, or was put back to an earlier moment.
+    in_output: HashSet<Key>,
     /// With whether each counts as failed: cancelled requests do not.
-    in_errors: HashMap<String, bool>,
+    in_errors: HashMap<Key, bool>,
     endpoint: String,
     model: String,
     cancelled: &'static str,
@@ -80,6 +78,21 @@ impl<'s> ResultFiles<'s> {
         Ok(files)
     }
 
+    /// The files of a batch that is to begin, if there are any: then it has been further than its record.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn existing(storage: &'s Storage, batch: &BatchRecord) -> io::Result<Option<Self>> {
+        let has_any = storage.has(&batch.output_file) || storage.has(&batch.error_file);
+        has_any.then(|| Self::resume(storage, batch)).transpose()
+    }
+
+    /// Whether a request has a reply, which was paid for.
+    pub fn has(&self, custom_id: &str) -> bool {
+        let key = key(custom_id);
+        self.in_output.contains(&key) || self.in_errors.get(&key) == Some(&true)
+    }
+
     /// Reads what is there, and cuts off what was not written to its end.
     ///
     /// # Errors
@@ -94,7 +107,6 @@ impl<'s> ResultFiles<'s> {
             let bytes = side.bytes;
             let mut reader = BufReader::with_capacity(256 << 10, side.reader()?);
             let (mut line, mut whole) = (Vec::new(), 0);
-            let mut last = VecDeque::new();
             let mut is_torn = false;
             loop {
                 line.clear();
@@ -103,8 +115,8 @@ impl<'s> ResultFiles<'s> {
                     break;
                 }
                 let said: Value = serde_json::from_slice(&line).unwrap_or_default();
-                let id = said["id"].as_str().filter(|_| line.ends_with(b"\n"));
-                let Some(id) = id.map(str::to_owned) else {
+                let id = said["custom_id"].as_str();
+                let Some(id) = id.filter(|_| line.ends_with(b"\n")) else {
                     // Written to its end, it may have left the queue.
                     if line.ends_with(b"\n") {
                         return Err(damaged(whole, "what comes next").into());
@@ -113,14 +125,19 @@ impl<'s> ResultFiles<'s> {
                     continue;
                 };
                 if is_torn {
-                    return Err(damaged(whole, &id).into());
+                    return Err(damaged(whole, id).into());
                 }
                 whole += read as u64;
-                if self.in_output.contains(&id) {
+                let (id, has_reply) = (key(id), said["response"].is_object());
+                let is_new = if is_output {
+                    self.in_output.insert(id)
+                } else {
+                    !self.in_output.contains(&id) && self.in_errors.insert(id, has_reply).is_none()
+                };
+                if !is_new {
                     continue;
                 }
                 self.lines += 1;
-                let has_reply = said["response"].is_object();
                 if has_reply {
                     let totals = &mut self.totals;
                     if is_output {
@@ -130,17 +147,8 @@ impl<'s> ResultFiles<'s> {
                     }
                     totals.usage += usage_of(&said["response"]["body"]["usage"]);
                 }
-                last.push_back((id, has_reply));
-                if last.len() > MAY_COME_AGAIN {
-                    last.pop_front();
-                }
             }
             drop(reader);
-            if is_output {
-                self.in_output.extend(last.into_iter().map(|(id, _)| id));
-            } else {
-                self.in_errors.extend(last);
-            }
             if whole < bytes {
                 side.cut(whole)?;
             }
@@ -157,12 +165,13 @@ impl<'s> ResultFiles<'s> {
         let (mut totals, mut lines) = (self.totals, self.lines);
         for result in results {
             let id = answer::id_of("batch_req_", result.job_id);
-            if self.in_output.contains(&id) {
+            let key = key(result.item_id.as_deref().unwrap_or_default());
+            if self.in_output.contains(&key) {
                 continue;
             }
             let mut sum = totals;
             let made = self.made(result, &mut sum);
-            let failure = self.in_errors.get(&id).copied();
+            let failure = self.in_errors.get(&key).copied();
             if failure.is_some() && !made.as_ref().is_ok_and(NewReply::is_answer) {
                 continue;
             }

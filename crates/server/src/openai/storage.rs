@@ -140,6 +140,11 @@ impl Storage {
         Err(damaged(&format!("has {found} of its {bytes} bytes")))
     }
 
+    /// Whether a file is there.
+    pub fn has(&self, id: &str) -> bool {
+        self.folder.join(id).exists()
+    }
+
     /// Opens a file to add to, which is made if it is not there.
     ///
     /// # Errors

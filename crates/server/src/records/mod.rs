@@ -1,6 +1,7 @@
 //! Data of the server itself, in `server.db` in its folder: uploaded files, batches, webhook messages. Data that the queue
 //! has is not stored twice.
 
+mod steps;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,7 @@ use serde_json::value::RawValue;
 use strum::{IntoStaticStr, VariantArray};
 
 use crate::background::Wake;
+use steps::Steps;
 
 fn is_damaged(id: &str) -> String {
     format!(
@@ -235,6 +237,7 @@ const SCHEMA: &str = include_str!("schema.sql");
 pub(crate) struct Records {
     /// Reentrant, so that a function that is called while it is locked can read records, too.
     database: ReentrantMutex<Connection>,
+    steps: Mutex<Steps>,
     /// Wakes the thread that sends messages, if the server has a webhook.
     pub webhook: Option<Arc<Wake>>,
 }
@@ -245,8 +248,10 @@ impl Records {
     /// # Errors
     /// When it cannot be used; the message names its path and a remedy.
     pub fn open(path: &Path, durability: Durability, ctx: &Context) -> Result<Self, Error> {
+        let connection = connect(path, durability, ctx)?;
         Ok(Self {
-            database: ReentrantMutex::new(connect(path, durability, ctx)?),
+            steps: Mutex::new(Steps::of(&connection)?),
+            database: ReentrantMutex::new(connection),
             webhook: None,
         })
     }

@@ -3,7 +3,9 @@ CREATE TABLE meta (
     value NOT NULL
 ) WITHOUT ROWID;
 -- Since when the file has its version.
-INSERT INTO meta VALUES ('version 6', unixepoch());
+INSERT INTO meta VALUES ('version 7', unixepoch());
+-- Who it is, and how many steps of its batches there were: the queue knows both.
+INSERT INTO meta VALUES ('server', lower(hex(randomblob(16)))), ('step', 0);
 CREATE TABLE files (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,

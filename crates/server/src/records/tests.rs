@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use batchwright::JobQueue;
+
 use super::*;
 
 #[test]
@@ -102,4 +104,40 @@ fn a_damaged_record_hides_no_other() {
         assert!(error.message().contains("damaged"), "{error}");
         FileRecord::delete(&database, id).unwrap();
     }
+}
+
+#[test]
+fn each_server_of_a_queue_counts_its_own_steps_and_a_copy_of_one_ends_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = JobQueue::open(folder.path().join("llm_jobs.db")).unwrap();
+    let place = |name: &str| folder.path().join(name).join("server.db");
+    let open = |name: &str| {
+        fs::create_dir_all(folder.path().join(name)).unwrap();
+        let records = Records::open(&place(name), Durability::Normal, &Context::new()).unwrap();
+        records.begin(&place(name), &queue).unwrap();
+        records
+    };
+    let (one, two) = (open("a"), open("b"));
+    for records in [&one, &two, &one] {
+        records.step(&queue).unwrap();
+    }
+    let mut steps: Vec<i64> = queue
+        .servers()
+        .unwrap()
+        .iter()
+        .map(|one| one.step)
+        .collect();
+    steps.sort_unstable();
+    assert_eq!(steps, [2, 3]);
+    assert_eq!(queue.apart(&place("a")).unwrap(), None);
+    one.secure();
+    fs::create_dir(folder.path().join("c")).unwrap();
+    fs::copy(place("a"), place("c")).unwrap();
+    open("c").step(&queue).unwrap();
+    let error = one.step(&queue).unwrap_err();
+    assert!(
+        error.message().contains("a copy of this one's server.db"),
+        "{error}"
+    );
+    two.step(&queue).unwrap();
 }

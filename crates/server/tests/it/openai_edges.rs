@@ -203,6 +203,8 @@ fn results_of_a_batch_that_was_lost_can_be_deleted() {
     let process = newest(&desk);
     desk.stop();
     std::fs::remove_file(desk.folder.path().join("server.db")).unwrap();
+    let said = batchwright_server::restore(&desk.queue(), desk.folder.path()).unwrap();
+    assert!(said[0].contains("is lost"), "{said:?}");
     desk.start(|server| server);
     let deleted = desk.delete(&format!("{process}?force=true")).is(200);
     assert_eq!(deleted.json()["deleted"], 2);

@@ -8,7 +8,7 @@ CREATE TABLE IF NOT EXISTS #schema (
 ) ENGINE=InnoDB;
 
 -- Since when the tables have their version.
-INSERT IGNORE INTO #schema VALUES ('version 16', UNIX_TIMESTAMP());
+INSERT IGNORE INTO #schema VALUES ('version 17', UNIX_TIMESTAMP());
 
 CREATE TABLE IF NOT EXISTS #meta (
   name VARCHAR(32) NOT NULL PRIMARY KEY,
@@ -133,6 +133,14 @@ CREATE TABLE IF NOT EXISTS #spent (
   tokens BIGINT NOT NULL,                  -- input and output
   cost_picos BIGINT NOT NULL,              -- known cost in 1e-12 US dollars
   PRIMARY KEY (day, model)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- The servers that use the queue. Each has a server.db with its id and its last step, which follow.
+CREATE TABLE IF NOT EXISTS #servers (
+  id VARCHAR(36) NOT NULL PRIMARY KEY,
+  step BIGINT NOT NULL,
+  place TEXT NOT NULL,                     -- of its server.db, with its machine
+  run VARCHAR(36) NOT NULL                 -- its last start
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- It has a row while the queue is paused.

@@ -172,6 +172,30 @@ fn tables_are_made_once_by_whoever_comes_first_and_newer_ones_are_refused() {
     set(MYSQL.newest());
 }
 
+#[test]
+fn each_server_has_a_number_of_its_own() {
+    let Some(address) = address() else { return };
+    let tables = Tables::new(address);
+    let store = tables.open();
+    let folder = tempfile::tempdir().unwrap();
+    let place = |name: &str| store.server_place(&folder.path().join(name).join("server.db"));
+    let step = |id: &str, step: i64| crate::queue::store::ServerStep {
+        id: id.to_owned(),
+        step,
+        place: place(id),
+    };
+    for (id, number) in [("a", 1), ("b", 1), ("a", 2)] {
+        store.note_step(&step(id, number), "r", true).unwrap();
+    }
+    assert!(store.note_step(&step("a", 3), "s", false).is_err());
+    assert_eq!(store.servers().unwrap(), [step("a", 2), step("b", 1)]);
+    let gone = folder.path().join("a/server.db");
+    assert!(store.check_server(&gone).is_err());
+    store.forget_servers(&gone).unwrap();
+    store.check_server(&gone).unwrap();
+    assert_eq!(store.servers().unwrap(), [step("b", 1)]);
+}
+
 /// A worker of an earlier version does not look at the mark. One of this version ends when it sees it.
 #[test]
 fn tables_change_when_no_worker_is_left_and_not_before() {
@@ -183,35 +207,39 @@ fn tables_change_when_no_worker_is_left_and_not_before() {
         let find = "SELECT value FROM #schema WHERE name = 'version'";
         old.read(|tx| tx.one(find, by![])).unwrap().unwrap()
     };
-    set("DELETE FROM #schema WHERE name = 'version 16'");
-    set("UPDATE #schema SET value = 15 WHERE name = 'version'");
+    set("DELETE FROM #schema WHERE name = 'version 17'");
+    set("UPDATE #schema SET value = 16 WHERE name = 'version'");
     let worker = old.register_worker().unwrap();
     let mut options = tables.options();
     options.patience = Duration::ZERO;
     let error = Store::on_server(options).unwrap_err();
     let pid = format!("process {}", std::process::id());
     assert!(error.message().contains(&pid), "{error}");
-    assert_eq!(version(), 15, "the mark is taken back");
+    assert_eq!(version(), 16, "the mark is taken back");
+    // Nobody waits for them whose program is to end.
+    let ctx = crate::Context::new();
+    ctx.cancel();
+    assert!(Store::on_server(tables.options().context(&ctx)).is_err());
     let looks = Store::on_server(tables.options().as_it_is(true)).unwrap();
     assert_eq!(looks.open_processes().unwrap().len(), 0);
     std::thread::scope(|scope| {
         let new = scope.spawn(|| tables.open());
         let also = scope.spawn(|| tables.open());
-        wait_for("the mark", || version() == 15 + super::open::MARK);
+        wait_for("the mark", || version() == 16 + super::open::MARK);
         assert!(!new.is_finished() && !also.is_finished());
         old.unregister_worker(worker, T).unwrap();
         assert_eq!(new.join().unwrap().id(), old.id());
         also.join().unwrap();
     });
-    assert_eq!(version(), 16);
+    assert_eq!(version(), 17);
     // After a crash between a statement and its record, the step is taken again.
-    set("UPDATE #schema SET value = 1000015 WHERE name = 'version'");
+    set("UPDATE #schema SET value = 1000016 WHERE name = 'version'");
     drop(tables.open());
-    assert_eq!(version(), 16);
+    assert_eq!(version(), 17);
     // A newer program waits for this worker.
     let worker = old.register_worker().unwrap();
     assert!(old.workers().is_ok());
-    set("UPDATE #schema SET value = 1000016 WHERE name = 'version'");
+    set("UPDATE #schema SET value = 1000017 WHERE name = 'version'");
     assert!(old.workers().is_err() && old.newer().is_some());
     let refused = Store::on_server(tables.options()).unwrap_err();
     assert!(
@@ -220,7 +248,7 @@ fn tables_change_when_no_worker_is_left_and_not_before() {
             .contains("is being brought to a newer version"),
         "{refused}"
     );
-    set("UPDATE #schema SET value = 16 WHERE name = 'version'");
+    set("UPDATE #schema SET value = 17 WHERE name = 'version'");
     old.unregister_worker(worker, T).unwrap();
 }
 

@@ -218,7 +218,7 @@ impl Database {
                 "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
                 "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
             ],
-            Mode::Write | Mode::WriteLazily | Mode::WriteOnce => &["BEGIN"],
+            Mode::Write | Mode::WriteLazily | Mode::WriteOnce | Mode::WriteSynced => &["BEGIN"],
         };
         let begin: Vec<String> = begin.iter().map(|&sql| sql.to_owned()).collect();
         let is_transaction = !begin.is_empty();

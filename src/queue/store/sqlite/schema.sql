@@ -9,7 +9,7 @@ INSERT INTO meta VALUES ('salt', random() & 4095);
 INSERT INTO meta VALUES ('id', lower(hex(randomblob(16))));
 
 -- Since when the file has its version.
-INSERT INTO meta VALUES ('version 18', unixepoch());
+INSERT INTO meta VALUES ('version 19', unixepoch());
 
 -- A process has a row as long as it has jobs. Its counters change in the transaction that changes
 -- its jobs.
@@ -142,6 +142,15 @@ CREATE TABLE spent (
   tokens INTEGER NOT NULL,                 -- input and output
   cost_picos INTEGER NOT NULL,             -- known cost in 1e-12 US dollars
   PRIMARY KEY (day, model)
+) WITHOUT ROWID;
+
+-- The servers that use the queue. Each has a server.db with its id and its last step, which follows; in a place that is empty
+-- beside the queue. A run is one start of a server.
+CREATE TABLE servers (
+  id TEXT PRIMARY KEY,
+  step INTEGER NOT NULL,
+  place TEXT NOT NULL,
+  run TEXT NOT NULL
 ) WITHOUT ROWID;
 
 -- It has a row while the queue is paused.

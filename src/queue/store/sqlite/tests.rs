@@ -162,7 +162,7 @@ fn the_tables_of_a_new_file_are_those_of_one_that_was_taken_over() {
     let tables = |path: &Path| -> Vec<String> {
         let conn = Connection::open(path).unwrap();
         let all = "SELECT sql FROM sqlite_master WHERE sql IS NOT NULL
-                   UNION ALL SELECT name FROM meta WHERE name LIKE 'version%' ORDER BY 1";
+                   UNION ALL SELECT name FROM meta, pragma_user_version WHERE name = 'version ' || user_version ORDER BY 1";
         let mut all = conn.prepare(all).unwrap();
         let rows = all.query_map([], |row| row.get(0)).unwrap();
         rows.map(Result::unwrap).collect()

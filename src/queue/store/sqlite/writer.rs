@@ -123,7 +123,7 @@ impl Sqlite {
                 let moment = |conn: &Connection| work(&mut &*conn.unchecked_transaction()?);
                 self.readers.read(open, moment)
             }
-            Mode::Aside | Mode::Write | Mode::WriteLazily | Mode::WriteOnce => {
+            _ => {
                 let writer = self.writer.lock();
                 self.place.still_there()?;
                 self.write(&writer, mode, work)
@@ -139,19 +139,23 @@ impl Sqlite {
         mode: Mode,
         mut work: impl FnMut(&mut dyn Sql) -> Result<T, Fault>,
     ) -> Result<T, Fault> {
-        if self.place.options.durability == Durability::Full {
-            // With FULL, it is synced to the disk.
-            let level = if mode == Mode::WriteLazily {
-                "NORMAL"
-            } else {
-                "FULL"
-            };
-            conn.pragma_update(None, "synchronous", level)?;
+        let is_full = self.place.options.durability == Durability::Full;
+        let sync = |level| conn.pragma_update(None, "synchronous", level);
+        match mode {
+            Mode::WriteLazily if is_full => sync("NORMAL")?,
+            // It is synced to the disk.
+            Mode::WriteSynced => sync("FULL")?,
+            _ if is_full => sync("FULL")?,
+            _ => {}
         }
         // Rolled back unless it is committed, also when the callback panics.
         let open = Transaction::new_unchecked(conn, TransactionBehavior::Immediate)?;
         let done = work(&mut &*open)?;
-        open.commit()?;
+        let committed = open.commit();
+        if mode == Mode::WriteSynced && !is_full {
+            sync("NORMAL")?;
+        }
+        committed?;
         Ok(done)
     }
 }
