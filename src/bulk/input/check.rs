@@ -13,8 +13,8 @@ use super::fault::{self, Fault, Place};
 use super::file::{InputFile, Part};
 use super::id::{RecordId, id_hash, prefix};
 use super::index::FileIndex;
-use super::keep::{self, TEMPLATE, Wanted};
 use super::records::split;
+use super::row::{TEMPLATE, Wanted, look_for};
 use super::source::Source;
 use super::template::Template;
 use crate::base::{Error, ErrorKind};
@@ -251,7 +251,7 @@ impl FileCheck<'_> {
     fn record(&self, bytes: &[u8], offset: u64) -> Result<Checked, Fault> {
         let settings = self.settings;
         if self.part.header.is_none() && !self.part.is_text() {
-            keep::look_for(&mut self.missing.lock(), bytes);
+            look_for(&mut self.missing.lock(), bytes);
         }
         let parsed = self.part.parse(bytes, self.settings);
         let fingerprint = prefix(&parsed.digest);

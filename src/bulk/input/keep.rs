@@ -4,11 +4,8 @@
 use serde_json::value::RawValue;
 
 use super::PromptSettings;
-use super::fault::{Fault, utf8};
-use super::path;
+use super::fault::Fault;
 use super::records::MAX_RECORD_BYTES;
-use super::row::Record;
-use crate::base::json_read::without_bom;
 use crate::llm::reply_details::RawJson;
 
 /// The fields that are kept.
@@ -98,26 +95,6 @@ pub(super) fn check_size(bytes: usize, settings: &PromptSettings) -> Result<(), 
     Err(Fault::new(found, format!("at most {MOST_BYTES}")))
 }
 
-/// A flag, and a field that it names.
-pub(super) type Wanted = (&'static str, String);
-
-/// Removes the fields that a line of JSON has from those that no line had so far.
-pub(super) fn look_for(missing: &mut Vec<Wanted>, bytes: &[u8]) {
-    let text = utf8(without_bom(bytes))
-        .ok()
-        .filter(|_| !missing.is_empty());
-    if let Some(record) = text.and_then(Record::of_line) {
-        missing.retain(|(flag, name)| {
-            // A template also names parts of fields.
-            let parts = if *flag == TEMPLATE { usize::MAX } else { 1 };
-            let mut names = path::beginnings(name).take(parts);
-            !names.any(|name| record.raw(name).is_some())
-        });
-    }
-}
-
-pub(super) const TEMPLATE: &str = "--template";
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -204,16 +181,5 @@ mod tests {
         let fault = check_size(MOST_BYTES + 1, &settings).unwrap_err();
         let said = "found a record of 22369622 bytes, whose fields are to be kept; expected at most 22369621";
         assert_eq!(fault.to_string(), said);
-    }
-
-    #[test]
-    fn fields_that_no_line_has_are_found() {
-        let wanted = ["colour", "size", "column 2"].map(|name| ("--keep", name.to_owned()));
-        let mut missing = wanted.to_vec();
-        missing.extend(["a.b", "c.d"].map(|name| (TEMPLATE, name.to_owned())));
-        look_for(&mut missing, br#"{"prompt":"a","":1}"#);
-        look_for(&mut missing, br#"{"prompt":"b","size":1,"c":2}"#);
-        let left: Vec<&str> = missing.iter().map(|(_, name)| name.as_str()).collect();
-        assert_eq!(left, ["colour", "a.b"]);
     }
 }

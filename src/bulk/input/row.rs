@@ -7,13 +7,13 @@ use serde_json::value::RawValue;
 
 use super::cells::Field;
 use super::columns::Columns;
-use super::fault::Fault;
+use super::fault::{Fault, utf8};
 use super::keep::{self, Kept};
 use super::messages::{self, MESSAGES};
 use super::path;
 use super::template::{Template, in_brackets};
 use super::{PromptSettings, Roles};
-use crate::base::json_read::JsonObject;
+use crate::base::json_read::{JsonObject, without_bom};
 use crate::llm::request::{Request, Role};
 
 /// A row with the original text of its values.
@@ -183,5 +183,41 @@ pub(super) fn prompt(text: String) -> Result<Request, Fault> {
         Err(Fault::new("an empty prompt", "some text"))
     } else {
         Ok(Request::new(text))
+    }
+}
+
+/// A flag, and a field that it names.
+pub(super) type Wanted = (&'static str, String);
+
+/// Removes the fields that a line of JSON has from those that no line had so far.
+pub(super) fn look_for(missing: &mut Vec<Wanted>, bytes: &[u8]) {
+    let text = utf8(without_bom(bytes))
+        .ok()
+        .filter(|_| !missing.is_empty());
+    if let Some(record) = text.and_then(Record::of_line) {
+        missing.retain(|(flag, name)| {
+            // A template also names parts of fields.
+            let parts = if *flag == TEMPLATE { usize::MAX } else { 1 };
+            let mut names = path::beginnings(name).take(parts);
+            !names.any(|name| record.raw(name).is_some())
+        });
+    }
+}
+
+pub(super) const TEMPLATE: &str = "--template";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_that_no_line_has_are_found() {
+        let wanted = ["colour", "size", "column 2"].map(|name| ("--keep", name.to_owned()));
+        let mut missing = wanted.to_vec();
+        missing.extend(["a.b", "c.d"].map(|name| (TEMPLATE, name.to_owned())));
+        look_for(&mut missing, br#"{"prompt":"a","":1}"#);
+        look_for(&mut missing, br#"{"prompt":"b","size":1,"c":2}"#);
+        let left: Vec<&str> = missing.iter().map(|(_, name)| name.as_str()).collect();
+        assert_eq!(left, ["colour", "a.b"]);
     }
 }
