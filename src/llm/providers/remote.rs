@@ -81,7 +81,8 @@ impl LlmClient for Remote {
                     let whole = |text: &str| serde_json::from_str(text).map(RawJson::of);
                     response.details_mut().reply = Some(reply_json(&reply.body, whole));
                 }
-                if let Some(cut) = self.cut_warning(request, &response) {
+                let tokens = response.usage.map_or(0, |usage| usage.input_tokens);
+                if let Some(cut) = self.cut_warning(&[request], tokens) {
                     response.warn(&cut);
                 }
                 self.access.remove_keys(&mut response);
@@ -115,10 +116,14 @@ impl LlmClient for Remote {
             }
             self.access.explained(error)
         })?;
-        let cleaned = vectors.into_iter().zip(requests).map(|(vector, request)| {
+        // Each vector has an estimated part of the tokens, so only their sum tells whether a text was cut.
+        let read = vectors.iter().flatten().filter_map(|vector| vector.usage);
+        let tokens = read.map(|usage| usage.input_tokens).sum();
+        let cut = self.cut_warning(requests, tokens);
+        let cleaned = vectors.into_iter().map(|vector| {
             let mut vector = vector.map_err(|error| self.access.explained(error))?;
-            if let Some(cut) = self.cut_warning(request, &vector) {
-                vector.warn(&cut);
+            if let Some(cut) = &cut {
+                vector.warn(cut);
             }
             self.access.remove_keys(&mut vector);
             Ok(vector)
@@ -222,16 +227,25 @@ impl Remote {
 
     /// The warning for a prompt that was cut. Ollama cuts a prompt that exceeds its context without an error, but reports
     /// how many tokens it read.
-    fn cut_warning(&self, request: &Request, response: &Response) -> Option<String> {
-        let (tokens, bytes) = (response.usage?.input_tokens, request.text_bytes() as u64);
+    fn cut_warning(&self, requests: &[&Request], tokens: u64) -> Option<String> {
+        let bytes = requests
+            .iter()
+            .map(|request| request.text_bytes() as u64)
+            .sum::<u64>();
+        let is_alone = requests.len() == 1;
         // A count of 0 means that the server does not count.
         let is_told = self.vendor.may_load && bytes >= SMALL && tokens > 0;
         // Ollama puts a few tokens of its own before a prompt that fills its context.
-        let fills_window = (tokens & !15).is_power_of_two() && bytes / 6 > tokens;
+        let fills_window = is_alone && (tokens & !15).is_power_of_two() && bytes / 6 > tokens;
         let is_cut = is_told && (bytes / MOST_BYTES_PER_TOKEN > tokens || fills_window);
+        let (what, cut) = if is_alone {
+            ("a prompt".to_owned(), "it")
+        } else {
+            (format!("{} texts", requests.len()), "one of them")
+        };
         is_cut.then(|| {
             format!(
-                "the server read {tokens} tokens of a prompt of {bytes} bytes: it was probably cut to the server's context"
+                "the server read {tokens} tokens of {what} of {bytes} bytes: {cut} was probably cut to the server's context"
             )
         })
     }

@@ -21,23 +21,36 @@ pub(super) fn joined(body: &[u8]) -> Option<(String, bool)> {
     if is_stream(body) {
         let text = String::from_utf8_lossy(without_bom(body));
         let mut data = String::new();
-        for line in text.lines() {
-            let Some(more) = line.strip_prefix("data:") else {
-                // Half of an event is the end of what came.
-                if line.is_empty() && !data.is_empty() {
-                    break;
+        // An event may be in several lines; an empty one ends it.
+        for line in text.lines().chain([""]) {
+            let event = match line.strip_prefix("data:") {
+                Some(more) => {
+                    has_ended |= more.trim() == "[DONE]";
+                    if matches!(more.trim(), "" | "[DONE]") {
+                        continue;
+                    }
+                    // Read at once only where it begins, so that each line is read twice at most.
+                    let begins = data.is_empty();
+                    data.push_str(more);
+                    data.push('\n');
+                    let event = begins.then(|| leniently(more.as_bytes(), fields::value));
+                    let Some(Ok((event, _))) = event else {
+                        continue;
+                    };
+                    event
                 }
-                continue;
-            };
-            has_ended |= more.trim() == "[DONE]";
-            if matches!(more.trim(), "" | "[DONE]") {
-                continue;
-            }
-            // An event may be in several lines.
-            data.push_str(more);
-            let Ok((event, _)) = leniently(data.as_bytes(), fields::value) else {
-                data.push('\n');
-                continue;
+                None if line.is_empty() && !data.is_empty() => {
+                    match leniently(data.as_bytes(), fields::value) {
+                        Ok((event, _)) => event,
+                        // Half of an event is the end of what came.
+                        Err(_) if data.trim_start().starts_with('{') => {
+                            has_ended = false;
+                            break;
+                        }
+                        Err(_) => Value::Null,
+                    }
+                }
+                None => continue,
             };
             data.clear();
             has_ended |= event["type"] == "message_stop";
@@ -99,7 +112,9 @@ fn add(whole: &mut Value, mut event: Value) {
             );
         }
         Some("ping" | "content_block_stop" | "message_stop") => {}
-        _ => merge("", whole, event),
+        _ if event.is_object() => merge("", whole, event),
+        // A word that keeps the connection open.
+        _ => {}
     }
 }
 
