@@ -110,14 +110,9 @@ impl<B: Backlog, K: Sink<B::Task>> Work for Job<B, K> {
         done: &mut Vec<Settled<Pack<B::Task>, K::Done>>,
         now: Time,
     ) -> Result<(), Error> {
-        let mut i = 0;
-        while i < done.len() {
-            if matches!(done[i], Settled::Later(..)) {
-                if let Settled::Later(ticket, due, _) = done.remove(i) {
-                    self.backlog.wait(ticket, due);
-                }
-            } else {
-                i += 1;
+        for settled in done.extract_if(.., |end| matches!(end, Settled::Later(..))) {
+            if let Settled::Later(ticket, due, _) = settled {
+                self.backlog.wait(ticket, due);
             }
         }
         // Asked without ends too: a sink whose reader went away says so again.

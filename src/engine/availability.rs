@@ -276,8 +276,13 @@ impl Availability {
     }
 
     /// Whether so many calls have ended alike that the next ones are chosen from many.
-    pub(super) fn is_suspect(&self) -> bool {
-        self.all_shared().any(|shared| shared.doubt.is_suspect())
+    pub(crate) fn is_suspect(&self, now: Time) -> bool {
+        self.all_shared().any(|shared| shared.is_in_doubt(now))
+    }
+
+    /// Whether so many calls of a step, or of its quota, have.
+    pub(super) fn is_in_doubt(&self, step: StepId, quota: QuotaId, now: Time) -> bool {
+        self.both(step, quota).any(|shared| shared.is_in_doubt(now))
     }
 
     /// The number of calls in flight to a step.

@@ -226,16 +226,14 @@ impl<W: Work> Dispatcher<W> {
         if self.stop.is_some() {
             self.end_decided(now);
         }
-        if let Some(io) = self.work.take_io() {
-            self.taking = true;
-            self.io.push(Io::Take(io));
-        }
+        self.claims();
         let over = self.stop.is_some() || exhausted;
         let under_way = self.settling.is_some() || self.taking;
         let settled = self.pending.is_empty() && self.undecided.is_empty() && !under_way;
         let finished = over && self.counters.in_flight == 0 && settled;
         // If nothing else limits the run, the last calls do, or the writing of their outcomes.
         let limit = limit.unwrap_or(match self.calls_in_flight() {
+            0 if !self.undecided.is_empty() => Limit::Backoff,
             0 => Limit::Disk,
             _ => Limit::Provider,
         });

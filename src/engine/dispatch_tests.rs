@@ -26,6 +26,8 @@ struct Costs {
     asks_nobody: bool,
     /// Texts in each call.
     members: usize,
+    /// When a source that is still read has more than its first item.
+    more_at: Time,
 }
 
 impl Costs {
@@ -64,7 +66,7 @@ impl Work for Costs {
                 continue;
             }
             let task = self.next;
-            if task == self.tokens.len() {
+            if task == self.tokens.len() || task > 0 && now < self.more_at {
                 break;
             }
             self.next += 1;
@@ -79,6 +81,12 @@ impl Work for Costs {
         }
         if !out.is_empty() {
             return Ok(Take::Items(out));
+        }
+        if now < self.more_at {
+            return Ok(Take::Idle {
+                until: Some(self.more_at),
+                source_open: true,
+            });
         }
         if self.waiting.is_empty() && self.next == self.tokens.len() {
             return Ok(Take::Done);
@@ -140,6 +148,7 @@ fn dispatcher(
         ended: Vec::new(),
         asks_nobody: false,
         members: 1,
+        more_at: Time::ZERO,
     };
     let options = Options {
         concurrency,

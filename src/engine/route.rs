@@ -8,6 +8,7 @@ use std::time::Duration;
 use derive_setters::Setters;
 use serde::{Deserialize, Serialize};
 
+use crate::base::verdict::Whom;
 use crate::base::{Error, ErrorKind, RateHints, Sent, Time};
 
 use super::availability::may_be_shared;
@@ -139,7 +140,7 @@ pub struct Tries {
     /// Unclear ends at this step.
     #[serde(skip)]
     pub unclear: u8,
-    /// The call that had the first of them, and the row of such ends in which it counts.
+    /// The call that had the first of them, and the row of such ends in which it counts, from 1.
     #[serde(skip)]
     pub unclear_call: u64,
     #[serde(skip)]
@@ -316,9 +317,14 @@ pub(crate) fn may_divide(error: &Error) -> bool {
     let one_of_them = match error.kind() {
         ErrorKind::Malformed | ErrorKind::Invalid | ErrorKind::Blocked => true,
         ErrorKind::Transient => error.status().is_some(),
-        _ => false,
+        _ => error.verdict().is_unclear(),
     };
     one_of_them && !error.is_unreachable() && !error.is_not_ready() && !error.is_unusable_reply()
+}
+
+/// Whether the provider is the cause, or a proxy before it, and no text of a call.
+pub(super) fn is_of_provider(error: &Error) -> bool {
+    matches!(error.verdict().whom, Whom::Way | Whom::Account)
 }
 
 /// When the parts of a divided call are sent. A failing server gets time to recover first.
@@ -373,7 +379,9 @@ impl Tries {
     /// The end of an item that is not called again: it keeps that of its last call.
     pub(crate) fn ended(&self, why: Error) -> Error {
         match &self.last.0 {
-            Some(last) if last.kind() != why.kind() => why.after(last.clone()),
+            Some(last) if last.kind() != why.kind() || last.sent() != why.sent() => {
+                why.after(last.clone())
+            }
             _ => why,
         }
     }
@@ -388,6 +396,7 @@ impl Tries {
     pub(crate) fn divide(&mut self) {
         self.part = true;
         self.alone = true;
+        self.unclear = 0;
         (self.attempt, self.malformed, self.timeouts) = (0, 0, 0);
     }
 

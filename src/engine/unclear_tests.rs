@@ -126,12 +126,84 @@ fn a_coded_rejection_explains_earlier_ends_and_a_bare_one_does_not() {
 #[test]
 fn one_job_of_a_worker_fails_if_its_key_was_ever_accepted() {
     for answered in [false, true] {
-        let mut run = start(2, 1);
+        let mut run = stops_when_critical(2, 1);
         (run.options.durable, run.options.multi_tenant) = (true, true);
         turn_to_end(&mut run, firewall(|item| item == 1 || !answered));
         let class = run.work.classes[0].clone();
         assert_eq!(run.availability.refusal(&class).is_some(), !answered);
         let expected = if answered { (1, vec![1]) } else { (0, vec![]) };
         assert_eq!(outcomes(&run), expected);
+    }
+}
+
+/// A source that is read slowly has others to try.
+#[test]
+fn one_blocked_item_before_a_slow_source_excludes_no_provider() {
+    for concurrency in [1, 20] {
+        let mut run = stops_when_critical(40, concurrency);
+        run.work.more_at = secs(30);
+        add_step(&mut run);
+        let ended = turn_to_end(&mut run, firewall(|item| item == 0));
+        assert_eq!(ended.answers, [39, 1], "{ended:?}");
+    }
+}
+
+#[test]
+fn a_key_that_was_revoked_while_one_call_is_in_flight_fails_nothing() {
+    for retries in [0, 3] {
+        let mut run = stops_when_critical(40, 20);
+        run.options.retry = run.options.retry.max_retries(retries);
+        let provider = |_, item| match item {
+            0 => hangs(ms(60_000)),
+            1 => answers(ms(10)),
+            _ => blocked(),
+        };
+        turn_to_end(&mut run, provider);
+        assert!(matches!(run.stop_reason(), Some(StopReason::Critical(_))));
+        // Only a call without a reply is the item's own.
+        let own = if retries == 0 { vec![0] } else { vec![] };
+        assert_eq!(outcomes(&run), (1, own), "{retries}");
+    }
+}
+
+/// The worker goes on, and others come before the job.
+#[test]
+fn a_blocked_job_closes_no_queue_for_ever() {
+    let mut run = start(100, 4);
+    (run.options.durable, run.options.multi_tenant) = (true, true);
+    run.work.more_at = secs(12);
+    let provider = firewall(|item| item == 0);
+    let ended = turn_to_end(&mut run, provider);
+    assert_eq!(outcomes(&run), (99, vec![0]), "{ended:?}");
+    assert!(ended.took < Duration::from_secs(60), "{ended:?}");
+}
+
+#[test]
+fn an_undecided_item_ends_with_the_reason_of_its_run() {
+    let mut run = stops_when_critical(1, 1);
+    run.options.deadline = Some(secs(2));
+    turn_to_end(&mut run, firewall(|_| true));
+    assert!(matches!(
+        run.stop_reason(),
+        Some(StopReason::DeadlineExceeded)
+    ));
+    let (_, tries) = run.work.waiting.drain().next().unwrap();
+    let error = tries.ended(Error::new(ErrorKind::DeadlineExceeded, "over"));
+    let cause = std::error::Error::source(&error).unwrap().to_string();
+    assert!(cause.contains("web page"), "{cause}");
+}
+
+/// A firewall may mean one of many texts, and a proxy none.
+#[test]
+fn one_blocked_text_fails_no_others_of_its_call() {
+    let proxy = Error::new(ErrorKind::Transient, "a page").with_status(503);
+    let proxy = (ms(20), Err(proxy.with_sent(Sent::Answered).by_proxy()));
+    for (trouble, divides) in [(blocked(), true), (proxy, false)] {
+        let error = trouble.1.unwrap_err();
+        let may = crate::engine::route::may_divide(&error);
+        assert_eq!(
+            may && !crate::engine::route::is_of_provider(&error),
+            divides
+        );
     }
 }

@@ -320,10 +320,13 @@ impl StoreBacklog {
             let quiet = self.stays_quiet(now).filter(|_| back.is_empty());
             if quiet.is_none() {
                 // A claim that failed would hide that jobs were given back.
+                let free = max - out.len();
                 let most = if is_full || !back.is_empty() {
                     0
+                } else if availability.is_suspect(now) {
+                    free
                 } else {
-                    self.batch(max - out.len())
+                    self.batch(free)
                 };
                 let may_end = (self.scope.until_empty || self.scope.until_submitted) && !batches;
                 self.ask(back, most, may_end, availability, now);

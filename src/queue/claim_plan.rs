@@ -150,16 +150,48 @@ impl ClaimPlan {
             claimed.lanes.insert(lane.clone(), open);
             (room, packed)
         };
-        let wanted = ClaimRequest {
-            most: self.most,
-            idle: self.idle,
-            processes: &self.processes,
-            open: &mut open,
-        };
-        let reply = store.claim(self.controls.worker(), wanted, self.wall)?;
-        claimed.jobs = reply.jobs;
-        claimed.due = reply.next.map(|due| self.now.after(due.since(self.wall)));
+        let (mut jobs, mut next) = (Vec::new(), None);
+        for (processes, most) in self.parts()? {
+            let wanted = ClaimRequest {
+                most,
+                idle: self.idle && jobs.is_empty(),
+                processes: &processes,
+                open: &mut open,
+            };
+            match store.claim(self.controls.worker(), wanted, self.wall) {
+                Ok(reply) => {
+                    jobs.extend(reply.jobs);
+                    next = next.into_iter().chain(reply.next).min();
+                }
+                Err(error) if jobs.is_empty() => return Err(error),
+                // The next claim meets it, too.
+                Err(_) => break,
+            }
+        }
+        claimed.jobs = jobs;
+        claimed.due = next.map(|due| self.now.after(due.since(self.wall)));
         Ok(claimed)
+    }
+
+    /// The processes to claim from, with a number of jobs for each claim. If calls of one have ended as if nothing got
+    /// through, jobs of all that wait are chosen, because that one may be blocked alone.
+    fn parts(&self) -> Result<Vec<(Vec<ProcessId>, usize)>, Error> {
+        let mut waiting = Vec::new();
+        if self.availability.is_suspect(self.now) {
+            waiting = self.controls.store.open_processes()?;
+            let of_all = self.processes.is_empty();
+            waiting.retain(|process| {
+                let is_its = of_all || self.processes.contains(&process.process_id);
+                is_its && process.counts.pending > 0
+            });
+        }
+        if waiting.len() < 2 {
+            return Ok(vec![(self.processes.clone(), self.most)]);
+        }
+        let each = (self.most / waiting.len()).max(1);
+        let apart = waiting.len().div_ceil(self.most);
+        let spread = waiting.into_iter().step_by(apart);
+        Ok(spread.map(|one| (vec![one.process_id], each)).collect())
     }
 
     /// Number of jobs of a lane that can start.
@@ -182,7 +214,11 @@ impl ClaimPlan {
         let is_probed = availability.is_probed(&open.class, live);
         let most = if is_probed { 1 } else { usize::MAX };
         claimed.waits_for_call |= is_probed;
-        let room = room.calls.min(most);
+        // The next call is chosen among many: the others are given back.
+        let room = match room.calls.min(most) {
+            1.. if !is_probed && availability.is_suspect(now) => self.most,
+            room => room,
+        };
         let prefetched = self.prefetched.iter().filter(|of| **of == quota).count();
         match open.pack.inputs {
             _ if room == 0 => 0,

@@ -45,7 +45,7 @@ impl Doubt {
         }
         if is_answer {
             self.answered = self.answered.max(number);
-            self.row = self.row.wrapping_add(1);
+            self.row += 1;
             self.count = 0;
         }
     }
@@ -66,7 +66,7 @@ impl Doubt {
         true
     }
 
-    pub(super) fn is_full(&self) -> bool {
+    pub(crate) fn is_full(&self) -> bool {
         self.count >= ALIKE
     }
 

@@ -153,6 +153,11 @@ impl Shared {
         self.critical > 0 && self.in_flight > 0 || self.doubt.holds_calls(self.in_flight, now)
     }
 
+    /// Whether so many calls have ended alike that the next one is chosen from many.
+    pub(super) fn is_in_doubt(&self, now: Time) -> bool {
+        self.doubt.is_suspect() && self.excluded.is_none() && !self.is_held(now)
+    }
+
     pub(super) fn begin_call(&mut self, number: u64) {
         self.in_flight += 1;
         if let Some(closed) = &mut self.excluded {

@@ -260,6 +260,6 @@ impl<W: Work> Dispatcher<W> {
     /// Whether one of the items that share the call may have caused the failure.
     fn may_be_of_one(&self, ticket: &Ticket<W::Task>, error: &Error) -> bool {
         let several = self.work.members(&ticket.task) > 1;
-        several && route::may_divide(error) && error.verdict().whom != Whom::Way
+        several && route::may_divide(error) && !route::is_of_provider(error)
     }
 }

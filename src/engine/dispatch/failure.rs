@@ -26,7 +26,7 @@ const MOST_WAITED: u16 = 1800;
 /// Give up on a quota after this long without a single answer.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(600);
 /// Time until durable work probes a provider again that rejected every call, or could not be reached.
-const REFUSED_FOR: Duration = Duration::from_secs(10);
+pub(super) const REFUSED_FOR: Duration = Duration::from_secs(10);
 
 /// What a failure leads to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,12 +66,13 @@ fn course(verdict: Verdict, case: Case) -> Course {
     match (verdict.whom, verdict.again) {
         // It would be paid again.
         (_, Again::Never) if verdict.paid == Bill::Yes => Course::Fail,
-        (_, Again::Room) if shared => Course::Close,
-        (_, Again::Room) => Course::Wait,
-        (Whom::Way | Whom::Unclear, Again::Later) if shared && !further => Course::Wait,
-        (Whom::Way | Whom::Unclear, Again::Later) if shared => Course::NextStep,
-        (_, Again::Later) => Course::Retry,
-        (Whom::Model | Whom::Account | Whom::Unclear, Again::Never) if shared => Course::Close,
+        (Whom::Way, Again::Later) if shared && !further => Course::Wait,
+        (Whom::Way, Again::Later) if shared => Course::NextStep,
+        // Where it waits for room, that is over.
+        (_, Again::Later | Again::Room) => Course::Retry,
+        (Whom::Model | Whom::Account | Whom::Way | Whom::Unclear, Again::Never) if shared => {
+            Course::Close
+        }
         (Whom::Unclear, Again::Never) => Course::Apart,
         (_, Again::Never) if further => Course::NextStep,
         // The key may be corrected.
@@ -163,7 +164,10 @@ impl<W: Work> Dispatcher<W> {
         };
         match course(verdict, case) {
             Course::Apart => self.on_unclear(ticket, error, facts, now),
-            Course::Close if verdict.is_unclear() => self.on_lost_way(ticket, error, now),
+            Course::Close if verdict.is_unclear() => {
+                ticket.tries.uncount();
+                self.on_lost_way(ticket, error, now);
+            }
             Course::Close => {
                 self.exclude(&ticket, &error, now);
                 self.after_failure(ticket, error, Reach::All, now);
@@ -331,7 +335,7 @@ impl<W: Work> Dispatcher<W> {
         let moves_on = moves_on && next_callable.is_some();
         let divides = members > 1
             && route::may_divide(&error)
-            && !(moves_on && error.verdict().whom == Whom::Way);
+            && !(moves_on && route::is_of_provider(&error));
         // The same call would get the same reply; most calls for one item may be answered.
         let in_parts = divides && error.kind() == ErrorKind::Malformed;
         match (next, next_callable) {
@@ -443,7 +447,7 @@ impl<W: Work> Dispatcher<W> {
     /// Number of items to take. If a provider is to be probed, several to choose from, unless returning them needs a
     /// write.
     pub(super) fn wanted(&self, free: usize, now: Time) -> usize {
-        if self.availability.is_suspect() {
+        if self.availability.is_suspect(now) {
             free.max(if self.options.durable {
                 CHOICE_OF_STORE
             } else {
@@ -542,6 +546,9 @@ mod tests {
         let mut rows = Vec::<(String, String, Vec<String>)>::new();
         for again in Again::VARIANTS {
             for whom in Whom::VARIANTS {
+                if *again == Again::Room {
+                    continue;
+                }
                 let paid = Bill::No;
                 let verdict = Verdict {
                     whom: *whom,

@@ -6,7 +6,8 @@ use super::super::limited_by::Limit;
 use super::super::limiter::{Gate, Permit};
 use super::super::route::Tries;
 use super::super::work::{Settled, Take, Ticket, Work};
-use super::{Call, Dispatcher, StopReason, earlier};
+use super::unclear::Others;
+use super::{Call, Dispatcher, Io, StopReason, earlier};
 
 /// Why no more calls start in this turn.
 #[derive(Default)]
@@ -30,6 +31,7 @@ impl Started {
 impl<W: Work> Dispatcher<W> {
     /// Starts calls until something limits them.
     pub(super) fn start_calls(&mut self, now: Time, start: &mut Vec<Call<W::Task>>) -> Started {
+        self.retry_undecided(Others::Some, now, start);
         while self.stop.is_none() {
             let free = match self.free_slots() {
                 Ok(free) => free,
@@ -47,20 +49,42 @@ impl<W: Work> Dispatcher<W> {
                     self.start_items(items, now, start);
                     self.flush(now);
                 }
-                _ if self.retry_undecided(now, start) => {}
-                Ok(Take::Done) if self.undecided.is_empty() => {
-                    return Started {
-                        exhausted: true,
-                        ..Started::default()
+                Ok(taken) => {
+                    let (until, source_open) = match taken {
+                        Take::Idle { until, source_open } => (until, source_open),
+                        _ => (None, false),
                     };
-                }
-                Ok(Take::Done) => return self.nothing_to_start(None, false, now),
-                Ok(Take::Idle { until, source_open }) => {
+                    let others = match source_open {
+                        true if !self.work.has_store() => Others::NotYet,
+                        _ if self.claims() => Others::Some,
+                        _ => Others::None,
+                    };
+                    if others != Others::Some {
+                        if self.retry_undecided(others, now, start) {
+                            continue;
+                        }
+                        self.stop_for_lost_way();
+                    }
+                    if matches!(taken, Take::Done) && self.undecided.is_empty() {
+                        return Started {
+                            exhausted: true,
+                            ..Started::default()
+                        };
+                    }
                     return self.nothing_to_start(until, source_open, now);
                 }
             }
         }
         Started::default()
+    }
+
+    /// Sends the claim that the last take needed. Returns whether one is in flight.
+    pub(super) fn claims(&mut self) -> bool {
+        if let Some(io) = self.work.take_io() {
+            self.taking = true;
+            self.io.push(Io::Take(io));
+        }
+        self.taking
     }
 
     /// Number of calls that can start, or what holds them back.
@@ -93,11 +117,16 @@ impl<W: Work> Dispatcher<W> {
             // Items that never failed show best whether a provider is available again.
             let failures = |tries: &Tries| tries.refused + u16::from(tries.attempt);
             items.sort_by_key(|ticket| failures(&ticket.tries));
-        } else if self.availability.is_suspect() {
+        } else if self.availability.is_suspect(now) {
             // Untried items from everywhere, because a part of the input may look like all of it. This order is as even
             // as one can be (https://en.wikipedia.org/wiki/Hash_function#Fibonacci_hashing).
             let scattered = |order: u64| order.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            items.sort_by_key(|ticket| (ticket.tries.calls > 0, scattered(ticket.order)));
+            items.sort_by_cached_key(|ticket| {
+                let (step, quota, order) = (ticket.step(), ticket.quota(), ticket.order);
+                let is_its = self.availability.is_in_doubt(step, quota, now);
+                let order = if is_its { scattered(order) } else { order };
+                (ticket.tries.calls > 0, is_its, order)
+            });
         }
         for ticket in items {
             if self.counters.in_flight >= self.options.concurrency {

@@ -1,12 +1,14 @@
 //! Items whose end only other calls can explain. They wait apart from the others, neither failed nor sent on, until it is
 //! known [whom the end concerns](super::super::availability::doubt), and go behind the items that were not yet tried.
 
+use std::time::Duration;
+
 use crate::base::{Error, Time};
 
 use super::super::availability::{Availability, EndFacts};
 use super::super::quota::QuotaId;
 use super::super::work::{Ticket, Work};
-use super::failure::Reach;
+use super::failure::{REFUSED_FOR, Reach};
 use super::{Call, Dispatcher, StopReason};
 
 /// An item whose end is unclear.
@@ -15,8 +17,10 @@ pub(super) struct Undecided<T> {
     error: Error,
     /// The calls that had begun when its call ended.
     begun: u64,
-    /// When it is tried again, if there is nothing else to try; `None` if it was often enough.
-    due: Option<Time>,
+    /// When it is tried again, if there is nothing else to try.
+    due: Time,
+    /// It was tried often enough.
+    is_last: bool,
 }
 
 impl<T> Undecided<T> {
@@ -30,6 +34,17 @@ impl<T> Undecided<T> {
 const MOST: usize = 1_000;
 /// How often each is tried again.
 const TRIES: u8 = 3;
+/// So long after its time, each is tried again although there is something else to try: that may never end.
+const OVERDUE: Duration = Duration::from_secs(10);
+
+/// What there is to try beside them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    Some,
+    /// None for now: a source that is still read may bring more.
+    NotYet,
+    None,
+}
 
 /// What an unclear end has turned out to be.
 enum Decision {
@@ -63,17 +78,17 @@ impl<W: Work> Dispatcher<W> {
         if tries.unclear == 0 {
             tries.unclear_call = facts.number;
         }
-        // After an answer it counts again, unless that answers a later call: then it may be the cause itself.
-        let again = doubt.row != tries.unclear_row && !doubt.is_of_request(tries.unclear_call);
-        if (tries.unclear == 0 || again)
-            && doubt.note(error.likeness(), facts.number, begun, shared.in_flight)
-        {
-            tries.unclear_row = doubt.row;
+        // It counts once in each row, unless a call was answered that began after its first one: then it may be the cause
+        // itself.
+        let counts = tries.unclear_row != doubt.row + 1
+            && (tries.unclear == 0 || !doubt.is_of_request(tries.unclear_call));
+        if counts && doubt.note(error.likeness(), facts.number, begun, shared.in_flight) {
+            tries.unclear_row = doubt.row + 1;
         }
         let retry = &self.options.retry;
         let most = retry.most(&ticket.tries).min(TRIES);
         let due = now.after(retry.backoff(ticket.tries.unclear + 1));
-        let due = (ticket.tries.unclear < most).then_some(due);
+        let is_last = ticket.tries.unclear >= most;
         ticket.tries.unclear += 1;
         // No model saw the item.
         ticket.tries.uncount();
@@ -83,16 +98,16 @@ impl<W: Work> Dispatcher<W> {
             ticket,
             error,
             begun,
-            due,
+            due: if is_last { now } else { due },
+            is_last,
         });
     }
 
-    /// Ends the waiting of items about which enough is known, as far as there are slots. `idle`: there is nothing else to
-    /// try.
-    fn decide_undecided(&mut self, idle: bool, now: Time) -> bool {
+    /// Ends the waiting of items about which enough is known, as far as there are slots.
+    fn decide_undecided(&mut self, others: Others, now: Time) -> bool {
         let (mut at, before) = (0, self.undecided.len());
         while at < self.undecided.len() && self.counters.in_flight < self.options.concurrency {
-            let Some(decision) = self.decision(at, idle, now) else {
+            let Some(decision) = self.decision(at, others, now) else {
                 at += 1;
                 continue;
             };
@@ -101,7 +116,9 @@ impl<W: Work> Dispatcher<W> {
             match decision {
                 Decision::OfRequest => self.after_failure(ticket, error, Reach::Item, now),
                 Decision::OfWay => self.on_lost_way(ticket, error, now),
-                Decision::Unsent => self.cut_off(ticket, error),
+                // The reason is why the run ends.
+                Decision::Unsent if self.options.durable => self.cut_off(ticket, error),
+                Decision::Unsent => self.wait_until(ticket, Time::ZERO, None),
             }
         }
         self.undecided.len() < before
@@ -109,23 +126,29 @@ impl<W: Work> Dispatcher<W> {
 
     /// Ends the waiting of those about which enough is known; each group of ends makes room for the next.
     pub(super) fn end_decided(&mut self, now: Time) {
-        while self.decide_undecided(false, now) {
+        while self.decide_undecided(Others::Some, now) {
             self.flush(now);
         }
     }
 
-    fn decision(&mut self, at: usize, idle: bool, now: Time) -> Option<Decision> {
+    fn decision(&mut self, at: usize, others: Others, now: Time) -> Option<Decision> {
         if self.stop.is_some() {
             return Some(Decision::Unsent);
         }
         let item = &self.undecided[at];
         let (step, quota) = (item.ticket.step(), self.explained_by(&item.ticket));
-        let is_held = item.is_held(&self.availability, now);
+        let is_overdue = self.options.durable && item.due.after(OVERDUE) <= now;
+        let is_over = item.is_last
+            && (others != Others::Some || is_overdue)
+            && !item.is_held(&self.availability, now);
         let shared = self.availability.shared(step, quota);
-        let is_over = idle && item.due.is_none() && !is_held;
+        // A full row decides when the calls that had begun before it have ended.
+        let is_over = is_over && !shared.doubt.is_full();
         if shared.doubt.is_of_request(item.begun) || is_over && shared.answered {
             Some(Decision::OfRequest)
-        } else if shared.doubt.is_of_way() || is_over && shared.in_flight == 0 {
+        } else if shared.doubt.is_of_way()
+            || is_over && shared.in_flight == 0 && others != Others::NotYet
+        {
             Some(Decision::OfWay)
         } else {
             None
@@ -140,10 +163,31 @@ impl<W: Work> Dispatcher<W> {
             self.pass_steps(&mut ticket, step);
             return self.wait_until(ticket, now, Some(error));
         }
-        if self.stops_when_critical() {
+        let (durable, stops) = (self.options.durable, self.stops_when_critical());
+        if durable && !stops {
+            // Others come before it when the way is tried again.
+            return self.wait_until(ticket, now.after(REFUSED_FOR), Some(error));
+        }
+        if !durable && stops {
             self.stop_for(StopReason::Critical(error.clone()));
         }
         self.cut_off(ticket, error);
+    }
+
+    /// Ends durable work that ends with its queue, if only items are left that wait for a lost way.
+    pub(super) fn stop_for_lost_way(&mut self) {
+        let is_over = self.undecided.is_empty() && self.calls_in_flight() == 0;
+        let mut reasons = self.availability.reasons();
+        let why = reasons.find(|why| why.verdict().is_unclear()).cloned();
+        drop(reasons);
+        if self.options.durable
+            && self.stops_when_critical()
+            && is_over
+            && self.work.held_by().is_none()
+            && let Some(why) = why
+        {
+            self.stop_for(StopReason::Critical(why));
+        }
     }
 
     /// Whether there are too many of them to try another item.
@@ -155,17 +199,29 @@ impl<W: Work> Dispatcher<W> {
     pub(super) fn undecided_due(&self, now: Time) -> Option<Time> {
         let items = self.undecided.iter();
         let items = items.filter(|item| !item.is_held(&self.availability, now));
-        items.filter_map(|item| item.due).min()
+        let items = items.filter(|item| !item.is_last);
+        items.map(|item| item.due).min()
     }
 
-    /// Where there is nothing else to try: tries those that are due again, and ends the waiting of those that were tried
-    /// often enough. Returns whether there were any.
-    pub(super) fn retry_undecided(&mut self, now: Time, start: &mut Vec<Call<W::Task>>) -> bool {
+    /// Tries those that are due again, and ends the waiting of those that were tried often enough. Returns whether there
+    /// were any.
+    pub(super) fn retry_undecided(
+        &mut self,
+        others: Others,
+        now: Time,
+        start: &mut Vec<Call<W::Task>>,
+    ) -> bool {
         let before = self.undecided.len();
-        self.decide_undecided(true, now);
+        self.decide_undecided(others, now);
         let availability = &self.availability;
+        let wait = if others == Others::Some {
+            OVERDUE
+        } else {
+            Duration::ZERO
+        };
         let is_due = |item: &mut Undecided<W::Task>| {
-            item.due.is_some_and(|due| due <= now) && !item.is_held(availability, now)
+            let is_due = !item.is_last && item.due.after(wait) <= now;
+            is_due && !item.is_held(availability, now)
         };
         let free = (self.options.concurrency).saturating_sub(self.counters.in_flight);
         let due = self.undecided.extract_if(.., is_due).take(free);

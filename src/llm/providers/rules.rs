@@ -86,7 +86,14 @@ impl Rule {
             let fits = |listed: &String| error_body.words.iter().any(|word| fits(word, listed));
             list.is_empty() || list.iter().any(fits)
         };
+        // What is said of a parameter is not said of the account.
+        let is_of_account = matches!(
+            self.kind,
+            ErrorKind::Auth | ErrorKind::Quota | ErrorKind::RateLimited
+        );
+        let by_text = !self.texts.is_empty() || !self.starts.is_empty();
         (self.status.0..=self.status.1).contains(&status)
+            && (error_body.param.is_empty() || !(by_text && is_of_account))
             && any_word(&self.words, |word, listed| word == listed)
             && any_word(&self.word_parts, |word, part| word.contains(part))
             && (self.texts.is_empty() || error_body.mentions(&self.texts))

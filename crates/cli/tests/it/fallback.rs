@@ -1,13 +1,15 @@
 //! Fallbacks through the program: which failures fail over, what is reported, and what is rejected.
 
+use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use batchwright_simulate::{SimConfig, Simulator, Trouble};
 use serde_json::json;
 
-use super::common::{Desk, Ended, HOME, Has, RunToEnd, all_ids, cases, good, simulator};
+use super::common::{Desk, Ended, HOME, Has, RunToEnd, Running, all_ids, cases, good, simulator};
 use super::fake::{Answer, Asked, Fake, reply, says};
+use super::serve::ask;
 
 /// A run of nine prompts for `custom`, model `big`, with these words; `xai` is the other simulator.
 fn nine(desk: &Desk, first: &Simulator, second: &Simulator, words: &str) -> Ended {
@@ -241,6 +243,15 @@ fn a_model_that_loads_during_the_run_is_waited_for() {
     ended.json().has(json!({"/summary/calls": 6}));
 }
 
+/// Prompts of which these contain SQL.
+fn rows(count: usize, sql: Range<usize>) -> String {
+    let row = |at| {
+        let text = if sql.contains(&at) { "SELECT" } else { "Color" };
+        format!("{{\"id\": \"{at}\", \"prompt\": \"{text} {at}?\"}}\n")
+    };
+    (0..count).map(row).collect()
+}
+
 #[test]
 fn a_firewall_costs_the_prompts_that_it_blocks_and_a_revoked_key_fails_none() {
     let page = "<html><head><title>Request blocked</title></head></html>";
@@ -250,13 +261,8 @@ fn a_firewall_costs_the_prompts_that_it_blocks_and_a_revoked_key_fails_none() {
             let has_sql = String::from_utf8_lossy(&asked.body).contains("SELECT");
             if has_sql { says(403, body) } else { answer() }
         });
-        let line = |at| match at {
-            4..12 => format!("{{\"id\": \"{at}\", \"prompt\": \"SELECT {at}\"}}\n"),
-            _ => format!("{{\"id\": \"{at}\", \"prompt\": \"Color {at}?\"}}\n"),
-        };
         let (desk, other) = (Desk::new(), good());
-        let lines: String = (0..52).map(line).collect();
-        std::fs::write(desk.path("in.jsonl"), lines).unwrap();
+        desk.input(rows(52, 4..12));
         let ended = firewall.run(&desk, words).ended();
         ended.ends(3, "44 completed, 8 failed");
         let desk_2 = Desk::new();
@@ -276,5 +282,95 @@ fn a_firewall_costs_the_prompts_that_it_blocks_and_a_revoked_key_fails_none() {
         std::fs::copy(desk_2.path("in.jsonl"), desk.path("in.jsonl")).unwrap();
         let ended = revoked.run(&desk, words).ended();
         ended.ends(4, "5 completed, 0 failed, 47 pending");
+    }
+}
+
+/// Prompts with SQL are blocked, and all others answered.
+fn firewall() -> Fake {
+    Fake::start(|asked| {
+        let page = "<html><head><title>Request blocked</title></head></html>";
+        let has_sql = String::from_utf8_lossy(&asked.body).contains("SELECT");
+        if has_sql { says(403, page) } else { answer() }
+    })
+}
+
+#[test]
+fn a_firewall_blocks_one_process_of_a_queue_and_no_other() {
+    for words in ["-j 1", "-j 20", "-j 100"] {
+        let (desk, fake) = (Desk::new(), firewall());
+        for (count, blocked) in [(120, 0..120), (52, 4..12)] {
+            desk.input(rows(count, blocked));
+            desk.plain("submit in.jsonl").expect(0);
+        }
+        let url = fake.url();
+        let work =
+            format!("work --until-empty --provider custom --model m {words} --base-url {url}");
+        let has_sql = |body: &[u8]| String::from_utf8_lossy(body).contains("SELECT");
+        let good = || {
+            fake.calls()
+                .iter()
+                .filter(|call| !has_sql(&call.body))
+                .count()
+        };
+        for _ in 0..3 {
+            desk.plain(&work);
+        }
+        // The last few may be behind too many others.
+        assert!((31..=44).contains(&good()), "{words}: {}", good());
+    }
+}
+
+/// A job of another model has no other one that explains its end.
+#[test]
+fn a_blocked_job_of_one_model_ends_no_worker_before_the_jobs_of_another() {
+    let (desk, fake) = (Desk::new(), firewall());
+    for (model, count, blocked) in [("b", 1, 0..1), ("a", 300, 0..0)] {
+        desk.input(rows(count, blocked));
+        desk.plain(&format!("submit in.jsonl --model {model}"))
+            .expect(0);
+    }
+    let url = fake.url();
+    let work = format!("work --until-empty --provider custom --model m -j 5 --base-url {url}");
+    desk.plain(&work).ends(4, "300 done");
+}
+
+#[test]
+fn three_thousand_blocked_rows_end_a_run_that_fails_none_of_them() {
+    let (desk, fake) = (Desk::new(), firewall());
+    desk.input(rows(3_100, 0..3_000));
+    let ended = fake.run(&desk, "-j 20").ended();
+    ended.ends(4, "0 completed, 0 failed, 3,100 pending");
+    assert!(fake.calls().len() < 60, "{}", fake.calls().len());
+}
+
+/// A key that was never accepted may be wrong, too. One that was shows that the firewall means the prompt.
+#[test]
+fn a_chat_that_a_firewall_blocks_gets_its_status() {
+    let (desk, fake) = (Desk::new(), firewall());
+    let words = format!(
+        "serve --base-url {} --provider custom --model m --port 0",
+        fake.url()
+    );
+    let running = Running::start(&mut desk.command(words.split_whitespace()));
+    running.hears("OpenAI clients http://");
+    let said = running.said();
+    let address = said.split("OpenAI clients http://").nth(1).unwrap();
+    let address = address.split("/v1").next().unwrap();
+    let chat = |text: &str| {
+        let body = json!({"model": "m", "messages": [{"role": "user", "content": text}]});
+        ask(
+            address,
+            "POST",
+            "/v1/chat/completions",
+            "",
+            &body.to_string(),
+        )
+        .unwrap()
+    };
+    for wanted in [403, 200, 403] {
+        let text = if wanted == 200 { "Hello." } else { "SELECT" };
+        let (status, said) = chat(text);
+        assert_eq!(status, wanted, "{said}");
+        assert!(wanted == 200 || said.contains("Request blocked"), "{said}");
     }
 }

@@ -269,8 +269,11 @@ pub(super) fn failure(error: &Error) -> (u16, Value) {
             let status = theirs(400..500).unwrap_or(400);
             (status, "invalid_request_error", "invalid_request")
         }
-        // The server's own key was refused, not the client's.
-        ErrorKind::Auth => (502, "server_error", "provider_refused_key"),
+        // The server's own key was refused, not the client's; or something on the way means the prompt.
+        ErrorKind::Auth => match theirs(403..500) {
+            Some(status) => (status, "invalid_request_error", "request_refused"),
+            None => (502, "server_error", "provider_refused_key"),
+        },
         ErrorKind::Malformed => (502, "server_error", "unusable_reply"),
         ErrorKind::Transient => (
             theirs(500..600).unwrap_or(503),

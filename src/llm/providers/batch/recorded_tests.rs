@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::scripted::{DATE, Lines, NoInput, Played, Script, intent, says, scripted, uploaded};
 use super::*;
 use crate::llm::batch::{BatchRefusal, RefusalOutcome, RequestName, is_unknown};
+use crate::llm::providers::dialect::testing::failed;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -286,6 +287,26 @@ fn meaning(refusal: &BatchRefusal) -> &'static str {
     }
 }
 
+/// What follows from this refusal of a creation, with the requests that it names.
+fn refused(provider: &str, status: u16, body: &str) -> String {
+    // Azure is asked before whether it has checked the file.
+    let checked = says(200, r#"{"id": "file-1", "status": "processed"}"#);
+    let first = (provider == "azure").then_some(checked);
+    let (api, _) = scripted(provider, first.into_iter().chain([says(status, body)]));
+    let refused = api.advance(&intent(), &uploaded(), &mut Lines, &Context::new());
+    let refusal = refused.unwrap_err();
+    let mut found = meaning(&refusal).to_owned();
+    if let RefusalOutcome::Named(names) = &refusal.outcome {
+        for (name, _) in names {
+            found += &match name {
+                RequestName::Line(line) => format!(" {line}"),
+                RequestName::Key(key) => format!(" {key}"),
+            };
+        }
+    }
+    found
+}
+
 #[test]
 fn refusals_of_a_creation_are_understood() {
     let mut wrong = Vec::new();
@@ -295,22 +316,34 @@ fn refusals_of_a_creation_are_understood() {
             Value::String(text) => serde_json::json!({"error": {"message": text}}).to_string(),
             body => body.to_string(),
         };
-        let (api, _) = scripted(&provider, [says(status, &body)]);
-        let refused = api.advance(&intent(), &uploaded(), &mut Lines, &Context::new());
-        let refusal = refused.unwrap_err();
-        let mut found = meaning(&refusal).to_owned();
-        if let RefusalOutcome::Named(names) = &refusal.outcome {
-            for (name, _) in names {
-                found += &match name {
-                    RequestName::Line(line) => format!(" {line}"),
-                    RequestName::Key(key) => format!(" {key}"),
-                };
-            }
-        }
+        let found = refused(&provider, status, &body);
         if found != meant {
             wrong.push(format!(
                 "{provider} {status} {message}: {found}, not {meant}"
             ));
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// One reply has one verdict, whether a call or a batch gets it, and no word of a name or of a quoted prompt changes it.
+#[test]
+fn names_and_quoted_prompts_decide_nothing() {
+    type VerdictCase = (String, u16, Value, String, Option<String>);
+    let cases = include_str!("../verdict_cases.json");
+    let mut wrong = Vec::new();
+    for (provider, status, body, call, batch) in
+        serde_json::from_str::<Vec<VerdictCase>>(cases).unwrap()
+    {
+        let text = body.as_str().map(str::to_owned);
+        let text = text.unwrap_or_else(|| body.to_string());
+        let error = failed(&provider, status, &text);
+        let verdict = error.verdict();
+        let (whom, again): (&str, &str) = ((&verdict.whom).into(), (&verdict.again).into());
+        let found = format!("{} {whom} {again}", error.kind().as_str());
+        let in_batch = batch.as_ref().map(|_| refused(&provider, status, &text));
+        if (&found, &in_batch) != (&call, &batch) {
+            wrong.push(format!("{provider} {status} {body}: {found} {in_batch:?}"));
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
