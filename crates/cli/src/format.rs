@@ -152,7 +152,7 @@ mod tests {
             table.lines(),
             "name            total  state\n\
              reviews of May  1,000  finished\n\
-             x                   7\n"
+             x\\u{1b}             7\n"
         );
     }
 }

@@ -199,7 +199,8 @@ impl ErrorBody {
         }
         let mut error_body = Self {
             message: word(error.get("message")),
-            param: word(error.get("param")),
+            // LiteLLM writes the None of Python as a text.
+            param: word(error.get("param").filter(|param| *param != "None")),
             ..Self::default()
         };
         for field in ["code", "status", "type"] {

@@ -217,7 +217,7 @@ fn texts_of_a_server_cannot_control_the_terminal() {
     });
     let desk = Desk::with(1);
     let ended = run(&desk, &url, "--provider local --log-level info");
-    let ended = ended.ends(3, "local answered 400:  ]0;owned");
+    let ended = ended.ends(3, r"local answered 400: \u{1b}]0;owned");
     assert!(!ended.stderr.contains(['\u{1b}', '\u{7}']));
     // Data are not changed.
     let error = &desk.results("out.jsonl")[0]["error"]["message"];
