@@ -280,6 +280,11 @@ impl Availability {
         self.all_shared().any(|shared| shared.is_in_doubt(now))
     }
 
+    /// The same of what a class calls at a step.
+    pub(crate) fn is_class_in_doubt(&self, class: &Class, step: u8, now: Time) -> bool {
+        self.is_in_doubt(class.at(step), class.quota(step), now)
+    }
+
     /// Whether so many calls of a step, or of its quota, have.
     pub(super) fn is_in_doubt(&self, step: StepId, quota: QuotaId, now: Time) -> bool {
         self.both(step, quota).any(|shared| shared.is_in_doubt(now))

@@ -116,6 +116,8 @@ pub(crate) struct Dispatcher<W: Work> {
     pending: Vec<Settled<W::Task, W::Done>>,
     /// Items whose end is unclear; they hold no permit.
     undecided: Vec<Undecided<W::Task>>,
+    /// Items of durable work went back because nothing gets through to the last provider that they have.
+    lost_way: bool,
     /// Ends that the write in flight makes durable.
     settling: Option<Vec<Settled<W::Task, W::Done>>>,
     /// Whether a claim is in flight.
@@ -150,6 +152,7 @@ impl<W: Work> Dispatcher<W> {
             limiter,
             pending: Vec::new(),
             undecided: Vec::new(),
+            lost_way: false,
             settling: None,
             taking: false,
             io: Vec::new(),

@@ -216,7 +216,9 @@ impl ClaimPlan {
         claimed.waits_for_call |= is_probed;
         // The next call is chosen among many: the others are given back.
         let room = match room.calls.min(most) {
-            1.. if !is_probed && availability.is_suspect(now) => self.most,
+            1.. if !is_probed && availability.is_class_in_doubt(&open.class, live, now) => {
+                self.most
+            }
             room => room,
         };
         let prefetched = self.prefetched.iter().filter(|of| **of == quota).count();

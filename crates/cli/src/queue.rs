@@ -109,7 +109,9 @@ impl DataArgs {
         let path = server_db(file, &folder);
         let lost = || -> Result<bool, Error> {
             let place = queue.server_place(&path);
-            let is_only = queue.servers()?.iter().all(|one| one.place == place);
+            // Another server may have it, or one that has not begun with this version.
+            let servers = queue.servers()?;
+            let is_only = !servers.is_empty() && servers.iter().all(|one| one.place == place);
             Ok(is_only && !batchwright_server::has_batch(&path, batch)?)
         };
         let is_lost = lost().map_err(failed)?;

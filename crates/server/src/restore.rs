@@ -7,7 +7,7 @@ use batchwright::unstable::Apart;
 use batchwright::{Context, Error, JobQueue};
 use rusqlite::{Connection, OpenFlags};
 
-use crate::records::{BatchRecord, BatchState, Records, Stored as _};
+use crate::records::{BatchRecord, BatchState, FileRecord, Records, Stored as _};
 use crate::server::lock;
 
 /// Has a queue and the `server.db` of a folder go on together although one of them is a backup, or is gone. Returns what may
@@ -21,15 +21,21 @@ pub fn restore(queue: &JobQueue, folder: &Path) -> Result<Vec<String>, Error> {
     let Some(apart) = queue.apart(&path)? else {
         return Ok(Vec::new());
     };
-    let records = if apart == Apart::Gone {
-        None
-    } else {
-        Some(Records::open(&path, Durability::Full, &Context::new())?)
+    // One that is gone is made anew.
+    let records = Records::open(&path, Durability::Full, &Context::new())?;
+    let batches = BatchRecord::all(&records.single(), "true ORDER BY number", &[])?;
+    // A file that was deleted, or has expired, is not missed.
+    let are_there = |batch: &BatchRecord| {
+        let files = [
+            (batch.has_output, &batch.output_file),
+            (batch.has_errors, &batch.error_file),
+        ];
+        files.into_iter().all(|(has, id)| {
+            let is_known =
+                || FileRecord::get(&records.single(), id).is_ok_and(|file| file.is_some());
+            !has || folder.join("files").join(id).exists() || !is_known()
+        })
     };
-    let mut batches = Vec::new();
-    if let Some(records) = &records {
-        batches = BatchRecord::all(&records.single(), "true ORDER BY number", &[])?;
-    }
     let (mut said, mut done) = (Vec::new(), Vec::new());
     let processes = queue.open_processes()?;
     for process in &processes {
@@ -38,6 +44,10 @@ pub fn restore(queue: &JobQueue, folder: &Path) -> Result<Vec<String>, Error> {
         let collector = process.info.collector.as_ref();
         let batch = |id: &String| batches.iter().find(|batch| batch.id == *id);
         match collector.map(|collector| (collector, batch(collector))) {
+            Some((batch, Some(known))) if has_ended(known) && !are_there(known) => said.push(format!(
+                "{batch} has ended, and files of its results are missing in {}: its process {id} stays",
+                folder.join("files").display()
+            )),
             Some((batch, Some(known))) if has_ended(known) && known.state != BatchState::Failed => {
                 said.push(format!(
                     "{batch} has ended, and its results are in its files: its process is deleted from the queue"
@@ -86,9 +96,7 @@ pub fn restore(queue: &JobQueue, folder: &Path) -> Result<Vec<String>, Error> {
         of_batch.delete(process)?;
     }
     queue.forget_servers(&path)?;
-    if let Some(records) = records {
-        records.begin(&path, queue)?;
-    }
+    records.begin(&path, queue)?;
     Ok(said)
 }
 

@@ -70,6 +70,11 @@ impl Doubt {
         self.count >= ALIKE
     }
 
+    /// Whether no call has ended for this long.
+    pub(crate) fn is_quiet(&self, long: Duration, now: Time) -> bool {
+        self.next.after(long) <= now
+    }
+
     pub(super) fn is_suspect(&self) -> bool {
         self.count >= SUSPECT
     }

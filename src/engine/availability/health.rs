@@ -124,6 +124,8 @@ pub(crate) struct Shared {
     pub in_flight: usize,
     /// What unclear ends have shown.
     pub doubt: Doubt,
+    /// Items that wait until it is known whom their end concerns.
+    pub undecided: usize,
 }
 
 /// What the end of a call has shown about its key and its model.
@@ -155,7 +157,8 @@ impl Shared {
 
     /// Whether so many calls have ended alike that the next one is chosen from many.
     pub(super) fn is_in_doubt(&self, now: Time) -> bool {
-        self.doubt.is_suspect() && self.excluded.is_none() && !self.is_held(now)
+        let is_open = self.undecided > 0 && self.excluded.is_none();
+        is_open && self.doubt.is_suspect() && !self.is_held(now)
     }
 
     pub(super) fn begin_call(&mut self, number: u64) {

@@ -63,7 +63,10 @@ impl<W: Work> Dispatcher<W> {
                         if self.retry_undecided(others, now, start) {
                             continue;
                         }
-                        self.stop_for_lost_way();
+                        // Otherwise nothing is left, and nothing waits for the way.
+                        if !matches!(taken, Take::Done) {
+                            self.stop_for_lost_way();
+                        }
                     }
                     if matches!(taken, Take::Done) && self.undecided.is_empty() {
                         return Started {
@@ -71,7 +74,7 @@ impl<W: Work> Dispatcher<W> {
                             ..Started::default()
                         };
                     }
-                    return self.nothing_to_start(until, source_open, now);
+                    return self.nothing_to_start(until, source_open, others, now);
                 }
             }
         }
@@ -137,9 +140,15 @@ impl<W: Work> Dispatcher<W> {
         }
     }
 
-    fn nothing_to_start(&mut self, until: Option<Time>, source_open: bool, now: Time) -> Started {
+    fn nothing_to_start(
+        &mut self,
+        until: Option<Time>,
+        source_open: bool,
+        others: Others,
+        now: Time,
+    ) -> Started {
         let opening = self.availability.next_change(now);
-        let wake = earlier(earlier(until, opening), self.undecided_due(now));
+        let wake = earlier(earlier(until, opening), self.undecided_due(others, now));
         let limit = if opening.is_some() {
             Some(self.pauses_hold(now))
         } else if let Some(held) = self.work.held_by() {

@@ -36,6 +36,8 @@ const MOST: usize = 1_000;
 const TRIES: u8 = 3;
 /// So long after its time, each is tried again although there is something else to try: that may never end.
 const OVERDUE: Duration = Duration::from_secs(10);
+/// So long an item waits for more of the input, which may wait for the item.
+const SOURCE_WAITS: Duration = Duration::from_secs(60);
 
 /// What there is to try beside them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,6 +96,7 @@ impl<W: Work> Dispatcher<W> {
         ticket.tries.uncount();
         self.last_failure = Some(error.clone());
         self.counters.in_flight -= 1;
+        shared.undecided += 1;
         self.undecided.push(Undecided {
             ticket,
             error,
@@ -103,7 +106,13 @@ impl<W: Work> Dispatcher<W> {
         });
     }
 
-    /// Ends the waiting of items about which enough is known, as far as there are slots.
+    fn leaves_undecided(&mut self, ticket: &Ticket<W::Task>) {
+        let quota = self.explained_by(ticket);
+        let shared = self.availability.shared(ticket.step(), quota);
+        shared.undecided = shared.undecided.saturating_sub(1);
+    }
+
+    /// Ends the waiting of items about which enough is known, while there are slots.
     fn decide_undecided(&mut self, others: Others, now: Time) -> bool {
         let (mut at, before) = (0, self.undecided.len());
         while at < self.undecided.len() && self.counters.in_flight < self.options.concurrency {
@@ -112,6 +121,7 @@ impl<W: Work> Dispatcher<W> {
                 continue;
             };
             let Undecided { ticket, error, .. } = self.undecided.remove(at);
+            self.leaves_undecided(&ticket);
             self.counters.in_flight += 1;
             match decision {
                 Decision::OfRequest => self.after_failure(ticket, error, Reach::Item, now),
@@ -137,18 +147,21 @@ impl<W: Work> Dispatcher<W> {
         }
         let item = &self.undecided[at];
         let (step, quota) = (item.ticket.step(), self.explained_by(&item.ticket));
-        let is_overdue = self.options.durable && item.due.after(OVERDUE) <= now;
-        let is_over = item.is_last
-            && (others != Others::Some || is_overdue)
-            && !item.is_held(&self.availability, now);
+        let due = item.due;
+        let may_be_over = item.is_last && !item.is_held(&self.availability, now);
+        let begun = item.begun;
+        let durable = self.options.durable;
         let shared = self.availability.shared(step, quota);
+        // Its row may still grow while other calls end.
+        let is_overdue =
+            durable && due.after(OVERDUE) <= now && shared.doubt.is_quiet(OVERDUE, now);
+        let is_over = may_be_over && (others != Others::Some || is_overdue);
+        let brings_more = others == Others::NotYet && due.after(SOURCE_WAITS) > now;
         // A full row decides when the calls that had begun before it have ended.
         let is_over = is_over && !shared.doubt.is_full();
-        if shared.doubt.is_of_request(item.begun) || is_over && shared.answered {
+        if shared.doubt.is_of_request(begun) || is_over && shared.answered {
             Some(Decision::OfRequest)
-        } else if shared.doubt.is_of_way()
-            || is_over && shared.in_flight == 0 && others != Others::NotYet
-        {
+        } else if shared.doubt.is_of_way() || is_over && shared.in_flight == 0 && !brings_more {
             Some(Decision::OfWay)
         } else {
             None
@@ -168,7 +181,9 @@ impl<W: Work> Dispatcher<W> {
             // Others come before it when the way is tried again.
             return self.wait_until(ticket, now.after(REFUSED_FOR), Some(error));
         }
-        if !durable && stops {
+        if durable {
+            self.lost_way = true;
+        } else if stops {
             self.stop_for(StopReason::Critical(error.clone()));
         }
         self.cut_off(ticket, error);
@@ -180,7 +195,7 @@ impl<W: Work> Dispatcher<W> {
         let mut reasons = self.availability.reasons();
         let why = reasons.find(|why| why.verdict().is_unclear()).cloned();
         drop(reasons);
-        if self.options.durable
+        if self.lost_way
             && self.stops_when_critical()
             && is_over
             && self.work.held_by().is_none()
@@ -195,12 +210,19 @@ impl<W: Work> Dispatcher<W> {
         self.undecided.len() >= MOST
     }
 
-    /// When the next of them is tried again.
-    pub(super) fn undecided_due(&self, now: Time) -> Option<Time> {
+    /// When the next of them is tried again, or decided without a call.
+    pub(super) fn undecided_due(&self, others: Others, now: Time) -> Option<Time> {
         let items = self.undecided.iter();
         let items = items.filter(|item| !item.is_held(&self.availability, now));
-        let items = items.filter(|item| !item.is_last);
-        items.map(|item| item.due).min()
+        let times = items.map(|item| {
+            item.due.after(match (others, item.is_last) {
+                (Others::Some, _) => OVERDUE,
+                (Others::NotYet, true) => SOURCE_WAITS,
+                _ => Duration::ZERO,
+            })
+        });
+        // One whose time has come waits for a slot, or for a call in flight.
+        times.filter(|at| *at > now).min()
     }
 
     /// Tries those that are due again, and ends the waiting of those that were tried often enough. Returns whether there
@@ -226,6 +248,7 @@ impl<W: Work> Dispatcher<W> {
         let free = (self.options.concurrency).saturating_sub(self.counters.in_flight);
         let due = self.undecided.extract_if(.., is_due).take(free);
         for Undecided { ticket, .. } in due.collect::<Vec<_>>() {
+            self.leaves_undecided(&ticket);
             self.admit(ticket, now, start);
         }
         self.flush(now);

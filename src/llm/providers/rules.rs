@@ -37,6 +37,9 @@ pub(super) struct Rule {
     /// Parts of a message that is another's.
     #[serde(default)]
     unless: Vec<String>,
+    /// How a message begins that is about a place in the request.
+    #[serde(default)]
+    unless_starts: Vec<String>,
     pub kind: ErrorKind,
     /// What a refusal of a batch means, if the kind does not say it.
     pub batch: Option<InBatch>,
@@ -99,6 +102,7 @@ impl Rule {
             && (self.texts.is_empty() || error_body.mentions(&self.texts))
             && (self.starts.is_empty() || error_body.begins(&self.starts))
             && !error_body.mentions(&self.unless)
+            && !error_body.begins(&self.unless_starts)
     }
 }
 

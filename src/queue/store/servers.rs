@@ -65,10 +65,7 @@ impl Store {
     /// When one of both cannot be read.
     pub fn apart(&self, server_db: &Path) -> Result<Option<Apart>, Error> {
         let before = self.servers()?;
-        if before.is_empty() {
-            return Ok(None);
-        }
-        let own = own(server_db)?;
+        let own = own(server_db, self.id())?;
         let known = self.servers()?;
         let step = |all: &[ServerStep], id: &str| {
             let found = all.iter().find(|server| server.id == id);
@@ -170,16 +167,17 @@ impl Store {
     }
 }
 
-/// The id and the last step of a `server.db`, if there is one. One without an id is of an earlier version, or damaged.
-fn own(server_db: &Path) -> Result<Option<(String, i64)>, Error> {
+/// The id of a `server.db` and its last step with a queue, if there is one. One without an id is of an earlier version.
+fn own(server_db: &Path, queue: &str) -> Result<Option<(String, i64)>, Error> {
     if !server_db.exists() {
         return Ok(None);
     }
     let read = || -> rusqlite::Result<(String, i64)> {
         let conn = connect(server_db)?;
         conn.busy_timeout(Duration::from_secs(10))?;
-        let find = "SELECT s.value, n.value FROM meta s JOIN meta n ON n.name = 'step' WHERE s.name = 'server'";
-        conn.query_row(find, [], |row| Ok((row.get(0)?, row.get(1)?)))
+        let find = "SELECT value, ifnull((SELECT max(value) FROM meta WHERE name = 'step ' || ?), 0) \
+                    FROM meta WHERE name = 'server'";
+        conn.query_row(find, [queue], |row| Ok((row.get(0)?, row.get(1)?)))
     };
     match read() {
         Ok(found) => Ok(Some(found)),
@@ -187,7 +185,16 @@ fn own(server_db: &Path) -> Result<Option<(String, i64)>, Error> {
         Err(error) if matches!(error.sqlite_error_code(), None | Some(ErrorCode::Unknown)) => {
             Ok(Some(Default::default()))
         }
-        Err(error) => Err(invalid(format!("{}: {error}", server_db.display()))),
+        Err(error) => {
+            let (server, folder) = (
+                server_db.display(),
+                folder_of(server_db).display().to_string(),
+            );
+            Err(invalid(format!(
+                "{server}: {error}. If it is damaged, put back a copy, or move it away with its -wal and -shm; then batchwright \
+                 restore {folder} --original-is-gone says what that may cost"
+            )))
+        }
     }
 }
 
@@ -208,8 +215,10 @@ mod tests {
             (Some(6), Some(4), Some(OlderServer)),
             (Some(3), Some(4), Some(OlderQueue)),
             (Some(3), None, Some(Gone)),
-            // No server has used it.
-            (None, Some(7), None),
+            // A backup of the queue from before its first server.
+            (None, Some(7), Some(OlderQueue)),
+            // It has served another queue only.
+            (None, Some(0), None),
             (None, None, None),
         ] {
             let folder = tempfile::tempdir().unwrap();
@@ -227,7 +236,9 @@ mod tests {
             if let Some(number) = server {
                 let conn = Connection::open(&path).unwrap();
                 conn.execute_batch(&format!(
-                    "CREATE TABLE meta (name, value); INSERT INTO meta VALUES ('server', 'a'), ('step', {number})"
+                    "CREATE TABLE meta (name, value); INSERT INTO meta VALUES ('server', 'a'), ('step other', 9), \
+                     ('step {}', {number})",
+                    store.id()
                 ))
                 .unwrap();
             }

@@ -335,6 +335,17 @@ fn a_blocked_job_of_one_model_ends_no_worker_before_the_jobs_of_another() {
 }
 
 #[test]
+fn a_worker_whose_fallback_answers_all_that_is_blocked_succeeds() {
+    let (desk, fake) = (Desk::new(), firewall());
+    desk.input(rows(30, 0..30));
+    desk.plain("submit in.jsonl").expect(0);
+    let url = fake.url();
+    let work = format!("work --until-empty --provider custom --model m -j 2 --base-url {url}");
+    desk.plain(&format!("{work} --fallback extract"))
+        .ends(0, "30 done");
+}
+
+#[test]
 fn three_thousand_blocked_rows_end_a_run_that_fails_none_of_them() {
     let (desk, fake) = (Desk::new(), firewall());
     desk.input(rows(3_100, 0..3_000));

@@ -4,8 +4,8 @@ CREATE TABLE meta (
 ) WITHOUT ROWID;
 -- Since when the file has its version.
 INSERT INTO meta VALUES ('version 7', unixepoch());
--- Who it is, and how many steps of its batches there were: the queue knows both.
-INSERT INTO meta VALUES ('server', lower(hex(randomblob(16)))), ('step', 0);
+-- Who it is. `step ID` is the number of its steps with the queue that has this id, which knows both.
+INSERT INTO meta VALUES ('server', lower(hex(randomblob(16))));
 CREATE TABLE files (
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,

@@ -21,15 +21,17 @@ pub(super) struct Steps {
 
 impl Steps {
     pub(super) fn of(database: &Connection) -> Result<Self, Error> {
-        let find = "SELECT s.value, n.value FROM meta s JOIN meta n ON n.name = 'step' WHERE s.name = 'server'";
-        let found = database.query_row(find, [], |row| Ok((row.get(0)?, row.get(1)?)));
-        let (id, step) = found.map_err(|error| failed(database, &error))?;
-        let place = String::new();
+        let find = "SELECT value FROM meta WHERE name = 'server'";
+        let found = database.query_row(find, [], |row| row.get(0));
+        let id = found.map_err(|error| failed(database, &error))?;
         Ok(Self {
-            server: ServerStep { id, step, place },
+            server: ServerStep {
+                id,
+                ..ServerStep::default()
+            },
             run: ProcessId::new().to_string(),
             has_begun: false,
-            noted: step,
+            noted: 0,
         })
     }
 }
@@ -40,13 +42,7 @@ impl Records {
     /// # Errors
     /// When one of both cannot be read or written; then the next step tries it again.
     pub fn begin(&self, path: &Path, queue: &JobQueue) -> Result<(), Error> {
-        {
-            let mut steps = self.steps.lock();
-            steps.server.place = queue.server_place(path);
-            let known = queue.servers()?;
-            let known = known.iter().find(|known| known.id == steps.server.id);
-            steps.server.step = steps.noted.max(known.map_or(0, |known| known.step));
-        }
+        self.steps.lock().server.place = queue.server_place(path);
         self.step(queue)
     }
 
@@ -57,17 +53,29 @@ impl Records {
     pub fn step(&self, queue: &JobQueue) -> Result<(), Error> {
         let mut steps = self.steps.lock();
         let steps = &mut *steps;
-        if steps.has_begun {
-            self.note(steps)?;
+        if !steps.has_begun {
+            steps.noted = self.noted(queue)?;
+            let known = queue.servers()?;
+            let known = known.iter().find(|known| known.id == steps.server.id);
+            steps.server.step = steps.noted.max(known.map_or(0, |known| known.step));
         }
+        // The queue is never two steps ahead, however often this fails.
+        self.note(steps, queue)?;
         let mut next = steps.server.clone();
         next.step += 1;
         queue.note_step(&next, &steps.run, !steps.has_begun)?;
         (steps.server, steps.has_begun) = (next, true);
-        self.note(steps)
+        self.note(steps, queue)
     }
 
-    fn note(&self, steps: &mut Steps) -> Result<(), Error> {
+    fn noted(&self, queue: &JobQueue) -> Result<i64, Error> {
+        let database = self.single();
+        let find = "SELECT ifnull(max(value), 0) FROM meta WHERE name = 'step ' || ?";
+        let found = database.query_row(find, params![queue.id()], |row| row.get(0));
+        found.map_err(|error| failed(&database, &error))
+    }
+
+    fn note(&self, steps: &mut Steps, queue: &JobQueue) -> Result<(), Error> {
         let step = steps.server.step;
         if steps.noted == step {
             return Ok(());
@@ -81,8 +89,8 @@ impl Records {
         };
         // Full.
         sync(2)?;
-        let note = "UPDATE meta SET value = ? WHERE name = 'step'";
-        let noted = run(&database, note, params![step]);
+        let note = "INSERT INTO meta VALUES ('step ' || ?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+        let noted = run(&database, note, params![queue.id(), step]);
         sync(level)?;
         noted?;
         steps.noted = step;

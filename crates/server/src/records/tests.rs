@@ -141,3 +141,24 @@ fn each_server_of_a_queue_counts_its_own_steps_and_a_copy_of_one_ends_them() {
     );
     two.step(&queue).unwrap();
 }
+
+#[test]
+fn a_server_db_that_cannot_be_written_falls_no_further_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let queue = JobQueue::open(folder.path().join("llm_jobs.db")).unwrap();
+    let path = folder.path().join("server.db");
+    let begin = || {
+        let records = Records::open(&path, Durability::Normal, &Context::new()).unwrap();
+        records.begin(&path, &queue)
+    };
+    begin().unwrap();
+    let other = Connection::open(&path).unwrap();
+    let full = "CREATE TRIGGER full BEFORE INSERT ON meta BEGIN SELECT RAISE(ABORT, 'full'); END";
+    other.execute_batch(full).unwrap();
+    for _ in 0..3 {
+        begin().unwrap_err();
+    }
+    other.execute_batch("DROP TRIGGER full").unwrap();
+    assert_eq!(queue.apart(&path).unwrap(), None);
+    begin().unwrap();
+}
