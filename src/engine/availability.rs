@@ -275,6 +275,13 @@ impl Availability {
         both.filter(|shared| shared.is_held(now)).count()
     }
 
+    /// When the next call of a step or its quota begins at the earliest, if only time holds it.
+    pub(super) fn paced_until(&self, step: StepId, quota: QuotaId, now: Time) -> Option<Time> {
+        let both = self.both(step, quota);
+        both.filter_map(|shared| shared.doubt.paced_until(now))
+            .max()
+    }
+
     /// Whether so many calls have ended alike that the next ones are chosen from many.
     pub(crate) fn is_suspect(&self, now: Time) -> bool {
         self.all_shared().any(|shared| shared.is_in_doubt(now))

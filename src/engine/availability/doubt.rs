@@ -92,8 +92,12 @@ impl Doubt {
     /// Whether no further call begins while so many are in flight: only as many as the row needs, and then one at a time.
     pub(super) fn holds_calls(&self, out: usize, now: Time) -> bool {
         let more = ALIKE.saturating_sub(self.count).max(1) as usize;
-        let waits = self.is_full() && self.before > 0 && now < self.next;
-        waits || self.is_suspect() && out >= self.before + more
+        self.paced_until(now).is_some() || self.is_suspect() && out >= self.before + more
+    }
+
+    /// When the next call begins at the earliest, while a full row waits.
+    pub(super) fn paced_until(&self, now: Time) -> Option<Time> {
+        (self.is_full() && self.before > 0 && now < self.next).then_some(self.next)
     }
 }
 

@@ -32,8 +32,9 @@ impl<W: Work> Dispatcher<W> {
         let (step, quota) = (ended.call.ticket.step(), ended.call.ticket.quota());
         let held = self.availability.held(step, quota, now);
         self.note_end(ended, now);
-        if self.availability.held(step, quota, now) < held {
-            // Items were held back until this was known.
+        let is_paced = self.availability.paced_until(step, quota, now).is_some();
+        if self.availability.held(step, quota, now) < held || is_paced {
+            // Items were held back until this was known, or until a time that is known from now on.
             self.availability.pauses.forget();
         }
     }

@@ -496,8 +496,11 @@ impl<W: Work> Dispatcher<W> {
         {
             return Some(until.max(now.after(SOON)));
         }
-        let is_held = self.availability.held(at, class.quota(step), now) > 0;
-        (is_held && self.can_hold(class, step)).then(|| now.after(LOOK_AGAIN))
+        let quota = class.quota(step);
+        let is_held = self.availability.held(at, quota, now) > 0;
+        let look = now.after(LOOK_AGAIN);
+        let look = (self.availability.paced_until(at, quota, now)).map_or(look, |at| look.min(at));
+        (is_held && self.can_hold(class, step)).then_some(look)
     }
 
     /// Leaves the item unsent, and ends the run or excludes the step.
