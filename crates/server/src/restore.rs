@@ -24,18 +24,6 @@ pub fn restore(queue: &JobQueue, folder: &Path) -> Result<Vec<String>, Error> {
     // One that is gone is made anew.
     let records = Records::open(&path, Durability::Full, &Context::new())?;
     let batches = BatchRecord::all(&records.single(), "true ORDER BY number", &[])?;
-    // A file that was deleted, or has expired, is not missed.
-    let are_there = |batch: &BatchRecord| {
-        let files = [
-            (batch.has_output, &batch.output_file),
-            (batch.has_errors, &batch.error_file),
-        ];
-        files.into_iter().all(|(has, id)| {
-            let is_known =
-                || FileRecord::get(&records.single(), id).is_ok_and(|file| file.is_some());
-            !has || folder.join("files").join(id).exists() || !is_known()
-        })
-    };
     let (mut said, mut done) = (Vec::new(), Vec::new());
     let processes = queue.open_processes()?;
     for process in &processes {
@@ -44,7 +32,7 @@ pub fn restore(queue: &JobQueue, folder: &Path) -> Result<Vec<String>, Error> {
         let collector = process.info.collector.as_ref();
         let batch = |id: &String| batches.iter().find(|batch| batch.id == *id);
         match collector.map(|collector| (collector, batch(collector))) {
-            Some((batch, Some(known))) if has_ended(known) && !are_there(known) => said.push(format!(
+            Some((batch, Some(known))) if has_ended(known) && !are_files_there(&records, folder, known) => said.push(format!(
                 "{batch} has ended, and files of its results are missing in {}: its process {id} stays",
                 folder.join("files").display()
             )),
@@ -98,6 +86,18 @@ pub fn restore(queue: &JobQueue, folder: &Path) -> Result<Vec<String>, Error> {
     queue.forget_servers(&path)?;
     records.begin(&path, queue)?;
     Ok(said)
+}
+
+/// Whether the result files of a batch are there. One that was deleted, or has expired, is not missed.
+fn are_files_there(records: &Records, folder: &Path, batch: &BatchRecord) -> bool {
+    let files = [
+        (batch.has_output, &batch.output_file),
+        (batch.has_errors, &batch.error_file),
+    ];
+    files.into_iter().all(|(has, id)| {
+        let is_known = || FileRecord::get(&records.single(), id).is_ok_and(|file| file.is_some());
+        !has || folder.join("files").join(id).exists() || !is_known()
+    })
 }
 
 fn has_ended(batch: &BatchRecord) -> bool {
